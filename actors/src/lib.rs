@@ -1,0 +1,1 @@
+//! Who owns which state and who tells whom: thin actors over core

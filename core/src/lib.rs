@@ -1,0 +1,1 @@
+//! Everything vtorc knows about failover, as plain values and pure functions

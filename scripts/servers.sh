@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Installs what the tests and the demo need on Debian or Ubuntu: server binaries only.
+# No system service is ever started. Running it again does nothing when all is there.
+#
+#   scripts/servers.sh demo    one MySQL or MariaDB server
+#   scripts/servers.sh test    MySQL 9, MariaDB 10.11 or later, ZooKeeper, a browser, network tools
+#   scripts/servers.sh lint    the tools of .ci/run beside cargo
+set -euo pipefail
+
+what="${1:-test}"
+cache="${VTORC_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/vtorc}"
+mysql_tree="$cache/mysql-9"
+
+say() { printf '==> %s\n' "$*" >&2; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+have_file() { for f in "$@"; do [ -e "$f" ] && return 0; done; return 1; }
+
+cannot_install() {
+  say "this script installs with apt, which is not here; please install: $*"
+  exit 1
+}
+
+# Keeps packages from starting the services they bring: exit status 101 means "not allowed".
+without_services() {
+  local policy=/usr/sbin/policy-rc.d made=no
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+    made=yes
+  fi
+  local status=0
+  "$@" || status=$?
+  if [ "$made" = yes ]; then as_root rm -f "$policy"; fi
+  return "$status"
+}
+
+apt_updated=no
+apt_install() {
+  command -v apt-get >/dev/null || cannot_install "$@"
+  if [ "$apt_updated" = no ]; then
+    say "reading the package lists"
+    as_root apt-get update -qq
+    apt_updated=yes
+  fi
+  say "installing $*"
+  without_services as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+need_compiler() { command -v cc >/dev/null || apt_install gcc libc6-dev; }
+
+need_mariadb() {
+  have_file /usr/sbin/mariadbd /usr/libexec/mariadbd /usr/bin/mariadbd ||
+    apt_install mariadb-server-core mariadb-client-core
+  # mariadb-install-db needs these two; some Debian releases ship them in mariadb-server.
+  have_file /usr/bin/mariadb-install-db /usr/bin/mysql_install_db || apt_install mariadb-server-core
+}
+
+need_zookeeper() {
+  command -v java >/dev/null || apt_install default-jre-headless
+  have_file /usr/share/java/zookeeper.jar || apt_install zookeeper
+}
+
+# MySQL itself is only in Debian's unstable suite: its own small tree, run through its own loader.
+need_mysql() {
+  [ -e "$mysql_tree/.complete" ] && return
+  [ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] || {
+    say "MySQL for the tests is prepared on Debian amd64 only; set VTORC_TEST_MYSQLD to a mysqld of your own"
+    return
+  }
+  command -v debootstrap >/dev/null || apt_install debootstrap
+  say "fetching MySQL 9 into $mysql_tree (about a minute)"
+  rm -rf "$mysql_tree.part"
+  mkdir -p "$cache"
+  as_root debootstrap --variant=minbase \
+    --include=mysql-server-core,mysql-client-core \
+    sid "$mysql_tree.part" "${VTORC_DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$cache/debootstrap.log" 2>&1 ||
+    { tail -5 "$cache/debootstrap.log" >&2; say "debootstrap failed; its log is $cache/debootstrap.log"; exit 1; }
+  as_root chown -R "$(id -u)" "$mysql_tree.part"
+  touch "$mysql_tree.part/.complete"
+  mv "$mysql_tree.part" "$mysql_tree"
+}
+
+need_browser() { command -v chromium >/dev/null || apt_install chromium; }
+need_network_tools() {
+  have_file /usr/sbin/nft /sbin/nft || apt_install nftables
+  have_file /usr/sbin/ip /sbin/ip || apt_install iproute2
+}
+
+case "$what" in
+  demo)
+    need_compiler
+    if ! have_file /usr/sbin/mysqld "$mysql_tree/.complete"; then need_mariadb; fi
+    ;;
+  test)
+    need_compiler
+    need_mariadb
+    need_zookeeper
+    need_mysql
+    need_browser
+    need_network_tools
+    ;;
+  lint)
+    command -v shellcheck >/dev/null || apt_install shellcheck
+    command -v codespell >/dev/null || apt_install codespell
+    ;;
+  *)
+    say "usage: $0 demo|test|lint"
+    exit 2
+    ;;
+esac

@@ -1,0 +1,1 @@
+//! HTTP API, JSON views, metrics and the console
