@@ -1,1 +1,14 @@
-//! The adapters of vtorc, one per outside system, each implementing one port of core
+//! The adapters of vtorc, one per outside system, each implementing one port of core.
+//!
+//! | module | system | port |
+//! |---|---|---|
+//! | [`mysql`] | MySQL and MariaDB servers | `ProbePort`, `MysqlPort` |
+//! | [`topo`] | ZooKeeper, or files in a directory | `TopoPort` |
+//! | [`history`] | the embedded SQLite store | `HistoryPort` |
+//!
+//! Nothing is decided here, and no actor is named. When you change a statement sent to servers, run the
+//! end-to-end tests on both MySQL and MariaDB.
+
+pub mod history;
+pub mod mysql;
+pub mod topo;

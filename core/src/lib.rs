@@ -1,1 +1,38 @@
-//! Everything vtorc knows about failover, as plain values and pure functions
+//! Everything vtorc knows about failover, as plain values and pure functions.
+//!
+//! Nothing here does I/O, reads a clock, logs or draws lots, so every decision can be read, replayed and
+//! tested without a server. [`ports`] declares what the outside must supply.
+//!
+//! | module | knows |
+//! |---|---|
+//! | [`ids`], [`time`], [`gtid`] | the vocabulary |
+//! | [`topology`], [`durability`] | what should be: records, types, policies |
+//! | [`status`], [`health`] | what is: one server's answer, and whether it can be reached |
+//! | [`snapshot`], [`analysis`], [`remedy`] | a shard at one moment, what is wrong with it, what would help |
+//! | [`shard`] | the shard's memory: events in, effects out |
+//! | [`admission`] | whether an automatic recovery may start now |
+//! | [`safety`], [`election`] | whether a reparent loses nothing, and who wins |
+//! | [`audit`] | what is kept of a recovery |
+//!
+//! A new finding touches exactly: the row in [`analysis::RULES`], its arm in [`remedy`], one scenario.
+
+pub mod admission;
+pub mod analysis;
+pub mod audit;
+pub mod durability;
+pub mod election;
+pub mod gtid;
+pub mod health;
+pub mod ids;
+pub mod ports;
+pub mod remedy;
+pub mod safety;
+pub mod settings;
+pub mod shard;
+pub mod snapshot;
+pub mod status;
+pub mod time;
+pub mod topology;
+
+#[doc(hidden)]
+pub mod testkit;

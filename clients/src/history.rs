@@ -1,0 +1,226 @@
+//! The embedded history store: recoveries, blocks, switches and operators' acts, in SQLite.
+//!
+//! What is stored: what must survive a restart, and nothing that can be probed again. One thread owns the
+//! database; a recovery is one row with its steps as JSON, so that `sqlite3` shows it whole. A file that
+//! cannot be used is moved aside: losing history must not keep the daemon from its work.
+
+mod rows;
+mod schema;
+
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use async_trait::async_trait;
+use crossbeam_channel::{Sender, bounded};
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::oneshot;
+use vtorc_core::admission::Block;
+use vtorc_core::audit::{AuditEntry, RecoveryRecord};
+use vtorc_core::ids::{KeyspaceShard, RecoveryId};
+use vtorc_core::ports::{HistoryError, HistoryPort, RecoveryFilter};
+use vtorc_core::time::Timestamp;
+
+/// Requests that wait for the store. A recovery makes about ten.
+const QUEUE_MAX: usize = 8192;
+/// Recoveries kept.
+const RECOVERIES_MAX: u32 = 10_000;
+
+type Request = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// The store. Cloning is cheap: all clones speak to the same thread.
+#[derive(Clone)]
+pub struct SqliteHistory {
+    requests: Sender<Request>,
+}
+
+/// Where the store is, and what had to be done to open it.
+pub struct Opened {
+    /// The store.
+    pub history: SqliteHistory,
+    /// The damaged file's new name, where one was moved aside.
+    pub moved_aside: Option<PathBuf>,
+}
+
+impl SqliteHistory {
+    /// Opens the file, or a store in memory where there is none.
+    pub fn open(file: Option<&Path>) -> Result<Opened, HistoryError> {
+        let mut moved_aside = None;
+        let connection = match file {
+            None => connect(None)?,
+            Some(file) => match connect(Some(file)) {
+                Ok(connection) => connection,
+                Err(_) if file.exists() => {
+                    let aside = file.with_extension(format!("damaged-{}", std::process::id()));
+                    std::fs::rename(file, &aside).map_err(|error| {
+                        HistoryError(format!("{} is damaged and cannot be moved: {error}", file.display()))
+                    })?;
+                    moved_aside = Some(aside);
+                    connect(Some(file))?
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        let (requests, queue) = bounded::<Request>(QUEUE_MAX);
+        let body = move || {
+            let mut connection = connection;
+            for request in queue {
+                request(&mut connection);
+            }
+        };
+        let spawned = thread::Builder::new().name("vtorc-history".into()).spawn(body);
+        spawned.map_err(|error| HistoryError(format!("start its thread: {error}")))?;
+        Ok(Opened { history: Self { requests }, moved_aside })
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, HistoryError> {
+        let (reply, answer) = oneshot::channel();
+        let request: Request = Box::new(move |connection| {
+            // The caller may have given up meanwhile.
+            let _ = reply.send(work(connection));
+        });
+        self.requests.try_send(request).map_err(|_| HistoryError("it is overloaded".into()))?;
+        let outcome = answer.await.map_err(|_| HistoryError("its thread ended".into()))?;
+        outcome.map_err(|error| HistoryError(error.to_string()))
+    }
+}
+
+fn connect(file: Option<&Path>) -> Result<Connection, HistoryError> {
+    let opened = match file {
+        Some(file) => Connection::open(file),
+        None => Connection::open_in_memory(),
+    };
+    let told = |error: rusqlite::Error| {
+        let name = file.map(|file| file.display().to_string()).unwrap_or_default();
+        HistoryError(format!("{name}: {error}"))
+    };
+    let connection = opened.map_err(told)?;
+    schema::prepare(&connection).map_err(told)?;
+    Ok(connection)
+}
+
+fn millis(at: Timestamp) -> i64 {
+    i64::try_from(at.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn timestamp(millis: i64) -> Timestamp {
+    Timestamp::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+fn number(id: RecoveryId) -> i64 {
+    i64::try_from(id.0).unwrap_or(i64::MAX)
+}
+
+#[async_trait]
+impl HistoryPort for SqliteHistory {
+    async fn next_recovery_id(&self) -> Result<RecoveryId, HistoryError> {
+        let next = self.ask(|db| {
+            db.query_row(
+                "UPDATE counters SET value = value + 1 WHERE name = 'recovery' RETURNING value",
+                [],
+                |row| row.get::<_, i64>(0),
+            )
+        });
+        Ok(RecoveryId(u64::try_from(next.await?).unwrap_or(0)))
+    }
+
+    async fn save_recovery(&self, record: RecoveryRecord) -> Result<(), HistoryError> {
+        self.ask(move |db| rows::save(db, &record, RECOVERIES_MAX)).await
+    }
+
+    async fn recovery(&self, id: RecoveryId) -> Result<Option<RecoveryRecord>, HistoryError> {
+        self.ask(move |db| rows::one(db, id)).await
+    }
+
+    async fn recoveries(&self, filter: RecoveryFilter) -> Result<Vec<RecoveryRecord>, HistoryError> {
+        self.ask(move |db| rows::list(db, &filter)).await
+    }
+
+    async fn save_block(
+        &self,
+        shard: &KeyspaceShard,
+        block: Option<Block>,
+    ) -> Result<(), HistoryError> {
+        let shard = shard.clone();
+        self.ask(move |db| {
+            match block {
+                Some(block) => db.execute(
+                    "INSERT INTO blocks (keyspace, shard, recovery, since_ms, until_ms) \
+                     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (keyspace, shard) DO UPDATE SET \
+                     recovery = ?3, since_ms = ?4, until_ms = ?5",
+                    params![
+                        shard.keyspace,
+                        shard.shard,
+                        number(block.recovery),
+                        millis(block.since),
+                        millis(block.until)
+                    ],
+                )?,
+                None => db.execute(
+                    "DELETE FROM blocks WHERE keyspace = ?1 AND shard = ?2",
+                    params![shard.keyspace, shard.shard],
+                )?,
+            };
+            Ok(())
+        })
+        .await
+    }
+
+    async fn block(&self, shard: &KeyspaceShard) -> Result<Option<Block>, HistoryError> {
+        let shard = shard.clone();
+        self.ask(move |db| {
+            db.query_row(
+                "SELECT recovery, since_ms, until_ms FROM blocks WHERE keyspace = ?1 AND shard = ?2",
+                params![shard.keyspace, shard.shard],
+                |row| {
+                    Ok(Block {
+                        recovery: RecoveryId(row.get::<_, i64>(0)?.unsigned_abs()),
+                        since: timestamp(row.get(1)?),
+                        until: timestamp(row.get(2)?),
+                    })
+                },
+            )
+            .optional()
+        })
+        .await
+    }
+
+    async fn save_recoveries_enabled(&self, enabled: bool) -> Result<(), HistoryError> {
+        self.ask(move |db| {
+            db.execute(
+                "UPDATE counters SET value = ?1 WHERE name = 'recoveries_enabled'",
+                params![i64::from(enabled)],
+            )
+            .map(|_| ())
+        })
+        .await
+    }
+
+    async fn recoveries_enabled(&self) -> Result<bool, HistoryError> {
+        self.ask(|db| {
+            db.query_row("SELECT value FROM counters WHERE name = 'recoveries_enabled'", [], |row| {
+                row.get::<_, i64>(0).map(|value| value != 0)
+            })
+        })
+        .await
+    }
+
+    async fn save_audit(&self, entry: AuditEntry) -> Result<(), HistoryError> {
+        self.ask(move |db| {
+            db.execute(
+                "INSERT INTO audit (at_ms, shard, action, by, comment) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    millis(entry.at),
+                    entry.shard.map(|shard| shard.to_string()),
+                    entry.action,
+                    entry.by,
+                    entry.comment
+                ],
+            )
+            .map(|_| ())
+        })
+        .await
+    }
+}

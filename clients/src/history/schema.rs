@@ -1,0 +1,44 @@
+//! The store's tables, by version. A newer daemon brings an older file up to date.
+
+use rusqlite::Connection;
+
+/// Each entry brings the file from the version before to the next one.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+    INSERT INTO counters VALUES ('recovery', 0), ('recoveries_enabled', 1);
+    CREATE TABLE recoveries (
+        id INTEGER PRIMARY KEY, keyspace TEXT NOT NULL, shard TEXT NOT NULL, kind TEXT NOT NULL,
+        requested_by TEXT, reason TEXT, finding TEXT, finding_tablet TEXT, evidence TEXT NOT NULL,
+        started_ms INTEGER NOT NULL, ended_ms INTEGER, outcome TEXT, outcome_text TEXT,
+        old_primary TEXT, new_primary TEXT, write_outage_ms INTEGER, steps TEXT NOT NULL);
+    CREATE INDEX recoveries_by_shard ON recoveries (keyspace, shard, id);
+    CREATE TABLE blocks (
+        keyspace TEXT NOT NULL, shard TEXT NOT NULL, recovery INTEGER NOT NULL,
+        since_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL, PRIMARY KEY (keyspace, shard)) WITHOUT ROWID;
+    CREATE TABLE audit (
+        id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, shard TEXT, action TEXT NOT NULL,
+        by TEXT NOT NULL, comment TEXT NOT NULL);
+"];
+
+/// Makes the file usable: checks it, sets how it is written, brings its tables up to date.
+pub(crate) fn prepare(db: &Connection) -> rusqlite::Result<()> {
+    db.busy_timeout(std::time::Duration::from_secs(5))?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    let health: String = db.query_row("PRAGMA quick_check", [], |row| row.get(0))?;
+    if health != "ok" {
+        let damage = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        return Err(rusqlite::Error::SqliteFailure(damage, Some(health)));
+    }
+    let version: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    for (at, migration) in MIGRATIONS.iter().enumerate().skip(version as usize) {
+        db.execute_batch(&format!("BEGIN; {migration}; PRAGMA user_version = {}; COMMIT;", at + 1))?;
+    }
+    // What still ran when the last process ended will not end any more. It does not block anything either.
+    db.execute(
+        "UPDATE recoveries SET outcome = 'interrupted', outcome_text = '', ended_ms = started_ms \
+         WHERE ended_ms IS NULL",
+        [],
+    )?;
+    Ok(())
+}

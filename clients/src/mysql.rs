@@ -1,0 +1,20 @@
+//! MySQL and MariaDB servers: probes over `mysql_async`, changes over `mysql` on worker threads.
+//!
+//! Both clients hand out the previous query's answer after one that timed out, so a connection is dropped
+//! on any error: [`probe`] takes it out before each use and puts it back only on success.
+
+mod access;
+mod commands;
+mod dialect;
+mod discover;
+mod fence;
+mod follow;
+mod probe;
+mod session;
+mod status;
+mod workers;
+
+pub use access::{MysqlAccess, Secret, TlsFiles};
+pub use discover::{Discovered, discover};
+pub use probe::AsyncProber;
+pub use workers::WorkerPool;

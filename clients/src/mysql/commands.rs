@@ -1,0 +1,215 @@
+//! The commands of recoveries as statements. Each is safe to repeat.
+
+use std::time::{Duration, Instant};
+
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::ids::TabletAlias;
+use vtorc_core::ports::{CommandError, ServerCommand};
+use vtorc_core::status::{ReceiverState, ServerStatus};
+
+use super::dialect::{Dialect, SemiSyncNames, name_value};
+use super::session::Session;
+use super::{fence, follow};
+
+/// Waits so long for acknowledgements that it never degrades to asynchronous by itself (one year).
+const SEMI_SYNC_TIMEOUT_MS: u64 = 365 * 24 * 3600 * 1000;
+
+/// Runs a command and answers with the server's state afterwards.
+pub(crate) fn run(session: &mut Session<'_>, command: ServerCommand) -> Result<ServerStatus, CommandError> {
+    match command {
+        ServerCommand::ReadStatus => return with_journal(session),
+        ServerCommand::StopReceiver => {
+            stop_receiver(session)?;
+            return with_journal(session);
+        }
+        ServerCommand::Demote { sessions } => {
+            fence::refuse_writes(session, sessions)?;
+            return with_journal(session);
+        }
+        ServerCommand::WaitForPosition { target, timeout } => wait(session, &target, timeout)?,
+        ServerCommand::StartApplier => {
+            let replica = session.dialect.replica();
+            session.run("start the applier", &format!("START {replica} SQL_THREAD"))?;
+        }
+        ServerCommand::Promote { acks } => promote(session, acks)?,
+        ServerCommand::FixPrimary { acks } => fix_primary(session, acks)?,
+        ServerCommand::Follow { source, semi_sync, change } => {
+            follow::follow(session, &source, semi_sync, change)?;
+        }
+        ServerCommand::RestartReceiver => {
+            let replica = session.dialect.replica();
+            session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))?;
+            session.run("start the receiver", &format!("START {replica} IO_THREAD"))?;
+        }
+        ServerCommand::WriteJournal { action, primary, position, time_created_ns } => {
+            write_journal(session, &action, &primary, &position, time_created_ns)?;
+        }
+    }
+    session.status()
+}
+
+/// The server's state with the number of reparents that it knows of.
+fn with_journal(session: &mut Session<'_>) -> Result<ServerStatus, CommandError> {
+    let mut status = session.status()?;
+    let exists = session.value(
+        "look for the reparent journal",
+        "SELECT COUNT(*) FROM information_schema.tables \
+         WHERE table_schema = '_vt' AND table_name = 'reparent_journal'",
+    )?;
+    status.journal_length = match exists.as_deref() {
+        Some("1") => {
+            let count =
+                session.value("read the reparent journal", "SELECT COUNT(*) FROM _vt.reparent_journal")?;
+            count.and_then(|count| count.parse().ok())
+        }
+        Some(_) | None => Some(0),
+    };
+    Ok(status)
+}
+
+fn stop_receiver(session: &mut Session<'_>) -> Result<(), CommandError> {
+    let status = session.status()?;
+    let running = |receiver| receiver != ReceiverState::Stopped;
+    if status.replication.is_some_and(|replication| running(replication.receiver)) {
+        let replica = session.dialect.replica();
+        session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))?;
+    }
+    Ok(())
+}
+
+fn wait(session: &mut Session<'_>, target: &GtidSet, timeout: Duration) -> Result<(), CommandError> {
+    let started = Instant::now();
+    if session.wait_for(target, timeout)? {
+        return Ok(());
+    }
+    // A server that does not replicate is never done waiting, though it may have everything.
+    if session.status()?.gtid_executed.contains(target) {
+        return Ok(());
+    }
+    let waited = started.elapsed().as_millis();
+    Err(CommandError::NotDone(format!("it did not apply everything of {target} within {waited} ms")))
+}
+
+fn promote(session: &mut Session<'_>, acks: u32) -> Result<(), CommandError> {
+    let replica = session.dialect.replica();
+    let status = session.status()?;
+    if status.replication.is_some() {
+        session.run("stop replication", &format!("STOP {replica}"))?;
+    }
+    set_source_semi_sync(session, &status, acks)?;
+    set_replica_semi_sync(session, &status, false)?;
+    take_writes(session, &status)?;
+    if status.replication.is_some() {
+        session.run("forget the source", &format!("RESET {replica} ALL"))?;
+    }
+    Ok(())
+}
+
+fn fix_primary(session: &mut Session<'_>, acks: u32) -> Result<(), CommandError> {
+    let status = session.status()?;
+    let replica = session.dialect.replica();
+    if status.replication.is_some() {
+        session.run("stop replication", &format!("STOP {replica}"))?;
+        session.run("forget the source", &format!("RESET {replica} ALL"))?;
+    }
+    set_source_semi_sync(session, &status, acks)?;
+    set_replica_semi_sync(session, &status, false)?;
+    take_writes(session, &status)
+}
+
+fn take_writes(session: &mut Session<'_>, status: &ServerStatus) -> Result<(), CommandError> {
+    if status.read_only {
+        // Takes super_read_only off as well.
+        session.run("take writes", "SET GLOBAL read_only = OFF")?;
+    }
+    Ok(())
+}
+
+/// Sets how many acknowledgements the server waits for when it is a source; only what differs.
+pub(crate) fn set_source_semi_sync(
+    session: &mut Session<'_>,
+    status: &ServerStatus,
+    acks: u32,
+) -> Result<(), CommandError> {
+    let now = &status.semi_sync;
+    if acks == 0 && !now.source_enabled {
+        return Ok(());
+    }
+    let names = semi_sync_names(session)?;
+    let Some(source) = names.source else {
+        return Err(CommandError::NotDone(
+            "the durability policy wants semi-sync and the server has no plugin for it".into(),
+        ));
+    };
+    let mut wanted = Vec::new();
+    if acks > 0 {
+        if let Some(variable) = names.wait_count_variable().filter(|_| now.wait_count != acks) {
+            wanted.push(format!("GLOBAL {variable} = {acks}"));
+        }
+        if now.timeout_ms != SEMI_SYNC_TIMEOUT_MS {
+            wanted.push(format!("GLOBAL rpl_semi_sync_{source}_timeout = {SEMI_SYNC_TIMEOUT_MS}"));
+        }
+    }
+    if now.source_enabled != (acks > 0) {
+        wanted.push(format!("GLOBAL rpl_semi_sync_{source}_enabled = {}", u8::from(acks > 0)));
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    session.run("set semi-sync as a source", &format!("SET {}", wanted.join(", ")))
+}
+
+/// Sets whether the server acknowledges when it is a replica; answers whether that was a change.
+pub(crate) fn set_replica_semi_sync(
+    session: &mut Session<'_>,
+    status: &ServerStatus,
+    enabled: bool,
+) -> Result<bool, CommandError> {
+    if status.semi_sync.replica_enabled == enabled {
+        return Ok(false);
+    }
+    let names = semi_sync_names(session)?;
+    // Without the plugin there is nothing to switch; that is a finding of its own, not a reason to fail.
+    let Some(replica) = names.replica else { return Ok(false) };
+    let statement = format!("SET GLOBAL rpl_semi_sync_{replica}_enabled = {}", u8::from(enabled));
+    session.run("set semi-sync as a replica", &statement)?;
+    Ok(true)
+}
+
+fn semi_sync_names(session: &mut Session<'_>) -> Result<SemiSyncNames, CommandError> {
+    let [_, _, variables, _, _] = session.dialect.probe_statements();
+    let rows = session.rows("read the semi-sync variables", variables)?;
+    Ok(SemiSyncNames::of(&name_value(&rows)))
+}
+
+/// Vitess's table, so that its tools can read it: one row for every reparent.
+fn write_journal(
+    session: &mut Session<'_>,
+    action: &str,
+    primary: &TabletAlias,
+    position: &GtidSet,
+    time_created_ns: u64,
+) -> Result<(), CommandError> {
+    session.run("create the _vt database", "CREATE DATABASE IF NOT EXISTS _vt")?;
+    session.run(
+        "create the reparent journal",
+        "CREATE TABLE IF NOT EXISTS _vt.reparent_journal (\
+         time_created_ns BIGINT UNSIGNED NOT NULL PRIMARY KEY, action_name VARBINARY(255) NOT NULL, \
+         primary_alias VARBINARY(255) NOT NULL, replication_position VARBINARY(64000) DEFAULT NULL\
+         ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
+    )?;
+    let position: String = position.to_vitess_position().chars().take(64000).collect();
+    session.run_with(
+        "write the reparent journal",
+        "INSERT IGNORE INTO _vt.reparent_journal \
+         (time_created_ns, action_name, primary_alias, replication_position) VALUES (?, ?, ?, ?)",
+        vec![time_created_ns.into(), action.into(), primary.to_string().into(), position.into()],
+    )
+}
+
+impl Session<'_> {
+    /// Tells whether the server is MariaDB.
+    pub(crate) fn is_mariadb(&self) -> bool {
+        self.dialect == Dialect::MariaDb
+    }
+}

@@ -1,0 +1,125 @@
+//! Which words a server understands. Found by asking it, never from one version string alone.
+
+use std::collections::BTreeMap;
+
+use vtorc_core::status::Flavor;
+
+/// One row as text, by lower-case column name.
+pub(crate) type Row = BTreeMap<String, Option<String>>;
+
+/// How to speak to one server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// MySQL with `SHOW REPLICA STATUS` (since 8.0.22).
+    MySql,
+    /// MySQL that only knows `SLAVE` and `MASTER`.
+    OldMySql,
+    /// MariaDB.
+    MariaDb,
+}
+
+/// Error of a statement that the server's grammar does not know.
+pub(crate) const SYNTAX_ERROR: u16 = 1064;
+
+impl Dialect {
+    pub(crate) fn flavor(self) -> Flavor {
+        match self {
+            Self::MySql | Self::OldMySql => Flavor::MySql,
+            Self::MariaDb => Flavor::MariaDb,
+        }
+    }
+
+    /// The word for a replica in statements.
+    pub(crate) fn replica(self) -> &'static str {
+        match self {
+            Self::MySql => "REPLICA",
+            Self::OldMySql | Self::MariaDb => "SLAVE",
+        }
+    }
+
+    /// The statements of one probe, most important first: where one fails, the later ones are lost.
+    pub(crate) fn probe_statements(self) -> [&'static str; 5] {
+        match self {
+            Self::MySql => [
+                "SELECT @@global.server_id AS server_id, @@global.server_uuid AS server_uuid, \
+                 VERSION() AS version, @@global.read_only AS read_only, \
+                 @@global.super_read_only AS super_read_only, @@global.gtid_mode AS gtid_mode, \
+                 @@global.log_bin AS log_bin, @@global.log_replica_updates AS log_replica_updates, \
+                 @@global.gtid_executed AS gtid_executed, @@global.gtid_purged AS gtid_purged",
+                "SHOW REPLICA STATUS",
+                SEMI_SYNC_VARIABLES,
+                SEMI_SYNC_STATUS,
+                HEARTBEATS,
+            ],
+            Self::OldMySql => [
+                "SELECT @@global.server_id AS server_id, @@global.server_uuid AS server_uuid, \
+                 VERSION() AS version, @@global.read_only AS read_only, \
+                 @@global.super_read_only AS super_read_only, @@global.gtid_mode AS gtid_mode, \
+                 @@global.log_bin AS log_bin, @@global.log_slave_updates AS log_replica_updates, \
+                 @@global.gtid_executed AS gtid_executed, @@global.gtid_purged AS gtid_purged",
+                "SHOW SLAVE STATUS",
+                SEMI_SYNC_VARIABLES,
+                SEMI_SYNC_STATUS,
+                HEARTBEATS,
+            ],
+            Self::MariaDb => [
+                "SELECT @@global.server_id AS server_id, VERSION() AS version, \
+                 @@global.read_only AS read_only, @@global.log_bin AS log_bin, \
+                 @@global.log_slave_updates AS log_replica_updates, \
+                 @@global.gtid_binlog_pos AS gtid_binlog_pos, @@global.gtid_slave_pos AS gtid_slave_pos",
+                "SHOW ALL SLAVES STATUS",
+                SEMI_SYNC_VARIABLES,
+                SEMI_SYNC_STATUS,
+                "DO 0",
+            ],
+        }
+    }
+}
+
+const SEMI_SYNC_VARIABLES: &str = "SHOW GLOBAL VARIABLES LIKE 'rpl\\_semi\\_sync\\_%'";
+const SEMI_SYNC_STATUS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl\\_semi\\_sync\\_%'";
+/// Empty where performance_schema is off; then a silent source only shows by `replica_net_timeout`.
+const HEARTBEATS: &str = "SELECT c.HEARTBEAT_INTERVAL AS heartbeat_interval, \
+     s.COUNT_RECEIVED_HEARTBEATS AS heartbeats, s.LAST_HEARTBEAT_TIMESTAMP AS last_heartbeat, \
+     s.LAST_QUEUED_TRANSACTION AS last_queued, s.QUEUEING_TRANSACTION AS queueing \
+     FROM performance_schema.replication_connection_status s \
+     JOIN performance_schema.replication_connection_configuration c USING (CHANNEL_NAME) \
+     WHERE CHANNEL_NAME = ''";
+
+/// The names of the semi-sync variables on one server, taken from those that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SemiSyncNames {
+    pub(crate) source: Option<&'static str>,
+    pub(crate) replica: Option<&'static str>,
+    pub(crate) has_wait_count: bool,
+}
+
+impl SemiSyncNames {
+    pub(crate) fn of(variables: &BTreeMap<String, String>) -> Self {
+        let has = |side: &str| variables.contains_key(&format!("rpl_semi_sync_{side}_enabled"));
+        let pick = |new: &'static str, old: &'static str| {
+            if has(new) { Some(new) } else { has(old).then_some(old) }
+        };
+        let source = pick("source", "master");
+        let has_wait_count = variables.contains_key("rpl_semi_sync_source_wait_for_replica_count")
+            || variables.contains_key("rpl_semi_sync_master_wait_for_slave_count");
+        Self { source, replica: pick("replica", "slave"), has_wait_count }
+    }
+
+    pub(crate) fn wait_count_variable(&self) -> Option<&'static str> {
+        match self.source {
+            Some("source") if self.has_wait_count => Some("rpl_semi_sync_source_wait_for_replica_count"),
+            Some(_) if self.has_wait_count => Some("rpl_semi_sync_master_wait_for_slave_count"),
+            Some(_) | None => None,
+        }
+    }
+}
+
+/// Turns `Variable_name`/`Value` rows into a map with lower-case names.
+pub(crate) fn name_value(rows: &[Row]) -> BTreeMap<String, String> {
+    let pair = |row: &Row| {
+        let name = row.get("variable_name")?.clone()?.to_ascii_lowercase();
+        Some((name, row.get("value")?.clone().unwrap_or_default()))
+    };
+    rows.iter().filter_map(pair).collect()
+}

@@ -1,0 +1,215 @@
+//! One blocking connection for one command: statements with a deadline, and an ear for being called off.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mysql::prelude::Queryable;
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::ports::CommandError;
+use vtorc_core::status::ServerStatus;
+use vtorc_core::topology::MysqlAddress;
+
+use super::access::MysqlAccess;
+use super::dialect::{Dialect, Row, SYNTAX_ERROR};
+use super::status;
+
+/// A fresh connection to one server.
+pub(crate) struct Session<'a> {
+    pub(crate) access: &'a MysqlAccess,
+    pub(crate) address: &'a MysqlAddress,
+    pub(crate) dialect: Dialect,
+    conn: mysql::Conn,
+    deadline: Instant,
+    called_off: &'a AtomicBool,
+}
+
+impl<'a> Session<'a> {
+    /// Connects and asks which words the server understands.
+    pub(crate) fn open(
+        access: &'a MysqlAccess,
+        address: &'a MysqlAddress,
+        deadline: Instant,
+        called_off: &'a AtomicBool,
+    ) -> Result<Self, CommandError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || called_off.load(Ordering::Acquire) {
+            return Err(CommandError::NotDone("no time left to connect".into()));
+        }
+        let not_done = |error: mysql::Error| CommandError::NotDone(format!("connect: {}", told(&error)));
+        let mut conn = connect(access, address, left).map_err(not_done)?;
+        let dialect = detect(&mut conn).map_err(not_done)?;
+        Ok(Self { access, address, dialect, conn, deadline, called_off })
+    }
+
+    /// Time left until the deadline.
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// The deadline itself.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Tells whether nobody waits for the outcome any more.
+    pub(crate) fn called_off(&self) -> &'a AtomicBool {
+        self.called_off
+    }
+
+    /// Runs a statement. `what` names it in errors: statements may hold passwords.
+    pub(crate) fn run(&mut self, what: &str, statement: &str) -> Result<(), CommandError> {
+        self.may_go_on(what)?;
+        self.conn.query_drop(statement).map_err(|error| command_error(what, &error))
+    }
+
+    /// Runs a statement that older or newer servers may not know; then runs the other.
+    pub(crate) fn run_either(&mut self, what: &str, first: &str, other: &str) -> Result<(), CommandError> {
+        self.may_go_on(what)?;
+        match self.conn.query_drop(first) {
+            Err(mysql::Error::MySqlError(error)) if error.code == SYNTAX_ERROR => self.run(what, other),
+            Err(error) => Err(command_error(what, &error)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Runs a statement with values.
+    pub(crate) fn run_with(
+        &mut self,
+        what: &str,
+        statement: &str,
+        values: Vec<mysql::Value>,
+    ) -> Result<(), CommandError> {
+        self.may_go_on(what)?;
+        let params = mysql::Params::Positional(values);
+        self.conn.exec_drop(statement, params).map_err(|error| command_error(what, &error))
+    }
+
+    /// Asks for rows.
+    pub(crate) fn rows(&mut self, what: &str, statement: &str) -> Result<Vec<Row>, CommandError> {
+        self.may_go_on(what)?;
+        let rows: Vec<mysql::Row> =
+            self.conn.query(statement).map_err(|error| command_error(what, &error))?;
+        Ok(rows.into_iter().map(text_row).collect())
+    }
+
+    /// Asks for a single value.
+    pub(crate) fn value(&mut self, what: &str, statement: &str) -> Result<Option<String>, CommandError> {
+        let rows = self.rows(what, statement)?;
+        Ok(rows.into_iter().next().and_then(|row| row.into_values().next()).flatten())
+    }
+
+    /// Reads the server's state.
+    pub(crate) fn status(&mut self) -> Result<ServerStatus, CommandError> {
+        let mut answers = Vec::new();
+        for (at, statement) in self.dialect.probe_statements().iter().enumerate() {
+            match self.rows("read the server's state", statement) {
+                Ok(rows) => answers.push(rows),
+                // Without a grant on performance_schema there are no heartbeats to see.
+                Err(CommandError::NotDone(_)) if at == 4 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        status::read(self.dialect, &answers).map_err(CommandError::NotDone)
+    }
+
+    /// Waits until everything of `target` is applied; false if it was not within `patience`.
+    pub(crate) fn wait_for(
+        &mut self,
+        target: &GtidSet,
+        patience: Duration,
+    ) -> Result<bool, CommandError> {
+        if target.is_empty() {
+            return Ok(true);
+        }
+        let seconds = patience.min(self.left()).as_secs_f64();
+        let statement = match self.dialect {
+            Dialect::MySql | Dialect::OldMySql => {
+                format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{target}', {seconds:.3})")
+            }
+            Dialect::MariaDb => format!("SELECT MASTER_GTID_WAIT('{target}', {seconds:.3})"),
+        };
+        Ok(self.value("wait for a position", &statement)?.as_deref() == Some("0"))
+    }
+
+    fn may_go_on(&self, what: &str) -> Result<(), CommandError> {
+        if self.called_off.load(Ordering::Acquire) {
+            return Err(CommandError::NotDone(format!("{what}: called off")));
+        }
+        if self.left().is_zero() {
+            return Err(CommandError::NotDone(format!("{what}: no time left")));
+        }
+        Ok(())
+    }
+}
+
+/// Connects within `left`, without TLS where mixed TLS is allowed and the server has none.
+pub(crate) fn connect(
+    access: &MysqlAccess,
+    address: &MysqlAddress,
+    left: Duration,
+) -> Result<mysql::Conn, mysql::Error> {
+    let opts = access.opts(address, left);
+    let mixed = access.tls.as_ref().is_some_and(|tls| tls.mixed);
+    match mysql::Conn::new(opts.clone()) {
+        Err(mysql::Error::DriverError(mysql::DriverError::TlsNotSupported)) if mixed => {
+            mysql::Conn::new(opts.ssl_opts(None::<mysql::SslOpts>))
+        }
+        other => other,
+    }
+}
+
+fn detect(conn: &mut mysql::Conn) -> Result<Dialect, mysql::Error> {
+    let version: Option<String> = conn.query_first("SELECT VERSION()")?;
+    if version.unwrap_or_default().to_ascii_lowercase().contains("mariadb") {
+        return Ok(Dialect::MariaDb);
+    }
+    match conn.query_drop("SHOW REPLICA STATUS") {
+        Ok(()) => Ok(Dialect::MySql),
+        Err(mysql::Error::MySqlError(error)) if error.code == SYNTAX_ERROR => Ok(Dialect::OldMySql),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the server refused did not happen; what broke off may have.
+fn command_error(what: &str, error: &mysql::Error) -> CommandError {
+    let text = format!("{what}: {}", told(error));
+    match error {
+        mysql::Error::MySqlError(_) => CommandError::NotDone(text),
+        mysql::Error::IoError(_)
+        | mysql::Error::DriverError(_)
+        | mysql::Error::UrlError(_)
+        | mysql::Error::TlsError(_)
+        | mysql::Error::FromValueError(_)
+        | mysql::Error::FromRowError(_)
+        | mysql::Error::CodecError(_) => CommandError::Unknown(text),
+    }
+}
+
+/// The error's text without what a server may repeat of a statement: it could hold a password.
+fn told(error: &mysql::Error) -> String {
+    match error {
+        mysql::Error::MySqlError(error) if error.code == SYNTAX_ERROR => {
+            format!("syntax not known to the server ({})", error.code)
+        }
+        mysql::Error::MySqlError(error) => format!("{} ({})", error.message, error.code),
+        other => other.to_string(),
+    }
+}
+
+fn text_row(row: mysql::Row) -> Row {
+    let names: Vec<String> =
+        row.columns_ref().iter().map(|column| column.name_str().to_ascii_lowercase()).collect();
+    names.into_iter().zip(row.unwrap().into_iter().map(text_value)).collect()
+}
+
+fn text_value(value: mysql::Value) -> Option<String> {
+    match value {
+        mysql::Value::NULL => None,
+        mysql::Value::Bytes(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+        mysql::Value::Int(number) => Some(number.to_string()),
+        mysql::Value::UInt(number) => Some(number.to_string()),
+        mysql::Value::Float(number) => Some(number.to_string()),
+        mysql::Value::Double(number) => Some(number.to_string()),
+        mysql::Value::Date(..) | mysql::Value::Time(..) => Some(value.as_sql(false)),
+    }
+}

@@ -1,0 +1,199 @@
+//! Turns the answers of a probe into a `ServerStatus`, the same for every version and flavour.
+
+use std::collections::BTreeMap;
+
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::status::{ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus};
+use vtorc_core::topology::MysqlAddress;
+
+use super::dialect::{Dialect, Row, SemiSyncNames, name_value};
+
+/// The result sets of one probe, in the order of the statements.
+pub(crate) type Answers = Vec<Vec<Row>>;
+
+/// Reads the answers; the error says what was missing or wrong.
+pub(crate) fn read(dialect: Dialect, answers: &Answers) -> Result<ServerStatus, String> {
+    let set = |at: usize| answers.get(at).map(Vec::as_slice).unwrap_or_default();
+    let server = set(0).first().ok_or("no answer to the server's variables")?;
+    let variables = name_value(set(2));
+    let status = name_value(set(3));
+    let gtid_executed = executed(dialect, server)?;
+    let gtid_purged = match dialect {
+        Dialect::MariaDb => GtidSet::empty_mariadb(),
+        Dialect::MySql | Dialect::OldMySql => parse_gtid(dialect, &text(server, "gtid_purged"))?,
+    };
+    let read_only = flag(server, "read_only");
+    let replication = match default_channel(dialect, set(1)) {
+        Some(row) => replication(dialect, row, set(4).first())?,
+        None => None,
+    };
+    Ok(ServerStatus {
+        flavor: dialect.flavor(),
+        version: text(server, "version"),
+        server_id: number(server, "server_id").unwrap_or(0),
+        server_uuid: server.get("server_uuid").cloned().flatten(),
+        read_only,
+        super_read_only: match dialect {
+            Dialect::MariaDb => read_only,
+            Dialect::MySql | Dialect::OldMySql => flag(server, "super_read_only"),
+        },
+        gtid_mode_on: match dialect {
+            Dialect::MariaDb => true,
+            Dialect::MySql | Dialect::OldMySql => text(server, "gtid_mode").eq_ignore_ascii_case("on"),
+        },
+        log_bin: flag(server, "log_bin"),
+        log_replica_updates: flag(server, "log_replica_updates"),
+        gtid_executed,
+        gtid_purged,
+        replication,
+        semi_sync: semi_sync(&variables, &status),
+        journal_length: None,
+    })
+}
+
+fn executed(dialect: Dialect, server: &Row) -> Result<GtidSet, String> {
+    match dialect {
+        Dialect::MySql | Dialect::OldMySql => parse_gtid(dialect, &text(server, "gtid_executed")),
+        Dialect::MariaDb => {
+            let written = parse_gtid(dialect, &text(server, "gtid_binlog_pos"))?;
+            let applied = parse_gtid(dialect, &text(server, "gtid_slave_pos"))?;
+            Ok(written.union(&applied))
+        }
+    }
+}
+
+fn parse_gtid(dialect: Dialect, text: &str) -> Result<GtidSet, String> {
+    let parsed = match dialect {
+        Dialect::MySql | Dialect::OldMySql => GtidSet::parse_mysql(text),
+        Dialect::MariaDb => GtidSet::parse_mariadb(text),
+    };
+    parsed.map_err(|error| error.to_string())
+}
+
+/// Named channels belong to somebody else; vtorc looks after the unnamed one.
+fn default_channel(dialect: Dialect, rows: &[Row]) -> Option<&Row> {
+    let name = match dialect {
+        Dialect::MySql | Dialect::OldMySql => "channel_name",
+        Dialect::MariaDb => "connection_name",
+    };
+    rows.iter().find(|row| text(row, name).is_empty())
+}
+
+fn replication(
+    dialect: Dialect,
+    row: &Row,
+    heartbeats: Option<&Row>,
+) -> Result<Option<ReplicationStatus>, String> {
+    let either = |new: &str, old: &str| {
+        let value = row.get(new).or_else(|| row.get(old)).cloned().flatten();
+        value.unwrap_or_default()
+    };
+    let host = either("source_host", "master_host");
+    if host.is_empty() {
+        // What RESET REPLICA without ALL leaves behind: nobody to follow.
+        return Ok(None);
+    }
+    let retrieved = match dialect {
+        Dialect::MySql | Dialect::OldMySql => text(row, "retrieved_gtid_set"),
+        Dialect::MariaDb => text(row, "gtid_io_pos"),
+    };
+    let receiver = either("replica_io_running", "slave_io_running");
+    let (heartbeat_period_ms, beats) = heartbeat(dialect, row, heartbeats);
+    Ok(Some(ReplicationStatus {
+        source: MysqlAddress {
+            host,
+            port: either("source_port", "master_port").parse().unwrap_or(3306),
+        },
+        source_uuid: Some(either("source_uuid", "master_uuid")).filter(|uuid| !uuid.is_empty()),
+        source_server_id: either("source_server_id", "master_server_id").parse().ok(),
+        receiver: match receiver.as_str() {
+            "Yes" => ReceiverState::Running,
+            "No" => ReceiverState::Stopped,
+            _ => ReceiverState::Connecting,
+        },
+        receiver_error: text(row, "last_io_error"),
+        applier_running: either("replica_sql_running", "slave_sql_running") == "Yes",
+        applier_error: text(row, "last_sql_error"),
+        retrieved: parse_gtid(dialect, &retrieved)?,
+        auto_position: match dialect {
+            Dialect::MySql | Dialect::OldMySql => text(row, "auto_position") == "1",
+            Dialect::MariaDb => !text(row, "using_gtid").eq_ignore_ascii_case("no"),
+        },
+        lag_seconds: either("seconds_behind_source", "seconds_behind_master").parse().ok(),
+        delay_seconds: number(row, "sql_delay").unwrap_or(0),
+        heartbeat_period_ms,
+        received_marker: format!(
+            "{}:{}:{retrieved}:{}",
+            either("source_log_file", "master_log_file"),
+            either("read_source_log_pos", "read_master_log_pos"),
+            beats.clone().unwrap_or_default(),
+        ),
+        marker_sees_heartbeats: beats.is_some(),
+    }))
+}
+
+/// The heartbeat period and something that changes with every heartbeat, where the server tells.
+fn heartbeat(dialect: Dialect, row: &Row, heartbeats: Option<&Row>) -> (Option<u64>, Option<String>) {
+    let (row, period, beats) = match dialect {
+        Dialect::MariaDb => (Some(row), "slave_heartbeat_period", "slave_received_heartbeats"),
+        Dialect::MySql | Dialect::OldMySql => (heartbeats, "heartbeat_interval", "heartbeats"),
+    };
+    let Some(row) = row else { return (None, None) };
+    let seconds: f64 = text(row, period).parse().unwrap_or(0.0);
+    if seconds <= 0.0 {
+        return (None, None);
+    }
+    let moving = ["last_heartbeat", "last_queued", "queueing"].map(|column| text(row, column));
+    let marker = format!("{}/{}", text(row, beats), moving.join("/"));
+    (Some((seconds * 1000.0) as u64), Some(marker))
+}
+
+fn semi_sync(
+    variables: &BTreeMap<String, String>,
+    status: &BTreeMap<String, String>,
+) -> SemiSyncStatus {
+    let names = SemiSyncNames::of(variables);
+    let on = |map: &BTreeMap<String, String>, name: String| {
+        map.get(&name).is_some_and(|value| is_on(value))
+    };
+    let count = |map: &BTreeMap<String, String>, name: String| {
+        map.get(&name).and_then(|value| value.parse::<u64>().ok())
+    };
+    let source = names.source.unwrap_or("source");
+    let replica = names.replica.unwrap_or("replica");
+    let small = |value: Option<u64>| u32::try_from(value.unwrap_or(0)).unwrap_or(u32::MAX);
+    let waits = match names.wait_count_variable() {
+        Some(variable) => small(count(variables, variable.to_owned())),
+        // MariaDB always waits for exactly one.
+        None => 1,
+    };
+    SemiSyncStatus {
+        source_available: names.source.is_some(),
+        replica_available: names.replica.is_some(),
+        source_enabled: on(variables, format!("rpl_semi_sync_{source}_enabled")),
+        replica_enabled: on(variables, format!("rpl_semi_sync_{replica}_enabled")),
+        source_active: on(status, format!("rpl_semi_sync_{source}_status")),
+        replica_active: on(status, format!("rpl_semi_sync_{replica}_status")),
+        clients: small(count(status, format!("rpl_semi_sync_{source}_clients"))),
+        wait_count: waits,
+        timeout_ms: count(variables, format!("rpl_semi_sync_{source}_timeout")).unwrap_or(0),
+        waiting_sessions: small(count(status, format!("rpl_semi_sync_{source}_wait_sessions"))),
+    }
+}
+
+fn is_on(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "1" | "on" | "yes" | "true")
+}
+
+fn text(row: &Row, column: &str) -> String {
+    row.get(column).cloned().flatten().unwrap_or_default()
+}
+
+fn flag(row: &Row, column: &str) -> bool {
+    // read_only has more than two values on newer MariaDB; everything but off is on.
+    !matches!(text(row, column).to_ascii_lowercase().as_str(), "" | "0" | "off")
+}
+
+fn number<T: std::str::FromStr>(row: &Row, column: &str) -> Option<T> {
+    text(row, column).parse().ok()
+}

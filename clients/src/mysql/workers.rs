@@ -1,0 +1,131 @@
+//! Worker threads for commands: a bounded queue, and as many threads as hung servers make necessary.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use tokio::sync::oneshot;
+use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand};
+use vtorc_core::status::ServerStatus;
+use vtorc_core::topology::MysqlAddress;
+
+use super::access::MysqlAccess;
+use super::commands;
+use super::session::Session;
+
+/// Commands that wait for a worker. Each shard has a handful under way at most, so a full queue means that
+/// nothing works any more.
+const QUEUE_MAX: usize = 4096;
+/// Threads at most. Each may hang on one server until its deadline.
+const THREADS_MAX: usize = 512;
+/// A thread without work ends after this.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+/// The caller stops waiting so much after the command's own deadline.
+const GRACE: Duration = Duration::from_millis(200);
+
+struct Job {
+    address: MysqlAddress,
+    command: ServerCommand,
+    deadline: Instant,
+    called_off: Arc<AtomicBool>,
+    reply: oneshot::Sender<Result<ServerStatus, CommandError>>,
+}
+
+/// Runs commands on worker threads.
+pub struct WorkerPool {
+    access: Arc<MysqlAccess>,
+    jobs: Sender<Job>,
+    queue: Receiver<Job>,
+    load: Arc<Load>,
+}
+
+/// Jobs given out and threads there are, so that no job waits behind a hung server.
+#[derive(Default)]
+struct Load {
+    jobs: AtomicUsize,
+    threads: AtomicUsize,
+}
+
+impl WorkerPool {
+    /// A pool that logs in as configured. Threads start when they are needed.
+    pub fn new(access: Arc<MysqlAccess>) -> Self {
+        let (jobs, queue) = bounded(QUEUE_MAX);
+        Self { access, jobs, queue, load: Arc::default() }
+    }
+
+    /// Starts another thread if there are more jobs than threads.
+    fn staff(&self) -> std::io::Result<()> {
+        let load = &self.load;
+        let threads = load.threads.load(Ordering::Acquire);
+        if threads >= THREADS_MAX || load.jobs.load(Ordering::Acquire) <= threads {
+            return Ok(());
+        }
+        load.threads.fetch_add(1, Ordering::AcqRel);
+        let (access, queue, load) = (self.access.clone(), self.queue.clone(), self.load.clone());
+        let body = move || {
+            while let Ok(job) = queue.recv_timeout(IDLE_MAX) {
+                let reply = work(&access, &job);
+                load.jobs.fetch_sub(1, Ordering::AcqRel);
+                // Nobody listens any more where the recovery was called off.
+                let _ = job.reply.send(reply);
+            }
+            load.threads.fetch_sub(1, Ordering::AcqRel);
+        };
+        let spawned = thread::Builder::new().name("vtorc-mysql".into()).spawn(body);
+        if spawned.is_err() {
+            self.load.threads.fetch_sub(1, Ordering::AcqRel);
+        }
+        spawned.map(|_handle| ())
+    }
+}
+
+fn work(access: &MysqlAccess, job: &Job) -> Result<ServerStatus, CommandError> {
+    let mut session = Session::open(access, &job.address, job.deadline, &job.called_off)?;
+    commands::run(&mut session, job.command.clone())
+}
+
+/// Calls a command off when its caller goes away.
+struct CallOff(Arc<AtomicBool>);
+
+impl Drop for CallOff {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+#[async_trait]
+impl MysqlPort for WorkerPool {
+    async fn run(
+        &self,
+        address: &MysqlAddress,
+        command: ServerCommand,
+        deadline: Duration,
+    ) -> Result<ServerStatus, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        let called_off = CallOff(Arc::new(AtomicBool::new(false)));
+        let job = Job {
+            address: address.clone(),
+            command,
+            deadline: Instant::now() + deadline,
+            called_off: called_off.0.clone(),
+            reply,
+        };
+        self.load.jobs.fetch_add(1, Ordering::AcqRel);
+        if self.jobs.try_send(job).is_err() {
+            self.load.jobs.fetch_sub(1, Ordering::AcqRel);
+            return Err(CommandError::NotDone("too many commands are waiting already".into()));
+        }
+        self.staff().map_err(|error| CommandError::NotDone(format!("start a worker: {error}")))?;
+        match tokio::time::timeout(deadline + GRACE, answer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(CommandError::Unknown("the worker ended without an answer".into())),
+            Err(_elapsed) => Err(CommandError::Unknown(format!(
+                "no answer within {} ms",
+                deadline.as_millis()
+            ))),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The topology: Vitess's records at Vitess's paths, over any of several servers.
+//!
+//! [`conn::TopoConn`] is what a server must be able to do; [`local`] and [`zk2`] do it; [`store::TopoStore`]
+//! knows records and paths and serves core's `TopoPort`. A new server is one new file.
+
+mod admin;
+pub mod conn;
+pub mod local;
+mod paths;
+mod records;
+pub mod store;
+mod translate;
+pub mod zk2;
+
+pub use records::CellInfo;
+pub use store::TopoStore;

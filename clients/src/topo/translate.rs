@@ -1,0 +1,112 @@
+//! Between Vitess's records and core's values.
+
+use vtorc_core::ids::{KeyspaceShard, TabletAlias};
+use vtorc_core::time::TermStart;
+use vtorc_core::topology::{MysqlAddress, ShardRecord, Tablet, TabletType};
+
+use super::records;
+
+pub(crate) fn alias_to_record(alias: &TabletAlias) -> records::TabletAlias {
+    records::TabletAlias { cell: alias.cell.clone(), uid: alias.uid }
+}
+
+fn alias_from_record(alias: &records::TabletAlias) -> Option<TabletAlias> {
+    (!alias.cell.is_empty()).then(|| TabletAlias { cell: alias.cell.clone(), uid: alias.uid })
+}
+
+pub(crate) fn term_to_record(term: TermStart) -> records::Time {
+    records::Time { seconds: term.seconds, nanoseconds: term.nanos }
+}
+
+fn term_from_record(time: &records::Time) -> Option<TermStart> {
+    let term = TermStart { seconds: time.seconds, nanos: time.nanoseconds };
+    (term.seconds != 0 || term.nanos != 0).then_some(term)
+}
+
+pub(crate) fn type_to_record(tablet_type: TabletType) -> i32 {
+    match tablet_type {
+        TabletType::Unknown => 0,
+        TabletType::Primary => 1,
+        TabletType::Replica => 2,
+        TabletType::Rdonly => 3,
+        TabletType::Spare => 4,
+        TabletType::Experimental => 5,
+        TabletType::Backup => 6,
+        TabletType::Restore => 7,
+        TabletType::Drained => 8,
+    }
+}
+
+fn type_from_record(number: i32) -> TabletType {
+    match number {
+        1 => TabletType::Primary,
+        2 => TabletType::Replica,
+        3 => TabletType::Rdonly,
+        4 => TabletType::Spare,
+        5 => TabletType::Experimental,
+        6 => TabletType::Backup,
+        7 => TabletType::Restore,
+        8 => TabletType::Drained,
+        _ => TabletType::Unknown,
+    }
+}
+
+pub(crate) fn key_range_to_record(shard: &KeyspaceShard) -> Option<records::KeyRange> {
+    let range = vtorc_core::ids::KeyRange::of_shard(&shard.shard).ok().flatten()?;
+    Some(records::KeyRange { start: range.start, end: range.end })
+}
+
+/// Reads a tablet's record; the error says what is wrong with it.
+pub(crate) fn tablet(path_alias: &TabletAlias, record: &records::Tablet) -> Result<Tablet, String> {
+    let alias = record.alias.as_ref().and_then(alias_from_record).ok_or("it names no alias")?;
+    if alias != *path_alias {
+        return Err(format!("it names {alias}"));
+    }
+    let shard = KeyspaceShard::new(&record.keyspace, &record.shard).map_err(|error| error.to_string())?;
+    let host = [&record.mysql_hostname, &record.hostname].into_iter().find(|host| !host.is_empty());
+    let port = u16::try_from(record.mysql_port).ok().filter(|port| *port != 0);
+    let shut_down = record.tablet_shutdown_time.is_some();
+    let mysql = match (host, port) {
+        (Some(host), Some(port)) if !shut_down => Some(MysqlAddress { host: host.clone(), port }),
+        (Some(_) | None, Some(_) | None) => None,
+    };
+    let grpc = record.port_map.get("grpc").copied().unwrap_or(0);
+    Ok(Tablet {
+        alias,
+        shard,
+        tablet_type: type_from_record(record.tablet_type),
+        mysql,
+        term_start: record.primary_term_start_time.as_ref().and_then(term_from_record),
+        grpc_port: u16::try_from(grpc).ok().filter(|port| *port != 0),
+    })
+}
+
+pub(crate) fn shard(record: &records::Shard) -> ShardRecord {
+    ShardRecord {
+        primary_alias: record.primary_alias.as_ref().and_then(alias_from_record),
+        term_start: record.primary_term_start_time.as_ref().and_then(term_from_record),
+        emergency_reparent_disabled: record
+            .vtorc_state
+            .as_ref()
+            .is_some_and(|state| state.disable_emergency_reparent),
+    }
+}
+
+/// A new tablet's record.
+pub(crate) fn new_tablet(tablet: &Tablet) -> records::Tablet {
+    let address = tablet.mysql.clone();
+    let host = address.as_ref().map(|address| address.host.clone()).unwrap_or_default();
+    records::Tablet {
+        alias: Some(alias_to_record(&tablet.alias)),
+        hostname: host.clone(),
+        port_map: Default::default(),
+        keyspace: tablet.shard.keyspace.clone(),
+        shard: tablet.shard.shard.clone(),
+        key_range: key_range_to_record(&tablet.shard),
+        tablet_type: type_to_record(tablet.tablet_type),
+        mysql_hostname: host,
+        mysql_port: address.map(|address| i32::from(address.port)).unwrap_or(0),
+        primary_term_start_time: None,
+        tablet_shutdown_time: None,
+    }
+}

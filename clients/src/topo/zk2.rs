@@ -1,0 +1,246 @@
+//! The topology in ZooKeeper, as Vitess's `zk2` keeps it.
+//!
+//! Over `zookeeper-client`: it notices a hung server, keeps watches over reconnects and tells of an expired
+//! session, each of which the older `zookeeper` crate does not (ARCHITECTURE.md has the comparison).
+
+mod lock;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use vtorc_core::ids::KeyspaceShard;
+use vtorc_core::ports::{ShardLock, TopoError};
+use zookeeper_client as zk;
+
+use super::conn::{TopoConn, Version};
+
+/// The session that Vitess asks for; the server may shorten it.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// One request takes at most this long.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause before a lost watch is set again.
+const WATCH_RETRY: Duration = Duration::from_millis(500);
+/// A full reading now and then, whatever the watches say.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Records: everybody may read, write and administer; nobody may create children or delete here.
+fn file_acl() -> [zk::Acl; 1] {
+    let permission = zk::Permission::READ | zk::Permission::WRITE | zk::Permission::ADMIN;
+    [zk::Acl::new(permission, zk::AuthId::anyone())]
+}
+
+/// A ZooKeeper ensemble and the root of one cell in it.
+pub struct Zk2Conn {
+    servers: String,
+    root: String,
+    session: Arc<Mutex<Option<zk::Client>>>,
+    watcher: Mutex<Option<zk::PersistentWatcher>>,
+}
+
+impl Zk2Conn {
+    /// Names the servers (comma separated, default port 2181) and the root. Connects when it is used.
+    pub fn new(servers: &str, root: &str) -> Self {
+        let with_port = |server: &str| {
+            if server.contains(':') { server.to_owned() } else { format!("{server}:2181") }
+        };
+        // What follows a `|` are observers, which only serve reads.
+        let voters = servers.split('|').next().unwrap_or_default();
+        let servers: Vec<String> = voters.split(',').map(str::trim).map(with_port).collect();
+        Self {
+            servers: servers.join(","),
+            root: format!("/{}", root.trim_matches('/')),
+            session: Arc::default(),
+            watcher: Mutex::default(),
+        }
+    }
+
+    fn path(&self, relative: &str) -> String {
+        let root = self.root.trim_end_matches('/');
+        if relative.is_empty() { root.to_owned() } else { format!("{root}/{relative}") }
+    }
+
+    /// The session, a new one if the last one is over.
+    async fn client(&self) -> Result<zk::Client, TopoError> {
+        let mut session = self.session.lock().await;
+        if let Some(client) = session.as_ref().filter(|client| !client.state().is_terminated()) {
+            return Ok(client.clone());
+        }
+        *session = None;
+        let connector = zk::Client::connector()
+            .with_session_timeout(SESSION_TIMEOUT)
+            .with_connection_timeout(REQUEST_TIMEOUT);
+        let connected = timeout(REQUEST_TIMEOUT, connector.connect(&self.servers)).await;
+        let client = connected
+            .map_err(|_elapsed| self.unavailable("no connection in time"))?
+            .map_err(|error| self.unavailable(&error.to_string()))?;
+        *session = Some(client.clone());
+        Ok(client)
+    }
+
+    fn unavailable(&self, why: &str) -> TopoError {
+        TopoError::Unavailable(format!("ZooKeeper at {}: {why}", self.servers))
+    }
+
+    fn error(&self, path: &str, error: zk::Error) -> TopoError {
+        match error {
+            zk::Error::NoNode => TopoError::NoNode(path.to_owned()),
+            zk::Error::NodeExists => TopoError::NodeExists(path.to_owned()),
+            zk::Error::BadVersion => TopoError::BadVersion(path.to_owned()),
+            other => self.unavailable(&format!("{path}: {other}")),
+        }
+    }
+
+    /// Runs one request with a deadline.
+    async fn ask<T>(
+        &self,
+        path: &str,
+        request: impl Future<Output = Result<T, zk::Error>>,
+    ) -> Result<T, TopoError> {
+        match timeout(REQUEST_TIMEOUT, request).await {
+            Ok(answer) => answer.map_err(|error| self.error(path, error)),
+            Err(_elapsed) => Err(self.unavailable(&format!("{path}: no answer in time"))),
+        }
+    }
+
+    /// Creates the directories above a path, as Vitess does: persistent, empty, open to all.
+    async fn make_parents(&self, client: &zk::Client, path: &str) -> Result<(), TopoError> {
+        let directory = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
+        let Some((parent, _)) = path.rsplit_once('/') else { return Ok(()) };
+        let mut so_far = String::new();
+        for part in parent.split('/').filter(|part| !part.is_empty()) {
+            so_far = format!("{so_far}/{part}");
+            match self.ask(&so_far, client.create(&so_far, b"", &directory)).await {
+                Ok(_) | Err(TopoError::NodeExists(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the watch over everything below the root, if it does not stand.
+    async fn watch(&self) -> Result<(), TopoError> {
+        let mut watcher = self.watcher.lock().await;
+        if watcher.is_some() {
+            return Ok(());
+        }
+        let client = self.client().await?;
+        let root = self.path("");
+        let mode = zk::AddWatchMode::PersistentRecursive;
+        *watcher = Some(self.ask(&root, client.watch(&root, mode)).await?);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl TopoConn for Zk2Conn {
+    async fn get(&self, path: &str) -> Result<(Vec<u8>, Version), TopoError> {
+        let client = self.client().await?;
+        let full = self.path(path);
+        let (data, stat) = self.ask(path, client.get_data(&full)).await?;
+        Ok((data, Version(i64::from(stat.version))))
+    }
+
+    async fn list(&self, path: &str) -> Result<Vec<String>, TopoError> {
+        let client = self.client().await?;
+        let full = self.path(path);
+        match self.ask(path, client.list_children(&full)).await {
+            Ok(mut names) => {
+                names.retain(|name| name != "locks");
+                names.sort();
+                Ok(names)
+            }
+            Err(TopoError::NoNode(_)) => {
+                // A root that is not there is a wrong root, not an empty topology.
+                self.ask(&self.root, client.get_data(&self.root)).await.map_err(|error| match error {
+                    TopoError::NoNode(_) => TopoError::Invalid(format!(
+                        "there is no {} in ZooKeeper at {}; check the topology root",
+                        self.root, self.servers
+                    )),
+                    other => other,
+                })?;
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn create(&self, path: &str, data: &[u8]) -> Result<(), TopoError> {
+        let client = self.client().await?;
+        let full = self.path(path);
+        let acl = file_acl();
+        let file = zk::CreateMode::Persistent.with_acls(zk::Acls::new(&acl));
+        self.make_parents(&client, &full).await?;
+        self.ask(path, client.create(&full, data, &file)).await.map(|_| ())
+    }
+
+    async fn update(&self, path: &str, data: &[u8], version: Version) -> Result<(), TopoError> {
+        let client = self.client().await?;
+        let full = self.path(path);
+        let expected = i32::try_from(version.0).ok();
+        self.ask(path, client.set_data(&full, data, expected)).await.map(|_| ())
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), TopoError> {
+        let client = self.client().await?;
+        let mut full = self.path(path);
+        self.ask(path, client.delete(&full, None)).await?;
+        while let Some((parent, _)) = full.rsplit_once('/') {
+            if parent.len() <= self.root.len() {
+                break;
+            }
+            full = parent.to_owned();
+            // Not empty, or somebody else was faster: done.
+            if self.ask(&full, client.delete(&full, None)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn changed(&self) {
+        if self.watch().await.is_err() {
+            tokio::time::sleep(WATCH_RETRY).await;
+            return;
+        }
+        let mut watcher = self.watcher.lock().await;
+        let Some(live) = watcher.as_mut() else { return };
+        let look_again = tokio::time::sleep(LOOK_AGAIN);
+        tokio::pin!(look_again);
+        loop {
+            let event = tokio::select! {
+                event = live.changed() => event,
+                () = &mut look_again => return,
+            };
+            if event.event_type != zk::EventType::Session {
+                // A lock that comes and goes changes no record.
+                if event.path.contains("/locks") {
+                    continue;
+                }
+                return;
+            }
+            if event.session_state.is_terminated() {
+                *watcher = None;
+                return;
+            }
+            // Whatever happened while the connection was away was not told.
+            if event.session_state == zk::SessionState::SyncConnected {
+                return;
+            }
+        }
+    }
+
+    async fn lock(
+        &self,
+        path: &str,
+        shard: &KeyspaceShard,
+        contents: &str,
+        patience: Duration,
+    ) -> Result<Box<dyn ShardLock>, TopoError> {
+        let client = self.client().await?;
+        self.ask(path, client.get_data(&self.path(path))).await?;
+        lock::take(self, client, path, shard, contents, patience).await
+    }
+}

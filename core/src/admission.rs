@@ -1,0 +1,218 @@
+//! Whether an automatic recovery may start now. The only module that knows the block period.
+//!
+//! After a reparent ended, the shard is left alone for the block period, so that a flapping cluster is not
+//! reparented again and again. Repairs of single tablets neither start that period nor are stopped by it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::ids::RecoveryId;
+use crate::remedy::Remedy;
+use crate::settings::RecoverySettings;
+use crate::snapshot::ShardSnapshot;
+use crate::time::Timestamp;
+
+/// First pause after a failed attempt; it doubles up to [`BACKOFF_MAX`].
+pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+/// Longest pause between failed attempts.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// The period in which a shard is not reparented again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The reparent that started it.
+    pub recovery: RecoveryId,
+    /// When that reparent ended.
+    pub since: Timestamp,
+    /// When it is over.
+    pub until: Timestamp,
+}
+
+/// What admission remembers of a shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// The last reparent's block, until acknowledged.
+    pub block: Option<Block>,
+    /// Failed attempts in a row.
+    pub failures: u32,
+    /// No new attempt before this.
+    pub not_before: Option<Timestamp>,
+}
+
+impl Ledger {
+    /// The block that is in force at `now`.
+    pub fn block_at(&self, now: Timestamp) -> Option<&Block> {
+        self.block.as_ref().filter(|block| now < block.until)
+    }
+
+    /// Notes an attempt that failed before it changed anything: it is tried again, more and more slowly.
+    pub fn attempt_failed(&mut self, now: Timestamp) {
+        let doublings = self.failures.min(5);
+        let pause = (BACKOFF_FIRST * 2u32.pow(doublings)).min(BACKOFF_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(now + pause);
+    }
+
+    /// Notes an attempt that went well, or circumstances that changed: the next attempt need not wait.
+    pub fn fresh_start(&mut self) {
+        self.failures = 0;
+        self.not_before = None;
+    }
+
+    /// Starts the block period after a reparent that changed, or may have changed, the primary.
+    pub fn start_block(&mut self, recovery: RecoveryId, settings: &RecoverySettings, now: Timestamp) {
+        let until = now + settings.block_period;
+        self.block = Some(Block { recovery, since: now, until });
+    }
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Go ahead.
+    Admitted,
+    /// Not now.
+    Refused(Refusal),
+}
+
+/// Why a recovery may not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Automatic recoveries are switched off.
+    Disabled,
+    /// The records forbid emergency reparents of this keyspace or shard.
+    EmergencyReparentDisabled,
+    /// `RecoverMasterClusterFilters` does not name the shard.
+    Filtered,
+    /// A reparent ended a short time ago.
+    InBlockPeriod(Block),
+    /// The last attempt failed a short time ago.
+    BackingOff {
+        /// When the next attempt may start.
+        until: Timestamp,
+    },
+    /// There is nothing vtorc would do about it.
+    WatchOnly,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disabled => f.write_str("automatic recoveries are disabled"),
+            Self::EmergencyReparentDisabled => {
+                f.write_str("the keyspace's or shard's record disables emergency reparents")
+            }
+            Self::Filtered => f.write_str("RecoverMasterClusterFilters does not name this shard"),
+            Self::InBlockPeriod(block) => write!(
+                f,
+                "blocked by recovery {}, which ended a short time ago; acknowledge it to lift the block",
+                block.recovery
+            ),
+            Self::BackingOff { .. } => f.write_str("the last attempt failed; it will be tried again"),
+            Self::WatchOnly => f.write_str("a person must decide"),
+        }
+    }
+}
+
+/// Says whether an automatic recovery may start.
+pub fn admit(
+    ledger: &Ledger,
+    remedy: Remedy,
+    snapshot: &ShardSnapshot,
+    settings: &RecoverySettings,
+    recoveries_enabled: bool,
+) -> Admission {
+    let refused = Admission::Refused;
+    if remedy == Remedy::WatchOnly {
+        return refused(Refusal::WatchOnly);
+    }
+    if !recoveries_enabled {
+        return refused(Refusal::Disabled);
+    }
+    if remedy == Remedy::EmergencyReparent {
+        if snapshot.emergency_reparent_disabled {
+            return refused(Refusal::EmergencyReparentDisabled);
+        }
+        if !settings.recovers(&snapshot.shard) {
+            return refused(Refusal::Filtered);
+        }
+        if let Some(block) = ledger.block_at(snapshot.now) {
+            return refused(Refusal::InBlockPeriod(block.clone()));
+        }
+    }
+    match ledger.not_before {
+        Some(until) if snapshot.now < until => refused(Refusal::BackingOff { until }),
+        Some(_) | None => Admission::Admitted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit;
+    use crate::topology::{ShardRecord, ShardTopology};
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_millis(second * 1000)
+    }
+
+    fn snapshot(second: u64) -> ShardSnapshot {
+        let topology = ShardTopology {
+            shard: "ks/0".parse().unwrap(),
+            durability: "semi_sync".parse(),
+            record: ShardRecord::default(),
+            emergency_reparent_disabled: false,
+            tablets: Default::default(),
+            damaged: Default::default(),
+        };
+        ShardSnapshot::unprobed(&topology, at(second))
+    }
+
+    #[test]
+    fn the_block_counts_from_the_end_and_stops_only_emergency_reparents() {
+        let settings = testkit::settings();
+        let mut ledger = Ledger::default();
+        ledger.start_block(RecoveryId(7), &settings, at(100));
+        let admit_at =
+            |remedy, second| admit(&ledger, remedy, &snapshot(second), &settings, true);
+        let blocked = admit_at(Remedy::EmergencyReparent, 159);
+        assert!(matches!(blocked, Admission::Refused(Refusal::InBlockPeriod(_))));
+        assert_eq!(admit_at(Remedy::EmergencyReparent, 160), Admission::Admitted);
+        assert_eq!(admit_at(Remedy::FixReplica, 101), Admission::Admitted);
+        assert_eq!(admit_at(Remedy::ElectPrimary, 101), Admission::Admitted);
+    }
+
+    #[test]
+    fn failures_back_off_from_one_second_to_thirty() {
+        let settings = testkit::settings();
+        let mut ledger = Ledger::default();
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            ledger.attempt_failed(at(0));
+            pauses.push(ledger.not_before.unwrap().as_millis() / 1000);
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+        let early = admit(&ledger, Remedy::EmergencyReparent, &snapshot(29), &settings, true);
+        assert!(matches!(early, Admission::Refused(Refusal::BackingOff { .. })));
+        ledger.fresh_start();
+        let now = admit(&ledger, Remedy::EmergencyReparent, &snapshot(29), &settings, true);
+        assert_eq!(now, Admission::Admitted);
+    }
+
+    #[test]
+    fn switches_stop_recoveries() {
+        let mut settings = testkit::settings();
+        let ledger = Ledger::default();
+        let mut snapshot = snapshot(0);
+        let disabled = admit(&ledger, Remedy::FixReplica, &snapshot, &settings, false);
+        assert_eq!(disabled, Admission::Refused(Refusal::Disabled));
+        snapshot.emergency_reparent_disabled = true;
+        let forbidden = admit(&ledger, Remedy::EmergencyReparent, &snapshot, &settings, true);
+        assert_eq!(forbidden, Admission::Refused(Refusal::EmergencyReparentDisabled));
+        assert_eq!(admit(&ledger, Remedy::FixReplica, &snapshot, &settings, true), Admission::Admitted);
+        snapshot.emergency_reparent_disabled = false;
+        settings.recover_filters.clear();
+        let filtered = admit(&ledger, Remedy::EmergencyReparent, &snapshot, &settings, true);
+        assert_eq!(filtered, Admission::Refused(Refusal::Filtered));
+    }
+}

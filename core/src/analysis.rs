@@ -1,0 +1,207 @@
+//! What is wrong with a shard: facts drawn from a snapshot, and the table of rules over them.
+//!
+//! The shard rules are tried in order and the first that holds is the shard's finding; while it stands, the
+//! replica rules wait. Names are those that operators of Vitess and Orchestrator know.
+
+mod facts;
+mod rules;
+
+use std::fmt;
+
+pub use facts::{Facts, ReplicaFacts, errant_gtids, facts, replica_facts};
+pub use rules::{REPLICA_RULES, RULES, ReplicaRule, Rule, WARNINGS, Warning};
+
+use crate::ids::TabletAlias;
+use crate::settings::RecoverySettings;
+use crate::snapshot::ShardSnapshot;
+
+/// Everything that can be found wrong, by the name that operators know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FindingKind {
+    /// The keyspace's durability policy is not known.
+    UnknownDurabilityPolicy,
+    /// No primary, and there never was one.
+    ClusterHasNoPrimary,
+    /// No primary, but there was one.
+    PrimaryTabletDeleted,
+    /// The primary was never reached since vtorc started.
+    InvalidPrimary,
+    /// The primary is gone and its replicas agree.
+    DeadPrimary,
+    /// The primary is gone, so are some replicas; those left agree.
+    DeadPrimaryAndSomeReplicas,
+    /// The primary and all its replicas are gone.
+    DeadPrimaryAndReplicas,
+    /// The primary is gone and has no replicas.
+    DeadPrimaryWithoutReplicas,
+    /// The primary cannot be reached from here, but its replicas follow it.
+    UnreachablePrimary,
+    /// Another server of the shard was promoted and the records do not say so yet.
+    UnfinishedPromotion,
+    /// The primary replicates from something.
+    PrimaryHasPrimary,
+    /// The primary refuses writes.
+    PrimaryIsReadOnly,
+    /// The primary must wait for acknowledgements and does not.
+    PrimarySemiSyncMustBeSet,
+    /// The primary waits for acknowledgements though the policy wants none.
+    PrimarySemiSyncMustNotBeSet,
+    /// The shard's record names another primary or term than the primary's own record.
+    ShardRecordMismatch,
+    /// A tablet is PRIMARY in its record with an older term than the real primary.
+    StaleTopoPrimary,
+    /// A replica has transactions that the primary lacks.
+    ErrantGTIDDetected,
+    /// A replica takes writes.
+    ReplicaIsWritable,
+    /// A replica has no source.
+    NotConnectedToPrimary,
+    /// A replica follows another source than the primary.
+    ConnectedToWrongPrimary,
+    /// A replica's receiver or applier does not run.
+    ReplicationStopped,
+    /// A replica must acknowledge and does not.
+    ReplicaSemiSyncMustBeSet,
+    /// A replica acknowledges and must not.
+    ReplicaSemiSyncMustNotBeSet,
+    /// A tablet that is not the primary cannot be reached.
+    InvalidReplica,
+    /// A server turns vtorc away: wrong password, missing grant, too many connections.
+    AccessDenied,
+    /// A tablet's record has no MySQL address.
+    NoMysqlAddress,
+    /// A record cannot be understood.
+    DamagedRecord,
+    /// A server has GTIDs off; it can neither be promoted nor repaired.
+    GtidModeOff,
+    /// The policy wants semi-sync and the server has no plugin for it.
+    SemiSyncPluginMissing,
+}
+
+impl FindingKind {
+    /// All of them, in the order of the documentation.
+    pub const ALL: [Self; 29] = [
+        Self::UnknownDurabilityPolicy,
+        Self::ClusterHasNoPrimary,
+        Self::PrimaryTabletDeleted,
+        Self::InvalidPrimary,
+        Self::DeadPrimary,
+        Self::DeadPrimaryAndSomeReplicas,
+        Self::DeadPrimaryAndReplicas,
+        Self::DeadPrimaryWithoutReplicas,
+        Self::UnreachablePrimary,
+        Self::UnfinishedPromotion,
+        Self::PrimaryHasPrimary,
+        Self::PrimaryIsReadOnly,
+        Self::PrimarySemiSyncMustBeSet,
+        Self::PrimarySemiSyncMustNotBeSet,
+        Self::ShardRecordMismatch,
+        Self::StaleTopoPrimary,
+        Self::ErrantGTIDDetected,
+        Self::ReplicaIsWritable,
+        Self::NotConnectedToPrimary,
+        Self::ConnectedToWrongPrimary,
+        Self::ReplicationStopped,
+        Self::ReplicaSemiSyncMustBeSet,
+        Self::ReplicaSemiSyncMustNotBeSet,
+        Self::InvalidReplica,
+        Self::AccessDenied,
+        Self::NoMysqlAddress,
+        Self::DamagedRecord,
+        Self::GtidModeOff,
+        Self::SemiSyncPluginMissing,
+    ];
+}
+
+impl fmt::Display for FindingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// One thing that is wrong, with what it rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What.
+    pub kind: FindingKind,
+    /// On which tablet; none where it is about the shard as a whole.
+    pub tablet: Option<TabletAlias>,
+    /// The rule's reason, in words.
+    pub why: &'static str,
+    /// The observations it rests on, with their age.
+    pub evidence: Vec<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.tablet {
+            Some(alias) => write!(f, "{} on {alias}", self.kind),
+            None => write!(f, "{}", self.kind),
+        }
+    }
+}
+
+/// Says what is wrong with the shard: at most one finding about the primary, then those of the replicas
+/// (only where the primary is in order), then what is shown but never repaired.
+pub fn detect(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Vec<Finding> {
+    let facts = facts(snapshot, settings);
+    let mut findings = Vec::new();
+    let shard_rule = RULES.iter().find(|rule| (rule.holds)(&facts));
+    if let Some(rule) = shard_rule {
+        let about_primary = facts.primary.clone().filter(|_| rule.kind != FindingKind::ClusterHasNoPrimary);
+        findings.push(Finding {
+            kind: rule.kind,
+            tablet: about_primary,
+            why: rule.why,
+            evidence: facts.evidence.clone(),
+        });
+    }
+    let primary_in_order = shard_rule.is_none_or(|rule| rule.lets_replicas_be_repaired);
+    if primary_in_order && facts.primary_valid {
+        for replica in &facts.replicas {
+            let rules = REPLICA_RULES.iter().filter(|rule| (rule.holds)(replica));
+            if let Some(rule) = rules.take(1).next() {
+                findings.push(replica_finding(rule.kind, rule.why, replica));
+            }
+        }
+    }
+    for warning in WARNINGS {
+        findings.extend((warning.find)(snapshot).into_iter().map(|(tablet, evidence)| Finding {
+            kind: warning.kind,
+            tablet,
+            why: warning.why,
+            evidence,
+        }));
+    }
+    findings
+}
+
+fn replica_finding(kind: FindingKind, why: &'static str, replica: &ReplicaFacts) -> Finding {
+    Finding {
+        kind,
+        tablet: Some(replica.alias.clone()),
+        why,
+        evidence: replica.evidence.clone(),
+    }
+}
+
+/// Tells whether the finding that started a recovery is still there.
+///
+/// Called under the shard's lock on fresh probes: another vtorc or an operator may have repaired it since.
+pub fn still_present(
+    finding: &Finding,
+    snapshot: &ShardSnapshot,
+    settings: &RecoverySettings,
+) -> bool {
+    detect(snapshot, settings).iter().any(|now| {
+        now.tablet == finding.tablet && (now.kind == finding.kind || both_dead(now.kind, finding.kind))
+    })
+}
+
+/// Between two probes a replica may join or leave; the primary is dead either way.
+fn both_dead(one: FindingKind, other: FindingKind) -> bool {
+    let dead = |kind| {
+        matches!(kind, FindingKind::DeadPrimary | FindingKind::DeadPrimaryAndSomeReplicas)
+    };
+    dead(one) && dead(other)
+}

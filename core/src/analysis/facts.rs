@@ -1,0 +1,343 @@
+//! The facts that the rules are written in, drawn from a snapshot. Facts count; rules judge.
+
+use crate::durability::DurabilityPolicy;
+use crate::health::Reachability;
+use crate::ids::TabletAlias;
+use crate::settings::RecoverySettings;
+use crate::snapshot::{Receiving, ShardSnapshot, TabletState};
+use crate::status::{Flavor, ReceiverState, ServerStatus};
+use crate::topology::TabletType;
+
+/// What the shard rules look at.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The keyspace's policy has a known name.
+    pub policy_known: bool,
+    /// The shard's primary.
+    pub primary: Option<TabletAlias>,
+    /// The shard's record has a term start: there was a primary once.
+    pub had_primary: bool,
+    /// There are tablets to choose from.
+    pub has_tablets: bool,
+    /// The primary's last probe succeeded.
+    pub primary_valid: bool,
+    /// The primary is taken for gone.
+    pub primary_unreachable: bool,
+    /// The primary was never reached.
+    pub primary_unseen: bool,
+    /// The primary's failure is neither a success nor a verdict yet.
+    pub primary_unclear: bool,
+    /// Managed tablets other than the primary.
+    pub replicas_total: usize,
+    /// Of those, reached by the last probe.
+    pub replicas_valid: usize,
+    /// Of those, receiving from the primary since it fails.
+    pub replicas_receiving: usize,
+    /// Of those, not asked again since the primary fails.
+    pub replicas_not_asked: usize,
+    /// The primary refuses writes.
+    pub primary_read_only: bool,
+    /// The primary replicates from something.
+    pub primary_has_source: bool,
+    /// Another tablet takes writes, follows nobody and has all that the primary has.
+    pub promoted_elsewhere: bool,
+    /// The primary waits for acknowledgements.
+    pub primary_semi_sync: bool,
+    /// The primary waits for as many as the policy wants, without ever falling back.
+    pub primary_semi_sync_right: bool,
+    /// Acknowledgements that the policy wants.
+    pub acks_required: u32,
+    /// Ackers that are enabled and follow the primary.
+    pub ackers_ready: u32,
+    /// The primary can wait for acknowledgements at all.
+    pub primary_semi_sync_available: bool,
+    /// The shard's record names the primary and its term.
+    pub record_names_primary: bool,
+    /// The primary's record is published by its vttablet.
+    pub primary_has_vttablet: bool,
+    /// What the replica rules look at.
+    pub replicas: Vec<ReplicaFacts>,
+    /// The observations about the primary, in words.
+    pub evidence: Vec<String>,
+}
+
+/// What the replica rules look at.
+#[derive(Clone, Debug)]
+pub struct ReplicaFacts {
+    /// Which tablet.
+    pub alias: TabletAlias,
+    /// Its record says PRIMARY, with an older term than the primary's.
+    pub stale_primary: bool,
+    /// It takes writes.
+    pub writable: bool,
+    /// It has a source.
+    pub connected: bool,
+    /// Its source is not the primary.
+    pub wrong_source: bool,
+    /// Its receiver or applier does not run.
+    pub stopped: bool,
+    /// It acknowledges.
+    pub semi_sync: bool,
+    /// The policy wants it to acknowledge.
+    pub semi_sync_wanted: bool,
+    /// It can acknowledge at all.
+    pub semi_sync_available: bool,
+    /// The observations, in words.
+    pub evidence: Vec<String>,
+}
+
+/// Draws the facts from a snapshot.
+pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
+    let policy = snapshot.durability.as_ref().ok().copied();
+    let mut facts = Facts {
+        policy_known: policy.is_some(),
+        had_primary: snapshot.record.term_start.is_some(),
+        has_tablets: snapshot.tablets.values().any(|state| state.tablet.tablet_type.is_managed()),
+        ..Facts::default()
+    };
+    let Some(primary) = snapshot.primary() else {
+        facts.evidence = no_primary_evidence(snapshot);
+        return facts;
+    };
+    let alias = &primary.tablet.alias;
+    facts.primary = Some(alias.clone());
+    facts.primary_valid = primary.reachability.is_valid();
+    facts.primary_unreachable = primary.reachability.is_unreachable();
+    facts.primary_unseen = primary.status.is_none();
+    facts.primary_unclear = !facts.primary_valid && !facts.primary_unreachable;
+    facts.primary_has_vttablet = primary.tablet.grpc_port.is_some();
+    facts.record_names_primary = snapshot.record.primary_alias.as_ref() == Some(alias)
+        && snapshot.record.term_start == primary.tablet.term_start;
+    facts.evidence.push(reach_evidence(primary, snapshot));
+    count_replicas(&mut facts, snapshot, primary);
+    if let (Some(status), Some(policy)) = (primary.valid_status(), policy) {
+        primary_settings(&mut facts, snapshot, primary, status, policy, settings);
+        facts.replicas = snapshot
+            .replicas_of(alias)
+            .filter_map(|replica| replica_facts(replica, primary, policy, settings, snapshot))
+            .collect();
+    }
+    facts
+}
+
+fn no_primary_evidence(snapshot: &ShardSnapshot) -> Vec<String> {
+    let mut evidence = vec![format!("none of {} tablets is PRIMARY", snapshot.tablets.len())];
+    evidence.push(match (&snapshot.record.primary_alias, &snapshot.record.term_start) {
+        (Some(alias), Some(term)) => format!("the shard's record names {alias}, since {term}"),
+        (None, Some(term)) => format!("the shard's record has a term from {term}, and no primary"),
+        (Some(_) | None, None) => "the shard's record has no term: there was no primary yet".into(),
+    });
+    evidence
+}
+
+fn reach_evidence(state: &TabletState, snapshot: &ShardSnapshot) -> String {
+    let alias = &state.tablet.alias;
+    let ms = |since: crate::time::Timestamp| since.age(snapshot.now).as_millis();
+    match &state.reachability {
+        Reachability::Unseen => format!("{alias} was never reached yet"),
+        Reachability::Valid => format!("{alias} answered {} ms ago", ms(state.status_at)),
+        Reachability::Suspect { since, why }
+        | Reachability::Unreachable { since, why }
+        | Reachability::TurnedAway { since, why } => {
+            format!("{alias} fails for {} ms: {why}", ms(*since))
+        }
+    }
+}
+
+/// Only answers younger than the primary's first failure are evidence of its death.
+fn count_replicas(facts: &mut Facts, snapshot: &ShardSnapshot, primary: &TabletState) {
+    let asked_at = primary.reachability.failing_since().unwrap_or_default();
+    for replica in snapshot.replicas_of(&primary.tablet.alias) {
+        facts.replicas_total += 1;
+        if replica.reachability.is_valid() {
+            facts.replicas_valid += 1;
+        }
+        let receiving = replica.receiving(asked_at, snapshot.now);
+        match receiving {
+            Receiving::Yes => facts.replicas_receiving += 1,
+            Receiving::No => {}
+            Receiving::Unknown => {
+                // One that is itself gone, or turns us away, will not be asked again with success.
+                let hopeless = replica.reachability.is_unreachable()
+                    || matches!(replica.reachability, Reachability::TurnedAway { .. });
+                if !hopeless {
+                    facts.replicas_not_asked += 1;
+                }
+            }
+        }
+        if !facts.primary_valid {
+            facts.evidence.push(receiving_evidence(replica, receiving, snapshot));
+        }
+    }
+}
+
+fn receiving_evidence(
+    replica: &TabletState,
+    receiving: Receiving,
+    snapshot: &ShardSnapshot,
+) -> String {
+    let alias = &replica.tablet.alias;
+    let age = replica.status_at.age(snapshot.now).as_millis();
+    let replication = replica.valid_status().and_then(|status| status.replication.as_ref());
+    match (receiving, replication) {
+        (Receiving::Yes, _) => format!("{alias} still receives, asked {age} ms ago"),
+        (Receiving::No, Some(replication)) => match replication.receiver {
+            ReceiverState::Running => {
+                let silent = replica.received_at.unwrap_or_default().age(snapshot.now).as_millis();
+                format!("{alias} hears nothing from its source for {silent} ms")
+            }
+            ReceiverState::Connecting | ReceiverState::Stopped => format!(
+                "{alias} does not receive: receiver {}, asked {age} ms ago",
+                replication.receiver
+            ),
+        },
+        (Receiving::No, None) => format!("{alias} follows nobody, asked {age} ms ago"),
+        (Receiving::Unknown, _) => reach_evidence(replica, snapshot),
+    }
+}
+
+fn primary_settings(
+    facts: &mut Facts,
+    snapshot: &ShardSnapshot,
+    primary: &TabletState,
+    status: &ServerStatus,
+    policy: DurabilityPolicy,
+    settings: &RecoverySettings,
+) {
+    let alias = &primary.tablet.alias;
+    facts.primary_read_only = status.read_only;
+    facts.primary_has_source = status.replication.is_some();
+    facts.promoted_elsewhere = snapshot.replicas_of(alias).any(|other| {
+        other.tablet.tablet_type.is_promotable()
+            && other.valid_status().is_some_and(|theirs| {
+                theirs.is_writable()
+                    && theirs.replication.is_none()
+                    && theirs.gtid_executed.contains(&status.gtid_executed)
+                    && theirs.gtid_executed != status.gtid_executed
+            })
+    });
+    facts.acks_required = policy.acks_required();
+    facts.primary_semi_sync_available = status.semi_sync.source_available;
+    facts.primary_semi_sync = status.semi_sync.source_enabled;
+    facts.primary_semi_sync_right = status.semi_sync.source_enabled
+        && status.semi_sync.wait_count == facts.acks_required
+        && status.semi_sync.timeout_ms >= SEMI_SYNC_TIMEOUT_MIN_MS;
+    let ackers = snapshot.replicas_of(alias).filter(|replica| {
+        policy.is_acker(&primary.tablet, &replica.tablet)
+            && replica.valid_status().is_some_and(|theirs| acks_for(theirs, status, primary))
+    });
+    facts.ackers_ready = u32::try_from(ackers.count()).unwrap_or(u32::MAX);
+    facts.evidence.push(format!(
+        "read_only {}, semi-sync source {} (waits for {}), ackers ready {} of {} required",
+        on_off(status.read_only),
+        on_off(status.semi_sync.source_enabled),
+        status.semi_sync.wait_count,
+        facts.ackers_ready,
+        facts.acks_required,
+    ));
+    if settings.use_super_read_only && status.flavor == Flavor::MySql && status.read_only {
+        facts.evidence.push(format!("super_read_only {}", on_off(status.super_read_only)));
+    }
+}
+
+/// A source that waits less than this would fall back to asynchronous by itself and lose what it promised.
+pub(crate) const SEMI_SYNC_TIMEOUT_MIN_MS: u64 = 24 * 3600 * 1000;
+
+fn acks_for(replica: &ServerStatus, primary: &ServerStatus, primary_state: &TabletState) -> bool {
+    let address = primary_state.tablet.mysql.as_ref();
+    replica.semi_sync.replica_enabled
+        && replica.replication.as_ref().is_some_and(|replication| {
+            replication.receiver == ReceiverState::Running
+                && primary.is_source_of(replication, address)
+        })
+}
+
+/// Draws the facts about one replica; none if its server did not answer the last probe.
+pub fn replica_facts(
+    replica: &TabletState,
+    primary: &TabletState,
+    policy: DurabilityPolicy,
+    settings: &RecoverySettings,
+    snapshot: &ShardSnapshot,
+) -> Option<ReplicaFacts> {
+    let status = replica.valid_status()?;
+    let source = primary.valid_status()?;
+    let replication = status.replication.as_ref();
+    let wrong_source = replication
+        .is_some_and(|replication| !source.is_source_of(replication, primary.tablet.mysql.as_ref()));
+    let writable = status.is_writable()
+        || (settings.use_super_read_only
+            && status.flavor == Flavor::MySql
+            && !status.super_read_only);
+    Some(ReplicaFacts {
+        alias: replica.tablet.alias.clone(),
+        stale_primary: replica.tablet.tablet_type == TabletType::Primary,
+        writable,
+        connected: replication.is_some(),
+        wrong_source,
+        stopped: replication.is_some_and(|replication| {
+            replication.receiver == ReceiverState::Stopped || !replication.applier_running
+        }),
+        semi_sync: status.semi_sync.replica_enabled,
+        semi_sync_wanted: policy.is_acker(&primary.tablet, &replica.tablet),
+        semi_sync_available: status.semi_sync.replica_available,
+        evidence: replica_evidence(replica, status, snapshot),
+    })
+}
+
+/// The transactions of a replica that did not come from its primary.
+///
+/// A replica that was probed a moment later than its primary may have more than that probe saw, so the
+/// primary's own transactions never count, and a replica that is probed earlier is compared as it is.
+pub fn errant_gtids(
+    replica: &TabletState,
+    primary: &TabletState,
+) -> Option<crate::gtid::GtidSet> {
+    if replica.tablet.alias == primary.tablet.alias {
+        return None;
+    }
+    let (status, source) = (replica.valid_status()?, primary.valid_status()?);
+    match (status.flavor, &source.server_uuid) {
+        (Flavor::MySql, Some(uuid)) => {
+            let extra = status.gtid_executed.subtract(&source.gtid_executed).without_source(uuid);
+            (!extra.is_empty()).then_some(extra)
+        }
+        // MariaDB's positions do not tell which transactions lie below them; the server itself refuses
+        // to follow when they differ (error 1236), and the receiver's error shows it.
+        (Flavor::MySql | Flavor::MariaDb, _) => None,
+    }
+}
+
+fn replica_evidence(
+    replica: &TabletState,
+    status: &ServerStatus,
+    snapshot: &ShardSnapshot,
+) -> Vec<String> {
+    let age = replica.status_at.age(snapshot.now).as_millis();
+    let mut evidence = vec![format!(
+        "answered {age} ms ago: read_only {}, super_read_only {}, semi-sync replica {}",
+        on_off(status.read_only),
+        on_off(status.super_read_only),
+        on_off(status.semi_sync.replica_enabled),
+    )];
+    evidence.push(match &status.replication {
+        None => "no source configured".into(),
+        Some(replication) => format!(
+            "source {}, receiver {}, applier {}",
+            replication.source,
+            replication.receiver,
+            if replication.applier_running { "running" } else { "stopped" }
+        ),
+    });
+    if let Some(replication) = &status.replication {
+        let errors = [("receiver", &replication.receiver_error), ("applier", &replication.applier_error)];
+        for (thread, error) in errors.into_iter().filter(|(_, error)| !error.is_empty()) {
+            evidence.push(format!("{thread}: {error}"));
+        }
+    }
+    evidence
+}
+
+fn on_off(value: bool) -> &'static str {
+    if value { "ON" } else { "OFF" }
+}

@@ -1,0 +1,270 @@
+//! The rules: name, reason, predicate. The documentation's table is made from these rows.
+
+use crate::analysis::FindingKind;
+use crate::analysis::facts::{Facts, ReplicaFacts, errant_gtids};
+use crate::health::Reachability;
+use crate::ids::TabletAlias;
+use crate::snapshot::{ShardSnapshot, TabletState};
+
+/// A rule about the shard's primary. The first that holds is the shard's finding.
+pub struct Rule {
+    /// The finding.
+    pub kind: FindingKind,
+    /// The reason, in words.
+    pub why: &'static str,
+    /// When it holds.
+    pub holds: fn(&Facts) -> bool,
+    /// Replicas may be repaired while it stands.
+    pub lets_replicas_be_repaired: bool,
+}
+
+/// A rule about one replica of a primary in order. The first that holds is the replica's finding.
+pub struct ReplicaRule {
+    /// The finding.
+    pub kind: FindingKind,
+    /// The reason, in words.
+    pub why: &'static str,
+    /// When it holds.
+    pub holds: fn(&ReplicaFacts) -> bool,
+}
+
+/// Something that is shown and never repaired.
+pub struct Warning {
+    /// The finding.
+    pub kind: FindingKind,
+    /// The reason, in words.
+    pub why: &'static str,
+    /// On which tablets it holds, with evidence.
+    pub find: fn(&ShardSnapshot) -> Vec<(Option<TabletAlias>, Vec<String>)>,
+}
+
+/// Nobody follows the primary any more, as far as everybody who can be asked says.
+fn nobody_receives(facts: &Facts) -> bool {
+    facts.primary_unreachable && facts.replicas_receiving == 0 && facts.replicas_not_asked == 0
+}
+
+/// The rules about the primary, most important first.
+pub const RULES: &[Rule] = &[
+    Rule {
+        kind: FindingKind::UnknownDurabilityPolicy,
+        why: "the keyspace's durability policy is not known, so nothing can be proven safe",
+        holds: |f| !f.policy_known,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::ClusterHasNoPrimary,
+        why: "no tablet is PRIMARY and the shard never had a primary",
+        holds: |f| f.primary.is_none() && !f.had_primary && f.has_tablets,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::PrimaryTabletDeleted,
+        why: "no tablet is PRIMARY, but the shard had a primary before",
+        holds: |f| f.primary.is_none() && f.had_primary && f.has_tablets,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::DeadPrimaryWithoutReplicas,
+        why: "the primary cannot be reached and there is no other tablet",
+        holds: |f| f.primary_unreachable && f.replicas_total == 0,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::DeadPrimaryAndReplicas,
+        why: "neither the primary nor any replica can be reached",
+        holds: |f| nobody_receives(f) && f.replicas_valid == 0,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::DeadPrimaryAndSomeReplicas,
+        why: "the primary and some replicas cannot be reached; no other replica receives from the primary",
+        holds: |f| nobody_receives(f) && f.replicas_valid < f.replicas_total,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::DeadPrimary,
+        why: "the primary cannot be reached and no replica receives from it",
+        holds: nobody_receives,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::UnreachablePrimary,
+        why: "the primary cannot be reached from here, but replicas receive from it",
+        holds: |f| f.primary_unreachable && f.replicas_receiving > 0,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::InvalidPrimary,
+        why: "the primary was not reached since start, or turns us away",
+        holds: |f| f.primary.is_some() && !f.primary_valid && !f.primary_unreachable && f.primary_unseen,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::UnfinishedPromotion,
+        why: "the primary is read-only while another server was promoted: a reparent stopped half-way",
+        holds: |f| f.primary_valid && f.primary_read_only && f.promoted_elsewhere,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::PrimaryHasPrimary,
+        why: "the primary replicates from something",
+        holds: |f| f.primary_valid && f.primary_has_source,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::PrimarySemiSyncMustNotBeSet,
+        why: "the primary waits for acknowledgements though the policy wants none",
+        holds: |f| f.primary_valid && f.acks_required == 0 && f.primary_semi_sync,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::PrimarySemiSyncMustBeSet,
+        why: "the policy wants acknowledgements, enough ackers are ready, and the primary does not wait",
+        holds: |f| {
+            f.primary_valid
+                && f.acks_required > 0
+                && f.primary_semi_sync_available
+                && !f.primary_semi_sync_right
+                && f.ackers_ready >= f.acks_required
+        },
+        lets_replicas_be_repaired: true,
+    },
+    Rule {
+        kind: FindingKind::PrimaryIsReadOnly,
+        why: "the primary refuses writes",
+        holds: |f| f.primary_valid && f.primary_read_only,
+        lets_replicas_be_repaired: true,
+    },
+    Rule {
+        kind: FindingKind::ShardRecordMismatch,
+        why: "the shard's record does not name the primary and its term",
+        holds: |f| f.primary_valid && !f.record_names_primary && !f.primary_has_vttablet,
+        lets_replicas_be_repaired: true,
+    },
+];
+
+/// The rules about one replica, most important first.
+pub const REPLICA_RULES: &[ReplicaRule] = &[
+    ReplicaRule {
+        kind: FindingKind::StaleTopoPrimary,
+        why: "its record says PRIMARY with an older term than the primary's",
+        holds: |r| r.stale_primary,
+    },
+    ReplicaRule {
+        kind: FindingKind::ReplicaIsWritable,
+        why: "it takes writes and is not the primary",
+        holds: |r| r.writable,
+    },
+    ReplicaRule {
+        kind: FindingKind::NotConnectedToPrimary,
+        why: "it has no source",
+        holds: |r| !r.connected,
+    },
+    ReplicaRule {
+        kind: FindingKind::ConnectedToWrongPrimary,
+        why: "its source is not the primary",
+        holds: |r| r.wrong_source,
+    },
+    ReplicaRule {
+        kind: FindingKind::ReplicationStopped,
+        why: "its receiver or applier does not run",
+        holds: |r| r.stopped,
+    },
+    ReplicaRule {
+        kind: FindingKind::ReplicaSemiSyncMustBeSet,
+        why: "the policy wants it to acknowledge and it does not",
+        holds: |r| r.semi_sync_wanted && !r.semi_sync && r.semi_sync_available,
+    },
+    ReplicaRule {
+        kind: FindingKind::ReplicaSemiSyncMustNotBeSet,
+        why: "it acknowledges and the policy does not want it to",
+        holds: |r| !r.semi_sync_wanted && r.semi_sync,
+    },
+];
+
+/// What is shown and never repaired.
+pub const WARNINGS: &[Warning] = &[
+    Warning {
+        kind: FindingKind::ErrantGTIDDetected,
+        why: "it has transactions that the primary lacks; it is never promoted",
+        find: |snapshot| {
+            let Some(primary) = snapshot.primary() else { return Vec::new() };
+            let each = snapshot.tablets.values().filter_map(|state| {
+                let gtids = errant_gtids(state, primary)?;
+                Some((Some(state.tablet.alias.clone()), vec![format!("errant GTIDs: {gtids}")]))
+            });
+            each.collect()
+        },
+    },
+    Warning {
+        kind: FindingKind::InvalidReplica,
+        why: "the tablet cannot be reached",
+        find: |snapshot| {
+            let primary = snapshot.primary().map(|state| &state.tablet.alias);
+            let gone = |state: &&TabletState| {
+                Some(&state.tablet.alias) != primary && state.reachability.is_unreachable()
+            };
+            failures(snapshot.tablets.values().filter(gone))
+        },
+    },
+    Warning {
+        kind: FindingKind::AccessDenied,
+        why: "the server answers and turns vtorc away: check the topology user, its password and grants",
+        find: |snapshot| {
+            let denied = snapshot
+                .tablets
+                .values()
+                .filter(|state| matches!(state.reachability, Reachability::TurnedAway { .. }));
+            failures(denied)
+        },
+    },
+    Warning {
+        kind: FindingKind::NoMysqlAddress,
+        why: "the tablet's record has no MySQL address",
+        find: |snapshot| {
+            let without = snapshot.tablets.values().filter(|state| state.tablet.mysql.is_none());
+            without.map(|state| (Some(state.tablet.alias.clone()), Vec::new())).collect()
+        },
+    },
+    Warning {
+        kind: FindingKind::DamagedRecord,
+        why: "a record of the shard cannot be understood; what was known before stays in use",
+        find: |snapshot| {
+            let texts = snapshot.damaged.iter().map(|(path, why)| format!("{path}: {why}"));
+            texts.map(|text| (None, vec![text])).collect()
+        },
+    },
+    Warning {
+        kind: FindingKind::GtidModeOff,
+        why: "GTIDs are off; the server can neither be promoted nor repaired",
+        find: |snapshot| {
+            let off = snapshot
+                .tablets
+                .values()
+                .filter(|state| state.valid_status().is_some_and(|status| !status.gtid_mode_on));
+            off.map(|state| (Some(state.tablet.alias.clone()), Vec::new())).collect()
+        },
+    },
+    Warning {
+        kind: FindingKind::SemiSyncPluginMissing,
+        why: "the durability policy wants semi-sync and the server has no plugin for it",
+        find: |snapshot| {
+            let wanted = snapshot.durability.as_ref().is_ok_and(|policy| policy.acks_required() > 0);
+            let without = snapshot.tablets.values().filter(|state| {
+                wanted
+                    && state.tablet.tablet_type.is_promotable()
+                    && state.valid_status().is_some_and(|status| {
+                        !status.semi_sync.source_available || !status.semi_sync.replica_available
+                    })
+            });
+            without.map(|state| (Some(state.tablet.alias.clone()), Vec::new())).collect()
+        },
+    },
+];
+
+fn failures<'a>(
+    states: impl Iterator<Item = &'a TabletState>,
+) -> Vec<(Option<TabletAlias>, Vec<String>)> {
+    let told = |state: &TabletState| state.reachability.failure().map(ToString::to_string);
+    states.map(|state| (Some(state.tablet.alias.clone()), told(state).into_iter().collect())).collect()
+}

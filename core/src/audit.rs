@@ -1,0 +1,223 @@
+//! What is kept of a recovery: why it ran, each step with its time, how it ended.
+
+use std::fmt;
+
+use crate::analysis::Finding;
+use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias};
+use crate::time::Timestamp;
+
+/// The whole story of one recovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryRecord {
+    /// Its number in the history store.
+    pub id: RecoveryId,
+    /// The shard.
+    pub shard: KeyspaceShard,
+    /// What was done: the remedy's name, or `PlannedReparent`.
+    pub kind: String,
+    /// Who or what asked for it.
+    pub trigger: Trigger,
+    /// The name of the finding that started it; none for a requested one.
+    pub finding: Option<String>,
+    /// The tablet that the finding is about.
+    pub finding_tablet: Option<TabletAlias>,
+    /// The observations that the finding rested on.
+    pub evidence: Vec<String>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended; none while it runs.
+    pub ended_at: Option<Timestamp>,
+    /// How it ended; none while it runs.
+    pub outcome: Option<Outcome>,
+    /// The primary before.
+    pub old_primary: Option<TabletAlias>,
+    /// The primary after, if it changed.
+    pub new_primary: Option<TabletAlias>,
+    /// How long no server took writes, where that is known.
+    pub write_outage_ms: Option<u64>,
+    /// Its steps, in the order in which they began.
+    pub steps: Vec<StepRecord>,
+}
+
+impl RecoveryRecord {
+    /// A record of a recovery that begins.
+    pub fn begin(
+        id: RecoveryId,
+        shard: KeyspaceShard,
+        kind: &str,
+        trigger: Trigger,
+        finding: Option<&Finding>,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            shard,
+            kind: kind.to_owned(),
+            trigger,
+            finding: finding.map(|finding| finding.kind.to_string()),
+            finding_tablet: finding.and_then(|finding| finding.tablet.clone()),
+            evidence: finding.map(|finding| finding.evidence.clone()).unwrap_or_default(),
+            started_at: now,
+            ended_at: None,
+            outcome: None,
+            old_primary: None,
+            new_primary: None,
+            write_outage_ms: None,
+            steps: Vec::new(),
+        }
+    }
+}
+
+/// Who or what asked for a recovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// vtorc itself, for a finding.
+    Automatic,
+    /// A person or program, over HTTP.
+    Requested {
+        /// Who, as far as known.
+        by: String,
+        /// The reason given.
+        reason: String,
+    },
+}
+
+/// One step of a recovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepRecord {
+    /// What was done, in words.
+    pub name: String,
+    /// On which tablet; none where it is about the shard.
+    pub tablet: Option<TabletAlias>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took; none while it runs.
+    pub duration_ms: Option<u64>,
+    /// How it ended; none while it runs.
+    pub outcome: Option<StepOutcome>,
+}
+
+/// How a step ended. What may or may not have happened is neither done nor not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepOutcome {
+    /// It happened; a note where there is something to say.
+    Done(String),
+    /// It certainly did not happen.
+    NotDone(String),
+    /// It may have happened: no answer came.
+    Unknown(String),
+}
+
+impl StepOutcome {
+    /// Tells whether it certainly happened.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Done(_))
+    }
+
+    /// The name in the history.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Done(_) => "done",
+            Self::NotDone(_) => "not_done",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+
+    /// The note or reason.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Done(text) | Self::NotDone(text) | Self::Unknown(text) => text,
+        }
+    }
+}
+
+/// How a recovery ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did what it was for.
+    Succeeded(String),
+    /// Under the lock the finding was gone: somebody else repaired it.
+    AlreadyFixed,
+    /// It was refused before anything was changed.
+    Refused(String),
+    /// It went wrong before the primary was changed.
+    Failed(String),
+    /// It was taken back; everything is as before.
+    Undone(String),
+    /// It went wrong after the primary may have been changed.
+    Unclear(String),
+    /// A more urgent recovery took its place.
+    Preempted,
+    /// vtorc ended while it ran.
+    Interrupted,
+}
+
+impl Outcome {
+    /// The name in the history, on the page and in metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Succeeded(_) => "succeeded",
+            Self::AlreadyFixed => "already_fixed",
+            Self::Refused(_) => "refused",
+            Self::Failed(_) => "failed",
+            Self::Undone(_) => "undone",
+            Self::Unclear(_) => "unclear",
+            Self::Preempted => "preempted",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// What there is to say about it.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Succeeded(text)
+            | Self::Refused(text)
+            | Self::Failed(text)
+            | Self::Undone(text)
+            | Self::Unclear(text) => text,
+            Self::AlreadyFixed => "somebody else repaired it",
+            Self::Preempted => "a more urgent recovery took its place",
+            Self::Interrupted => "vtorc ended while it ran",
+        }
+    }
+
+    /// Puts name and text together again, as the history store keeps them.
+    pub fn from_parts(name: &str, text: &str) -> Option<Self> {
+        let text = text.to_owned();
+        Some(match name {
+            "succeeded" => Self::Succeeded(text),
+            "already_fixed" => Self::AlreadyFixed,
+            "refused" => Self::Refused(text),
+            "failed" => Self::Failed(text),
+            "undone" => Self::Undone(text),
+            "unclear" => Self::Unclear(text),
+            "preempted" => Self::Preempted,
+            "interrupted" => Self::Interrupted,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.text() {
+            "" => f.write_str(self.name()),
+            text => write!(f, "{}: {text}", self.name()),
+        }
+    }
+}
+
+/// An operator's act that is kept beside the recoveries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// When.
+    pub at: Timestamp,
+    /// Which shard; none for the whole process.
+    pub shard: Option<KeyspaceShard>,
+    /// What: `acknowledge`, `disable-recoveries`, ...
+    pub action: String,
+    /// Who, as far as known.
+    pub by: String,
+    /// The comment given.
+    pub comment: String,
+}

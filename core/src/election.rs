@@ -1,0 +1,405 @@
+//! Who should become primary, and why the others should not.
+//!
+//! Wanted: the winner ends with every transaction that any eligible tablet has received; it can gather the
+//! acknowledgements that the policy demands; nothing else decides before these two.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::durability::DurabilityPolicy;
+use crate::gtid::GtidSet;
+use crate::ids::TabletAlias;
+use crate::settings::RecoverySettings;
+use crate::status::{Flavor, ServerStatus};
+use crate::topology::{Tablet, TabletType};
+
+/// A tablet that answered while everything stood still: its record and its server's state.
+#[derive(Clone, Debug)]
+pub struct Contender {
+    /// The record.
+    pub tablet: Tablet,
+    /// Its server, read after its receiver was stopped.
+    pub status: ServerStatus,
+    /// It was replicating from something before its receiver was stopped.
+    pub was_replica: bool,
+}
+
+impl Contender {
+    /// Everything it committed or received.
+    pub fn received(&self) -> GtidSet {
+        self.status.gtid_received()
+    }
+
+    fn journal(&self) -> u64 {
+        self.status.journal_length.unwrap_or(0)
+    }
+
+    /// It has something received that nobody is applying.
+    fn applier_stands(&self) -> bool {
+        let stopped =
+            self.status.replication.as_ref().is_some_and(|replication| !replication.applier_running);
+        stopped && self.received() != self.status.gtid_executed
+    }
+}
+
+/// What the winner must satisfy beside its position.
+#[derive(Clone, Debug)]
+pub struct Constraints<'a> {
+    /// The keyspace's policy.
+    pub policy: DurabilityPolicy,
+    /// The configuration.
+    pub settings: &'a RecoverySettings,
+    /// The primary that is replaced.
+    pub old_primary: Option<&'a TabletAlias>,
+    /// The tablet that an operator asked for.
+    pub wanted: Option<&'a TabletAlias>,
+    /// The tablet that an operator wants to avoid.
+    pub avoid: Option<&'a TabletAlias>,
+}
+
+/// The outcome of an election.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Election {
+    /// The new primary.
+    pub winner: TabletAlias,
+    /// Who has everything; another than the winner only if the winner must first catch up from it.
+    pub most_advanced: TabletAlias,
+    /// What the winner must have applied before it takes writes.
+    pub target: GtidSet,
+    /// Everybody else, and why not.
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// One who did not win.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Who.
+    pub alias: TabletAlias,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a tablet cannot or did not win.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Its type is not promotable.
+    WrongType(TabletType),
+    /// It has transactions that no other tablet has and that did not come from its source.
+    Errant(GtidSet),
+    /// It missed reparents that others know of, and disagrees with them.
+    MissedReparents,
+    /// GTIDs or the binary log are off.
+    NoGtids,
+    /// Too few who could acknowledge its writes were reached.
+    TooFewAckers {
+        /// How many are reached.
+        found: u32,
+        /// How many the policy demands.
+        required: u32,
+    },
+    /// It is in another cell than the old primary, and that is forbidden.
+    OtherCell,
+    /// Its host is on the list of those never promoted.
+    IgnoredHost,
+    /// An operator asked for another one.
+    NotAskedFor,
+    /// An operator wants to avoid it.
+    Avoided,
+    /// It does not replicate from the primary.
+    NotFollowing,
+    /// Its receiver or applier does not run, or it is delayed on purpose.
+    ReplicationStopped,
+    /// It is further behind than is tolerable; unknown counts as far.
+    LagsBehind(Option<u64>),
+    /// Somebody else ranks before it.
+    RanksLower,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WrongType(kind) => write!(f, "its type is {kind}"),
+            Self::Errant(gtids) => write!(f, "it has errant GTIDs {gtids}"),
+            Self::MissedReparents => f.write_str("it missed a reparent and disagrees with the others"),
+            Self::NoGtids => f.write_str("GTIDs or the binary log are off"),
+            Self::TooFewAckers { found, required } => {
+                write!(f, "{found} of {required} ackers that the policy demands were reached")
+            }
+            Self::OtherCell => f.write_str("it is in another cell, and cross-cell failover is prevented"),
+            Self::IgnoredHost => f.write_str("its host is on PromotionIgnoreHostnameFilters"),
+            Self::NotAskedFor => f.write_str("another tablet was asked for"),
+            Self::Avoided => f.write_str("it was asked to be avoided"),
+            Self::NotFollowing => f.write_str("it does not replicate from the primary"),
+            Self::ReplicationStopped => f.write_str("its replication is stopped or delayed"),
+            Self::LagsBehind(Some(seconds)) => write!(f, "it is {seconds} s behind"),
+            Self::LagsBehind(None) => f.write_str("nobody knows how far behind it is"),
+            Self::RanksLower => f.write_str("it ranks lower"),
+        }
+    }
+}
+
+/// Why there is no winner.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoCandidate {
+    /// Nobody answered who may be compared.
+    #[error("no tablet that can be compared was reached")]
+    Nobody,
+    /// Two sets of which neither contains the other.
+    #[error("split brain: {one} and {other} each have transactions that the other lacks ({only_one} and {only_other}); decide which to keep and take the other out of service")]
+    Diverged {
+        /// One tablet.
+        one: TabletAlias,
+        /// Another.
+        other: TabletAlias,
+        /// What only the first has.
+        only_one: GtidSet,
+        /// What only the second has.
+        only_other: GtidSet,
+    },
+    /// Everybody was passed over.
+    #[error("no tablet can be promoted: {}", list(.0))]
+    AllPassedOver(Vec<PassedOver>),
+}
+
+fn list(passed_over: &[PassedOver]) -> String {
+    let each = passed_over.iter().map(|one| format!("{}: {}", one.alias, one.reason));
+    each.collect::<Vec<_>>().join("; ")
+}
+
+/// Lower is better. The order of the fields is the order of importance. GTID sets are only partially
+/// ordered, so they are not here: the winner catches up with whoever has most.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    crosses_cell: bool,
+    applier_stands: bool,
+    behind: bool,
+    was_replica: bool,
+    alias: TabletAlias,
+}
+
+/// Elects a new primary among the tablets that answered.
+///
+/// `everybody` are the shard's tablets that were reached, the old primary included if it was.
+pub fn elect(
+    everybody: &[Contender],
+    constraints: &Constraints<'_>,
+) -> Result<Election, NoCandidate> {
+    let mut passed_over = Vec::new();
+    let mut trusted: Vec<&Contender> = Vec::new();
+    for contender in everybody.iter().filter(|one| one.tablet.tablet_type.is_managed()) {
+        match mistrust(contender, everybody) {
+            Some(reason) => passed_over.push(passed(contender, reason)),
+            None => trusted.push(contender),
+        }
+    }
+    let source = most_advanced(&trusted)?;
+    let target = source.received();
+    let reached: BTreeSet<&TabletAlias> = trusted.iter().map(|one| &one.tablet.alias).collect();
+    let mut ranked: Vec<(Rank, &Contender)> = Vec::new();
+    for contender in &trusted {
+        match unfit(contender, everybody, &reached, constraints) {
+            Some(reason) => passed_over.push(passed(contender, reason)),
+            None => ranked.push((rank(contender, &target, constraints), contender)),
+        }
+    }
+    ranked.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let mut ranked = ranked.into_iter();
+    let Some((first_rank, winner)) = ranked.next() else {
+        return Err(NoCandidate::AllPassedOver(passed_over));
+    };
+    passed_over.extend(ranked.map(|(_, contender)| passed(contender, Reason::RanksLower)));
+    let has_all = !first_rank.behind;
+    let election = Election {
+        winner: winner.tablet.alias.clone(),
+        most_advanced: if has_all { &winner.tablet.alias } else { &source.tablet.alias }.clone(),
+        target,
+        passed_over,
+    };
+    debug_assert!(trusted.iter().all(|one| election.target.contains(&one.received())));
+    Ok(election)
+}
+
+fn passed(contender: &Contender, reason: Reason) -> PassedOver {
+    PassedOver { alias: contender.tablet.alias.clone(), reason }
+}
+
+/// Whose position must not be believed: errant transactions are discarded before positions are compared,
+/// or an old primary wins because it has "more".
+fn mistrust(contender: &Contender, everybody: &[Contender]) -> Option<Reason> {
+    let others = everybody.iter().filter(|one| one.tablet.alias != contender.tablet.alias);
+    let managed = others.filter(|one| one.tablet.tablet_type.is_managed());
+    let longest = managed.clone().map(Contender::journal).max().unwrap_or(0);
+    let union = managed.fold(empty_like(&contender.received()), |all, one| all.union(&one.received()));
+    let mut extra = contender.received().subtract(&union);
+    if extra.is_empty() {
+        return None;
+    }
+    if contender.journal() < longest {
+        return Some(Reason::MissedReparents);
+    }
+    // MariaDB's positions do not say where a transaction came from; the journal is all there is to go by.
+    if contender.status.flavor == Flavor::MariaDb {
+        return None;
+    }
+    // What came from its source is its advance over the others, not an error of its own.
+    if let Some(uuid) = contender.status.replication.as_ref().and_then(|r| r.source_uuid.as_ref()) {
+        extra = extra.without_source(uuid);
+    }
+    // A server that follows nobody was a primary: its own writes are its advance.
+    if !contender.was_replica
+        && let Some(uuid) = &contender.status.server_uuid
+    {
+        extra = extra.without_source(uuid);
+    }
+    (!extra.is_empty()).then_some(Reason::Errant(extra))
+}
+
+fn empty_like(set: &GtidSet) -> GtidSet {
+    match set {
+        GtidSet::MySql(_) => GtidSet::empty_mysql(),
+        GtidSet::MariaDb(_) => GtidSet::empty_mariadb(),
+    }
+}
+
+/// The one who has everything that anybody has. Each is asked about all the others: a running "best so
+/// far" would depend on the order where two diverge and a third holds both.
+fn most_advanced<'a>(trusted: &[&'a Contender]) -> Result<&'a Contender, NoCandidate> {
+    let first = trusted.first().ok_or(NoCandidate::Nobody)?;
+    let has_all = |one: &&&Contender| {
+        trusted.iter().all(|other| one.received().contains(&other.received()))
+    };
+    if let Some(best) = trusted.iter().find(has_all) {
+        return Ok(best);
+    }
+    for one in trusted {
+        for other in trusted {
+            let (mine, theirs) = (one.received(), other.received());
+            if !mine.contains(&theirs) && !theirs.contains(&mine) {
+                return Err(NoCandidate::Diverged {
+                    one: one.tablet.alias.clone(),
+                    other: other.tablet.alias.clone(),
+                    only_one: mine.subtract(&theirs),
+                    only_other: theirs.subtract(&mine),
+                });
+            }
+        }
+    }
+    Ok(first)
+}
+
+/// Why a tablet whose position is believed still cannot be primary.
+fn unfit(
+    contender: &Contender,
+    everybody: &[Contender],
+    reached: &BTreeSet<&TabletAlias>,
+    constraints: &Constraints<'_>,
+) -> Option<Reason> {
+    let tablet = &contender.tablet;
+    if !tablet.tablet_type.is_promotable() {
+        return Some(Reason::WrongType(tablet.tablet_type));
+    }
+    if constraints.avoid == Some(&tablet.alias) {
+        return Some(Reason::Avoided);
+    }
+    if constraints.wanted.is_some_and(|wanted| *wanted != tablet.alias) {
+        return Some(Reason::NotAskedFor);
+    }
+    if !contender.status.gtid_mode_on || !contender.status.log_bin {
+        return Some(Reason::NoGtids);
+    }
+    let host = tablet.mysql.as_ref().map(|address| address.host.as_str()).unwrap_or_default();
+    let ignored = &constraints.settings.promotion_ignore_hosts;
+    if ignored.iter().any(|part| !part.is_empty() && host.contains(part.as_str())) {
+        return Some(Reason::IgnoredHost);
+    }
+    let other_cell = constraints.old_primary.is_some_and(|old| old.cell != tablet.alias.cell);
+    if constraints.settings.prevent_cross_cell_failover && other_cell {
+        return Some(Reason::OtherCell);
+    }
+    let required = constraints.policy.acks_required();
+    let ackers = everybody.iter().filter(|one| reached.contains(&one.tablet.alias));
+    let found = ackers.filter(|one| constraints.policy.is_acker(tablet, &one.tablet)).count();
+    let found = u32::try_from(found).unwrap_or(u32::MAX);
+    (found < required).then_some(Reason::TooFewAckers { found, required })
+}
+
+fn rank(contender: &Contender, target: &GtidSet, constraints: &Constraints<'_>) -> Rank {
+    let alias = &contender.tablet.alias;
+    Rank {
+        crosses_cell: constraints.old_primary.is_some_and(|old| old.cell != alias.cell),
+        applier_stands: contender.applier_stands(),
+        behind: !contender.received().contains(target),
+        was_replica: contender.was_replica,
+        alias: alias.clone(),
+    }
+}
+
+/// Chooses who takes over from a primary that serves: it follows the primary, is not far behind, and ranks
+/// best. The outcome's `target` is empty: the position to reach is only known once writes have stopped.
+pub fn choose_successor(
+    primary: &Contender,
+    replicas: &[Contender],
+    constraints: &Constraints<'_>,
+) -> Result<Election, NoCandidate> {
+    let mut everybody: Vec<Contender> = replicas.to_vec();
+    everybody.push(primary.clone());
+    let reached: BTreeSet<&TabletAlias> = everybody.iter().map(|one| &one.tablet.alias).collect();
+    let mut passed_over = Vec::new();
+    let mut ranked: Vec<(bool, u64, TabletAlias)> = Vec::new();
+    for contender in replicas {
+        let reason = unfit(contender, &everybody, &reached, constraints)
+            .or_else(|| not_following(contender, primary, constraints.settings));
+        match reason {
+            Some(reason) => passed_over.push(passed(contender, reason)),
+            None => {
+                let alias = contender.tablet.alias.clone();
+                let lag = contender.status.replication.as_ref().and_then(|r| r.lag_seconds);
+                ranked.push((alias.cell != primary.tablet.alias.cell, lag.unwrap_or(u64::MAX), alias));
+            }
+        }
+    }
+    ranked.sort();
+    let Some((_, _, winner)) = ranked.first().cloned() else {
+        return Err(NoCandidate::AllPassedOver(passed_over));
+    };
+    let rest = ranked.into_iter().skip(1);
+    passed_over.extend(rest.map(|(_, _, alias)| PassedOver { alias, reason: Reason::RanksLower }));
+    Ok(Election {
+        most_advanced: winner.clone(),
+        target: empty_like(&primary.status.gtid_executed),
+        winner,
+        passed_over,
+    })
+}
+
+fn not_following(
+    contender: &Contender,
+    primary: &Contender,
+    settings: &RecoverySettings,
+) -> Option<Reason> {
+    let Some(replication) = &contender.status.replication else {
+        return Some(Reason::NotFollowing);
+    };
+    if !primary.status.is_source_of(replication, primary.tablet.mysql.as_ref()) {
+        return Some(Reason::NotFollowing);
+    }
+    if !replication.is_healthy() || replication.delay_seconds > 0 {
+        return Some(Reason::ReplicationStopped);
+    }
+    let tolerable = replication.lag_seconds.is_some_and(|lag| lag <= settings.reasonable_lag.as_secs());
+    (!tolerable).then_some(Reason::LagsBehind(replication.lag_seconds))
+}
+
+/// The server that is primary already, as far as replication goes: it follows nobody and all others follow
+/// it. A shard whose records name no primary yet is then taken over as it is.
+pub fn reigning(everybody: &[Contender]) -> Option<&Contender> {
+    let mut sources = everybody.iter().filter(|one| one.status.replication.is_none());
+    let source = sources.next()?;
+    let alone = sources.next().is_none() && everybody.len() > 1;
+    let all_follow = everybody
+        .iter()
+        .filter_map(|one| one.status.replication.as_ref())
+        .all(|replication| source.status.is_source_of(replication, source.tablet.mysql.as_ref()));
+    let fit = source.tablet.tablet_type.is_promotable();
+    (alone && all_follow && fit).then_some(source)
+}

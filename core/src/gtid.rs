@@ -1,0 +1,358 @@
+//! GTID sets of MySQL and MariaDB: which transactions a server has.
+//!
+//! Sets are only partially ordered (equal, ahead, behind, diverged), so there is no `Ord` here on purpose.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// Why a text is not a GTID set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a GTID set: {why}")]
+pub struct GtidError {
+    text: String,
+    why: &'static str,
+}
+
+/// The transactions that a server has, in its flavour's own terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GtidSet {
+    /// MySQL: intervals for each source uuid (and tag).
+    MySql(MySqlGtidSet),
+    /// MariaDB: the last sequence number of each replication domain.
+    MariaDb(MariaDbGtidSet),
+}
+
+/// How two sets stand to one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GtidRelation {
+    /// The same transactions.
+    Equal,
+    /// All of the other's and more.
+    Ahead,
+    /// Some of the other's, nothing else.
+    Behind,
+    /// Each has something that the other lacks.
+    Diverged,
+}
+
+impl GtidSet {
+    /// The empty set of MySQL's flavour.
+    pub fn empty_mysql() -> Self {
+        Self::MySql(MySqlGtidSet::default())
+    }
+
+    /// The empty set of MariaDB's flavour.
+    pub fn empty_mariadb() -> Self {
+        Self::MariaDb(MariaDbGtidSet::default())
+    }
+
+    /// Reads MySQL's text form.
+    pub fn parse_mysql(text: &str) -> Result<Self, GtidError> {
+        text.parse().map(Self::MySql)
+    }
+
+    /// Reads MariaDB's text form.
+    pub fn parse_mariadb(text: &str) -> Result<Self, GtidError> {
+        text.parse().map(Self::MariaDb)
+    }
+
+    /// Tells whether there is no transaction in it.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::MySql(set) => set.sources.is_empty(),
+            Self::MariaDb(set) => set.domains.is_empty(),
+        }
+    }
+
+    /// Tells whether every transaction of `other` is in this set. Sets of different flavours contain
+    /// nothing of one another, except that the empty set is in every set.
+    pub fn contains(&self, other: &GtidSet) -> bool {
+        match (self, other) {
+            (Self::MySql(mine), Self::MySql(theirs)) => mine.contains(theirs),
+            (Self::MariaDb(mine), Self::MariaDb(theirs)) => mine.contains(theirs),
+            (Self::MySql(_) | Self::MariaDb(_), _) => other.is_empty(),
+        }
+    }
+
+    /// How this set stands to `other`.
+    pub fn relation(&self, other: &GtidSet) -> GtidRelation {
+        match (self.contains(other), other.contains(self)) {
+            (true, true) => GtidRelation::Equal,
+            (true, false) => GtidRelation::Ahead,
+            (false, true) => GtidRelation::Behind,
+            (false, false) => GtidRelation::Diverged,
+        }
+    }
+
+    /// The transactions of both. Of two flavours the first one stands, as in Vitess.
+    pub fn union(&self, other: &GtidSet) -> GtidSet {
+        match (self, other) {
+            (Self::MySql(mine), Self::MySql(theirs)) => Self::MySql(mine.union(theirs)),
+            (Self::MariaDb(mine), Self::MariaDb(theirs)) => Self::MariaDb(mine.union(theirs)),
+            (Self::MySql(_), Self::MariaDb(_)) | (Self::MariaDb(_), Self::MySql(_)) => {
+                if self.is_empty() { other.clone() } else { self.clone() }
+            }
+        }
+    }
+
+    /// The transactions of this set that `other` lacks. For MariaDB: the domains in which this one is
+    /// further, since sequence numbers alone do not say which transactions they were.
+    pub fn subtract(&self, other: &GtidSet) -> GtidSet {
+        match (self, other) {
+            (Self::MySql(mine), Self::MySql(theirs)) => Self::MySql(mine.subtract(theirs)),
+            (Self::MariaDb(mine), Self::MariaDb(theirs)) => Self::MariaDb(mine.subtract(theirs)),
+            (Self::MySql(_), Self::MariaDb(_)) | (Self::MariaDb(_), Self::MySql(_)) => self.clone(),
+        }
+    }
+
+    /// The set without the transactions that began on the server with this uuid (MySQL only).
+    pub fn without_source(&self, server_uuid: &str) -> GtidSet {
+        match self {
+            Self::MySql(set) => {
+                let uuid = server_uuid.to_ascii_lowercase();
+                let mut rest = set.clone();
+                rest.sources.retain(|(source, _), _| *source != uuid);
+                Self::MySql(rest)
+            }
+            Self::MariaDb(_) => self.clone(),
+        }
+    }
+
+    /// Vitess's form with the flavour before the set, as kept in the reparent journal.
+    pub fn to_vitess_position(&self) -> String {
+        match self {
+            Self::MySql(_) => format!("MySQL56/{self}"),
+            Self::MariaDb(_) => format!("MariaDB/{self}"),
+        }
+    }
+}
+
+impl fmt::Display for GtidSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MySql(set) => set.fmt(f),
+            Self::MariaDb(set) => set.fmt(f),
+        }
+    }
+}
+
+/// A MySQL GTID set. Intervals are kept sorted, merged and inclusive at both ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MySqlGtidSet {
+    /// By (uuid, tag); the tag is empty where there is none (tags exist since MySQL 8.3).
+    sources: BTreeMap<(String, String), Vec<(u64, u64)>>,
+}
+
+impl MySqlGtidSet {
+    fn contains(&self, other: &Self) -> bool {
+        other.sources.iter().all(|(source, theirs)| {
+            let Some(mine) = self.sources.get(source) else { return false };
+            theirs.iter().all(|(from, to)| mine.iter().any(|(start, end)| start <= from && to <= end))
+        })
+    }
+
+    fn union(&self, other: &Self) -> Self {
+        let mut sources = self.sources.clone();
+        for (source, theirs) in &other.sources {
+            sources.entry(source.clone()).or_default().extend(theirs);
+        }
+        Self::normalised(sources)
+    }
+
+    fn subtract(&self, other: &Self) -> Self {
+        let mut sources = BTreeMap::new();
+        for (source, mine) in &self.sources {
+            let theirs = other.sources.get(source).map(Vec::as_slice).unwrap_or_default();
+            let mut left = mine.clone();
+            for cut in theirs {
+                left = left.into_iter().flat_map(|interval| cut_interval(interval, *cut)).collect();
+            }
+            sources.insert(source.clone(), left);
+        }
+        Self::normalised(sources)
+    }
+
+    fn normalised(sources: BTreeMap<(String, String), Vec<(u64, u64)>>) -> Self {
+        let merged = sources.into_iter().map(|(source, intervals)| (source, merge(intervals)));
+        Self { sources: merged.filter(|(_, intervals)| !intervals.is_empty()).collect() }
+    }
+}
+
+fn cut_interval((start, end): (u64, u64), (from, to): (u64, u64)) -> Vec<(u64, u64)> {
+    if to < start || from > end {
+        return vec![(start, end)];
+    }
+    let mut rest = Vec::new();
+    if start < from {
+        rest.push((start, from - 1));
+    }
+    if to < end {
+        rest.push((to + 1, end));
+    }
+    rest
+}
+
+fn merge(mut intervals: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    intervals.sort_unstable();
+    let mut merged: Vec<(u64, u64)> = Vec::with_capacity(intervals.len());
+    for (start, end) in intervals {
+        match merged.last_mut() {
+            Some(last) if start <= last.1.saturating_add(1) => last.1 = last.1.max(end),
+            Some(_) | None => merged.push((start, end)),
+        }
+    }
+    merged
+}
+
+impl FromStr for MySqlGtidSet {
+    type Err = GtidError;
+
+    fn from_str(text: &str) -> Result<Self, GtidError> {
+        let mut sources: BTreeMap<(String, String), Vec<(u64, u64)>> = BTreeMap::new();
+        let error = |why| GtidError { text: text.chars().take(200).collect(), why };
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let mut fields = part.split(':').map(str::trim);
+            let uuid = fields.next().unwrap_or_default().to_ascii_lowercase();
+            if !is_uuid(&uuid) {
+                return Err(error("a source must be a uuid of 36 characters"));
+            }
+            let mut tag = String::new();
+            let mut anything = false;
+            for field in fields {
+                anything = true;
+                if is_tag(field) {
+                    tag = field.to_ascii_lowercase();
+                    continue;
+                }
+                let interval = parse_interval(field).map_err(error)?;
+                let intervals = sources.entry((uuid.clone(), tag.clone())).or_default();
+                intervals.extend(interval);
+            }
+            if !anything {
+                return Err(error("a source must be followed by :interval"));
+            }
+        }
+        Ok(Self::normalised(sources))
+    }
+}
+
+/// Reads `n` or `n-m`. An interval that ends before it starts holds nothing, as in MySQL.
+fn parse_interval(text: &str) -> Result<Option<(u64, u64)>, &'static str> {
+    let (start, end) = text.split_once('-').unwrap_or((text, text));
+    let number = |digits: &str| {
+        let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        let value = plain.then(|| digits.parse::<u64>().ok()).flatten();
+        value.filter(|value| i64::try_from(*value).is_ok())
+    };
+    let (Some(start), Some(end)) = (number(start), number(end)) else {
+        return Err("an interval must be n or n-m");
+    };
+    if start == 0 {
+        return Err("an interval starts at 1");
+    }
+    Ok((start <= end).then_some((start, end)))
+}
+
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+fn is_tag(text: &str) -> bool {
+    let starts = text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    starts && text.len() <= 32 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+impl fmt::Display for MySqlGtidSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut last_uuid = "";
+        for ((uuid, tag), intervals) in &self.sources {
+            if uuid != last_uuid {
+                write!(f, "{}{uuid}", if last_uuid.is_empty() { "" } else { "," })?;
+                last_uuid = uuid;
+            }
+            if !tag.is_empty() {
+                write!(f, ":{tag}")?;
+            }
+            for (start, end) in intervals {
+                write!(f, ":{start}")?;
+                if end > start {
+                    write!(f, "-{end}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A MariaDB GTID position: for each domain, the server and sequence number of its last transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MariaDbGtidSet {
+    domains: BTreeMap<u32, (u32, u64)>,
+}
+
+impl MariaDbGtidSet {
+    /// The domains in which the last transaction was written by this server.
+    pub fn written_by(&self, server_id: u32) -> Self {
+        let own = self.domains.iter().filter(|(_, (server, _))| *server == server_id);
+        Self { domains: own.map(|(domain, last)| (*domain, *last)).collect() }
+    }
+
+    fn contains(&self, other: &Self) -> bool {
+        other.domains.iter().all(|(domain, (_, theirs))| {
+            self.domains.get(domain).is_some_and(|(_, mine)| mine >= theirs)
+        })
+    }
+
+    fn union(&self, other: &Self) -> Self {
+        let mut domains = self.domains.clone();
+        for (domain, theirs) in &other.domains {
+            let mine = domains.entry(*domain).or_insert(*theirs);
+            if theirs.1 > mine.1 {
+                *mine = *theirs;
+            }
+        }
+        Self { domains }
+    }
+
+    fn subtract(&self, other: &Self) -> Self {
+        let further = self.domains.iter().filter(|(domain, (_, mine))| {
+            other.domains.get(domain).is_none_or(|(_, theirs)| mine > theirs)
+        });
+        Self { domains: further.map(|(domain, last)| (*domain, *last)).collect() }
+    }
+}
+
+impl FromStr for MariaDbGtidSet {
+    type Err = GtidError;
+
+    fn from_str(text: &str) -> Result<Self, GtidError> {
+        let error = |why| GtidError { text: text.chars().take(200).collect(), why };
+        let mut domains = BTreeMap::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let fields: Vec<&str> = part.split('-').collect();
+            let [domain, server, sequence] = fields.as_slice() else {
+                return Err(error("a position must be domain-server-sequence"));
+            };
+            let parsed = (domain.parse(), server.parse(), sequence.parse());
+            let (Ok(domain), Ok(server), Ok(sequence)) = parsed else {
+                return Err(error("domain, server and sequence must be numbers"));
+            };
+            domains.insert(domain, (server, sequence));
+        }
+        Ok(Self { domains })
+    }
+}
+
+impl fmt::Display for MariaDbGtidSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (domain, (server, sequence))) in self.domains.iter().enumerate() {
+            write!(f, "{}{domain}-{server}-{sequence}", if at == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}

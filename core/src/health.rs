@@ -1,0 +1,200 @@
+//! Whether a server can be reached: one bad probe is an observation, several are a verdict.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+/// How a probe failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeFailure {
+    /// The connection broke or was refused: nobody listens there now.
+    Refused(String),
+    /// No answer within the deadline.
+    TimedOut,
+    /// The server answered and turned us away (wrong password, missing grant, too many connections). It
+    /// lives, so this never counts towards its death.
+    TurnedAway(String),
+    /// The answer was not understood.
+    Garbled(String),
+}
+
+impl fmt::Display for ProbeFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(why) => write!(f, "connection failed: {why}"),
+            Self::TimedOut => f.write_str("no answer in time"),
+            Self::TurnedAway(why) => write!(f, "server turned us away: {why}"),
+            Self::Garbled(why) => write!(f, "answer not understood: {why}"),
+        }
+    }
+}
+
+/// What the probes of one tablet amount to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reachability {
+    /// Never reached since vtorc started, and not yet given up.
+    Unseen,
+    /// The last probe succeeded.
+    Valid,
+    /// The last probe failed; too early to say more.
+    Suspect {
+        /// First failure of the row.
+        since: Timestamp,
+        /// Last failure.
+        why: ProbeFailure,
+    },
+    /// Failed often or long enough to be taken for gone.
+    Unreachable {
+        /// First failure of the row.
+        since: Timestamp,
+        /// Last failure.
+        why: ProbeFailure,
+    },
+    /// Answers but turns us away.
+    TurnedAway {
+        /// First failure of the row.
+        since: Timestamp,
+        /// Last failure.
+        why: ProbeFailure,
+    },
+}
+
+impl Reachability {
+    /// Tells whether the last probe succeeded.
+    pub fn is_valid(&self) -> bool {
+        matches!(self, Self::Valid)
+    }
+
+    /// Tells whether the verdict is that the server is gone.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
+    /// Tells whether something is wrong of which the verdict is still open.
+    pub fn is_suspect(&self) -> bool {
+        matches!(self, Self::Suspect { .. })
+    }
+
+    /// Since when the probes fail.
+    pub fn failing_since(&self) -> Option<Timestamp> {
+        match self {
+            Self::Unseen | Self::Valid => None,
+            Self::Suspect { since, .. }
+            | Self::Unreachable { since, .. }
+            | Self::TurnedAway { since, .. } => Some(*since),
+        }
+    }
+
+    /// The last failure.
+    pub fn failure(&self) -> Option<&ProbeFailure> {
+        match self {
+            Self::Unseen | Self::Valid => None,
+            Self::Suspect { why, .. }
+            | Self::Unreachable { why, .. }
+            | Self::TurnedAway { why, .. } => Some(why),
+        }
+    }
+}
+
+/// A refused connection is believed after this many in a row: the first may be the listener's restart.
+pub const REFUSALS_UNTIL_UNREACHABLE: u32 = 2;
+
+/// A server that does not answer is given up after this long. Long enough for a stall of the server or of
+/// this process, short enough that a frozen primary is replaced within four seconds.
+pub const SILENCE_UNTIL_UNREACHABLE: Duration = Duration::from_millis(1500);
+
+/// The recent failures of one tablet's probes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProbeHistory {
+    ever_reached: bool,
+    failing_since: Option<Timestamp>,
+    refusals: u32,
+    last_failure: Option<ProbeFailure>,
+}
+
+impl ProbeHistory {
+    /// Takes in a success.
+    pub fn succeeded(&mut self) {
+        *self = Self { ever_reached: true, ..Self::default() };
+    }
+
+    /// Takes in a failure. `since` is when the failed probe was sent.
+    pub fn failed(&mut self, failure: ProbeFailure, since: Timestamp) {
+        self.failing_since.get_or_insert(since);
+        self.refusals = match failure {
+            ProbeFailure::Refused(_) => self.refusals.saturating_add(1),
+            ProbeFailure::TimedOut | ProbeFailure::TurnedAway(_) | ProbeFailure::Garbled(_) => 0,
+        };
+        self.last_failure = Some(failure);
+    }
+
+    /// Tells whether any probe ever succeeded.
+    pub fn ever_reached(&self) -> bool {
+        self.ever_reached
+    }
+}
+
+/// Says what the probes of a tablet amount to at `now`.
+pub fn judge(history: &ProbeHistory, now: Timestamp) -> Reachability {
+    let (Some(since), Some(why)) = (history.failing_since, history.last_failure.clone()) else {
+        return if history.ever_reached { Reachability::Valid } else { Reachability::Unseen };
+    };
+    let silent_too_long = since.age(now) >= SILENCE_UNTIL_UNREACHABLE;
+    match &why {
+        ProbeFailure::TurnedAway(_) => Reachability::TurnedAway { since, why },
+        ProbeFailure::Refused(_) if history.refusals >= REFUSALS_UNTIL_UNREACHABLE => {
+            Reachability::Unreachable { since, why }
+        }
+        ProbeFailure::Refused(_) | ProbeFailure::TimedOut | ProbeFailure::Garbled(_) => {
+            if silent_too_long {
+                Reachability::Unreachable { since, why }
+            } else {
+                Reachability::Suspect { since, why }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    #[test]
+    fn one_refusal_is_doubt_two_are_a_verdict() {
+        let mut history = ProbeHistory::default();
+        history.succeeded();
+        assert!(judge(&history, at(0)).is_valid());
+        history.failed(ProbeFailure::Refused("reset".into()), at(10));
+        assert!(judge(&history, at(11)).is_suspect());
+        history.failed(ProbeFailure::Refused("refused".into()), at(12));
+        assert!(judge(&history, at(12)).is_unreachable());
+        history.succeeded();
+        assert!(judge(&history, at(13)).is_valid());
+    }
+
+    #[test]
+    fn silence_becomes_a_verdict_with_time_only() {
+        let mut history = ProbeHistory::default();
+        history.succeeded();
+        history.failed(ProbeFailure::TimedOut, at(1000));
+        history.failed(ProbeFailure::TimedOut, at(1400));
+        assert!(judge(&history, at(2499)).is_suspect());
+        assert!(judge(&history, at(2500)).is_unreachable());
+    }
+
+    #[test]
+    fn a_server_that_turns_us_away_is_never_dead() {
+        let mut history = ProbeHistory::default();
+        for second in 0..60 {
+            history.failed(ProbeFailure::TurnedAway("1045".into()), at(second * 1000));
+        }
+        let verdict = judge(&history, at(60_000));
+        assert!(!verdict.is_unreachable() && !verdict.is_valid());
+        assert_eq!(judge(&ProbeHistory::default(), at(0)), Reachability::Unseen);
+    }
+}

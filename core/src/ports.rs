@@ -1,0 +1,278 @@
+//! What the outside must supply: probes, statements on servers, the topology, the history.
+//!
+//! Declared here, implemented by the clients crate (and by simulations), used by the actors only.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::audit::{AuditEntry, RecoveryRecord};
+use crate::admission::Block;
+use crate::gtid::GtidSet;
+use crate::health::ProbeFailure;
+use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias, WatchList};
+use crate::status::ServerStatus;
+use crate::time::TermStart;
+use crate::topology::{MysqlAddress, ShardTopology, TabletType, TopologyRead};
+
+/// Opens the one persistent connection with which a tablet is probed.
+#[async_trait]
+pub trait ProbePort: Send + Sync {
+    /// Connects within `deadline`.
+    async fn connect(
+        &self,
+        address: &MysqlAddress,
+        deadline: Duration,
+    ) -> Result<Box<dyn ProbeConnection>, ProbeFailure>;
+}
+
+/// A tablet's probe connection. After any failure it is not used again.
+#[async_trait]
+pub trait ProbeConnection: Send {
+    /// Asks for the server's state.
+    async fn probe(&mut self, deadline: Duration) -> Result<ServerStatus, ProbeFailure>;
+
+    /// Holds a question open for `pause`, so that a server that dies meanwhile shows at once.
+    async fn listen(&mut self, pause: Duration, grace: Duration) -> Result<(), ProbeFailure>;
+}
+
+/// Something to be done on one server. Each is safe to repeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerCommand {
+    /// Read the state, with the reparent journal's length.
+    ReadStatus,
+    /// Stop receiving; keep applying what was received.
+    StopReceiver,
+    /// Refuse all writes, and end client sessions that could finish one.
+    Demote {
+        /// End sessions at once, or only those that hold the demotion up.
+        sessions: Sessions,
+    },
+    /// Wait until everything of this set is applied.
+    WaitForPosition {
+        /// What to wait for.
+        target: GtidSet,
+        /// For how long.
+        timeout: Duration,
+    },
+    /// Start the applier if it stands.
+    StartApplier,
+    /// Become primary: stop replication, set semi-sync, take writes, forget the source.
+    Promote {
+        /// Acknowledgements to wait for; 0 turns the source's side of semi-sync off.
+        acks: u32,
+    },
+    /// Bring semi-sync and writability of a primary in order.
+    FixPrimary {
+        /// Acknowledgements to wait for.
+        acks: u32,
+    },
+    /// Become a replica: refuse writes, follow the source, set semi-sync, run both threads.
+    Follow {
+        /// Whom.
+        source: MysqlAddress,
+        /// Acknowledge what is received.
+        semi_sync: bool,
+        /// A source that is followed for the first time, or the one it follows already.
+        change: SourceChange,
+    },
+    /// Stop and start the receiver.
+    RestartReceiver,
+    /// Write a row of the reparent journal, creating the table where it is missing.
+    WriteJournal {
+        /// Vitess's name of the action.
+        action: String,
+        /// The new primary.
+        primary: TabletAlias,
+        /// Its position when it was promoted.
+        position: GtidSet,
+        /// When, in nanoseconds since the epoch.
+        time_created_ns: u64,
+    },
+}
+
+/// Which client sessions a demotion ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sessions {
+    /// All of them at once: they must not get their writes acknowledged.
+    EndAll,
+    /// Only if they hold it up for this many milliseconds.
+    EndAfter(u64),
+}
+
+/// Whether a replica must be pointed at its source anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceChange {
+    /// Point it at the source.
+    Repoint,
+    /// It follows the right source; only set what else is wrong.
+    Keep,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandError {
+    /// It certainly did not happen: no connection, or the server refused.
+    NotDone(String),
+    /// It may have happened: no answer came.
+    Unknown(String),
+}
+
+impl std::fmt::Display for CommandError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotDone(why) => f.write_str(why),
+            Self::Unknown(why) => write!(f, "outcome unknown: {why}"),
+        }
+    }
+}
+
+/// Changes servers. Only recoveries use it.
+#[async_trait]
+pub trait MysqlPort: Send + Sync {
+    /// Runs a command over a fresh connection and answers with the server's state afterwards. If the
+    /// answer is not awaited to its end, no further statement of the command is sent.
+    async fn run(
+        &self,
+        address: &MysqlAddress,
+        command: ServerCommand,
+        deadline: Duration,
+    ) -> Result<ServerStatus, CommandError>;
+}
+
+/// Why the topology did not answer as wished.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TopoError {
+    /// Somebody else holds the lock.
+    #[error("the lock of {shard} is held by {holder}")]
+    Locked {
+        /// Which shard.
+        shard: KeyspaceShard,
+        /// What the lock says about its holder.
+        holder: String,
+    },
+    /// The lock that was held is held no longer.
+    #[error("the shard's lock was lost: {0}")]
+    LockLost(String),
+    /// The server cannot be reached or does not answer.
+    #[error("the topology server does not answer: {0}")]
+    Unavailable(String),
+    /// There is no such record.
+    #[error("there is no record {0}")]
+    NoNode(String),
+    /// There is such a record already.
+    #[error("there is a record {0} already")]
+    NodeExists(String),
+    /// The record was changed by somebody else in between.
+    #[error("record {0} was changed by somebody else meanwhile")]
+    BadVersion(String),
+    /// The record cannot be understood.
+    #[error("record {path} cannot be understood: {why}")]
+    Damaged {
+        /// Which record.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// The topology: what should be, and the lock of each shard.
+#[async_trait]
+pub trait TopoPort: Send + Sync {
+    /// Reads everything that is watched.
+    async fn read(&self, watched: &WatchList) -> Result<TopologyRead, TopoError>;
+
+    /// Reads one shard anew.
+    async fn read_shard(&self, shard: &KeyspaceShard) -> Result<ShardTopology, TopoError>;
+
+    /// Waits until something changed since the last `read`. May also return without a change.
+    async fn changed(&self);
+
+    /// Takes the shard's lock, waiting at most `patience` for its holder.
+    async fn lock_shard(
+        &self,
+        shard: &KeyspaceShard,
+        action: &str,
+        patience: Duration,
+    ) -> Result<Box<dyn ShardLock>, TopoError>;
+
+    /// Sets a tablet's type and, for a primary, its term.
+    async fn set_tablet_type(
+        &self,
+        alias: &TabletAlias,
+        tablet_type: TabletType,
+        term_start: Option<TermStart>,
+    ) -> Result<(), TopoError>;
+
+    /// Makes the shard's record name its primary. Never replaces a newer term by an older one.
+    async fn set_shard_primary(
+        &self,
+        shard: &KeyspaceShard,
+        primary: &TabletAlias,
+        term_start: TermStart,
+    ) -> Result<(), TopoError>;
+}
+
+/// A shard's lock while it is held. Dropping it gives it back as well, later.
+#[async_trait]
+pub trait ShardLock: Send + Sync {
+    /// Makes sure that it is still held. Asked before every step that cannot be undone.
+    async fn check(&self) -> Result<(), TopoError>;
+
+    /// Gives it back.
+    async fn release(self: Box<Self>);
+}
+
+/// Why the history did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("history store: {0}")]
+pub struct HistoryError(pub String);
+
+/// Recoveries, blocks and switches, kept across restarts.
+#[async_trait]
+pub trait HistoryPort: Send + Sync {
+    /// The next recovery's number.
+    async fn next_recovery_id(&self) -> Result<RecoveryId, HistoryError>;
+
+    /// Keeps a recovery's story, replacing what was kept of it.
+    async fn save_recovery(&self, record: RecoveryRecord) -> Result<(), HistoryError>;
+
+    /// One recovery.
+    async fn recovery(&self, id: RecoveryId) -> Result<Option<RecoveryRecord>, HistoryError>;
+
+    /// The last recoveries, newest first.
+    async fn recoveries(&self, filter: RecoveryFilter) -> Result<Vec<RecoveryRecord>, HistoryError>;
+
+    /// Keeps, or lifts, a shard's block.
+    async fn save_block(
+        &self,
+        shard: &KeyspaceShard,
+        block: Option<Block>,
+    ) -> Result<(), HistoryError>;
+
+    /// A shard's block.
+    async fn block(&self, shard: &KeyspaceShard) -> Result<Option<Block>, HistoryError>;
+
+    /// Switches automatic recoveries on or off.
+    async fn save_recoveries_enabled(&self, enabled: bool) -> Result<(), HistoryError>;
+
+    /// Whether automatic recoveries are on.
+    async fn recoveries_enabled(&self) -> Result<bool, HistoryError>;
+
+    /// Keeps an operator's act.
+    async fn save_audit(&self, entry: AuditEntry) -> Result<(), HistoryError>;
+}
+
+/// Which recoveries to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryFilter {
+    /// Only of this keyspace.
+    pub keyspace: Option<String>,
+    /// Only of this shard.
+    pub shard: Option<String>,
+    /// At most so many.
+    pub limit: u32,
+}

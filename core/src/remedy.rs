@@ -1,0 +1,114 @@
+//! What would help: the recovery that belongs to each finding.
+
+use crate::analysis::{Finding, FindingKind};
+
+/// A kind of recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Remedy {
+    /// Replace the primary by the most advanced replica.
+    EmergencyReparent,
+    /// Choose a first primary.
+    ElectPrimary,
+    /// Bring the primary's settings in order.
+    FixPrimary,
+    /// Make a tablet a proper replica of the primary.
+    FixReplica,
+    /// Restart a replica's receiver, so that a dead connection shows.
+    RestartReceiver,
+    /// Make the shard's record name the primary.
+    FixShardRecord,
+    /// Nothing to be done; a person is told.
+    WatchOnly,
+}
+
+impl Remedy {
+    /// Tells whether it changes who the primary is.
+    pub fn is_reparent(self) -> bool {
+        match self {
+            Self::EmergencyReparent | Self::ElectPrimary => true,
+            Self::FixPrimary
+            | Self::FixReplica
+            | Self::RestartReceiver
+            | Self::FixShardRecord
+            | Self::WatchOnly => false,
+        }
+    }
+
+    /// The name in the history, on the page and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EmergencyReparent => "EmergencyReparent",
+            Self::ElectPrimary => "ElectPrimary",
+            Self::FixPrimary => "FixPrimary",
+            Self::FixReplica => "FixReplica",
+            Self::RestartReceiver => "RestartReceiver",
+            Self::FixShardRecord => "FixShardRecord",
+            Self::WatchOnly => "WatchOnly",
+        }
+    }
+}
+
+/// The recovery for a finding.
+pub fn remedy(kind: FindingKind) -> Remedy {
+    match kind {
+        FindingKind::ClusterHasNoPrimary => Remedy::ElectPrimary,
+        FindingKind::PrimaryTabletDeleted
+        | FindingKind::DeadPrimary
+        | FindingKind::DeadPrimaryAndSomeReplicas
+        | FindingKind::UnfinishedPromotion => Remedy::EmergencyReparent,
+        FindingKind::PrimaryHasPrimary
+        | FindingKind::PrimaryIsReadOnly
+        | FindingKind::PrimarySemiSyncMustBeSet
+        | FindingKind::PrimarySemiSyncMustNotBeSet => Remedy::FixPrimary,
+        FindingKind::ShardRecordMismatch => Remedy::FixShardRecord,
+        FindingKind::StaleTopoPrimary
+        | FindingKind::ReplicaIsWritable
+        | FindingKind::NotConnectedToPrimary
+        | FindingKind::ConnectedToWrongPrimary
+        | FindingKind::ReplicationStopped
+        | FindingKind::ReplicaSemiSyncMustBeSet
+        | FindingKind::ReplicaSemiSyncMustNotBeSet => Remedy::FixReplica,
+        FindingKind::UnreachablePrimary => Remedy::RestartReceiver,
+        FindingKind::UnknownDurabilityPolicy
+        | FindingKind::ErrantGTIDDetected
+        | FindingKind::InvalidPrimary
+        | FindingKind::DeadPrimaryAndReplicas
+        | FindingKind::DeadPrimaryWithoutReplicas
+        | FindingKind::InvalidReplica
+        | FindingKind::AccessDenied
+        | FindingKind::NoMysqlAddress
+        | FindingKind::DamagedRecord
+        | FindingKind::GtidModeOff
+        | FindingKind::SemiSyncPluginMissing => Remedy::WatchOnly,
+    }
+}
+
+/// What a shard wants done now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Nothing.
+    Nothing,
+    /// One recovery of the shard as a whole.
+    Shard(Remedy, Finding),
+    /// Repairs of replicas, which may run side by side.
+    Replicas(Vec<Finding>),
+}
+
+/// Picks from the findings what to do now. A finding about the primary goes first; only where it has no
+/// remedy of its own, or none stands, are tablets repaired.
+pub fn wanted(findings: &[Finding]) -> Wanted {
+    let first = findings.first().map(|finding| (remedy(finding.kind), finding));
+    if let Some((chosen, finding)) = first {
+        match chosen {
+            Remedy::EmergencyReparent
+            | Remedy::ElectPrimary
+            | Remedy::FixPrimary
+            | Remedy::FixShardRecord
+            | Remedy::RestartReceiver => return Wanted::Shard(chosen, finding.clone()),
+            Remedy::FixReplica | Remedy::WatchOnly => {}
+        }
+    }
+    let repairs = findings.iter().filter(|finding| remedy(finding.kind) == Remedy::FixReplica);
+    let repairs: Vec<Finding> = repairs.cloned().collect();
+    if repairs.is_empty() { Wanted::Nothing } else { Wanted::Replicas(repairs) }
+}

@@ -1,0 +1,150 @@
+//! Whether a reparent can lose an acknowledged write, judged by who could be reached.
+
+use std::collections::BTreeSet;
+
+use crate::durability::DurabilityPolicy;
+use crate::ids::TabletAlias;
+use crate::topology::Tablet;
+
+/// Why a reparent is refused: something acknowledged might be lost, or might still be being acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsafe {
+    /// The policy proves nothing, so every tablet but the old primary must be reached.
+    #[error("with durability policy none nothing can be proven safe while {} cannot be reached; bring it back, or delete its record if it is gone for good", list(.missing))]
+    NothingProven {
+        /// Who must come back.
+        missing: Vec<TabletAlias>,
+    },
+    /// A tablet that cannot be reached could still get its writes acknowledged by others like it.
+    #[error("{writer} could still get {required} acknowledgement(s) from {} which cannot be reached either; bring one of these back, or delete their records if they are gone for good", list(.missing))]
+    AcksOutOfSight {
+        /// Who could be accepting writes.
+        writer: TabletAlias,
+        /// How many acknowledgements it needs.
+        required: u32,
+        /// Who could be giving them.
+        missing: Vec<TabletAlias>,
+    },
+    /// There was a primary that the topology no longer knows; any tablet could be following it.
+    #[error("the primary's record is gone, so all tablets must be reached; missing: {}", list(.missing))]
+    PrimaryUnknown {
+        /// Who must come back.
+        missing: Vec<TabletAlias>,
+    },
+}
+
+/// Checks that, with `reached` stopped, no tablet out of sight can acknowledge a write or hold one that
+/// was acknowledged and that nobody reached has.
+///
+/// The rule of Vitess's emergency reparent: for every tablet that could be accepting writes, fewer of its
+/// ackers are missing than the policy demands acknowledgements. If the old primary alone is missing, all of
+/// its ackers were reached.
+pub fn check_reached<'a>(
+    policy: DurabilityPolicy,
+    tablets: impl IntoIterator<Item = &'a Tablet>,
+    reached: &BTreeSet<TabletAlias>,
+    old_primary: Option<&TabletAlias>,
+) -> Result<(), Unsafe> {
+    let managed = tablets.into_iter().filter(|tablet| tablet.tablet_type.is_managed());
+    let missing: Vec<&Tablet> = managed.filter(|tablet| !reached.contains(&tablet.alias)).collect();
+    let others: Vec<TabletAlias> = missing
+        .iter()
+        .filter(|tablet| Some(&tablet.alias) != old_primary)
+        .map(|tablet| tablet.alias.clone())
+        .collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    if old_primary.is_none() {
+        return Err(Unsafe::PrimaryUnknown { missing: others });
+    }
+    let required = policy.acks_required();
+    if required == 0 {
+        return Err(Unsafe::NothingProven { missing: others });
+    }
+    for writer in missing.iter().filter(|tablet| tablet.tablet_type.is_promotable()) {
+        let ackers = missing.iter().filter(|tablet| policy.is_acker(writer, tablet));
+        let ackers: Vec<TabletAlias> = ackers.map(|tablet| tablet.alias.clone()).collect();
+        if ackers.len() >= required as usize {
+            return Err(Unsafe::AcksOutOfSight {
+                writer: writer.alias.clone(),
+                required,
+                missing: ackers,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn list(aliases: &[TabletAlias]) -> String {
+    aliases.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::TabletType;
+
+    /// `P1` is a primary in zone1, `r2` a replica in zone2, `d1` an rdonly in zone1; `!` marks the missing.
+    fn check(policy: &str, tablets: &str) -> String {
+        let mut all = Vec::new();
+        let mut reached = BTreeSet::new();
+        let mut primary = None;
+        for (at, word) in tablets.split_whitespace().enumerate() {
+            let missing = word.starts_with('!');
+            let mut letters = word.trim_start_matches('!').chars();
+            let tablet_type = match letters.next().unwrap() {
+                'P' => TabletType::Primary,
+                'r' => TabletType::Replica,
+                'd' => TabletType::Rdonly,
+                'b' => TabletType::Backup,
+                other => panic!("{other}"),
+            };
+            let alias =
+                TabletAlias { cell: format!("zone{}", letters.as_str()), uid: at as u32 + 1 };
+            if !missing {
+                reached.insert(alias.clone());
+            }
+            if tablet_type == TabletType::Primary {
+                primary = Some(alias.clone());
+            }
+            all.push(Tablet {
+                alias,
+                shard: "ks/0".parse().unwrap(),
+                tablet_type,
+                mysql: None,
+                term_start: None,
+                grpc_port: None,
+            });
+        }
+        match check_reached(policy.parse().unwrap(), &all, &reached, primary.as_ref()) {
+            Ok(()) => "safe".into(),
+            Err(Unsafe::NothingProven { .. }) => "nothing proven".into(),
+            Err(Unsafe::AcksOutOfSight { writer, .. }) => format!("acks for {writer}"),
+            Err(Unsafe::PrimaryUnknown { .. }) => "primary unknown".into(),
+        }
+    }
+
+    #[test]
+    fn who_may_be_missing() {
+        let table = [
+            ("none", "!P1 r1 r1", "safe"),
+            ("none", "!P1 !r1 r1", "nothing proven"),
+            ("none", "!P1 r1 !b1", "safe"),
+            ("semi_sync", "!P1 r1 r1", "safe"),
+            ("semi_sync", "!P1 !r1 r1", "acks for zone1-0000000001"),
+            ("semi_sync", "!P1 r1 r1 !d1", "safe"),
+            ("semi_sync_with_rdonly_ack", "!P1 r1 r1 !d1", "acks for zone1-0000000001"),
+            ("cross_cell", "!P1 !r1 r2", "safe"),
+            ("cross_cell", "!P1 r1 !r2", "acks for zone1-0000000001"),
+            ("cross_cell", "!P1 r1 r2 !d2", "safe"),
+            ("cross_cell_with_rdonly_ack", "!P1 r1 r2 !d2", "acks for zone1-0000000001"),
+            ("cross_cell_with_rdonly_ack", "!P1 r2 !d1", "safe"),
+            ("semi_sync", "r1 r1 !r1", "primary unknown"),
+            ("semi_sync", "r1 r1 r1", "safe"),
+        ];
+        for (policy, tablets, expected) in table {
+            assert_eq!(check(policy, tablets), expected, "{policy}: {tablets}");
+        }
+    }
+}

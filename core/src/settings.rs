@@ -1,0 +1,75 @@
+//! The settings that decisions depend on, as the configuration gave them. No defaults for safety settings
+//! beyond those that the documentation names.
+
+use std::time::Duration;
+
+use crate::durability::DurabilityPolicy;
+use crate::ids::KeyspaceShard;
+
+/// What the recoveries may do and how long they may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoverySettings {
+    /// No second automatic reparent of a shard before this has passed since the last one ended.
+    pub block_period: Duration,
+    /// The policy of keyspaces whose record names none.
+    pub default_durability: DurabilityPolicy,
+    /// A primary is never taken from another cell than the old one's.
+    pub prevent_cross_cell_failover: bool,
+    /// How long a promotion waits for received transactions to be applied.
+    pub wait_replicas_timeout: Duration,
+    /// How long a requested recovery waits for the shard's lock.
+    pub lock_timeout: Duration,
+    /// A replica further behind is no candidate of a planned reparent.
+    pub reasonable_lag: Duration,
+    /// A planned reparent that would refuse writes for longer is undone.
+    pub write_outage_max: Duration,
+    /// Also `super_read_only` where the server has it.
+    pub use_super_read_only: bool,
+    /// What to do with a winner that has not applied all it received.
+    pub unapplied: UnappliedPolicy,
+    /// Keyspaces or shards in which primaries are replaced (`RecoverMasterClusterFilters`): `*` for all, a
+    /// keyspace, a keyspace/shard, or a regular expression over `keyspace/shard`. Empty: nowhere.
+    pub recover_filters: Vec<String>,
+    /// Tablets whose host name contains one of these are never promoted.
+    pub promotion_ignore_hosts: Vec<String>,
+    /// One statement on a server that answers takes at most this long.
+    pub command_timeout: Duration,
+}
+
+/// What a promotion does when the winner has received more than it applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnappliedPolicy {
+    /// Wait until it has applied everything (`DelayMasterPromotionIfSQLThreadNotUpToDate`).
+    Wait,
+    /// Give up (`FailMasterPromotionIfSQLThreadNotUpToDate`).
+    Fail,
+}
+
+impl RecoverySettings {
+    /// Tells whether primaries of this shard may be replaced automatically.
+    pub fn recovers(&self, shard: &KeyspaceShard) -> bool {
+        let name = shard.to_string();
+        self.recover_filters.iter().map(|filter| filter.trim()).any(|filter| {
+            let matches = || regex_lite::Regex::new(filter).is_ok_and(|regex| regex.is_match(&name));
+            filter == "*" || filter == shard.keyspace || filter == name || matches()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_name_keyspaces_shards_or_patterns() {
+        let recovers = |filters: &[&str], shard: &str| {
+            let mut settings = crate::testkit::settings();
+            settings.recover_filters = filters.iter().map(ToString::to_string).collect();
+            settings.recovers(&shard.parse().unwrap())
+        };
+        assert!(recovers(&["*"], "ks/0") && recovers(&[".*"], "ks/0"));
+        assert!(recovers(&["ks"], "ks/0") && recovers(&["ks/0"], "ks/0"));
+        assert!(recovers(&["^prod_"], "prod_a/-80") && !recovers(&["^prod_"], "test/-80"));
+        assert!(!recovers(&[], "ks/0") && !recovers(&["("], "ks/0"));
+    }
+}

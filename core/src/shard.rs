@@ -1,0 +1,317 @@
+//! A shard's memory: events go in, effects come out. The shard actor is a shell around it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::analysis::{self, Finding, FindingKind};
+use crate::health::{self, ProbeFailure, ProbeHistory, Reachability};
+use crate::ids::{KeyspaceShard, TabletAlias};
+use crate::remedy::{self, Remedy, Wanted};
+use crate::settings::RecoverySettings;
+use crate::snapshot::{ShardSnapshot, TabletState};
+use crate::status::{ReceiverState, ServerStatus};
+use crate::time::Timestamp;
+use crate::topology::{MysqlAddress, ShardTopology, TabletType};
+
+/// What can happen to a shard.
+#[derive(Clone, Debug)]
+pub enum ShardEvent {
+    /// The topology was read.
+    TopologyRead(ShardTopology),
+    /// A probe ended.
+    Probed {
+        /// Of which tablet.
+        alias: TabletAlias,
+        /// When it was sent.
+        sent_at: Timestamp,
+        /// Its answer.
+        result: Result<ServerStatus, ProbeFailure>,
+    },
+    /// Time passed.
+    Tick,
+    /// A recovery of this shard ended: what was probed before it says nothing about now.
+    RecoveryEnded,
+}
+
+/// How a tablet's server is to be probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeTarget {
+    /// Which tablet.
+    pub alias: TabletAlias,
+    /// Where.
+    pub address: MysqlAddress,
+    /// Listen between the probes, so that its death shows at once.
+    pub attentive: bool,
+}
+
+/// How often to probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As configured.
+    Calm,
+    /// Again and again, until the doubt is settled.
+    Alert,
+}
+
+/// What the shard wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Probe exactly these tablets from now on.
+    ProbeThese(Vec<ProbeTarget>),
+    /// Probe at this pace from now on; at a change to `Alert`, everybody at once.
+    SetPace(Pace),
+    /// Something is to be repaired. Repeated as long as it stands.
+    Recover(Wanted),
+    /// These findings came and went.
+    FindingsChanged {
+        /// New ones.
+        appeared: Vec<Finding>,
+        /// Those that are gone.
+        gone: Vec<Finding>,
+    },
+    /// More or fewer tablets can be reached, or the topology changed: what was refused may go now.
+    CircumstancesChanged,
+}
+
+struct Memory {
+    history: ProbeHistory,
+    status: Option<ServerStatus>,
+    status_at: Timestamp,
+    received_at: Option<Timestamp>,
+    answered_after: Timestamp,
+}
+
+/// All that is known about one shard.
+pub struct ShardState {
+    topology: ShardTopology,
+    settings: RecoverySettings,
+    tablets: BTreeMap<TabletAlias, Memory>,
+    findings: Vec<Finding>,
+    targets: Vec<ProbeTarget>,
+    pace: Pace,
+    valid: BTreeSet<TabletAlias>,
+    fresh_after: Timestamp,
+}
+
+impl ShardState {
+    /// A shard of which nothing but its name is known.
+    pub fn new(topology: ShardTopology, settings: RecoverySettings) -> Self {
+        let mut empty = topology;
+        empty.tablets.clear();
+        Self {
+            topology: empty,
+            settings,
+            tablets: BTreeMap::new(),
+            findings: Vec::new(),
+            targets: Vec::new(),
+            pace: Pace::Calm,
+            valid: BTreeSet::new(),
+            fresh_after: Timestamp::default(),
+        }
+    }
+
+    /// The shard's name.
+    pub fn name(&self) -> &KeyspaceShard {
+        &self.topology.shard
+    }
+
+    /// Takes new settings.
+    pub fn configure(&mut self, settings: RecoverySettings) {
+        self.settings = settings;
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &RecoverySettings {
+        &self.settings
+    }
+
+    /// What is wrong with the shard.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Takes in an event and says what is to be done, in this order.
+    pub fn step(&mut self, event: ShardEvent, now: Timestamp) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            ShardEvent::TopologyRead(topology) => self.take_topology(topology, &mut effects),
+            ShardEvent::Probed { alias, sent_at, result } => {
+                self.take_probe(&alias, sent_at, result, now);
+            }
+            ShardEvent::Tick => {}
+            ShardEvent::RecoveryEnded => self.fresh_after = now,
+        }
+        let snapshot = self.snapshot(now);
+        self.aim(&snapshot, &mut effects);
+        self.review(&snapshot, &mut effects);
+        effects
+    }
+
+    /// The shard as it is known now.
+    pub fn snapshot(&self, now: Timestamp) -> ShardSnapshot {
+        let mut snapshot = ShardSnapshot::unprobed(&self.topology, now);
+        for (alias, state) in &mut snapshot.tablets {
+            let Some(memory) = self.tablets.get(alias) else { continue };
+            *state = TabletState {
+                tablet: state.tablet.clone(),
+                reachability: health::judge(&memory.history, now),
+                status: memory.status.clone(),
+                status_at: memory.status_at,
+                received_at: memory.received_at,
+            };
+        }
+        snapshot
+    }
+
+    fn take_topology(&mut self, topology: ShardTopology, effects: &mut Vec<Effect>) {
+        if topology == self.topology {
+            return;
+        }
+        // A tablet that moved to another server is as good as new.
+        let moved = |alias: &TabletAlias| {
+            let address = |side: &ShardTopology| side.tablets.get(alias).and_then(|t| t.mysql.clone());
+            address(&topology) != address(&self.topology)
+        };
+        self.tablets.retain(|alias, _| topology.tablets.contains_key(alias) && !moved(alias));
+        self.topology = topology;
+        effects.push(Effect::CircumstancesChanged);
+    }
+
+    fn take_probe(
+        &mut self,
+        alias: &TabletAlias,
+        sent_at: Timestamp,
+        result: Result<ServerStatus, ProbeFailure>,
+        now: Timestamp,
+    ) {
+        if !self.topology.tablets.contains_key(alias) {
+            return;
+        }
+        let memory = self.tablets.entry(alias.clone()).or_insert_with(|| Memory {
+            history: ProbeHistory::default(),
+            status: None,
+            status_at: Timestamp::default(),
+            received_at: None,
+            answered_after: Timestamp::default(),
+        });
+        memory.answered_after = sent_at;
+        match result {
+            Ok(status) => {
+                memory.history.succeeded();
+                if marker(&status) != memory.status.as_ref().and_then(marker) {
+                    memory.received_at = Some(now);
+                }
+                memory.status = Some(status);
+                memory.status_at = sent_at;
+            }
+            Err(failure) => memory.history.failed(failure, sent_at),
+        }
+    }
+
+    /// Which servers to probe, and how eagerly.
+    fn aim(&mut self, snapshot: &ShardSnapshot, effects: &mut Vec<Effect>) {
+        let primary = snapshot.primary().map(|state| state.tablet.alias.clone());
+        let targets: Vec<ProbeTarget> = snapshot
+            .tablets
+            .values()
+            .filter_map(|state| {
+                let alias = state.tablet.alias.clone();
+                let attentive = Some(&alias) == primary.as_ref();
+                let address = state.tablet.mysql.clone()?;
+                Some(ProbeTarget { alias, address, attentive })
+            })
+            .collect();
+        if targets != self.targets {
+            self.targets.clone_from(&targets);
+            effects.push(Effect::ProbeThese(targets));
+        }
+        let pace = if in_doubt(snapshot) { Pace::Alert } else { Pace::Calm };
+        if pace != self.pace {
+            self.pace = pace;
+            effects.push(Effect::SetPace(pace));
+        }
+    }
+
+    fn review(&mut self, snapshot: &ShardSnapshot, effects: &mut Vec<Effect>) {
+        let findings = analysis::detect(snapshot, &self.settings);
+        let same = |one: &Finding, other: &Finding| one.kind == other.kind && one.tablet == other.tablet;
+        let missing_from = |list: &[Finding], finding: &&Finding| !list.iter().any(|f| same(f, finding));
+        let appeared: Vec<Finding> =
+            findings.iter().filter(|f| missing_from(&self.findings, f)).cloned().collect();
+        let gone: Vec<Finding> =
+            self.findings.iter().filter(|f| missing_from(&findings, f)).cloned().collect();
+        self.findings.clone_from(&findings);
+        if !appeared.is_empty() || !gone.is_empty() {
+            effects.push(Effect::FindingsChanged { appeared, gone });
+        }
+        let valid: BTreeSet<TabletAlias> = snapshot
+            .tablets
+            .values()
+            .filter(|state| state.reachability.is_valid())
+            .map(|state| state.tablet.alias.clone())
+            .collect();
+        if valid != self.valid {
+            self.valid = valid;
+            effects.push(Effect::CircumstancesChanged);
+        }
+        let wanted = remedy::wanted(&findings);
+        if wanted != Wanted::Nothing && self.ready_for(&wanted, snapshot) {
+            effects.push(Effect::Recover(wanted));
+        }
+    }
+
+    /// Nothing is started on what was seen before the last recovery ended, and no first primary is chosen
+    /// while it is open whether a tablet answers.
+    fn ready_for(&self, wanted: &Wanted, snapshot: &ShardSnapshot) -> bool {
+        let managed = || snapshot.tablets.values().filter(|s| s.tablet.tablet_type.is_managed());
+        let elects = matches!(wanted, Wanted::Shard(Remedy::ElectPrimary, _));
+        let undecided = |state: &&TabletState| {
+            state.tablet.mysql.is_some()
+                && matches!(state.reachability, Reachability::Unseen | Reachability::Suspect { .. })
+        };
+        if elects && managed().any(|state| undecided(&state)) {
+            return false;
+        }
+        managed().all(|state| {
+            let memory = self.tablets.get(&state.tablet.alias);
+            let asked_since = memory.is_some_and(|memory| memory.answered_after >= self.fresh_after);
+            asked_since || !state.reachability.is_valid()
+        })
+    }
+}
+
+fn marker(status: &ServerStatus) -> Option<&String> {
+    status.replication.as_ref().map(|replication| &replication.received_marker)
+}
+
+/// The primary fails, or a replica lost it: time to look closely.
+fn in_doubt(snapshot: &ShardSnapshot) -> bool {
+    let Some(primary) = snapshot.primary() else {
+        return snapshot.tablets.values().any(|state| state.reachability == Reachability::Unseen);
+    };
+    match &primary.reachability {
+        Reachability::Suspect { .. } => return true,
+        Reachability::Unreachable { .. } => return worth_hurrying(snapshot),
+        Reachability::Unseen | Reachability::TurnedAway { .. } | Reachability::Valid => {}
+    }
+    // The replica's side may notice first.
+    snapshot.replicas_of(&primary.tablet.alias).any(|replica| {
+        let replication = replica.valid_status().and_then(|status| status.replication.as_ref());
+        primary.tablet.tablet_type == TabletType::Primary
+            && replication.is_some_and(|r| r.receiver == ReceiverState::Connecting)
+            && replica.status_at.age(snapshot.now) < HURRY_MAX
+            && primary.status_at < replica.status_at
+    })
+}
+
+/// A primary that is gone for longer than this is not going to be replaced sooner by asking more often.
+const HURRY_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+
+fn worth_hurrying(snapshot: &ShardSnapshot) -> bool {
+    let since = snapshot.primary().and_then(|primary| primary.reachability.failing_since());
+    since.is_some_and(|since| since.age(snapshot.now) < HURRY_MAX)
+}
+
+/// The finding that a person should read first, if any.
+pub fn headline(findings: &[Finding]) -> Option<FindingKind> {
+    findings.first().map(|finding| finding.kind)
+}

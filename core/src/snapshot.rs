@@ -1,0 +1,188 @@
+//! One shard at one moment: what the topology says beside what the probes found.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::durability::{DurabilityPolicy, UnknownPolicy};
+use crate::health::{ProbeFailure, Reachability};
+use crate::ids::{KeyspaceShard, TabletAlias};
+use crate::status::{ReceiverState, ServerStatus};
+use crate::time::Timestamp;
+use crate::topology::{ShardRecord, ShardTopology, Tablet, TabletType};
+
+/// Without a word from the source for so many heartbeat periods, a replica does not receive any more.
+pub const HEARTBEATS_MISSED_MAX: u32 = 3;
+
+/// One tablet: its record and what is known of its server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TabletState {
+    /// The record.
+    pub tablet: Tablet,
+    /// Whether its server can be reached.
+    pub reachability: Reachability,
+    /// The last successful probe's answer.
+    pub status: Option<ServerStatus>,
+    /// When that probe was sent.
+    pub status_at: Timestamp,
+    /// When something last arrived from the source, as far as probes could see.
+    pub received_at: Option<Timestamp>,
+}
+
+/// What a replica says about receiving from the primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receiving {
+    /// It is connected and hears from its source.
+    Yes,
+    /// It is not connected, or has not heard from its source for three heartbeats.
+    No,
+    /// Not asked since the question arose, or it cannot tell.
+    Unknown,
+}
+
+impl TabletState {
+    /// The last answer, if the last probe succeeded.
+    pub fn valid_status(&self) -> Option<&ServerStatus> {
+        self.status.as_ref().filter(|_| self.reachability.is_valid())
+    }
+
+    /// Whether this replica receives from its source, judged only by answers younger than `asked_at`.
+    ///
+    /// A receiver that is merely idle proves nothing: without heartbeats that can be seen, a running
+    /// receiver counts as receiving until the server itself notices.
+    pub fn receiving(&self, asked_at: Timestamp, now: Timestamp) -> Receiving {
+        let Some(status) = self.valid_status() else { return Receiving::Unknown };
+        if self.status_at < asked_at {
+            return Receiving::Unknown;
+        }
+        let Some(replication) = &status.replication else { return Receiving::No };
+        match replication.receiver {
+            ReceiverState::Stopped | ReceiverState::Connecting => return Receiving::No,
+            ReceiverState::Running => {}
+        }
+        let Some(period) = replication.heartbeat_period_ms else { return Receiving::Yes };
+        if !replication.marker_sees_heartbeats {
+            return Receiving::Yes;
+        }
+        let silence_max = Duration::from_millis(period) * HEARTBEATS_MISSED_MAX;
+        match self.received_at {
+            Some(received_at) if received_at.age(now) >= silence_max => Receiving::No,
+            Some(_) | None => Receiving::Yes,
+        }
+    }
+}
+
+/// A shard as it is known at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardSnapshot {
+    /// Which shard.
+    pub shard: KeyspaceShard,
+    /// The policy, or the name that nobody knows.
+    pub durability: Result<DurabilityPolicy, UnknownPolicy>,
+    /// The shard's record.
+    pub record: ShardRecord,
+    /// The keyspace or the shard forbids emergency reparents.
+    pub emergency_reparent_disabled: bool,
+    /// Its tablets.
+    pub tablets: BTreeMap<TabletAlias, TabletState>,
+    /// Records that could not be understood, by path, and why.
+    pub damaged: BTreeMap<String, String>,
+    /// The moment.
+    pub now: Timestamp,
+}
+
+impl ShardSnapshot {
+    /// A snapshot of a shard of which nothing is known but the topology.
+    pub fn unprobed(topology: &ShardTopology, now: Timestamp) -> Self {
+        let tablets = topology.tablets.iter().map(|(alias, tablet)| {
+            let state = TabletState {
+                tablet: tablet.clone(),
+                reachability: Reachability::Unseen,
+                status: None,
+                status_at: Timestamp::default(),
+                received_at: None,
+            };
+            (alias.clone(), state)
+        });
+        Self {
+            shard: topology.shard.clone(),
+            durability: topology.durability.clone(),
+            record: topology.record.clone(),
+            emergency_reparent_disabled: topology.emergency_reparent_disabled,
+            tablets: tablets.collect(),
+            damaged: topology.damaged.clone(),
+            now,
+        }
+    }
+
+    /// This snapshot with the topology and every server asked anew.
+    ///
+    /// A server that does not answer now is what it was held for before; one that was fine a moment ago is
+    /// in doubt, which is no ground for anything.
+    pub fn refreshed(
+        &self,
+        topology: &ShardTopology,
+        answers: BTreeMap<TabletAlias, Result<ServerStatus, ProbeFailure>>,
+        asked_at: Timestamp,
+        now: Timestamp,
+    ) -> Self {
+        let mut fresh = Self::unprobed(topology, now);
+        let mut answers = answers;
+        for (alias, state) in &mut fresh.tablets {
+            let before = self.tablets.get(alias);
+            state.received_at = before.and_then(|before| before.received_at);
+            match answers.remove(alias) {
+                Some(Ok(status)) => {
+                    let marker = |status: &ServerStatus| {
+                        status.replication.as_ref().map(|r| r.received_marker.clone())
+                    };
+                    let known = before.and_then(|before| before.status.as_ref()).and_then(marker);
+                    if known.is_none() || known != marker(&status) {
+                        state.received_at = Some(now);
+                    }
+                    state.reachability = Reachability::Valid;
+                    state.status = Some(status);
+                    state.status_at = asked_at;
+                }
+                Some(Err(why)) => {
+                    state.status = before.and_then(|before| before.status.clone());
+                    state.status_at = before.map(|before| before.status_at).unwrap_or_default();
+                    state.reachability = match before.map(|before| &before.reachability) {
+                        Some(Reachability::Unreachable { since, .. }) => {
+                            Reachability::Unreachable { since: *since, why }
+                        }
+                        Some(_) | None => Reachability::Suspect { since: asked_at, why },
+                    };
+                }
+                None => {}
+            }
+        }
+        fresh
+    }
+
+    /// The shard's primary: the tablet of type PRIMARY with the newest term.
+    pub fn primary(&self) -> Option<&TabletState> {
+        let primaries =
+            self.tablets.values().filter(|state| state.tablet.tablet_type == TabletType::Primary);
+        primaries.max_by_key(|state| (state.tablet.term_start, state.tablet.alias.clone()))
+    }
+
+    /// One tablet.
+    pub fn tablet(&self, alias: &TabletAlias) -> Option<&TabletState> {
+        self.tablets.get(alias)
+    }
+
+    /// The managed tablets other than `primary`.
+    pub fn replicas_of<'a>(
+        &'a self,
+        primary: &'a TabletAlias,
+    ) -> impl Iterator<Item = &'a TabletState> {
+        let managed = self.tablets.values().filter(|state| state.tablet.tablet_type.is_managed());
+        managed.filter(move |state| state.tablet.alias != *primary)
+    }
+
+    /// The newest term that any record of the shard names.
+    pub fn newest_term(&self) -> Option<crate::time::TermStart> {
+        let tablets = self.tablets.values().filter_map(|state| state.tablet.term_start);
+        tablets.chain(self.record.term_start).max()
+    }
+}

@@ -1,0 +1,162 @@
+//! What is: one MySQL server's answer to one probe, in the same terms for every version and flavour.
+
+use std::fmt;
+
+use crate::gtid::GtidSet;
+use crate::topology::MysqlAddress;
+
+/// Which family a server belongs to; it decides statements and the form of GTIDs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavor {
+    /// MySQL and Percona Server.
+    MySql,
+    /// MariaDB.
+    MariaDb,
+}
+
+/// A server's state as one probe found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerStatus {
+    /// MySQL or MariaDB.
+    pub flavor: Flavor,
+    /// As `SELECT VERSION()` prints it.
+    pub version: String,
+    /// `server_id`.
+    pub server_id: u32,
+    /// `server_uuid`; MariaDB has none.
+    pub server_uuid: Option<String>,
+    /// `read_only`.
+    pub read_only: bool,
+    /// `super_read_only`; MariaDB has none, there it repeats `read_only`.
+    pub super_read_only: bool,
+    /// GTIDs are on and enforced; always true on MariaDB.
+    pub gtid_mode_on: bool,
+    /// `log_bin`.
+    pub log_bin: bool,
+    /// `log_replica_updates`.
+    pub log_replica_updates: bool,
+    /// Everything the server has committed.
+    pub gtid_executed: GtidSet,
+    /// What its binary logs no longer hold.
+    pub gtid_purged: GtidSet,
+    /// Its replication, if a source is configured.
+    pub replication: Option<ReplicationStatus>,
+    /// Semi-synchronous replication, both sides.
+    pub semi_sync: SemiSyncStatus,
+    /// Rows of the reparent journal; read only where a recovery asks for it.
+    pub journal_length: Option<u64>,
+}
+
+impl ServerStatus {
+    /// Tells whether clients could write here.
+    pub fn is_writable(&self) -> bool {
+        !self.read_only
+    }
+
+    /// Everything the server has committed or received.
+    pub fn gtid_received(&self) -> GtidSet {
+        match &self.replication {
+            Some(replication) => self.gtid_executed.union(&replication.retrieved),
+            None => self.gtid_executed.clone(),
+        }
+    }
+
+    /// Tells whether both servers are one and the same. Compared by uuid where there is one: the names
+    /// under which a server is reached differ between the topology and `SHOW REPLICA STATUS`.
+    pub fn is_source_of(&self, replication: &ReplicationStatus, address: Option<&MysqlAddress>) -> bool {
+        let same_address = address.is_some_and(|address| *address == replication.source);
+        match (&self.server_uuid, &replication.source_uuid) {
+            (Some(mine), Some(theirs)) => mine.eq_ignore_ascii_case(theirs),
+            (Some(_), None) | (None, _) => match replication.source_server_id {
+                Some(id) if id != 0 => id == self.server_id,
+                Some(_) | None => same_address,
+            },
+        }
+    }
+}
+
+/// The receiver (I/O) thread of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReceiverState {
+    /// Connected to the source.
+    Running,
+    /// Trying to connect.
+    Connecting,
+    /// Stopped, by somebody or by an error.
+    Stopped,
+}
+
+impl fmt::Display for ReceiverState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::Connecting => "connecting",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// A replica's side of replication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicationStatus {
+    /// The configured source.
+    pub source: MysqlAddress,
+    /// The source's uuid, once the replica was connected to it (MySQL).
+    pub source_uuid: Option<String>,
+    /// The source's server id, once known.
+    pub source_server_id: Option<u32>,
+    /// The receiver thread.
+    pub receiver: ReceiverState,
+    /// The receiver's last error; empty if none.
+    pub receiver_error: String,
+    /// The applier thread runs.
+    pub applier_running: bool,
+    /// The applier's last error; empty if none.
+    pub applier_error: String,
+    /// Received from this source, applied or not.
+    pub retrieved: GtidSet,
+    /// GTID auto-positioning is on.
+    pub auto_position: bool,
+    /// Seconds behind the source; unknown is not zero.
+    pub lag_seconds: Option<u64>,
+    /// Configured delay.
+    pub delay_seconds: u64,
+    /// Heartbeats expected every so many milliseconds; none if unknown or off.
+    pub heartbeat_period_ms: Option<u64>,
+    /// Changes whenever anything arrives from the source, a heartbeat included. Only compared with itself.
+    pub received_marker: String,
+    /// Heartbeats move the marker, so an unmoved marker says something.
+    pub marker_sees_heartbeats: bool,
+}
+
+impl ReplicationStatus {
+    /// Tells whether both threads run.
+    pub fn is_healthy(&self) -> bool {
+        self.receiver == ReceiverState::Running && self.applier_running
+    }
+}
+
+/// Semi-synchronous replication on one server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SemiSyncStatus {
+    /// The server can be a semi-sync source (plugin loaded or built in).
+    pub source_available: bool,
+    /// The server can acknowledge (plugin loaded or built in).
+    pub replica_available: bool,
+    /// Waits for acknowledgements when it is a source.
+    pub source_enabled: bool,
+    /// Acknowledges when it is a replica.
+    pub replica_enabled: bool,
+    /// The source side is really waiting and did not fall back to asynchronous.
+    pub source_active: bool,
+    /// The replica side is really acknowledging.
+    pub replica_active: bool,
+    /// Replicas connected that acknowledge.
+    pub clients: u32,
+    /// Acknowledgements waited for.
+    pub wait_count: u32,
+    /// After how many milliseconds the source would fall back to asynchronous.
+    pub timeout_ms: u64,
+    /// Sessions that wait for an acknowledgement now.
+    pub waiting_sessions: u32,
+}
