@@ -1,1 +1,24 @@
-//! Who owns which state and who tells whom: thin actors over core
+//! Who owns which state and who tells whom. Decisions are made in core; actors carry messages.
+//!
+//! ```text
+//! Registry ── TopoWatcher                  reads and watches the topology
+//!          ├─ ShardActor    (one a shard)  owns what is known about its tablets
+//!          │   ├─ ProberActor (one a tablet)  one connection, one probe in flight
+//!          │   └─ RecoveryActor               admission, lock, recovery, verification
+//!          └─ Auditor                      the one writer of the history
+//! ```
+//!
+//! [`messages`] is the map of the system; [`recovery`] is where servers and records are changed, and nowhere
+//! else. What everybody may read lies on the [`board`].
+
+pub mod auditor;
+pub mod board;
+pub mod clock;
+pub mod guardian;
+pub mod messages;
+pub mod prober;
+pub mod recovery;
+pub mod registry;
+pub mod shard;
+pub mod topo_watcher;
+pub mod world;

@@ -1,0 +1,72 @@
+//! The one writer of the history: keeps what it is told, in order, and never makes anybody wait.
+
+use std::sync::Arc;
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Supervised, WrapFuture};
+use slog::{Logger, error};
+use std::collections::VecDeque;
+use vtorc_core::ports::{HistoryError, HistoryPort};
+
+use crate::board::Meter;
+use crate::messages::Audit;
+
+/// Writes to the history.
+pub struct Auditor {
+    history: Arc<dyn HistoryPort>,
+    waiting: VecDeque<Audit>,
+    writing: bool,
+    meter: Arc<Meter>,
+    log: Logger,
+}
+
+impl Auditor {
+    /// An auditor of this history.
+    pub fn new(history: Arc<dyn HistoryPort>, meter: Arc<Meter>, log: Logger) -> Self {
+        Self { history, waiting: VecDeque::new(), writing: false, meter, log }
+    }
+
+    fn write_next(&mut self, context: &mut Context<Self>) {
+        if self.writing {
+            return;
+        }
+        let Some(next) = self.waiting.pop_front() else { return };
+        self.writing = true;
+        let write = write(self.history.clone(), next).into_actor(self);
+        context.spawn(write.map(|outcome, auditor, context| {
+            auditor.writing = false;
+            if let Err(error) = outcome {
+                auditor.meter.failed(&error.to_string());
+                error!(auditor.log, "the history could not be written"; "error" => %error);
+            }
+            auditor.write_next(context);
+        }));
+    }
+}
+
+async fn write(history: Arc<dyn HistoryPort>, what: Audit) -> Result<(), HistoryError> {
+    match what {
+        Audit::Recovery(record) => history.save_recovery(*record).await,
+        Audit::Block(shard, block) => history.save_block(&shard, block).await,
+        Audit::RecoveriesEnabled(enabled) => history.save_recoveries_enabled(enabled).await,
+        Audit::Act(entry) => history.save_audit(entry).await,
+    }
+}
+
+impl Actor for Auditor {
+    type Context = Context<Self>;
+}
+
+impl Supervised for Auditor {
+    fn restarting(&mut self, _: &mut Context<Self>) {
+        self.writing = false;
+    }
+}
+
+impl Handler<Audit> for Auditor {
+    type Result = ();
+    fn handle(&mut self, message: Audit, context: &mut Context<Self>) {
+        self.meter.handled();
+        self.waiting.push_back(message);
+        self.write_next(context);
+    }
+}

@@ -1,0 +1,219 @@
+//! All messages between actors: the map of the system. Facts are in the past tense, commands imperative.
+
+use std::collections::BTreeMap;
+
+use actix::Message;
+use tokio::sync::oneshot;
+use vtorc_core::audit::{AuditEntry, Outcome, RecoveryRecord};
+use vtorc_core::admission::Block;
+use vtorc_core::health::ProbeFailure;
+use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
+use vtorc_core::ports::TopoError;
+use vtorc_core::remedy::Wanted;
+use vtorc_core::shard::{Pace, ProbeTarget};
+use vtorc_core::snapshot::ShardSnapshot;
+use vtorc_core::status::ServerStatus;
+use vtorc_core::time::Timestamp;
+use vtorc_core::topology::{ShardTopology, TopologyRead};
+
+// To the Registry ------------------------------------------------------------------------------------
+
+/// The topology was read, or could not be.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct TopologyWasRead(pub Result<TopologyRead, TopoError>);
+
+/// Hand a request to the shard's recovery actor.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct RequestReparent {
+    /// Which shard.
+    pub shard: KeyspaceShard,
+    /// What is wanted.
+    pub request: ReparentRequest,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Result<Accepted, Rejected>>,
+}
+
+/// Lift a shard's block.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Acknowledge {
+    /// Which shard.
+    pub shard: KeyspaceShard,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub comment: String,
+    /// Where the answer goes: the block that was lifted, if there was one.
+    pub reply: oneshot::Sender<Result<Option<Block>, Rejected>>,
+}
+
+/// Switch automatic recoveries on or off.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct SwitchRecoveries {
+    /// On.
+    pub enabled: bool,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub comment: String,
+}
+
+// To a ShardActor ------------------------------------------------------------------------------------
+
+/// The shard's records were read.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ShardTopologyWasRead(pub ShardTopology);
+
+/// A probe ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ProbeCompleted {
+    /// Of which tablet.
+    pub alias: TabletAlias,
+    /// When it was sent.
+    pub sent_at: Timestamp,
+    /// Its answer.
+    pub result: Result<ServerStatus, ProbeFailure>,
+}
+
+/// The recovery actor's standing with the shard changed: what runs, what blocks, why nothing is done.
+#[derive(Clone, Debug, Default, Message, PartialEq, Eq)]
+#[rtype(result = "()")]
+pub struct RecoveryStanding {
+    /// The recovery that runs.
+    pub running: Option<RecoveryId>,
+    /// The block in force.
+    pub block: Option<Block>,
+    /// Why what is wanted is not done.
+    pub held_back: Option<String>,
+    /// A recovery has just ended: what was seen before it counts no more.
+    pub ended: Option<RecoveryId>,
+}
+
+// To a ProberActor -----------------------------------------------------------------------------------
+
+/// Probe at this pace from now on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct SetPace(pub Pace);
+
+/// Stop for good. Sent by whoever started the actor.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Stop;
+
+/// Probe this target from now on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Aim(pub ProbeTarget);
+
+// To a RecoveryActor ---------------------------------------------------------------------------------
+
+/// Something is to be repaired. Repeated as long as it stands.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Recover {
+    /// What.
+    pub wanted: Wanted,
+    /// On what it was decided.
+    pub snapshot: ShardSnapshot,
+}
+
+/// What was refused may go now: forget the back-off.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct CircumstancesChanged;
+
+/// Somebody asks for a reparent.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct StartRequested {
+    /// What is wanted.
+    pub request: ReparentRequest,
+    /// The shard as known.
+    pub snapshot: ShardSnapshot,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Result<Accepted, Rejected>>,
+}
+
+/// Lift the block.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct LiftBlock {
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Result<Option<Block>, Rejected>>,
+}
+
+/// A reparent that somebody asks for.
+#[derive(Clone, Debug)]
+pub struct ReparentRequest {
+    /// Planned or emergency.
+    pub kind: ReparentKind,
+    /// Who shall be primary.
+    pub new_primary: Option<TabletAlias>,
+    /// Who shall not.
+    pub avoid_primary: Option<TabletAlias>,
+    /// Why.
+    pub reason: String,
+    /// Who asks.
+    pub by: String,
+    /// Also within the block period.
+    pub ignore_block: bool,
+}
+
+/// With the old primary's help or without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReparentKind {
+    /// The old primary stops taking writes first.
+    Planned,
+    /// The old primary is gone or given up.
+    Emergency,
+}
+
+/// The request is being carried out.
+pub struct Accepted {
+    /// The recovery's number.
+    pub id: RecoveryId,
+    /// How it ended, when it did.
+    pub outcome: oneshot::Receiver<Outcome>,
+}
+
+/// Why a request is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// Not a shard that is watched.
+    #[error("no shard {0} is watched here")]
+    UnknownShard(KeyspaceShard),
+    /// Not a tablet of the shard.
+    #[error("{0} is not a tablet of this shard")]
+    UnknownTablet(TabletAlias),
+    /// It conflicts with the shard's state.
+    #[error("{0}")]
+    Conflict(String),
+    /// The process cannot do it now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+// To the Auditor -------------------------------------------------------------------------------------
+
+/// Keep something in the history, in this order.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub enum Audit {
+    /// A recovery's story so far.
+    Recovery(Box<RecoveryRecord>),
+    /// A shard's block, or that it has none.
+    Block(KeyspaceShard, Option<Block>),
+    /// The switch of automatic recoveries.
+    RecoveriesEnabled(bool),
+    /// An operator's act.
+    Act(AuditEntry),
+}
+
+/// What the registry knows of each shard; for tests.
+pub type ShardTopologies = BTreeMap<KeyspaceShard, ShardTopology>;

@@ -1,0 +1,476 @@
+//! One recovery actor a shard: decides with core whether a recovery may start, runs at most one at a time,
+//! and keeps its story. Nothing else changes servers or records.
+
+mod finish;
+mod job;
+mod planned;
+mod reparent;
+mod repair;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Supervised, WrapFuture};
+use actix::{ActorFutureExt, fut};
+use slog::{Logger, info, o, warn};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use vtorc_core::admission::{self, Admission, Ledger, Refusal};
+use vtorc_core::analysis::Finding;
+use vtorc_core::audit::{Outcome, RecoveryRecord, Trigger};
+use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
+use vtorc_core::ports::HistoryError;
+use vtorc_core::remedy::{Remedy, Wanted};
+use vtorc_core::snapshot::ShardSnapshot;
+
+use crate::board::Meter;
+use crate::guardian::start_guarded;
+use crate::messages::{
+    Accepted, Audit, CircumstancesChanged, LiftBlock, Recover, RecoveryStanding, Rejected, ReparentKind,
+    ReparentRequest, StartRequested, Stop,
+};
+use crate::shard::ShardActor;
+use crate::world::World;
+use job::Job;
+
+/// Messages that may wait; the shard repeats what matters.
+const MAILBOX_MAX: usize = 64;
+
+/// Runs the recoveries of one shard.
+pub struct RecoveryActor {
+    world: World,
+    shard: KeyspaceShard,
+    owner: Addr<ShardActor>,
+    ledger: Option<Ledger>,
+    repairs: BTreeMap<TabletAlias, Ledger>,
+    running: Option<Running>,
+    held_back: Option<String>,
+    meter: Arc<Meter>,
+    log: Logger,
+}
+
+/// What a recovery is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Task {
+    /// A recovery of the shard as a whole, for a finding.
+    Shard(Remedy, Finding),
+    /// Repairs of replicas.
+    Replicas(Vec<Finding>),
+    /// A reparent that somebody asked for.
+    Requested(ReparentRequest),
+}
+
+struct Running {
+    id: RecoveryId,
+    task: Task,
+    work: JoinHandle<()>,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct LedgerWasRead(Result<Option<admission::Block>, HistoryError>);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct IdWasGiven {
+    id: Result<RecoveryId, HistoryError>,
+    task: Task,
+    snapshot: ShardSnapshot,
+    reply: Option<oneshot::Sender<Result<Accepted, Rejected>>>,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Ended {
+    id: RecoveryId,
+    outcome: Outcome,
+    told: Option<oneshot::Sender<Outcome>>,
+}
+
+impl Task {
+    fn remedy(&self) -> Remedy {
+        match self {
+            Self::Shard(remedy, _) => *remedy,
+            Self::Replicas(_) => Remedy::FixReplica,
+            Self::Requested(_) => Remedy::EmergencyReparent,
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Requested(request) => match request.kind {
+                ReparentKind::Planned => "PlannedReparent",
+                ReparentKind::Emergency => "EmergencyReparent",
+            },
+            Self::Shard(..) | Self::Replicas(_) => self.remedy().name(),
+        }
+    }
+
+    fn finding(&self) -> Option<&Finding> {
+        match self {
+            Self::Shard(_, finding) => Some(finding),
+            Self::Replicas(findings) => findings.first(),
+            Self::Requested(_) => None,
+        }
+    }
+
+    fn trigger(&self) -> Trigger {
+        match self {
+            Self::Shard(..) | Self::Replicas(_) => Trigger::Automatic,
+            Self::Requested(request) => {
+                Trigger::Requested { by: request.by.clone(), reason: request.reason.clone() }
+            }
+        }
+    }
+}
+
+impl RecoveryActor {
+    /// Starts the shard's recovery actor.
+    pub(crate) fn launch(
+        world: &World,
+        shard: KeyspaceShard,
+        owner: Addr<ShardActor>,
+    ) -> (Addr<Self>, Arc<Meter>) {
+        let meter = world.board.register("recovery", &format!("{shard}/recovery"));
+        let log = world.log.new(o!("keyspace" => shard.keyspace.clone(), "shard" => shard.shard.clone()));
+        let actor = Self {
+            world: world.clone(),
+            shard,
+            owner,
+            ledger: None,
+            repairs: BTreeMap::new(),
+            running: None,
+            held_back: None,
+            meter: meter.clone(),
+            log,
+        };
+        (start_guarded(actor, MAILBOX_MAX, meter.clone()), meter)
+    }
+
+    fn tell_standing(&self, ended: Option<RecoveryId>) {
+        let now = self.world.clock.now();
+        let block = self.ledger.as_ref().and_then(|ledger| ledger.block_at(now)).cloned();
+        self.owner.do_send(RecoveryStanding {
+            running: self.running.as_ref().map(|running| running.id),
+            block,
+            held_back: self.held_back.clone(),
+            ended,
+        });
+    }
+
+    /// Notes why nothing is done; logged once a change.
+    fn hold_back(&mut self, why: Option<String>) {
+        if self.held_back == why {
+            return;
+        }
+        if let Some(why) = &why {
+            warn!(self.log, "not recovering"; "reason" => why);
+        }
+        self.held_back = why;
+        self.tell_standing(None);
+    }
+
+    /// Which part of what is wanted may start now; none with the reason.
+    fn admitted(&mut self, wanted: Wanted, snapshot: &ShardSnapshot) -> Result<Option<Task>, Refusal> {
+        let settings = self.world.settings();
+        let enabled = self.world.recoveries_enabled();
+        let ask = |ledger: &Ledger, remedy: Remedy| {
+            admission::admit(ledger, remedy, snapshot, &settings.recovery, enabled)
+        };
+        let Some(ledger) = &self.ledger else { return Ok(None) };
+        match wanted {
+            Wanted::Nothing => Ok(None),
+            Wanted::Shard(remedy, finding) => match ask(ledger, remedy) {
+                Admission::Admitted => Ok(Some(Task::Shard(remedy, finding))),
+                Admission::Refused(refusal) => Err(refusal),
+            },
+            Wanted::Replicas(findings) => {
+                let mut refused = None;
+                let mut due = Vec::new();
+                for finding in findings {
+                    let Some(alias) = &finding.tablet else { continue };
+                    let ledger = self.repairs.entry(alias.clone()).or_default();
+                    match ask(ledger, Remedy::FixReplica) {
+                        Admission::Admitted => due.push(finding),
+                        Admission::Refused(refusal) => refused = Some(refusal),
+                    }
+                }
+                match (due.is_empty(), refused) {
+                    (true, Some(refusal)) => Err(refusal),
+                    (true, None) => Ok(None),
+                    (false, _) => Ok(Some(Task::Replicas(due))),
+                }
+            }
+        }
+    }
+
+    /// A reparent does not wait for a repair: the repair is called off, and starts again if still needed.
+    fn make_way(&mut self, task: &Task) -> bool {
+        let urgent = matches!(task.remedy(), Remedy::EmergencyReparent);
+        let Some(running) = &self.running else { return true };
+        if !urgent || running.task.remedy().is_reparent() || running.work.is_finished() {
+            return false;
+        }
+        running.work.abort();
+        let id = running.id;
+        warn!(self.log, "called off for a reparent"; "recovery" => %id);
+        self.running = None;
+        if let Some(record) = self.world.board.recovery(id) {
+            let mut record = (*record).clone();
+            record.outcome = Some(Outcome::Preempted);
+            record.ended_at = Some(self.world.clock.now());
+            self.world.auditor.do_send(Audit::Recovery(Box::new(record.clone())));
+            self.world.board.post_recovery(record);
+        }
+        true
+    }
+
+    fn begin(
+        &mut self,
+        task: Task,
+        snapshot: ShardSnapshot,
+        reply: Option<oneshot::Sender<Result<Accepted, Rejected>>>,
+        context: &mut Context<Self>,
+    ) {
+        let placeholder = RecoveryId(0);
+        // Nothing else may start while the number is fetched.
+        let work = actix::spawn(async {});
+        self.running = Some(Running { id: placeholder, task: task.clone(), work });
+        let history = self.world.history.clone();
+        let fetch = async move { history.next_recovery_id().await };
+        context.spawn(fetch.into_actor(self).then(move |id, _, context| {
+            context.notify(IdWasGiven { id, task, snapshot, reply });
+            fut::ready(())
+        }));
+    }
+
+    fn run(
+        &mut self,
+        id: RecoveryId,
+        task: Task,
+        snapshot: ShardSnapshot,
+        reply: Option<oneshot::Sender<Result<Accepted, Rejected>>>,
+        context: &mut Context<Self>,
+    ) {
+        let log = self.log.new(o!("recovery" => id.to_string()));
+        let now = self.world.clock.now();
+        let (shard, finding) = (self.shard.clone(), task.finding());
+        let record = RecoveryRecord::begin(id, shard, task.kind(), task.trigger(), finding, now);
+        info!(log, "recovery begins"; "kind" => task.kind(), "finding" => &record.finding,
+            "evidence" => record.evidence.join("; "));
+        let job = Job::new(self.world.clone(), record, snapshot, log);
+        let told = reply.and_then(|reply| {
+            let (told, outcome) = oneshot::channel();
+            reply.send(Ok(Accepted { id, outcome })).is_ok().then_some(told)
+        });
+        let (myself, work_task) = (context.address(), task.clone());
+        let work = actix::spawn(async move {
+            let outcome = job.run(work_task).await;
+            myself.do_send(Ended { id, outcome, told });
+        });
+        self.running = Some(Running { id, task, work });
+        self.hold_back(None);
+        self.meter.doing(format!("recovery {id}"));
+        self.tell_standing(None);
+    }
+
+    /// What an outcome means for the next attempt.
+    fn learn(&mut self, id: RecoveryId, task: &Task, outcome: &Outcome) {
+        let now = self.world.clock.now();
+        let settings = self.world.settings();
+        let mut block = None;
+        if let Some(ledger) = &mut self.ledger {
+            match (task, outcome) {
+                (Task::Shard(Remedy::EmergencyReparent, _), Outcome::Succeeded(_) | Outcome::Unclear(_)) => {
+                    ledger.start_block(id, &settings.recovery, now);
+                    ledger.fresh_start();
+                    block = ledger.block.clone();
+                }
+                (Task::Shard(..), Outcome::Succeeded(_) | Outcome::AlreadyFixed) => ledger.fresh_start(),
+                (Task::Shard(..), _) => ledger.attempt_failed(now),
+                (Task::Replicas(findings), _) => {
+                    for alias in findings.iter().filter_map(|finding| finding.tablet.clone()) {
+                        // Also where the commands went well: if it does not hold, do not try for ever.
+                        self.repairs.entry(alias).or_default().attempt_failed(now);
+                    }
+                }
+                (Task::Requested(_), _) => {}
+            }
+        }
+        if block.is_some() {
+            self.world.auditor.do_send(Audit::Block(self.shard.clone(), block));
+        }
+    }
+}
+
+impl Actor for RecoveryActor {
+    type Context = Context<Self>;
+
+    /// What blocks the shard is read before anything is recovered; without it, nothing is.
+    fn started(&mut self, context: &mut Context<Self>) {
+        let (history, shard) = (self.world.history.clone(), self.shard.clone());
+        let read = async move { history.block(&shard).await };
+        context.spawn(read.into_actor(self).then(|block, _, context| {
+            context.notify(LedgerWasRead(block));
+            fut::ready(())
+        }));
+    }
+}
+
+impl Supervised for RecoveryActor {
+    fn restarting(&mut self, _: &mut Context<Self>) {
+        self.ledger = None;
+        self.running = None;
+    }
+}
+
+impl Handler<LedgerWasRead> for RecoveryActor {
+    type Result = ();
+    fn handle(&mut self, LedgerWasRead(block): LedgerWasRead, _: &mut Context<Self>) {
+        match block {
+            Ok(block) => self.ledger = Some(Ledger { block, ..Ledger::default() }),
+            Err(error) => self.hold_back(Some(format!("the block period cannot be read: {error}"))),
+        }
+        self.tell_standing(None);
+    }
+}
+
+impl Handler<Recover> for RecoveryActor {
+    type Result = ();
+    fn handle(&mut self, Recover { wanted, snapshot }: Recover, context: &mut Context<Self>) {
+        self.meter.handled();
+        if self.world.is_ending() {
+            return;
+        }
+        match self.admitted(wanted, &snapshot) {
+            Ok(Some(task)) => {
+                if self.make_way(&task) {
+                    self.begin(task, snapshot, None, context);
+                }
+            }
+            Ok(None) => {}
+            // What went wrong last stays shown while it waits to be tried again.
+            Err(Refusal::BackingOff { .. }) if self.held_back.is_some() => {}
+            Err(refusal) => {
+                if self.running.is_none() {
+                    self.hold_back(Some(refusal.to_string()));
+                }
+            }
+        }
+    }
+}
+
+impl Handler<CircumstancesChanged> for RecoveryActor {
+    type Result = ();
+    fn handle(&mut self, _: CircumstancesChanged, _: &mut Context<Self>) {
+        self.meter.handled();
+        if let Some(ledger) = &mut self.ledger {
+            ledger.fresh_start();
+        }
+    }
+}
+
+impl Handler<StartRequested> for RecoveryActor {
+    type Result = ();
+    fn handle(&mut self, message: StartRequested, context: &mut Context<Self>) {
+        self.meter.handled();
+        let StartRequested { request, snapshot, reply } = message;
+        let block = self.ledger.as_ref().and_then(|ledger| ledger.block_at(snapshot.now)).cloned();
+        let unknown = [&request.new_primary, &request.avoid_primary]
+            .into_iter()
+            .flatten()
+            .find(|alias| snapshot.tablet(alias).is_none());
+        let rejected = match (unknown, block) {
+            _ if self.world.is_ending() => Some(Rejected::Unavailable("vtorc is ending".into())),
+            (Some(alias), _) => Some(Rejected::UnknownTablet(alias.clone())),
+            (None, Some(block)) if request.kind == ReparentKind::Emergency && !request.ignore_block => {
+                Some(Rejected::Conflict(format!(
+                    "blocked by recovery {}; acknowledge it, or ask with ignore_block",
+                    block.recovery
+                )))
+            }
+            (None, Some(_) | None) => None,
+        };
+        let task = Task::Requested(request);
+        match rejected {
+            Some(rejected) => drop(reply.send(Err(rejected))),
+            None if self.make_way(&task) => self.begin(task, snapshot, Some(reply), context),
+            None => {
+                let busy = Rejected::Conflict("a recovery of this shard is running".into());
+                // The asker may have gone away.
+                drop(reply.send(Err(busy)));
+            }
+        }
+    }
+}
+
+impl Handler<IdWasGiven> for RecoveryActor {
+    type Result = ();
+    fn handle(&mut self, message: IdWasGiven, context: &mut Context<Self>) {
+        let IdWasGiven { id, task, snapshot, reply } = message;
+        match id {
+            Ok(id) => self.run(id, task, snapshot, reply, context),
+            Err(error) => {
+                self.running = None;
+                self.hold_back(Some(error.to_string()));
+                if let Some(reply) = reply {
+                    drop(reply.send(Err(Rejected::Unavailable(error.to_string()))));
+                }
+            }
+        }
+    }
+}
+
+impl Handler<Ended> for RecoveryActor {
+    type Result = ();
+    fn handle(&mut self, Ended { id, outcome, told }: Ended, _: &mut Context<Self>) {
+        if let Some(told) = told {
+            // The asker may have gone away.
+            let _ = told.send(outcome.clone());
+        }
+        // The outcome of one that was called off comes too late to matter.
+        let Some(running) = self.running.take_if(|running| running.id == id) else { return };
+        self.learn(id, &running.task, &outcome);
+        self.meter.doing("");
+        match &outcome {
+            Outcome::Refused(why) | Outcome::Failed(why) | Outcome::Unclear(why) => {
+                self.meter.failed(why);
+                if !matches!(running.task, Task::Requested(_)) {
+                    self.hold_back(Some(why.clone()));
+                }
+            }
+            Outcome::Succeeded(_)
+            | Outcome::AlreadyFixed
+            | Outcome::Undone(_)
+            | Outcome::Preempted
+            | Outcome::Interrupted => {}
+        }
+        self.tell_standing(Some(id));
+    }
+}
+
+impl Handler<LiftBlock> for RecoveryActor {
+    type Result = ();
+    fn handle(&mut self, LiftBlock { reply }: LiftBlock, _: &mut Context<Self>) {
+        self.meter.handled();
+        let Some(ledger) = &mut self.ledger else {
+            let unread = Rejected::Unavailable("the block period was not read yet".into());
+            drop(reply.send(Err(unread)));
+            return;
+        };
+        let lifted = ledger.block_at(self.world.clock.now()).cloned();
+        ledger.block = None;
+        ledger.fresh_start();
+        self.world.auditor.do_send(Audit::Block(self.shard.clone(), None));
+        self.hold_back(None);
+        self.tell_standing(None);
+        drop(reply.send(Ok(lifted)));
+    }
+}
+
+impl Handler<Stop> for RecoveryActor {
+    type Result = ();
+    fn handle(&mut self, _: Stop, context: &mut Context<Self>) {
+        context.stop();
+    }
+}

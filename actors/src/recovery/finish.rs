@@ -1,0 +1,188 @@
+//! The second half of every reparent: promote, record, repoint, journal, verify.
+//!
+//! Order, so that a crash between any two writes leaves something that the next run completes: the server
+//! takes writes; its tablet's record says PRIMARY with a new term; the shard's record names it; the old
+//! primary's record says REPLICA. The topology never names a primary that was not promoted.
+
+use futures::future::{self, FutureExt, LocalBoxFuture};
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Instant, timeout_at};
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::ids::TabletAlias;
+use vtorc_core::ports::{CommandError, ServerCommand, SourceChange};
+use vtorc_core::time::{TermStart, Timestamp};
+use vtorc_core::topology::{Tablet, TabletType};
+
+use super::job::{Locked, Stopped};
+
+/// Replicas that take longer than this to be repointed go on as findings of their own.
+const REPOINT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// What is to be done.
+pub(super) struct Promotion {
+    /// The new primary.
+    pub(super) winner: Tablet,
+    /// Who is to follow the winner.
+    pub(super) followers: Vec<Tablet>,
+    /// Vitess's name of what is done, for the reparent journal.
+    pub(super) action: &'static str,
+    /// Since when no server takes writes, where that is known.
+    pub(super) writes_stopped_at: Option<Timestamp>,
+}
+
+impl Locked<'_> {
+    /// Promotes the winner while the others are already being repointed, and records it.
+    pub(super) async fn promote(&self, promotion: Promotion) -> Result<String, Stopped> {
+        let winner = &promotion.winner;
+        let repointing = self.repoint_all(&promotion);
+        let promoting = async {
+            let position = self.take_writes(winner).await?;
+            let now = self.job.world.clock.now();
+            let outage = promotion.writes_stopped_at.map(|since| since.age(now).as_millis());
+            self.job.note(|record| {
+                record.new_primary = Some(winner.alias.clone());
+                record.write_outage_ms = outage.and_then(|ms| u64::try_from(ms).ok());
+            });
+            // Recorded and journalled side by side: the journal waits for an acknowledgement.
+            let recorded = self.record(&promotion);
+            let journalled = self.journal(&promotion, position, now);
+            let (recorded, journalled) = future::join(recorded, journalled).await;
+            recorded?;
+            journalled
+        };
+        tokio::pin!(repointing, promoting);
+        // Repointing is not waited for if the promotion fails: that must be known at once.
+        let (promoted, followed) = match future::select(promoting, repointing).await {
+            future::Either::Left((promoted, repointing)) => {
+                promoted.as_ref().map_err(Clone::clone)?;
+                (promoted, repointing.await)
+            }
+            future::Either::Right((followed, promoting)) => (promoting.await, followed),
+        };
+        promoted?;
+        Ok(match followed.len() {
+            0 if promotion.followers.is_empty() => format!("{} is primary; it has no replicas", winner.alias),
+            count => format!("{} is primary; {count} of {} follow it", winner.alias, promotion.followers.len()),
+        })
+    }
+
+    async fn take_writes(&self, winner: &Tablet) -> Result<GtidSet, Stopped> {
+        let promote = ServerCommand::Promote { acks: self.policy.acks_required() };
+        let timeout = self.job.settings.command_timeout;
+        match self.job.on("promote", winner, promote, timeout).await {
+            Ok(status) if status.is_writable() => Ok(status.gtid_executed),
+            Ok(_) => Err(Stopped::Unclear(format!("{} was promoted and refuses writes", winner.alias))),
+            Err(CommandError::NotDone(why)) => {
+                Err(Stopped::Failed(format!("{} was not promoted: {why}", winner.alias)))
+            }
+            // No answer is no answer: look, and never promote another one on a guess.
+            Err(CommandError::Unknown(why)) => {
+                let look = ServerCommand::ReadStatus;
+                match self.job.on("see whether it was promoted", winner, look, timeout).await {
+                    Ok(status) if status.is_writable() && status.replication.is_none() => {
+                        Ok(status.gtid_executed)
+                    }
+                    Ok(_) => Err(Stopped::Failed(format!("{} was not promoted: {why}", winner.alias))),
+                    Err(error) => Err(Stopped::Unclear(format!(
+                        "nobody knows whether {} was promoted: {why}; {error}",
+                        winner.alias
+                    ))),
+                }
+            }
+        }
+    }
+
+    /// Makes the topology say what is.
+    pub(super) async fn record(&self, promotion: &Promotion) -> Result<(), Stopped> {
+        let topo = &self.job.world.topo;
+        let winner = &promotion.winner;
+        let unclear = |stopped: Stopped| match stopped {
+            Stopped::Failed(why) => {
+                Stopped::Unclear(format!("{} takes writes, but {why}", winner.alias))
+            }
+            other @ (Stopped::AlreadyFixed
+            | Stopped::Refused(_)
+            | Stopped::Undone(_)
+            | Stopped::Unclear(_)) => other,
+        };
+        // A vttablet publishes its own type and the shard's primary itself.
+        if winner.grpc_port.is_some() {
+            return Ok(());
+        }
+        let term = TermStart::after(self.fresh.newest_term(), self.job.world.clock.now());
+        let set = topo.set_tablet_type(&winner.alias, TabletType::Primary, Some(term));
+        self.job.topo_step("record the primary's type", Some(&winner.alias), set).await.map_err(unclear)?;
+        let set = topo.set_shard_primary(&self.fresh.shard, &winner.alias, term);
+        self.job.topo_step("record the shard's primary", Some(&winner.alias), set).await.map_err(unclear)?;
+        for stale in self.managed() {
+            let was_primary = stale.tablet_type == TabletType::Primary;
+            if was_primary && stale.alias != winner.alias && stale.grpc_port.is_none() {
+                let set = topo.set_tablet_type(&stale.alias, TabletType::Replica, None);
+                self.job
+                    .topo_step("record the old primary's type", Some(&stale.alias), set)
+                    .await
+                    .map_err(unclear)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first write of the new term. Under semi-sync it returns when a replica has it: proof that the
+    /// shard takes writes again.
+    async fn journal(
+        &self,
+        promotion: &Promotion,
+        position: GtidSet,
+        now: Timestamp,
+    ) -> Result<(), Stopped> {
+        let winner = &promotion.winner;
+        let write = ServerCommand::WriteJournal {
+            action: promotion.action.to_owned(),
+            primary: winner.alias.clone(),
+            position,
+            time_created_ns: now.as_millis().saturating_mul(1_000_000),
+        };
+        let timeout = self.job.settings.command_timeout;
+        match self.job.on("write the reparent journal", winner, write, timeout).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Stopped::Unclear(format!(
+                "{} was promoted, but its first write did not complete: {error}",
+                winner.alias
+            ))),
+        }
+    }
+
+    /// Points everybody at the winner at once; answers who followed in time.
+    async fn repoint_all(&self, promotion: &Promotion) -> Vec<TabletAlias> {
+        let mut waiting: FuturesUnordered<LocalBoxFuture<'_, Option<TabletAlias>>> = FuturesUnordered::new();
+        for tablet in &promotion.followers {
+            waiting.push(self.repoint(tablet, &promotion.winner).boxed_local());
+        }
+        let deadline = Instant::now() + REPOINT_PATIENCE;
+        let mut followed = Vec::new();
+        while let Ok(Some(one)) = timeout_at(deadline, waiting.next()).await {
+            followed.extend(one);
+        }
+        followed
+    }
+
+    async fn repoint(&self, tablet: &Tablet, winner: &Tablet) -> Option<TabletAlias> {
+        let source = winner.mysql.clone()?;
+        let follows_already = self.follows(tablet, winner);
+        let change = if follows_already { SourceChange::Keep } else { SourceChange::Repoint };
+        let semi_sync = self.policy.is_acker(winner, tablet);
+        let follow = ServerCommand::Follow { source, semi_sync, change };
+        let timeout = self.job.settings.command_timeout;
+        let done = self.job.on("follow the new primary", tablet, follow, timeout).await;
+        done.is_ok().then(|| tablet.alias.clone())
+    }
+
+    fn follows(&self, tablet: &Tablet, source: &Tablet) -> bool {
+        let status = |alias| self.fresh.tablet(alias).and_then(|state| state.valid_status());
+        let (Some(replica), Some(primary)) = (status(&tablet.alias), status(&source.alias)) else {
+            return false;
+        };
+        let replication = replica.replication.as_ref();
+        replication.is_some_and(|r| primary.is_source_of(r, source.mysql.as_ref()))
+    }
+}

@@ -1,0 +1,382 @@
+//! The frame of every recovery: lock, look again, act step by step, keep the story.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use slog::{Logger, info, warn};
+use tokio::time::{Instant, timeout, timeout_at};
+use vtorc_core::analysis::{self, Finding};
+use vtorc_core::audit::{Outcome, RecoveryRecord, StepOutcome, StepRecord};
+use vtorc_core::durability::DurabilityPolicy;
+use vtorc_core::health::ProbeFailure;
+use vtorc_core::ids::TabletAlias;
+use vtorc_core::ports::{CommandError, ServerCommand, ShardLock, TopoError};
+use vtorc_core::remedy::Remedy;
+use vtorc_core::settings::RecoverySettings;
+use vtorc_core::snapshot::ShardSnapshot;
+use vtorc_core::status::ServerStatus;
+use vtorc_core::topology::{MysqlAddress, ShardTopology, Tablet};
+
+use super::Task;
+use crate::messages::{Audit, ReparentKind};
+use crate::world::World;
+
+/// When everybody from whom an answer is expected has answered, those held for dead get this much more.
+const LAST_CALL: Duration = Duration::from_millis(50);
+/// An automatic recovery waits so long for the lock: whoever holds it is at work on the shard.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// Reading the shard's records takes at most this long.
+const TOPO_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why a recovery stopped before its end.
+#[derive(Clone, Debug)]
+pub(crate) enum Stopped {
+    /// The finding was gone.
+    AlreadyFixed,
+    /// Nothing was changed, and must not be.
+    Refused(String),
+    /// It went wrong before the primary was changed.
+    Failed(String),
+    /// What was done was taken back.
+    Undone(String),
+    /// It went wrong when the primary may have been changed.
+    Unclear(String),
+}
+
+impl Stopped {
+    fn into_outcome(self) -> Outcome {
+        match self {
+            Self::AlreadyFixed => Outcome::AlreadyFixed,
+            Self::Refused(why) => Outcome::Refused(why),
+            Self::Failed(why) => Outcome::Failed(why),
+            Self::Undone(why) => Outcome::Undone(why),
+            Self::Unclear(why) => Outcome::Unclear(why),
+        }
+    }
+}
+
+/// One running recovery.
+pub(crate) struct Job {
+    pub(crate) world: World,
+    pub(crate) settings: RecoverySettings,
+    pub(crate) seen: ShardSnapshot,
+    pub(crate) log: Logger,
+    record: Arc<Mutex<RecoveryRecord>>,
+}
+
+/// A recovery under the shard's lock, with the shard as it was found there.
+pub(crate) struct Locked<'a> {
+    pub(crate) job: &'a Job,
+    pub(crate) fresh: ShardSnapshot,
+    pub(crate) policy: DurabilityPolicy,
+    lock: Box<dyn ShardLock>,
+}
+
+impl Job {
+    pub(crate) fn new(world: World, record: RecoveryRecord, seen: ShardSnapshot, log: Logger) -> Self {
+        let settings = world.settings().recovery.clone();
+        let job = Self { world, settings, seen, log, record: Arc::new(Mutex::new(record)) };
+        job.publish();
+        job
+    }
+
+    /// Runs the recovery to its end and keeps its outcome.
+    pub(crate) async fn run(self, task: Task) -> Outcome {
+        let outcome = match self.under_lock(&task).await {
+            Ok(text) => Outcome::Succeeded(text),
+            Err(stopped) => stopped.into_outcome(),
+        };
+        let now = self.world.clock.now();
+        self.note(|record| {
+            record.outcome = Some(outcome.clone());
+            record.ended_at = Some(now);
+        });
+        match &outcome {
+            Outcome::Succeeded(_) | Outcome::AlreadyFixed => {
+                info!(self.log, "recovery ended"; "outcome" => outcome.name(), "text" => outcome.text());
+            }
+            Outcome::Refused(_)
+            | Outcome::Failed(_)
+            | Outcome::Undone(_)
+            | Outcome::Unclear(_)
+            | Outcome::Preempted
+            | Outcome::Interrupted => {
+                warn!(self.log, "recovery ended"; "outcome" => outcome.name(), "text" => outcome.text());
+            }
+        }
+        outcome
+    }
+
+    async fn under_lock(&self, task: &Task) -> Result<String, Stopped> {
+        let locked = self.lock(task).await?;
+        self.failpoint("locked");
+        let done = locked.act(task).await;
+        locked.release().await;
+        done
+    }
+
+    /// Takes the shard's lock, then looks at everything anew: what was seen before may be over.
+    async fn lock(&self, task: &Task) -> Result<Locked<'_>, Stopped> {
+        let patience = match task {
+            Task::Requested(_) => self.settings.lock_timeout,
+            Task::Shard(..) | Task::Replicas(_) => LOCK_PATIENCE,
+        };
+        let action = lock_action(task);
+        let shard = &self.seen.shard;
+        let topo = &self.world.topo;
+        let lock = self
+            .topo_step("take the shard's lock", None, topo.lock_shard(shard, &action, patience))
+            .await?;
+        let read = timeout(TOPO_TIMEOUT, topo.read_shard(shard));
+        let read = async { read.await.unwrap_or_else(|_| Err(TopoError::Unavailable("no answer".into()))) };
+        let topology = self.topo_step("read the shard's records", None, read).await?;
+        let policy = topology.durability.clone().map_err(|unknown| Stopped::Refused(unknown.to_string()))?;
+        let fresh = self.look_again(&topology).await;
+        Ok(Locked { job: self, fresh, policy, lock })
+    }
+
+    async fn look_again(&self, topology: &ShardTopology) -> ShardSnapshot {
+        let asked_at = self.world.clock.now();
+        let tablets: Vec<Tablet> = topology.tablets.values().cloned().collect();
+        let step = self.begin_step("ask every server for its state", None);
+        let answers = self.ask_all(&tablets, ServerCommand::ReadStatus).await;
+        let answered = answers.values().filter(|answer| answer.is_ok()).count();
+        let text = format!("{answered} of {} answered", tablets.len());
+        self.end_step(step, StepOutcome::Done(text));
+        let answers = answers.into_iter().map(|(alias, answer)| {
+            (alias, answer.map_err(|error| ProbeFailure::Refused(error.to_string())))
+        });
+        self.seen.refreshed(topology, answers.collect(), asked_at, self.world.clock.now())
+    }
+
+    /// Sends a command to many servers at once. Those held for dead are asked too, but not waited for.
+    pub(crate) async fn ask_all(
+        &self,
+        tablets: &[Tablet],
+        command: ServerCommand,
+    ) -> BTreeMap<TabletAlias, Result<ServerStatus, CommandError>> {
+        let expected: BTreeSet<TabletAlias> = tablets
+            .iter()
+            .filter(|tablet| !self.held_for_dead(&tablet.alias) && tablet.mysql.is_some())
+            .map(|tablet| tablet.alias.clone())
+            .collect();
+        let mut waiting = FuturesUnordered::new();
+        for tablet in tablets {
+            let command = command.clone();
+            waiting.push(async move { (tablet.alias.clone(), self.send(tablet, command).await) });
+        }
+        let mut answers = BTreeMap::new();
+        let mut deadline = Instant::now() + self.settings.command_timeout;
+        let mut last_call = false;
+        while let Ok(Some((alias, answer))) = timeout_at(deadline, waiting.next()).await {
+            answers.insert(alias, answer);
+            if !last_call && expected.iter().all(|alias| answers.contains_key(alias)) {
+                last_call = true;
+                deadline = Instant::now() + LAST_CALL;
+            }
+        }
+        for tablet in tablets {
+            let silent = || Err(CommandError::Unknown("no answer in time".into()));
+            answers.entry(tablet.alias.clone()).or_insert_with(silent);
+        }
+        answers
+    }
+
+    fn held_for_dead(&self, alias: &TabletAlias) -> bool {
+        let state = self.seen.tablet(alias);
+        state.is_some_and(|state| state.reachability.is_unreachable())
+    }
+
+    async fn send(&self, tablet: &Tablet, command: ServerCommand) -> Result<ServerStatus, CommandError> {
+        let address = address_of(tablet)?;
+        self.world.mysql.run(address, command, self.settings.command_timeout).await
+    }
+
+    /// Runs a command on one server as a step of the story.
+    pub(crate) async fn on(
+        &self,
+        name: &str,
+        tablet: &Tablet,
+        command: ServerCommand,
+        deadline: Duration,
+    ) -> Result<ServerStatus, CommandError> {
+        self.failpoint(&format!("before {name}"));
+        let step = self.begin_step(name, Some(&tablet.alias));
+        let sent = match address_of(tablet) {
+            Ok(address) => self.world.mysql.run(address, command, deadline).await,
+            Err(error) => Err(error),
+        };
+        self.end_step(step, match &sent {
+            Ok(_) => StepOutcome::Done(String::new()),
+            Err(CommandError::NotDone(why)) => StepOutcome::NotDone(why.clone()),
+            Err(CommandError::Unknown(why)) => StepOutcome::Unknown(why.clone()),
+        });
+        self.failpoint(&format!("after {name}"));
+        sent
+    }
+
+    /// Does something with the topology as a step of the story.
+    pub(crate) async fn topo_step<T>(
+        &self,
+        name: &str,
+        tablet: Option<&TabletAlias>,
+        work: impl Future<Output = Result<T, TopoError>>,
+    ) -> Result<T, Stopped> {
+        self.failpoint(&format!("before {name}"));
+        let step = self.begin_step(name, tablet);
+        let done = work.await;
+        self.end_step(step, match &done {
+            Ok(_) => StepOutcome::Done(String::new()),
+            Err(error) => StepOutcome::NotDone(error.to_string()),
+        });
+        self.failpoint(&format!("after {name}"));
+        done.map_err(|error| Stopped::Failed(format!("{name}: {error}")))
+    }
+
+    /// Notes a decision as a step without duration.
+    pub(crate) fn decided(&self, name: &str, tablet: Option<&TabletAlias>, text: String) {
+        let step = self.begin_step(name, tablet);
+        self.end_step(step, StepOutcome::Done(text));
+    }
+
+    pub(crate) fn begin_step(&self, name: &str, tablet: Option<&TabletAlias>) -> usize {
+        let step = StepRecord {
+            name: name.to_owned(),
+            tablet: tablet.cloned(),
+            started_at: self.world.clock.now(),
+            duration_ms: None,
+            outcome: None,
+        };
+        let mut at = 0;
+        self.note(|record| {
+            at = record.steps.len();
+            record.steps.push(step);
+        });
+        at
+    }
+
+    pub(crate) fn end_step(&self, at: usize, outcome: StepOutcome) {
+        let now = self.world.clock.now();
+        self.note(|record| {
+            let Some(step) = record.steps.get_mut(at) else { return };
+            let took = step.started_at.age(now).as_millis();
+            step.duration_ms = Some(u64::try_from(took).unwrap_or(u64::MAX));
+            let tablet = step.tablet.as_ref().map(ToString::to_string).unwrap_or_default();
+            match &outcome {
+                StepOutcome::Done(text) => {
+                    info!(self.log, "step"; "step" => &step.name, "tablet" => tablet, "ms" => took as u64,
+                        "text" => text);
+                }
+                StepOutcome::NotDone(why) | StepOutcome::Unknown(why) => {
+                    warn!(self.log, "step failed"; "step" => &step.name, "tablet" => tablet,
+                        "ms" => took as u64, "outcome" => outcome.name(), "error" => why);
+                }
+            }
+            step.outcome = Some(outcome);
+        });
+    }
+
+    /// Changes the story and shows it.
+    pub(crate) fn note(&self, change: impl FnOnce(&mut RecoveryRecord)) {
+        change(&mut self.story());
+        self.publish();
+    }
+
+    fn story(&self) -> MutexGuard<'_, RecoveryRecord> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self) {
+        let record = self.story().clone();
+        self.world.auditor.do_send(Audit::Recovery(Box::new(record.clone())));
+        self.world.board.post_recovery(record);
+    }
+
+    pub(crate) fn failpoint(&self, name: &str) {
+        (self.world.failpoint)(name);
+    }
+}
+
+impl Locked<'_> {
+    /// Checks that there is still something to do, and does it.
+    async fn act(&self, task: &Task) -> Result<String, Stopped> {
+        match task {
+            Task::Shard(remedy, finding) => {
+                self.still_there(finding)?;
+                match remedy {
+                    Remedy::ElectPrimary | Remedy::EmergencyReparent => self.reparent(*remedy, None).await,
+                    Remedy::FixPrimary => self.fix_primary().await,
+                    Remedy::FixShardRecord => self.fix_shard_record().await,
+                    Remedy::RestartReceiver => self.restart_receiver().await,
+                    Remedy::FixReplica | Remedy::WatchOnly => {
+                        Err(Stopped::Refused("there is nothing to do for the shard as a whole".into()))
+                    }
+                }
+            }
+            Task::Replicas(findings) => self.fix_replicas(findings).await,
+            Task::Requested(request) => match request.kind {
+                ReparentKind::Planned => self.planned_reparent(request).await,
+                ReparentKind::Emergency => {
+                    self.reparent(Remedy::EmergencyReparent, Some(request)).await
+                }
+            },
+        }
+    }
+
+    fn still_there(&self, finding: &Finding) -> Result<(), Stopped> {
+        if analysis::still_present(finding, &self.fresh, &self.job.settings) {
+            return Ok(());
+        }
+        let now = analysis::detect(&self.fresh, &self.job.settings);
+        let now = now.first().map(ToString::to_string).unwrap_or_else(|| "nothing".into());
+        self.job.decided("look for the finding again", None, format!("it is gone; found now: {now}"));
+        Err(Stopped::AlreadyFixed)
+    }
+
+    /// Makes sure that the lock is still ours; asked before every step that cannot be undone.
+    pub(crate) async fn check_lock(&self) -> Result<(), Stopped> {
+        self.job.topo_step("make sure of the lock", None, self.lock.check()).await
+    }
+
+    async fn release(self) {
+        self.lock.release().await;
+    }
+
+    /// A tablet's record, as read under the lock.
+    pub(crate) fn tablet(&self, alias: &TabletAlias) -> Result<&Tablet, Stopped> {
+        let state = self.fresh.tablet(alias);
+        state.map(|state| &state.tablet).ok_or_else(|| Stopped::Failed(format!("{alias} has no record")))
+    }
+}
+
+fn address_of(tablet: &Tablet) -> Result<&MysqlAddress, CommandError> {
+    let missing = || CommandError::NotDone("its record has no MySQL address".into());
+    tablet.mysql.as_ref().ok_or_else(missing)
+}
+
+/// The text that other tools show of who holds the lock, as VTOrc words it.
+fn lock_action(task: &Task) -> String {
+    match (task, task.finding()) {
+        (Task::Requested(request), _) => match request.kind {
+            ReparentKind::Planned => format!(
+                "PlannedReparentShard({}, AvoidPrimary = {})",
+                named(request.new_primary.as_ref()),
+                named(request.avoid_primary.as_ref())
+            ),
+            ReparentKind::Emergency => match &request.new_primary {
+                Some(alias) => format!("EmergencyReparentShard({alias})"),
+                None => "EmergencyReparentShard".to_owned(),
+            },
+        },
+        (_, Some(finding)) => {
+            format!("VTOrc Recovery for {} on {}", finding.kind, named(finding.tablet.as_ref()))
+        }
+        (_, None) => "VTOrc Recovery".to_owned(),
+    }
+}
+
+fn named(alias: Option<&TabletAlias>) -> String {
+    alias.map(ToString::to_string).unwrap_or_else(|| "<nil>".to_owned())
+}

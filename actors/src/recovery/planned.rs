@@ -1,0 +1,155 @@
+//! Planned reparent: the candidate catches up before writes stop, and whatever goes wrong afterwards is
+//! taken back while the old primary still can serve.
+
+use std::time::Duration;
+
+use vtorc_core::election::{self, Constraints, Contender};
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::ids::TabletAlias;
+use vtorc_core::ports::{CommandError, ServerCommand, Sessions};
+use vtorc_core::topology::Tablet;
+
+use super::finish::Promotion;
+use super::job::{Locked, Stopped};
+use super::reparent::COMMAND_MARGIN;
+use crate::messages::ReparentRequest;
+
+/// Sessions that hold the demotion up for so long are ended: writes are refused meanwhile.
+const END_SESSIONS_AFTER_MS: u64 = 500;
+
+impl Locked<'_> {
+    /// Moves the shard's writes from its primary to another tablet.
+    pub(super) async fn planned_reparent(&self, request: &ReparentRequest) -> Result<String, Stopped> {
+        let (primary, candidate) = self.pair(request)?;
+        let (Some(candidate), primary) = (candidate, primary) else {
+            return Ok("the tablet that was asked for is primary already".into());
+        };
+        self.job.note(|record| record.old_primary = Some(primary.alias.clone()));
+        self.catch_up_first(&primary, &candidate).await?;
+        self.check_lock().await?;
+        let writes_stopped_at = self.job.world.clock.now();
+        let position = self.demote(&primary).await?;
+        if let Err(why) = self.reach(&candidate, position, writes_stopped_at).await {
+            return Err(self.undo(&primary, why).await);
+        }
+        if let Err(lost) = self.check_lock().await {
+            return Err(self.undo(&primary, format!("{lost:?}")).await);
+        }
+        let mut followers = self.managed();
+        followers.retain(|tablet| tablet.alias != candidate.alias && self.answered(&tablet.alias));
+        let promotion = Promotion {
+            winner: candidate,
+            followers,
+            action: "PlannedReparentShard",
+            writes_stopped_at: Some(writes_stopped_at),
+        };
+        match self.promote(promotion).await {
+            // It is certain that nobody else takes writes.
+            Err(Stopped::Failed(why)) => Err(self.undo(&primary, why).await),
+            other => other,
+        }
+    }
+
+    fn answered(&self, alias: &TabletAlias) -> bool {
+        self.fresh.tablet(alias).is_some_and(|state| state.valid_status().is_some())
+    }
+
+    /// The primary, and who takes over; nobody if the wanted one is primary already.
+    fn pair(&self, request: &ReparentRequest) -> Result<(Tablet, Option<Tablet>), Stopped> {
+        let Some(primary) = self.fresh.primary() else {
+            return Err(Stopped::Refused("the shard has no primary; it will be elected".into()));
+        };
+        let Some(status) = primary.valid_status() else {
+            return Err(Stopped::Refused(format!(
+                "{} does not answer; use an emergency reparent",
+                primary.tablet.alias
+            )));
+        };
+        let alias = &primary.tablet.alias;
+        let wanted = request.new_primary.as_ref();
+        let leaves_as_is = wanted.is_none()
+            && request.avoid_primary.as_ref().is_some_and(|avoided| avoided != alias);
+        if wanted == Some(alias) || leaves_as_is {
+            return Ok((primary.tablet.clone(), None));
+        }
+        let as_contender = |tablet: &Tablet, status: &vtorc_core::status::ServerStatus| Contender {
+            tablet: tablet.clone(),
+            status: status.clone(),
+            was_replica: status.replication.is_some(),
+        };
+        let replicas: Vec<Contender> = self
+            .fresh
+            .replicas_of(alias)
+            .filter_map(|state| Some(as_contender(&state.tablet, state.valid_status()?)))
+            .collect();
+        if let Some(wanted) = wanted.filter(|wanted| !self.answered(wanted)) {
+            return Err(Stopped::Refused(format!("{wanted} does not answer")));
+        }
+        let constraints = Constraints {
+            policy: self.policy,
+            settings: &self.job.settings,
+            old_primary: Some(alias),
+            wanted,
+            avoid: request.avoid_primary.as_ref(),
+        };
+        let current = as_contender(&primary.tablet, status);
+        let election = election::choose_successor(&current, &replicas, &constraints)
+            .map_err(|error| Stopped::Refused(error.to_string()))?;
+        self.announce(&election);
+        Ok((primary.tablet.clone(), Some(self.tablet(&election.winner)?.clone())))
+    }
+
+    /// Before writes stop: a candidate that does not get there now would not later either.
+    async fn catch_up_first(&self, primary: &Tablet, candidate: &Tablet) -> Result<(), Stopped> {
+        let status = self.fresh.tablet(&primary.alias).and_then(|state| state.valid_status());
+        let target = status.map(|status| status.gtid_executed.clone());
+        let Some(target) = target else {
+            return Err(Stopped::Refused(format!("{} does not answer", primary.alias)));
+        };
+        let patience = self.job.settings.wait_replicas_timeout;
+        let wait = ServerCommand::WaitForPosition { target, timeout: patience };
+        let waited =
+            self.job.on("catch up before writes stop", candidate, wait, patience + COMMAND_MARGIN).await;
+        waited.map(|_| ()).map_err(|error| Stopped::Refused(format!("{}: {error}", candidate.alias)))
+    }
+
+    /// Stops writes and answers the last position.
+    async fn demote(&self, primary: &Tablet) -> Result<GtidSet, Stopped> {
+        let demote = ServerCommand::Demote { sessions: Sessions::EndAfter(END_SESSIONS_AFTER_MS) };
+        let timeout = self.job.settings.write_outage_max;
+        match self.job.on("stop writes", primary, demote, timeout).await {
+            Ok(status) => Ok(status.gtid_executed),
+            Err(error) => Err(self.undo(primary, format!("{}: {error}", primary.alias)).await),
+        }
+    }
+
+    /// Waits until the candidate has everything, as long as writes may be refused.
+    async fn reach(
+        &self,
+        candidate: &Tablet,
+        target: GtidSet,
+        since: vtorc_core::time::Timestamp,
+    ) -> Result<(), String> {
+        let spent = since.age(self.job.world.clock.now());
+        let patience = self.job.settings.write_outage_max.saturating_sub(spent);
+        let wait = ServerCommand::WaitForPosition { target, timeout: patience };
+        let margin = Duration::from_millis(200);
+        match self.job.on("wait for the last position", candidate, wait, patience + margin).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("{}: {error}", candidate.alias)),
+        }
+    }
+
+    /// The old primary takes writes again.
+    async fn undo(&self, primary: &Tablet, why: String) -> Stopped {
+        let fix = ServerCommand::FixPrimary { acks: self.policy.acks_required() };
+        let timeout = self.job.settings.command_timeout;
+        match self.job.on("take writes again", primary, fix, timeout).await {
+            Ok(_) => Stopped::Undone(format!("{why}; {} serves as before", primary.alias)),
+            Err(CommandError::NotDone(error) | CommandError::Unknown(error)) => Stopped::Unclear(format!(
+                "{why}; and {} could not be made to take writes again: {error}",
+                primary.alias
+            )),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Repairs that leave the primary who it is: its settings, its replicas, the shard's record.
+
+use futures::future;
+use vtorc_core::analysis::{self, Finding, FindingKind};
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::ids::TabletAlias;
+use vtorc_core::ports::{ServerCommand, Sessions, SourceChange};
+use vtorc_core::snapshot::{ShardSnapshot, TabletState};
+use vtorc_core::status::{Flavor, ServerStatus};
+use vtorc_core::time::TermStart;
+use vtorc_core::topology::{Tablet, TabletType};
+
+use super::job::{Locked, Stopped};
+
+impl Locked<'_> {
+    /// Brings semi-sync and writability in order, and takes away a source that a primary must not have.
+    pub(super) async fn fix_primary(&self) -> Result<String, Stopped> {
+        let primary = self.primary()?.tablet.clone();
+        self.check_lock().await?;
+        let fix = ServerCommand::FixPrimary { acks: self.policy.acks_required() };
+        let timeout = self.job.settings.command_timeout;
+        match self.job.on("fix the primary", &primary, fix, timeout).await {
+            Ok(status) if status.is_writable() => Ok(format!("{} is in order", primary.alias)),
+            Ok(_) => Err(Stopped::Failed(format!("{} still refuses writes", primary.alias))),
+            Err(error) => Err(Stopped::Failed(format!("{}: {error}", primary.alias))),
+        }
+    }
+
+    /// Completes the records after a crash between two of their writes.
+    pub(super) async fn fix_shard_record(&self) -> Result<String, Stopped> {
+        let primary = self.primary()?.tablet.clone();
+        self.check_lock().await?;
+        let topo = &self.job.world.topo;
+        let term = match primary.term_start {
+            Some(term) => term,
+            None => {
+                let term = TermStart::after(self.fresh.newest_term(), self.job.world.clock.now());
+                let set = topo.set_tablet_type(&primary.alias, TabletType::Primary, Some(term));
+                self.job.topo_step("record the primary's term", Some(&primary.alias), set).await?;
+                term
+            }
+        };
+        let set = topo.set_shard_primary(&self.fresh.shard, &primary.alias, term);
+        self.job.topo_step("record the shard's primary", Some(&primary.alias), set).await?;
+        Ok(format!("the shard's record names {}", primary.alias))
+    }
+
+    /// Restarts one replica's receiver, so that a connection that is dead without knowing shows it.
+    pub(super) async fn restart_receiver(&self) -> Result<String, Stopped> {
+        let Some(primary) = self.fresh.primary() else { return Err(Stopped::AlreadyFixed) };
+        let replicas = self.fresh.replicas_of(&primary.tablet.alias);
+        let one = replicas.filter(|state| state.valid_status().is_some()).next();
+        let Some(replica) = one.map(|state| state.tablet.clone()) else {
+            return Err(Stopped::Refused("no replica answers".into()));
+        };
+        let timeout = self.job.settings.command_timeout;
+        let restart = ServerCommand::RestartReceiver;
+        match self.job.on("restart the receiver", &replica, restart, timeout).await {
+            Ok(_) => Ok(format!("{} connects to its source anew", replica.alias)),
+            Err(error) => Err(Stopped::Failed(format!("{}: {error}", replica.alias))),
+        }
+    }
+
+    /// Repairs replicas side by side; each is looked at again first.
+    pub(super) async fn fix_replicas(&self, findings: &[Finding]) -> Result<String, Stopped> {
+        let now = analysis::detect(&self.fresh, &self.job.settings);
+        let present = |finding: &&Finding| {
+            now.iter().any(|seen| seen.tablet == finding.tablet && seen.kind == finding.kind)
+        };
+        let due: Vec<&Finding> = findings.iter().filter(present).collect();
+        if due.is_empty() {
+            return Err(Stopped::AlreadyFixed);
+        }
+        self.check_lock().await?;
+        let repairs = due.iter().filter_map(|finding| {
+            let alias = finding.tablet.clone()?;
+            Some(async move { (alias.clone(), self.fix_replica(&alias, finding.kind).await) })
+        });
+        let outcomes = future::join_all(repairs).await;
+        let (mut done, mut failed) = (Vec::new(), Vec::new());
+        for (alias, outcome) in outcomes {
+            match outcome {
+                Ok(text) => done.push(format!("{alias} {text}")),
+                Err(Stopped::AlreadyFixed) => {}
+                Err(
+                    Stopped::Refused(why)
+                    | Stopped::Failed(why)
+                    | Stopped::Undone(why)
+                    | Stopped::Unclear(why),
+                ) => failed.push(format!("{alias}: {why}")),
+            }
+        }
+        if failed.is_empty() {
+            Ok(done.join("; "))
+        } else {
+            Err(Stopped::Failed([failed, done].concat().join("; ")))
+        }
+    }
+
+    /// Read-only first, then whom it follows; only what is wrong is changed. One that has transactions
+    /// which the primary lacks is taken out of service: nothing is rewound silently.
+    async fn fix_replica(&self, alias: &TabletAlias, kind: FindingKind) -> Result<String, Stopped> {
+        let tablet = self.tablet(alias)?.clone();
+        let primary = self.primary()?.tablet.clone();
+        let failed = |error: vtorc_core::ports::CommandError| Stopped::Failed(error.to_string());
+        let timeout = self.job.settings.command_timeout;
+        let mut status = self.status_of(alias)?.clone();
+        if status.is_writable() {
+            let fence = ServerCommand::Demote { sessions: Sessions::EndAll };
+            status = self.job.on("fence", &tablet, fence, timeout).await.map_err(failed)?;
+        }
+        let source = self.job.on("read the primary's position", &primary, ServerCommand::ReadStatus, timeout);
+        let source = source.await.map_err(failed)?;
+        let follows = status
+            .replication
+            .as_ref()
+            .is_some_and(|r| source.is_source_of(r, primary.mysql.as_ref()));
+        if kind == FindingKind::StaleTopoPrimary && tablet.grpc_port.is_none() {
+            let set = self.job.world.topo.set_tablet_type(alias, TabletType::Replica, None);
+            self.job.topo_step("record its type", Some(alias), set).await?;
+        }
+        if let Some(errant) = lacking(&status, &source).filter(|_| !follows || refuses(&status)) {
+            return self.set_aside(&tablet, &errant).await;
+        }
+        let Some(address) = primary.mysql.clone() else {
+            return Err(Stopped::Failed(format!("{} has no MySQL address", primary.alias)));
+        };
+        let semi_sync = self.policy.is_acker(&primary, &as_replica(&tablet));
+        // One that follows the right source and cannot connect is told its credentials anew.
+        let sound = status.replication.as_ref().is_some_and(|r| r.auto_position && r.receiver_error.is_empty());
+        let change = if follows && sound { SourceChange::Keep } else { SourceChange::Repoint };
+        let follow = ServerCommand::Follow { source: address, semi_sync, change };
+        self.job.on("follow the primary", &tablet, follow, timeout).await.map_err(failed)?;
+        Ok("follows the primary".into())
+    }
+
+    async fn set_aside(&self, tablet: &Tablet, errant: &GtidSet) -> Result<String, Stopped> {
+        if tablet.grpc_port.is_none() {
+            let set = self.job.world.topo.set_tablet_type(&tablet.alias, TabletType::Drained, None);
+            self.job.topo_step("take it out of service", Some(&tablet.alias), set).await?;
+        }
+        Ok(format!("is DRAINED: it has transactions that the primary lacks: {errant}"))
+    }
+
+    fn primary(&self) -> Result<&TabletState, Stopped> {
+        primary_of(&self.fresh).ok_or(Stopped::AlreadyFixed)
+    }
+
+    fn status_of(&self, alias: &TabletAlias) -> Result<&ServerStatus, Stopped> {
+        let status = self.fresh.tablet(alias).and_then(|state| state.valid_status());
+        status.ok_or_else(|| Stopped::Failed("it does not answer".into()))
+    }
+}
+
+fn primary_of(snapshot: &ShardSnapshot) -> Option<&TabletState> {
+    snapshot.primary().filter(|primary| primary.valid_status().is_some())
+}
+
+/// A former primary whose record still says PRIMARY acknowledges like a replica.
+fn as_replica(tablet: &Tablet) -> Tablet {
+    let tablet_type = match tablet.tablet_type {
+        TabletType::Primary => TabletType::Replica,
+        other => other,
+    };
+    Tablet { tablet_type, ..tablet.clone() }
+}
+
+/// What the replica has and the primary, read afterwards, lacks.
+fn lacking(replica: &ServerStatus, primary: &ServerStatus) -> Option<GtidSet> {
+    let extra = replica.gtid_executed.subtract(&primary.gtid_executed);
+    if refuses(replica) && replica.flavor == Flavor::MariaDb {
+        return Some(replica.gtid_executed.clone());
+    }
+    (!extra.is_empty()).then_some(extra)
+}
+
+/// The source told it that their histories differ (error 1236).
+fn refuses(replica: &ServerStatus) -> bool {
+    replica.replication.as_ref().is_some_and(|replication| {
+        let error = &replication.receiver_error;
+        error.contains("1236") || error.contains("not in the master's binlog") || error.contains("diverged")
+    })
+}

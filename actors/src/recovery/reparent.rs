@@ -1,0 +1,263 @@
+//! Electing a first primary, and replacing one that is gone.
+//!
+//! Stop every receiver at once; make sure that nobody out of sight can acknowledge a write; let core elect;
+//! let the winner apply what it received; promote it while the others are already being repointed.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use vtorc_core::election::{self, Constraints, Contender, Election};
+use vtorc_core::ids::TabletAlias;
+use vtorc_core::ports::{CommandError, ServerCommand, Sessions, SourceChange};
+use vtorc_core::remedy::Remedy;
+use vtorc_core::safety;
+use vtorc_core::settings::UnappliedPolicy;
+use vtorc_core::status::ServerStatus;
+use vtorc_core::topology::Tablet;
+
+use super::finish::Promotion;
+use super::job::{Locked, Stopped};
+use crate::messages::ReparentRequest;
+
+/// Added to what a command may take when it is itself told how long to wait.
+pub(super) const COMMAND_MARGIN: Duration = Duration::from_secs(2);
+
+impl Locked<'_> {
+    /// Elects among all tablets that answer, and makes the winner primary.
+    pub(super) async fn reparent(
+        &self,
+        remedy: Remedy,
+        request: Option<&ReparentRequest>,
+    ) -> Result<String, Stopped> {
+        let first = remedy == Remedy::ElectPrimary;
+        if first && let Some(reigning) = self.reigning() {
+            self.job.decided("find the primary", Some(&reigning), "all others follow it already".into());
+            return self.adopt(&reigning).await;
+        }
+        let old_primary = self.fresh.primary().map(|state| state.tablet.alias.clone());
+        self.job.note(|record| record.old_primary.clone_from(&old_primary));
+        let contenders = self.stop_everything().await;
+        let election = match self.choose(&contenders, old_primary.as_ref(), request) {
+            Ok(election) => election,
+            Err(why) => {
+                self.let_go_on(&contenders).await;
+                return Err(Stopped::Refused(why));
+            }
+        };
+        self.announce(&election);
+        self.catch_up(&contenders, &election).await?;
+        self.check_lock().await?;
+        let mut followers: Vec<Tablet> = self.managed();
+        followers.retain(|tablet| {
+            tablet.alias != election.winner
+                && contenders.iter().any(|one| one.tablet.alias == tablet.alias)
+        });
+        let promotion = Promotion {
+            winner: self.tablet(&election.winner)?.clone(),
+            followers,
+            action: if first { "InitShardPrimary" } else { "EmergencyReparentShard" },
+            writes_stopped_at: self.writes_stopped_at(),
+        };
+        self.promote(promotion).await
+    }
+
+    /// No server took writes since the old primary was last heard of.
+    fn writes_stopped_at(&self) -> Option<vtorc_core::time::Timestamp> {
+        self.job.seen.primary().and_then(|primary| primary.reachability.failing_since())
+    }
+
+    pub(super) fn managed(&self) -> Vec<Tablet> {
+        let tablets = self.fresh.tablets.values().map(|state| &state.tablet);
+        tablets.filter(|tablet| tablet.tablet_type.is_managed()).cloned().collect()
+    }
+
+    /// The server that all others follow already, where every tablet answered.
+    fn reigning(&self) -> Option<TabletAlias> {
+        let managed = self.managed();
+        let contenders: Vec<Contender> = managed
+            .iter()
+            .filter_map(|tablet| {
+                let status = self.fresh.tablet(&tablet.alias)?.valid_status()?.clone();
+                Some(contender(tablet, status))
+            })
+            .collect();
+        let all_answered = contenders.len() == managed.len();
+        election::reigning(&contenders)
+            .filter(|_| all_answered)
+            .map(|reigning| reigning.tablet.alias.clone())
+    }
+
+    /// Takes over a replication tree that works: nobody is stopped or repointed.
+    async fn adopt(&self, reigning: &TabletAlias) -> Result<String, Stopped> {
+        let mut followers = self.managed();
+        followers.retain(|tablet| tablet.alias != *reigning);
+        let enough = followers.iter().filter(|tablet| {
+            self.tablet(reigning).is_ok_and(|primary| self.policy.is_acker(primary, tablet))
+        });
+        let (found, required) = (enough.count(), self.policy.acks_required());
+        if found < required as usize {
+            return Err(Stopped::Refused(format!(
+                "{reigning} would need {required} acker(s) for durability policy {}, {found} reached",
+                self.policy
+            )));
+        }
+        self.check_lock().await?;
+        let promotion = Promotion {
+            winner: self.tablet(reigning)?.clone(),
+            followers,
+            action: "InitShardPrimary",
+            writes_stopped_at: None,
+        };
+        self.promote(promotion).await
+    }
+
+    /// Stops every receiver at once. Whoever follows nobody may be taking writes: it is demoted by force,
+    /// and its position counts.
+    async fn stop_everything(&self) -> Vec<Contender> {
+        let step = self.job.begin_step("stop all receivers", None);
+        let tablets = self.managed();
+        let answers = self.job.ask_all(&tablets, ServerCommand::StopReceiver).await;
+        let mut stopped = Vec::new();
+        let mut alone = Vec::new();
+        let mut silent = Vec::new();
+        for tablet in &tablets {
+            match answers.get(&tablet.alias) {
+                Some(Ok(status)) if status.replication.is_some() => {
+                    stopped.push(contender(tablet, status.clone()));
+                }
+                Some(Ok(_)) => alone.push(tablet.clone()),
+                Some(Err(error)) => silent.push(format!("{}: {error}", tablet.alias)),
+                None => {}
+            }
+        }
+        let text = match silent.is_empty() {
+            true => format!("{} stopped, {} follow nobody", stopped.len(), alone.len()),
+            false => format!(
+                "{} stopped, {} follow nobody, not reached: {}",
+                stopped.len(),
+                alone.len(),
+                silent.join("; ")
+            ),
+        };
+        self.job.end_step(step, vtorc_core::audit::StepOutcome::Done(text));
+        self.job.failpoint("after stop all receivers");
+        if !alone.is_empty() {
+            stopped.extend(self.demote_all(&alone).await);
+        }
+        stopped
+    }
+
+    async fn demote_all(&self, alone: &[Tablet]) -> Vec<Contender> {
+        let step = self.job.begin_step("demote those who follow nobody", None);
+        let demote = ServerCommand::Demote { sessions: Sessions::EndAll };
+        let answers = self.job.ask_all(alone, demote).await;
+        let mut demoted = Vec::new();
+        let mut failed = Vec::new();
+        for tablet in alone {
+            match answers.get(&tablet.alias) {
+                Some(Ok(status)) => demoted.push(contender(tablet, status.clone())),
+                Some(Err(error)) => failed.push(format!("{}: {error}", tablet.alias)),
+                None => {}
+            }
+        }
+        self.job.end_step(step, match failed.is_empty() {
+            true => vtorc_core::audit::StepOutcome::Done(format!("{} demoted", demoted.len())),
+            false => vtorc_core::audit::StepOutcome::Unknown(failed.join("; ")),
+        });
+        demoted
+    }
+
+    /// Safety first, then the election; the error says who must come back or what must be decided.
+    fn choose(
+        &self,
+        contenders: &[Contender],
+        old_primary: Option<&TabletAlias>,
+        request: Option<&ReparentRequest>,
+    ) -> Result<Election, String> {
+        let reached: BTreeSet<TabletAlias> =
+            contenders.iter().map(|one| one.tablet.alias.clone()).collect();
+        let managed = self.managed();
+        safety::check_reached(self.policy, &managed, &reached, old_primary)
+            .map_err(|error| error.to_string())?;
+        let constraints = Constraints {
+            policy: self.policy,
+            settings: &self.job.settings,
+            old_primary,
+            wanted: request.and_then(|request| request.new_primary.as_ref()),
+            avoid: request.and_then(|request| request.avoid_primary.as_ref()),
+        };
+        election::elect(contenders, &constraints).map_err(|error| error.to_string())
+    }
+
+    /// Nothing comes of it: those who were stopped go on as before.
+    async fn let_go_on(&self, contenders: &[Contender]) {
+        let replicas: Vec<Tablet> =
+            contenders.iter().filter(|one| one.was_replica).map(|one| one.tablet.clone()).collect();
+        if replicas.is_empty() {
+            return;
+        }
+        let step = self.job.begin_step("start the receivers again", None);
+        let answers = self.job.ask_all(&replicas, ServerCommand::RestartReceiver).await;
+        let failed: Vec<String> = answers
+            .iter()
+            .filter_map(|(alias, answer)| answer.as_ref().err().map(|error| format!("{alias}: {error}")))
+            .collect();
+        self.job.end_step(step, match failed.is_empty() {
+            true => vtorc_core::audit::StepOutcome::Done(String::new()),
+            false => vtorc_core::audit::StepOutcome::NotDone(failed.join("; ")),
+        });
+    }
+
+    pub(super) fn announce(&self, election: &Election) {
+        let others = election.passed_over.iter().map(|one| format!("{}: {}", one.alias, one.reason));
+        let others: Vec<String> = others.collect();
+        let text = format!("not {}", if others.is_empty() { "contested".into() } else { others.join("; ") });
+        self.job.decided("elect", Some(&election.winner), text);
+    }
+
+    /// Lets the winner get and apply everything that anybody received. Nobody else is waited for.
+    async fn catch_up(&self, contenders: &[Contender], election: &Election) -> Result<(), Stopped> {
+        let winner = self.tablet(&election.winner)?;
+        let Some(standing) = contenders.iter().find(|one| one.tablet.alias == election.winner) else {
+            return Err(Stopped::Failed(format!("{} is no contender", election.winner)));
+        };
+        let failed = |error: CommandError| Stopped::Failed(format!("{}: {error}", election.winner));
+        let timeout = self.job.settings.command_timeout;
+        let behind = election.most_advanced != election.winner;
+        if behind {
+            let source = self.tablet(&election.most_advanced)?;
+            let Some(address) = source.mysql.clone() else {
+                return Err(Stopped::Failed(format!("{} has no MySQL address", source.alias)));
+            };
+            let follow =
+                ServerCommand::Follow { source: address, semi_sync: false, change: SourceChange::Repoint };
+            self.job.on("follow the most advanced", winner, follow, timeout).await.map_err(failed)?;
+        }
+        if standing.status.gtid_executed.contains(&election.target) {
+            return Ok(());
+        }
+        if self.job.settings.unapplied == UnappliedPolicy::Fail && !behind {
+            return Err(Stopped::Refused(format!(
+                "{} has not applied everything it received, and \
+                 FailMasterPromotionIfSQLThreadNotUpToDate is set",
+                election.winner
+            )));
+        }
+        let stands = standing.status.replication.as_ref().is_some_and(|r| !r.applier_running);
+        if stands && !behind {
+            let start = ServerCommand::StartApplier;
+            self.job.on("start the applier", winner, start, timeout).await.map_err(failed)?;
+        }
+        let patience = self.job.settings.wait_replicas_timeout;
+        let wait = ServerCommand::WaitForPosition { target: election.target.clone(), timeout: patience };
+        self.job
+            .on("wait until everything is applied", winner, wait, patience + COMMAND_MARGIN)
+            .await
+            .map(|_| ())
+            .map_err(failed)
+    }
+}
+
+fn contender(tablet: &Tablet, status: ServerStatus) -> Contender {
+    Contender { tablet: tablet.clone(), was_replica: status.replication.is_some(), status }
+}

@@ -1,0 +1,179 @@
+//! Knows which shards there are, starts and stops their actors, and hands requests to them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Supervised};
+use slog::{error, info, warn};
+use vtorc_core::audit::AuditEntry;
+use vtorc_core::ids::KeyspaceShard;
+use vtorc_core::ports::TopoError;
+use vtorc_core::topology::{ShardTopology, TopologyRead, merge};
+
+use crate::board::Meter;
+use crate::guardian::start_guarded;
+use crate::messages::{
+    Acknowledge, Audit, Rejected, RequestReparent, ShardTopologyWasRead, SwitchRecoveries, TopologyWasRead,
+};
+use crate::shard::{Retire, ShardActor};
+use crate::topo_watcher::TopoWatcher;
+use crate::world::World;
+
+/// The root of the actors.
+pub struct Registry {
+    world: World,
+    topologies: BTreeMap<KeyspaceShard, ShardTopology>,
+    shards: BTreeMap<KeyspaceShard, (Addr<ShardActor>, Arc<Meter>)>,
+    watcher: Option<Addr<TopoWatcher>>,
+    meter: Arc<Meter>,
+}
+
+impl Registry {
+    /// Starts everything.
+    pub fn launch(world: World) -> Addr<Self> {
+        let meter = world.board.register("registry", "registry");
+        let registry = Self {
+            world,
+            topologies: BTreeMap::new(),
+            shards: BTreeMap::new(),
+            watcher: None,
+            meter: meter.clone(),
+        };
+        start_guarded(registry, 64, meter)
+    }
+
+    fn take(&mut self, read: TopologyRead) {
+        let mut warnings = read.damaged.clone();
+        warnings.extend(read.unread_cells.iter().map(|(cell, why)| (format!("cell {cell}"), why.clone())));
+        warnings.extend(read.unread_keyspaces.iter().map(|(ks, why)| (format!("keyspace {ks}"), why.clone())));
+        self.note_system(None, warnings);
+        self.topologies = merge(&self.topologies, read);
+        let gone: Vec<KeyspaceShard> =
+            self.shards.keys().filter(|name| !self.topologies.contains_key(name)).cloned().collect();
+        for name in gone {
+            info!(self.world.log, "shard no longer watched"; "shard" => %name);
+            if let Some((actor, _)) = self.shards.remove(&name) {
+                actor.do_send(Retire);
+            }
+        }
+        for (name, topology) in self.topologies.clone() {
+            let world = &self.world;
+            let (actor, meter) = self.shards.entry(name.clone()).or_insert_with(|| {
+                info!(world.log, "watching"; "keyspace" => &name.keyspace, "shard" => &name.shard);
+                ShardActor::launch(world, topology.clone())
+            });
+            meter.sent();
+            actor.do_send(ShardTopologyWasRead(topology));
+        }
+        self.world.board.set_ready();
+    }
+
+    fn note_system(&self, error: Option<&TopoError>, warnings: BTreeMap<String, String>) {
+        let before = self.world.board.system();
+        let text = error.map(ToString::to_string);
+        if text != before.topology_error {
+            match &text {
+                Some(why) => error!(self.world.log, "the topology cannot be read: no recovery is possible \
+                    until it answers"; "error" => why),
+                None => info!(self.world.log, "the topology can be read again"),
+            }
+        }
+        for (what, why) in warnings.iter().filter(|(what, _)| !before.topology_warnings.contains_key(*what)) {
+            warn!(self.world.log, "part of the topology cannot be read; what was known of it stays in use";
+                "what" => what, "error" => why);
+        }
+        self.world.board.update_system(|system| {
+            system.topology_read |= text.is_none();
+            system.topology_error = text;
+            if error.is_none() {
+                system.topology_warnings = warnings;
+            }
+        });
+    }
+}
+
+impl Actor for Registry {
+    type Context = Context<Self>;
+    fn started(&mut self, context: &mut Context<Self>) {
+        if self.watcher.is_none() {
+            let meter = self.world.board.register("topo-watcher", "registry/topo-watcher");
+            let watcher = TopoWatcher::new(self.world.clone(), context.address(), meter.clone());
+            self.watcher = Some(start_guarded(watcher, 8, meter));
+        }
+    }
+}
+
+impl Supervised for Registry {}
+
+impl Handler<TopologyWasRead> for Registry {
+    type Result = ();
+    fn handle(&mut self, TopologyWasRead(read): TopologyWasRead, _: &mut Context<Self>) {
+        self.meter.handled();
+        match read {
+            Ok(read) => self.take(read),
+            Err(error) => self.note_system(Some(&error), BTreeMap::new()),
+        }
+        self.meter.doing(format!("{} shards", self.shards.len()));
+    }
+}
+
+impl Handler<RequestReparent> for Registry {
+    type Result = ();
+    fn handle(&mut self, message: RequestReparent, _: &mut Context<Self>) {
+        self.meter.handled();
+        match self.shards.get(&message.shard) {
+            Some((actor, meter)) => {
+                meter.sent();
+                actor.do_send(message);
+            }
+            None => {
+                let rejected = Rejected::UnknownShard(message.shard);
+                // The asker may have gone away.
+                let _ = message.reply.send(Err(rejected));
+            }
+        }
+    }
+}
+
+impl Handler<Acknowledge> for Registry {
+    type Result = ();
+    fn handle(&mut self, message: Acknowledge, _: &mut Context<Self>) {
+        self.meter.handled();
+        let entry = AuditEntry {
+            at: self.world.clock.now(),
+            shard: Some(message.shard.clone()),
+            action: "acknowledge".into(),
+            by: message.by.clone(),
+            comment: message.comment.clone(),
+        };
+        match self.shards.get(&message.shard) {
+            Some((actor, meter)) => {
+                self.world.auditor.do_send(Audit::Act(entry));
+                meter.sent();
+                actor.do_send(message);
+            }
+            None => {
+                let rejected = Rejected::UnknownShard(message.shard);
+                let _ = message.reply.send(Err(rejected));
+            }
+        }
+    }
+}
+
+impl Handler<SwitchRecoveries> for Registry {
+    type Result = ();
+    fn handle(&mut self, message: SwitchRecoveries, _: &mut Context<Self>) {
+        self.meter.handled();
+        let SwitchRecoveries { enabled, by, comment } = message;
+        warn!(self.world.log, "automatic recoveries switched"; "enabled" => enabled, "by" => &by,
+            "comment" => &comment);
+        self.world.recoveries_enabled.store(enabled, Ordering::Release);
+        self.world.auditor.do_send(Audit::RecoveriesEnabled(enabled));
+        let action = if enabled { "enable-recoveries" } else { "disable-recoveries" };
+        let at = self.world.clock.now();
+        let entry = AuditEntry { at, shard: None, action: action.into(), by, comment };
+        self.world.auditor.do_send(Audit::Act(entry));
+        self.world.board.update_system(|_| {});
+    }
+}

@@ -1,0 +1,279 @@
+//! One actor a shard: owns what is known about its tablets and asks for recoveries. What it does with an
+//! event is decided by `ShardState::step`; this is the shell around it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Supervised};
+use slog::{Logger, info, o, warn};
+use vtorc_core::analysis::Finding;
+use vtorc_core::ids::{KeyspaceShard, TabletAlias};
+use vtorc_core::shard::{Effect, Pace, ProbeTarget, ShardEvent, ShardState};
+use vtorc_core::topology::ShardTopology;
+
+use crate::board::{Meter, ShardReport};
+use crate::guardian::start_guarded;
+use crate::messages::{
+    Acknowledge, Aim, CircumstancesChanged, LiftBlock, ProbeCompleted, Recover, RecoveryStanding, RequestReparent,
+    SetPace, ShardTopologyWasRead, StartRequested, Stop,
+};
+use crate::prober::ProberActor;
+use crate::recovery::RecoveryActor;
+use crate::world::World;
+
+/// Time itself is an event, so often while in doubt ...
+const TICK_ALERT: Duration = Duration::from_millis(50);
+/// ... and so often otherwise.
+const TICK_CALM: Duration = Duration::from_secs(1);
+/// Messages that a shard may have waiting; a shard has a handful of probers.
+const MAILBOX_MAX: usize = 256;
+
+/// Owns a shard.
+pub struct ShardActor {
+    world: World,
+    state: ShardState,
+    standing: RecoveryStanding,
+    probers: BTreeMap<TabletAlias, (ProbeTarget, Addr<ProberActor>)>,
+    recovery: Option<(Addr<RecoveryActor>, Arc<Meter>)>,
+    pace: Pace,
+    changed: bool,
+    meter: Arc<Meter>,
+    log: Logger,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Tick;
+
+/// Stop the shard and everything below it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Retire;
+
+impl ShardActor {
+    /// Starts the shard's actors.
+    pub(crate) fn launch(world: &World, topology: ShardTopology) -> (Addr<Self>, Arc<Meter>) {
+        let name = topology.shard.clone();
+        let meter = world.board.register("shard", &name.to_string());
+        let log = world.log.new(o!("keyspace" => name.keyspace.clone(), "shard" => name.shard.clone()));
+        let actor = Self {
+            state: ShardState::new(topology, world.settings().recovery.clone()),
+            world: world.clone(),
+            standing: RecoveryStanding::default(),
+            probers: BTreeMap::new(),
+            recovery: None,
+            pace: Pace::Calm,
+            changed: true,
+            meter: meter.clone(),
+            log,
+        };
+        (start_guarded(actor, MAILBOX_MAX, meter.clone()), meter)
+    }
+
+    fn name(&self) -> &KeyspaceShard {
+        self.state.name()
+    }
+
+    fn step(&mut self, event: ShardEvent, context: &mut Context<Self>) {
+        self.state.configure(self.world.settings().recovery.clone());
+        let effects = self.state.step(event, self.world.clock.now());
+        for effect in effects {
+            self.perform(effect, context);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect, context: &mut Context<Self>) {
+        match effect {
+            Effect::ProbeThese(targets) => self.probe_these(targets, context),
+            Effect::SetPace(pace) => {
+                self.pace = pace;
+                self.probers.values().for_each(|(_, prober)| prober.do_send(SetPace(pace)));
+            }
+            Effect::Recover(wanted) => {
+                let snapshot = self.state.snapshot(self.world.clock.now());
+                self.tell_recovery(Recover { wanted, snapshot });
+            }
+            Effect::FindingsChanged { appeared, gone } => {
+                self.log_findings(&appeared, &gone);
+                self.changed = true;
+                self.post();
+            }
+            Effect::CircumstancesChanged => {
+                self.changed = true;
+                self.tell_recovery(CircumstancesChanged);
+            }
+        }
+    }
+
+    fn probe_these(&mut self, targets: Vec<ProbeTarget>, context: &mut Context<Self>) {
+        self.changed = true;
+        let wanted: BTreeMap<TabletAlias, ProbeTarget> =
+            targets.into_iter().map(|target| (target.alias.clone(), target)).collect();
+        self.probers.retain(|alias, (_, prober)| {
+            let stays = wanted.contains_key(alias);
+            if !stays {
+                prober.do_send(Stop);
+            }
+            stays
+        });
+        for (alias, target) in wanted {
+            match self.probers.get_mut(&alias) {
+                Some((known, _)) if *known == target => {}
+                Some((known, prober)) => {
+                    *known = target.clone();
+                    prober.do_send(Aim(target));
+                }
+                None => {
+                    let prober = self.start_prober(target.clone(), context);
+                    self.probers.insert(alias, (target, prober));
+                }
+            }
+        }
+    }
+
+    fn start_prober(&self, target: ProbeTarget, context: &mut Context<Self>) -> Addr<ProberActor> {
+        let meter = self.world.board.register("prober", &format!("{}/{}", self.name(), target.alias));
+        let shard = (context.address(), self.meter.clone());
+        let prober = ProberActor::new(self.world.clone(), shard.0, shard.1, target, meter.clone());
+        start_guarded(prober, 8, meter)
+    }
+
+    fn tell_recovery<M>(&self, message: M)
+    where
+        M: Message + Send + 'static,
+        M::Result: Send,
+        RecoveryActor: Handler<M>,
+    {
+        let Some((recovery, meter)) = &self.recovery else { return };
+        meter.sent();
+        // It is told again as long as it matters.
+        if recovery.try_send(message).is_err() {
+            meter.lost();
+        }
+    }
+
+    fn log_findings(&self, appeared: &[Finding], gone: &[Finding]) {
+        for finding in appeared {
+            self.world.board.count_detected(self.name(), &finding.kind.to_string());
+            let tablet = finding.tablet.as_ref().map(ToString::to_string).unwrap_or_default();
+            warn!(self.log, "found"; "finding" => %finding.kind, "tablet" => tablet,
+                "why" => finding.why, "evidence" => finding.evidence.join("; "));
+        }
+        for finding in gone {
+            let tablet = finding.tablet.as_ref().map(ToString::to_string).unwrap_or_default();
+            info!(self.log, "no longer found"; "finding" => %finding.kind, "tablet" => tablet);
+        }
+    }
+
+    /// Pins the shard's report up, if there is anything new.
+    fn post(&mut self) {
+        self.changed = false;
+        self.world.board.post_shard(ShardReport {
+            snapshot: self.state.snapshot(self.world.clock.now()),
+            findings: self.state.findings().to_vec(),
+            block: self.standing.block.clone(),
+            running: self.standing.running,
+            held_back: self.standing.held_back.clone(),
+        });
+    }
+
+    fn tick_later(&self, context: &mut Context<Self>) {
+        let pause = if self.pace == Pace::Alert { TICK_ALERT } else { TICK_CALM };
+        context.notify_later(Tick, pause);
+    }
+}
+
+impl Actor for ShardActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        if self.recovery.is_none() {
+            let launched = RecoveryActor::launch(&self.world, self.name().clone(), context.address());
+            self.recovery = Some(launched);
+        }
+        self.tick_later(context);
+    }
+}
+
+impl Supervised for ShardActor {
+    fn restarting(&mut self, _: &mut Context<Self>) {
+        self.meter.doing("restarted");
+    }
+}
+
+impl Handler<Tick> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, _: Tick, context: &mut Context<Self>) {
+        self.step(ShardEvent::Tick, context);
+        let findings = self.state.findings().len();
+        self.meter.doing(if findings == 0 { "in order".into() } else { format!("{findings} findings") });
+        self.post();
+        self.tick_later(context);
+    }
+}
+
+impl Handler<ShardTopologyWasRead> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, message: ShardTopologyWasRead, context: &mut Context<Self>) {
+        self.meter.handled();
+        self.step(ShardEvent::TopologyRead(message.0), context);
+    }
+}
+
+impl Handler<ProbeCompleted> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, message: ProbeCompleted, context: &mut Context<Self>) {
+        self.meter.handled();
+        let ProbeCompleted { alias, sent_at, result } = message;
+        let first_word = self.state.snapshot(sent_at).tablet(&alias).is_some_and(|t| t.status.is_none());
+        self.step(ShardEvent::Probed { alias, sent_at, result }, context);
+        if first_word || self.changed {
+            self.post();
+        }
+    }
+}
+
+impl Handler<RecoveryStanding> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, standing: RecoveryStanding, context: &mut Context<Self>) {
+        self.meter.handled();
+        let ended = standing.ended.is_some();
+        self.standing = standing;
+        if ended {
+            self.step(ShardEvent::RecoveryEnded, context);
+            // Look at what it left behind at once.
+            self.probers.values().for_each(|(_, prober)| prober.do_send(SetPace(self.pace)));
+        }
+        self.post();
+    }
+}
+
+impl Handler<RequestReparent> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, message: RequestReparent, _: &mut Context<Self>) {
+        self.meter.handled();
+        let snapshot = self.state.snapshot(self.world.clock.now());
+        let RequestReparent { request, reply, .. } = message;
+        self.tell_recovery(StartRequested { request, snapshot, reply });
+    }
+}
+
+impl Handler<Acknowledge> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, message: Acknowledge, _: &mut Context<Self>) {
+        self.meter.handled();
+        info!(self.log, "block acknowledged"; "by" => &message.by, "comment" => &message.comment);
+        self.tell_recovery(LiftBlock { reply: message.reply });
+    }
+}
+
+impl Handler<Retire> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, _: Retire, context: &mut Context<Self>) {
+        self.world.board.remove_shard(self.name());
+        self.probers.values().for_each(|(_, prober)| prober.do_send(Stop));
+        self.recovery.iter().for_each(|(recovery, _)| recovery.do_send(Stop));
+        context.stop();
+    }
+}

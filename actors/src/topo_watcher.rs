@@ -1,0 +1,75 @@
+//! Reads the topology at start, when it changes, and now and then; tells the registry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, AsyncContext, Context, Supervised, WrapFuture};
+use tokio::time::{sleep, timeout};
+
+use crate::board::Meter;
+use crate::messages::TopologyWasRead;
+use crate::registry::Registry;
+use crate::world::World;
+
+/// Several changes in a row are read together.
+const SETTLE: Duration = Duration::from_millis(20);
+/// After a failure it is tried again so soon.
+const RETRY: Duration = Duration::from_millis(500);
+/// One reading takes at most this long.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Watches the topology.
+pub struct TopoWatcher {
+    world: World,
+    registry: Addr<Registry>,
+    meter: Arc<Meter>,
+}
+
+impl TopoWatcher {
+    /// A watcher that reports to the registry.
+    pub fn new(world: World, registry: Addr<Registry>, meter: Arc<Meter>) -> Self {
+        Self { world, registry, meter }
+    }
+}
+
+impl Actor for TopoWatcher {
+    type Context = Context<Self>;
+    fn started(&mut self, context: &mut Context<Self>) {
+        let watching = watch(self.world.clone(), self.registry.clone(), self.meter.clone());
+        context.spawn(watching.into_actor(self));
+    }
+}
+
+impl Supervised for TopoWatcher {}
+
+async fn watch(world: World, registry: Addr<Registry>, meter: Arc<Meter>) {
+    loop {
+        let settings = world.settings();
+        meter.doing("reading");
+        let read = match timeout(READ_TIMEOUT, world.topo.read(&settings.watched)).await {
+            Ok(read) => read,
+            Err(_elapsed) => {
+                Err(vtorc_core::ports::TopoError::Unavailable("no answer in time".into()))
+            }
+        };
+        meter.handled();
+        let failed = read.is_err();
+        let partial = read.as_ref().is_ok_and(|read| {
+            !read.unread_cells.is_empty() || !read.unread_keyspaces.is_empty()
+        });
+        if let Err(error) = &read {
+            meter.failed(&error.to_string());
+        }
+        // One message a reading, and a reading waits for changes: bounded by design.
+        registry.do_send(TopologyWasRead(read));
+        if failed || partial {
+            meter.doing("trying again soon");
+            sleep(RETRY).await;
+            continue;
+        }
+        meter.doing("watching");
+        // Whichever comes first.
+        let _ = timeout(settings.topo_refresh, world.topo.changed()).await;
+        sleep(SETTLE).await;
+    }
+}

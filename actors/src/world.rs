@@ -1,0 +1,80 @@
+//! What every actor is given: the ports, the clock, the board, the settings.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix::Recipient;
+use slog::Logger;
+use tokio::sync::watch;
+use vtorc_core::ids::WatchList;
+use vtorc_core::ports::{HistoryPort, MysqlPort, ProbePort, TopoPort};
+use vtorc_core::settings::RecoverySettings;
+
+use crate::board::Board;
+use crate::clock::Clock;
+use crate::messages::Audit;
+
+/// The settings of the actors. Re-read on SIGHUP.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What decisions depend on.
+    pub recovery: RecoverySettings,
+    /// How often each server is probed.
+    pub poll_interval: Duration,
+    /// One probe takes at most this long.
+    pub probe_timeout: Duration,
+    /// How often the whole topology is read, whatever the watches say.
+    pub topo_refresh: Duration,
+    /// What is watched.
+    pub watched: WatchList,
+}
+
+/// Ends the process at a named point of a recovery; for tests of what a crash leaves behind.
+pub type Failpoint = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What every actor is given.
+#[derive(Clone)]
+pub struct World {
+    /// Probes servers.
+    pub probes: Arc<dyn ProbePort>,
+    /// Changes servers.
+    pub mysql: Arc<dyn MysqlPort>,
+    /// The topology.
+    pub topo: Arc<dyn TopoPort>,
+    /// The history, for reading; it is written through `auditor`.
+    pub history: Arc<dyn HistoryPort>,
+    /// The one writer of the history.
+    pub auditor: Recipient<Audit>,
+    /// What everybody may read.
+    pub board: Arc<Board>,
+    /// The time.
+    pub clock: Clock,
+    /// The settings in force.
+    pub settings: watch::Receiver<Arc<Settings>>,
+    /// Automatic recoveries are on; kept in the history.
+    pub recoveries_enabled: Arc<AtomicBool>,
+    /// The process is ending: nothing new is started.
+    pub ending: Arc<AtomicBool>,
+    /// Where to log.
+    pub log: Logger,
+    /// Called with the name of each point of a recovery.
+    pub failpoint: Failpoint,
+}
+
+impl World {
+    /// The settings in force now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.borrow().clone()
+    }
+
+    /// Tells whether the process is ending.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
+    /// Tells whether automatic recoveries are on.
+    pub fn recoveries_enabled(&self) -> bool {
+        self.recoveries_enabled.load(Ordering::Acquire)
+    }
+}
