@@ -1,1 +1,51 @@
-fn main(){}
+//! vtorc keeps every MySQL shard of a Vitess topology with exactly one writable primary.
+
+mod cli;
+mod config;
+mod daemon;
+mod demo;
+mod logging;
+mod topo;
+mod wiring;
+
+use std::process::ExitCode;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    // One provider for all that speaks TLS; a second installation attempt would only say that it is there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let arguments = cli::normalise(std::env::args());
+    let cli = match <Cli as clap::Parser>::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let outcome = match cli.command {
+        None => daemon::run(cli.daemon),
+        Some(Command::Demo(options)) => demo::run(options),
+        Some(Command::Topo(command)) => topo::run(cli.daemon, command),
+        Some(Command::Completions { shell }) => {
+            cli::print_completions(shell);
+            Ok(())
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vtorc: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Anything that ends a command, in words for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Failure(pub(crate) String);
+
+impl Failure {
+    /// An error and what was being done.
+    pub(crate) fn while_doing(what: &str, error: impl std::fmt::Display) -> Self {
+        Self(format!("{what}: {error}"))
+    }
+}

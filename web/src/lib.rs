@@ -1,1 +1,24 @@
-//! HTTP API, JSON views, metrics and the console
+//! HTTP API, JSON views, metrics and the console. Holds no state of its own and decides nothing.
+//!
+//! | module | |
+//! |---|---|
+//! | [`server`] | routes, TLS, and who may do what ([`access`]) |
+//! | `shards`, `recoveries`, `system` | the handlers |
+//! | `views` | what core's values look like as JSON |
+//! | `events` | the stream of all that changes |
+//! | `metrics` | the same figures for Prometheus |
+//! | `console` | the status page's files |
+
+pub mod access;
+mod console;
+mod error;
+mod events;
+mod metrics;
+mod recoveries;
+pub mod server;
+mod shards;
+mod system;
+mod views;
+
+pub use access::{Access, Authentication};
+pub use server::{Tls, WebContext, serve};

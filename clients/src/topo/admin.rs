@@ -159,6 +159,16 @@ impl TopoStore {
         Ok(names.iter().filter_map(|name| KeyspaceShard::new(keyspace, name).ok()).collect())
     }
 
+    /// The tablets of a cell, with those whose record is damaged.
+    pub async fn tablets(
+        &self,
+        cell: &str,
+    ) -> Result<Vec<(TabletAlias, Result<Tablet, TopoError>)>, TopoError> {
+        let mut tablets = self.tablets_of_cell(cell).await?;
+        tablets.sort_by(|one, other| one.0.cmp(&other.0));
+        Ok(tablets)
+    }
+
     /// A shard's record.
     pub async fn shard_record(&self, shard: &KeyspaceShard) -> Result<ShardRecord, TopoError> {
         let path = paths::shard(shard);

@@ -1,0 +1,95 @@
+//! A child process that is ended with the value, and ports that nobody else uses.
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{self, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::FleetError;
+
+/// A process of ours.
+#[derive(Debug)]
+pub struct Child {
+    process: process::Child,
+}
+
+impl Child {
+    /// Starts a command with its output in a file.
+    pub fn start(command: &mut Command, output: &Path) -> Result<Self, FleetError> {
+        let name = format!("start {:?}", command.get_program());
+        let file = std::fs::File::options().create(true).append(true).open(output);
+        let file = file.map_err(|error| FleetError::doing(output.display(), error))?;
+        let second = file.try_clone().map_err(|error| FleetError::doing(output.display(), error))?;
+        let spawned = command.stdin(Stdio::null()).stdout(file).stderr(second).spawn();
+        Ok(Self { process: spawned.map_err(|error| FleetError::doing(name, error))? })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends it a signal; it may be gone already.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // Gone already: nothing to be told.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Ends it at once, as a crash would, and waits until it is gone.
+    pub fn kill(&mut self) {
+        // Not running any more: that is what is wanted.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// Tells whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(None))
+    }
+
+    /// Waits until it has ended; its exit code, or none if it did not end in time.
+    pub fn wait(&mut self, patience: Duration) -> Option<i32> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Ok(Some(status)) = self.process.try_wait() {
+                return Some(status.code().unwrap_or(-1));
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // A frozen process cannot be waited for otherwise; SIGKILL works on it as well.
+        self.kill();
+    }
+}
+
+/// A loopback port that was free a moment ago and that this process has not given out before.
+pub fn free_port() -> Result<u16, FleetError> {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind(("127.0.0.1", 0));
+        let port = listener.and_then(|listener| listener.local_addr());
+        let port = port.map_err(|error| FleetError::doing("find a free port", error))?.port();
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+            return Ok(port);
+        }
+    }
+}
+
+/// Several of them.
+pub fn free_ports(count: usize) -> Result<Vec<u16>, FleetError> {
+    (0..count).map(|_| free_port()).collect()
+}

@@ -1,0 +1,229 @@
+//! One MySQL or MariaDB server.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use mysql::prelude::Queryable;
+use rustix::process::Signal;
+
+use crate::child::{Child, free_port};
+use crate::{Flavor, FleetError, ServerBinary, Template};
+
+/// A server is up within this, or something is wrong.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// How a server is to run.
+#[derive(Clone, Debug, Default)]
+pub struct ServerOptions {
+    /// Its `server_id`; 0 takes the port.
+    pub server_id: u32,
+    /// The address it listens on; empty takes 127.0.0.1.
+    pub bind_address: String,
+    /// More options, as on its command line.
+    pub extra: Vec<String>,
+    /// Without its semi-sync plugins.
+    pub no_semi_sync: bool,
+    /// Run inside this network namespace.
+    pub namespace: Option<String>,
+    pub(crate) template_run: bool,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    /// Its port.
+    pub port: u16,
+    /// The address it listens on.
+    pub host: String,
+    binary: ServerBinary,
+    directory: PathBuf,
+    options: ServerOptions,
+    child: Child,
+}
+
+impl Server {
+    /// Starts a server on a copy of the template.
+    pub fn start(template: &Template, directory: &Path, options: ServerOptions) -> Result<Self, FleetError> {
+        template.copy_to(directory)?;
+        Self::start_in(template.binary.clone(), directory, options)
+    }
+
+    pub(crate) fn start_in(
+        binary: ServerBinary,
+        directory: &Path,
+        options: ServerOptions,
+    ) -> Result<Self, FleetError> {
+        let port = free_port()?;
+        let host = match options.bind_address.as_str() {
+            "" => "127.0.0.1".to_owned(),
+            address => address.to_owned(),
+        };
+        let child = launch(&binary, directory, &host, port, &options)?;
+        let mut server =
+            Self { port, host, binary, directory: directory.to_owned(), options, child };
+        server.wait_until_up()?;
+        Ok(server)
+    }
+
+    /// Its family.
+    pub fn flavor(&self) -> Flavor {
+        self.binary.flavor
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        self.child.kill();
+    }
+
+    /// Freezes it.
+    pub fn freeze(&self) {
+        self.child.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.child.signal(Signal::CONT);
+    }
+
+    /// Starts it again on its data and port.
+    pub fn restart(&mut self) -> Result<(), FleetError> {
+        self.child.kill();
+        self.child = launch(&self.binary, &self.directory, &self.host, self.port, &self.options)?;
+        self.wait_until_up()
+    }
+
+    /// Starts it again without waiting until it is up.
+    pub fn restart_later(&mut self) -> Result<(), FleetError> {
+        self.child.kill();
+        self.child = launch(&self.binary, &self.directory, &self.host, self.port, &self.options)?;
+        Ok(())
+    }
+
+    /// Ends it in order.
+    pub fn stop(&mut self, patience: Duration) -> Result<(), FleetError> {
+        self.child.signal(Signal::TERM);
+        match self.child.wait(patience) {
+            Some(_) => Ok(()),
+            None => Err(FleetError(format!("the server on port {} did not stop", self.port))),
+        }
+    }
+
+    /// Tells whether its process runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.is_running()
+    }
+
+    /// A connection as this user, without a password: `admin`, `app`, or `root` through the socket.
+    pub fn connect(&self, user: &str) -> Result<mysql::Conn, FleetError> {
+        let timeout = Some(Duration::from_secs(10));
+        let opts = mysql::OptsBuilder::new()
+            .user(Some(user))
+            .tcp_connect_timeout(timeout)
+            .read_timeout(timeout)
+            .write_timeout(timeout);
+        let opts = if user == "root" {
+            opts.socket(Some(self.directory.join("s").display().to_string()))
+        } else {
+            opts.ip_or_hostname(Some(&self.host)).tcp_port(self.port).prefer_socket(false)
+        };
+        let doing = |error| FleetError::doing(format!("connect to port {} as {user}", self.port), error);
+        mysql::Conn::new(opts).map_err(doing)
+    }
+
+    /// Runs statements as `admin`.
+    pub fn run(&self, statements: &[&str]) -> Result<(), FleetError> {
+        let mut admin = self.connect("admin")?;
+        for statement in statements {
+            admin.query_drop(statement).map_err(|error| FleetError::doing(statement, error))?;
+        }
+        Ok(())
+    }
+
+    /// One value as `admin`.
+    pub fn value(&self, query: &str) -> Result<String, FleetError> {
+        let value: Option<mysql::Value> =
+            self.connect("admin")?.query_first(query).map_err(|error| FleetError::doing(query, error))?;
+        Ok(match value {
+            Some(mysql::Value::Bytes(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
+            Some(mysql::Value::Int(number)) => number.to_string(),
+            Some(mysql::Value::UInt(number)) => number.to_string(),
+            Some(other) => other.as_sql(true),
+            None => String::new(),
+        })
+    }
+
+    fn wait_until_up(&mut self) -> Result<(), FleetError> {
+        let user = if self.options.template_run { "root" } else { "admin" };
+        let deadline = Instant::now() + START_MAX;
+        loop {
+            // From outside of its namespace it may not be reachable; then its socket is asked.
+            let user = if self.options.namespace.is_some() { "root" } else { user };
+            let failure = match self.connect(user) {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            if !self.child.is_running() || Instant::now() >= deadline {
+                let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+                let tail: Vec<&str> = log.lines().rev().take(8).collect();
+                return Err(FleetError(format!("{failure}; its log ends: {}", tail.join(" | "))));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn launch(
+    binary: &ServerBinary,
+    directory: &Path,
+    host: &str,
+    port: u16,
+    options: &ServerOptions,
+) -> Result<Child, FleetError> {
+    let mut command = binary.command();
+    if let Some(namespace) = &options.namespace {
+        let inner = command;
+        command = std::process::Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(inner.get_program()).args(inner.get_args());
+    }
+    let id = if options.server_id == 0 { u32::from(port) } else { options.server_id };
+    command
+        .arg(format!("--datadir={}", directory.join("data").display()))
+        .arg(format!("--socket={}", directory.join("s").display()))
+        .arg(format!("--pid-file={}", directory.join("pid").display()))
+        .arg(format!("--tmpdir={}", directory.display()))
+        .arg(format!("--bind-address={host}"))
+        .arg(format!("--port={port}"))
+        .arg(format!("--server-id={id}"))
+        .arg(format!("--report-host={host}"))
+        .arg(format!("--report-port={port}"))
+        .args(["--log-bin=binlog", "--skip-name-resolve", "--innodb-buffer-pool-size=32M"])
+        .args(["--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1", "--max-connections=200"]);
+    if rustix::process::geteuid().is_root() {
+        command.arg("--user=root");
+    }
+    match binary.flavor {
+        Flavor::MySql => {
+            command
+                .args(["--gtid-mode=ON", "--enforce-gtid-consistency=ON", "--log-replica-updates=ON"])
+                .args(["--mysqlx=OFF", "--innodb-redo-log-capacity=8M", "--relay-log-recovery=ON"]);
+            if !options.no_semi_sync {
+                command.arg("--plugin-load-add=semisync_source.so;semisync_replica.so");
+            }
+        }
+        Flavor::MariaDb => {
+            command.args(["--log-slave-updates=ON", "--innodb-log-file-size=8M", "--relay-log-recovery=ON"]);
+        }
+    }
+    command.args(&options.extra);
+    Child::start(&mut command, &directory.join("log"))
+}

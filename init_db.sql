@@ -1,0 +1,54 @@
+-- The users that vtorc and replication need, with the least grants.
+--
+-- Run it on every server before it joins a shard:  mysql -u root < init_db.sql
+-- Works on MySQL 8.0 and later and on MariaDB 10.6 and later: /*!80000 ... */ is read by MySQL only,
+-- /*M! ... */ by MariaDB only. Change the passwords here and in orc_config.json together.
+--
+-- It does not go into the binary log: every server gets its own copy, and none of them is errant.
+
+SET sql_log_bin = 0;
+
+-- The topology user: MySQLTopologyUser and MySQLTopologyPassword.
+CREATE USER IF NOT EXISTS 'orc_client_user'@'%' IDENTIFIED BY 'orc_client_user_password';
+
+-- Without it: SHOW REPLICA STATUS is refused, so the finding is AccessDenied and nothing is recovered.
+/*!80000 GRANT REPLICATION CLIENT ON *.* TO 'orc_client_user'@'%' */
+/*M! GRANT REPLICA MONITOR, BINLOG MONITOR ON *.* TO 'orc_client_user'@'%' */;
+
+-- Without it: replicas cannot be stopped, repointed or started; every recovery fails at its first step.
+/*!80000 GRANT REPLICATION_SLAVE_ADMIN ON *.* TO 'orc_client_user'@'%' */
+/*M! GRANT REPLICATION SLAVE ADMIN ON *.* TO 'orc_client_user'@'%' */;
+
+-- Without it: read_only and semi-sync cannot be set; no primary is promoted, none is demoted.
+/*!80000 GRANT SYSTEM_VARIABLES_ADMIN ON *.* TO 'orc_client_user'@'%' */
+/*M! GRANT READ_ONLY ADMIN, REPLICATION MASTER ADMIN ON *.* TO 'orc_client_user'@'%' */;
+
+-- Without it: RESET REPLICA is refused; a promotion stops half-way and is completed only by hand.
+GRANT RELOAD ON *.* TO 'orc_client_user'@'%';
+
+-- Without them: client sessions of a demoted primary are not ended; a commit that waits for an
+-- acknowledgement holds the demotion up until it fails.
+GRANT PROCESS ON *.* TO 'orc_client_user'@'%';
+/*!80000 GRANT CONNECTION_ADMIN ON *.* TO 'orc_client_user'@'%' */
+/*M! GRANT CONNECTION ADMIN ON *.* TO 'orc_client_user'@'%' */;
+
+-- Without it: `vtorc topo import` cannot list a server's replicas; nothing else needs it.
+/*!80000 GRANT REPLICATION SLAVE ON *.* TO 'orc_client_user'@'%' */
+/*M! DO 0 */;
+
+-- Without it: heartbeats cannot be seen; a frozen primary shows only after replica_net_timeout.
+/*!80000 GRANT SELECT ON performance_schema.replication_connection_status TO 'orc_client_user'@'%' */
+/*M! DO 0 */;
+/*!80000 GRANT SELECT ON performance_schema.replication_connection_configuration TO 'orc_client_user'@'%' */
+/*M! DO 0 */;
+
+-- Without it: no reparent journal; a reparent ends as "unclear", and tablets that missed one are not told
+-- from those that did not.
+GRANT SELECT, INSERT, CREATE ON _vt.* TO 'orc_client_user'@'%';
+
+-- The replica user: MySQLReplicaUser and MySQLReplicaPassword.
+CREATE USER IF NOT EXISTS 'vt_repl'@'%' IDENTIFIED BY '';
+GRANT REPLICATION SLAVE ON *.* TO 'vt_repl'@'%';
+
+FLUSH PRIVILEGES;
+SET sql_log_bin = 1;

@@ -1,0 +1,302 @@
+//! The command line. Go's spelling is taken as well: one dash or two, `_` or `-`, `-flag=false`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+/// Watches MySQL shards registered in a Vitess topology, elects a primary where there is none, replaces a
+/// dead one, and performs planned failovers on request.
+#[derive(Debug, Parser)]
+#[command(name = "vtorc", version, args_conflicts_with_subcommands = false, max_term_width = 100)]
+#[command(subcommand_help_heading = "Commands (without one, the daemon runs)")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonOptions,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show a real failover on this machine: two shards of three servers each, and what to try.
+    Demo(DemoOptions),
+    /// Look at the topology and change it, without Vitess's own tools.
+    #[command(subcommand)]
+    Topo(TopoCommand),
+    /// Print completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DaemonOptions {
+    /// Where the topology is kept.
+    #[arg(long, value_enum, default_value_t = TopoImplementation::Local, global = true)]
+    #[arg(help_heading = "Topology")]
+    pub(crate) topo_implementation: TopoImplementation,
+    /// Address of the global topology server: host:port[,host:port...].
+    #[arg(long, default_value = "", global = true, help_heading = "Topology")]
+    pub(crate) topo_global_server_address: String,
+    /// Root of the global topology: a ZooKeeper path, or a directory for `local`.
+    #[arg(long, default_value = "vtorc-topology", global = true, help_heading = "Topology")]
+    pub(crate) topo_global_root: String,
+    /// Look after these only: keyspaces or keyspace/shard, comma separated. Default: everything.
+    #[arg(long, value_delimiter = ',', global = true, help_heading = "Topology")]
+    pub(crate) clusters_to_watch: Vec<String>,
+
+    /// Configuration file (Orchestrator's JSON).
+    #[arg(long, alias = "config-file", global = true, help_heading = "Daemon")]
+    pub(crate) config: Option<PathBuf>,
+    /// Port of the HTTP server; overrides ListenAddress. 0 takes any free one.
+    #[arg(long, help_heading = "Daemon")]
+    pub(crate) port: Option<u16>,
+    /// Serve the console's files from this directory instead of the embedded ones.
+    #[arg(long, help_heading = "Daemon")]
+    pub(crate) orc_web_dir: Option<PathBuf>,
+    /// Refuse to start on unknown configuration keys.
+    #[arg(long, help_heading = "Daemon", action = clap::ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_missing_value = "true", default_value = "false", value_parser = go_bool)]
+    pub(crate) strict_config: bool,
+    /// Where to write the HTTP server's address once it is bound; for scripts and tests.
+    #[arg(long, hide = true)]
+    pub(crate) address_file: Option<PathBuf>,
+    /// End the process at this point of a recovery; for tests of what a crash leaves behind.
+    #[arg(long, hide = true)]
+    pub(crate) failpoint: Option<String>,
+
+    /// Write log files into this directory, with rotation.
+    #[arg(long, help_heading = "Logging")]
+    pub(crate) log_dir: Option<PathBuf>,
+    /// How log lines look. Default: human on a terminal, else plain text.
+    #[arg(long, value_enum, help_heading = "Logging")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// Also log to standard error when log_dir is set.
+    #[arg(long, help_heading = "Logging", action = clap::ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_missing_value = "true", default_value = "true", value_parser = go_bool)]
+    pub(crate) alsologtostderr: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TopoImplementation {
+    /// Files in a directory.
+    Local,
+    /// ZooKeeper.
+    Zk2,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoOptions {
+    /// The server to run: a mysqld or mariadbd. Default: whatever is found.
+    #[arg(long)]
+    pub(crate) mysqld: Option<PathBuf>,
+    /// Port of the console. 0 takes any free one.
+    #[arg(long, default_value_t = 3000)]
+    pub(crate) console_port: u16,
+    /// Seconds within which a second automatic failover of a shard is blocked.
+    #[arg(long, default_value_t = 5.0)]
+    pub(crate) block_seconds: f64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopoCommand {
+    /// Add a cell: where its own part of the topology is.
+    AddCell {
+        /// The cell's name.
+        cell: String,
+        /// Address of the cell's server; default: the global one.
+        #[arg(long)]
+        server_address: Option<String>,
+        /// Root of the cell's records; default: beside the global root.
+        #[arg(long)]
+        root: Option<String>,
+    },
+    /// Add a keyspace.
+    AddKeyspace {
+        /// The keyspace's name.
+        keyspace: String,
+        /// none, semi_sync, cross_cell, semi_sync_with_rdonly_ack or cross_cell_with_rdonly_ack.
+        #[arg(long, default_value = "none")]
+        durability_policy: String,
+    },
+    /// Change a keyspace's durability policy.
+    SetDurability {
+        /// The keyspace's name.
+        keyspace: String,
+        /// The policy's name.
+        policy: String,
+    },
+    /// Add a shard.
+    AddShard {
+        /// keyspace/shard
+        shard: String,
+    },
+    /// Add a tablet.
+    AddTablet {
+        /// cell-uid, such as zone1-101.
+        alias: String,
+        /// keyspace/shard
+        #[arg(long)]
+        shard: String,
+        /// host:port of its MySQL server.
+        #[arg(long)]
+        mysql: String,
+        /// replica, rdonly, ...
+        #[arg(long = "type", default_value = "replica")]
+        tablet_type: String,
+    },
+    /// List cells, keyspaces, shards and tablets.
+    List,
+    /// Show one thing: a cell, a keyspace, keyspace/shard, or a tablet's alias.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Delete one thing: a cell, a keyspace, keyspace/shard, or a tablet's alias.
+    Delete {
+        /// Its name.
+        name: String,
+    },
+    /// Ask one server for its replicas, walk the replication tree, register what is found.
+    Import {
+        /// host:port of any server of the tree.
+        address: String,
+        /// Keyspace to register under; created if missing.
+        #[arg(long)]
+        keyspace: String,
+        /// Shard to register under; created if missing.
+        #[arg(long)]
+        shard: String,
+        /// Cell to register in; created if missing.
+        #[arg(long)]
+        cell: String,
+        /// First number for the tablets' aliases.
+        #[arg(long, default_value_t = 100)]
+        first_uid: u32,
+        /// Policy of a keyspace that is created.
+        #[arg(long, default_value = "none")]
+        durability_policy: String,
+    },
+}
+
+/// Go's flag package takes these for booleans.
+fn go_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("expected true or false".into()),
+    }
+}
+
+/// Turns Go's spelling of flags into clap's: `-topo_global_root x` becomes `--topo-global-root=x`.
+pub(crate) fn normalise(arguments: impl Iterator<Item = String>) -> Vec<OsString> {
+    let command = Cli::command();
+    let mut normal = Vec::new();
+    let mut arguments = arguments.peekable();
+    normal.extend(arguments.next().map(OsString::from));
+    let mut rest_as_is = false;
+    while let Some(argument) = arguments.next() {
+        let word = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-'));
+        rest_as_is |= argument == "--";
+        let Some(word) = word.filter(|word| !rest_as_is && word.len() > 1) else {
+            normal.push(argument.into());
+            continue;
+        };
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (word, None),
+        };
+        let name = name.replace('_', "-");
+        let value = value.or_else(|| {
+            let takes_next = takes_value(&command, &name);
+            if takes_next { arguments.next() } else { None }
+        });
+        normal.push(match value {
+            Some(value) => format!("--{name}={value}").into(),
+            None => format!("--{name}").into(),
+        });
+    }
+    normal
+}
+
+/// Tells whether the flag is known, anywhere, and needs a value after it.
+fn takes_value(command: &clap::Command, name: &str) -> bool {
+    let own = command.get_arguments().any(|argument| {
+        let named = argument.get_long() == Some(name)
+            || argument.get_all_aliases().is_some_and(|aliases| aliases.contains(&name));
+        named && argument.get_action().takes_values() && !argument.is_require_equals_set()
+    });
+    own || command.get_subcommands().any(|sub| takes_value(sub, name))
+}
+
+pub(crate) fn print_completions(shell: clap_complete::Shell) {
+    clap_complete::generate(shell, &mut Cli::command(), "vtorc", &mut std::io::stdout());
+}
+
+/// Seconds, fractions allowed, as a duration.
+pub(crate) fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value).unwrap_or(Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, String> {
+        let words = std::iter::once("vtorc").chain(line.split_whitespace()).map(str::to_owned);
+        Cli::try_parse_from(normalise(words)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_documented_invocation_works() {
+        let cli = parse(
+            "-topo_implementation zk2 -topo_global_server_address h1:2181,h2:2181 \
+             -topo_global_root /vitess/global -log_dir=/tmp/logs -config orc_config.json \
+             -orc_web_dir web/console -clusters_to_watch ks1,ks2/-80 -port 3100",
+        );
+        let daemon = cli.unwrap().daemon;
+        assert_eq!(daemon.topo_implementation, TopoImplementation::Zk2);
+        assert_eq!(daemon.topo_global_server_address, "h1:2181,h2:2181");
+        assert_eq!(daemon.clusters_to_watch, ["ks1", "ks2/-80"]);
+        assert_eq!((daemon.port, daemon.log_dir), (Some(3100), Some("/tmp/logs".into())));
+    }
+
+    #[test]
+    fn dashes_underscores_and_booleans_are_interchangeable() {
+        for line in ["--topo-global-root /r", "-topo-global-root=/r", "--topo_global_root /r"] {
+            assert_eq!(parse(line).unwrap().daemon.topo_global_root, "/r", "{line}");
+        }
+        assert!(!parse("-alsologtostderr=false").unwrap().daemon.alsologtostderr);
+        assert!(parse("--alsologtostderr -strict_config").unwrap().daemon.strict_config);
+        assert!(parse("-strict_config=maybe").is_err());
+    }
+
+    #[test]
+    fn an_unknown_flag_names_the_nearest_known_one() {
+        let error = parse("-topo_global_rot /x").unwrap_err();
+        assert!(error.contains("--topo-global-root"), "{error}");
+    }
+
+    #[test]
+    fn subcommands_take_topology_flags() {
+        let cli = parse("topo --topo_global_root /r add-tablet zone1-1 --shard ks/0 --mysql h:1").unwrap();
+        assert_eq!(cli.daemon.topo_global_root, "/r");
+        assert!(matches!(cli.command, Some(Command::Topo(TopoCommand::AddTablet { .. }))));
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

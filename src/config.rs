@@ -1,0 +1,506 @@
+//! The configuration: Orchestrator's JSON, with what applies here honoured and everything else named.
+
+mod keys;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use vtorc_clients::mysql::{MysqlAccess, Secret, TlsFiles};
+use vtorc_core::durability::DurabilityPolicy;
+use vtorc_core::settings::{RecoverySettings, UnappliedPolicy};
+use vtorc_web::Authentication;
+
+use crate::Failure;
+use crate::cli::seconds;
+
+#[cfg(test)]
+pub(crate) use keys::{KEYS, Standing};
+
+/// The keys that are honoured. Times are in seconds, fractions allowed.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct Config {
+    pub(crate) debug: bool,
+    #[serde(rename = "MySQLTopologyUser")]
+    pub(crate) topology_user: String,
+    #[serde(rename = "MySQLTopologyPassword")]
+    pub(crate) topology_password: Password,
+    #[serde(rename = "MySQLTopologyCredentialsConfigFile")]
+    pub(crate) topology_credentials_file: String,
+    #[serde(rename = "MySQLReplicaUser")]
+    pub(crate) replica_user: String,
+    #[serde(rename = "MySQLReplicaPassword")]
+    pub(crate) replica_password: Password,
+    #[serde(rename = "MySQLReplicaCredentialsConfigFile")]
+    pub(crate) replica_credentials_file: String,
+    pub(crate) recovery_period_block_seconds: Option<f64>,
+    pub(crate) recovery_period_block_minutes: Option<f64>,
+    pub(crate) durability: String,
+    pub(crate) instance_poll_seconds: f64,
+    pub(crate) reasonable_replication_lag_seconds: f64,
+    pub(crate) lock_shard_timeout_seconds: f64,
+    pub(crate) wait_replicas_timeout_seconds: f64,
+    pub(crate) write_outage_max_seconds: f64,
+    pub(crate) replica_heartbeat_seconds: f64,
+    pub(crate) topo_refresh_seconds: f64,
+    #[serde(rename = "MySQLConnectTimeoutSeconds")]
+    pub(crate) connect_timeout_seconds: f64,
+    #[serde(rename = "MySQLDiscoveryReadTimeoutSeconds")]
+    pub(crate) discovery_read_timeout_seconds: f64,
+    #[serde(rename = "MySQLTopologyReadTimeoutSeconds")]
+    pub(crate) topology_read_timeout_seconds: f64,
+    #[serde(rename = "MySQLTopologyUseMutualTLS")]
+    pub(crate) topology_use_mutual_tls: bool,
+    #[serde(rename = "MySQLTopologyUseMixedTLS")]
+    pub(crate) topology_use_mixed_tls: bool,
+    #[serde(rename = "MySQLTopologySSLCAFile")]
+    pub(crate) topology_ssl_ca_file: String,
+    #[serde(rename = "MySQLTopologySSLCertFile")]
+    pub(crate) topology_ssl_cert_file: String,
+    #[serde(rename = "MySQLTopologySSLPrivateKeyFile")]
+    pub(crate) topology_ssl_private_key_file: String,
+    #[serde(rename = "MySQLTopologySSLSkipVerify")]
+    pub(crate) topology_ssl_skip_verify: bool,
+    #[serde(rename = "SQLite3DataFile")]
+    pub(crate) sqlite3_data_file: String,
+    pub(crate) listen_address: String,
+    pub(crate) prevent_cross_data_center_master_failover: bool,
+    pub(crate) recover_master_cluster_filters: Vec<String>,
+    pub(crate) promotion_ignore_hostname_filters: Vec<String>,
+    pub(crate) audit_log_file: String,
+    pub(crate) audit_to_syslog: bool,
+    #[serde(rename = "AuditToBackendDB")]
+    pub(crate) audit_to_backend_db: bool,
+    pub(crate) use_super_read_only: bool,
+    #[serde(rename = "DelayMasterPromotionIfSQLThreadNotUpToDate")]
+    pub(crate) delay_promotion: bool,
+    #[serde(rename = "FailMasterPromotionIfSQLThreadNotUpToDate")]
+    pub(crate) fail_promotion: bool,
+    pub(crate) authentication_method: String,
+    #[serde(rename = "HTTPAuthUser")]
+    pub(crate) http_auth_user: String,
+    #[serde(rename = "HTTPAuthPassword")]
+    pub(crate) http_auth_password: Password,
+    #[serde(rename = "UseSSL")]
+    pub(crate) use_ssl: bool,
+    #[serde(rename = "UseMutualTLS")]
+    pub(crate) use_mutual_tls: bool,
+    #[serde(rename = "SSLSkipVerify")]
+    pub(crate) ssl_skip_verify: bool,
+    #[serde(rename = "SSLCertFile")]
+    pub(crate) ssl_cert_file: String,
+    #[serde(rename = "SSLPrivateKeyFile")]
+    pub(crate) ssl_private_key_file: String,
+    #[serde(rename = "SSLCAFile")]
+    pub(crate) ssl_ca_file: String,
+}
+
+/// A password as configured; `${NAME}` stands for an environment variable. Never shows when printed.
+#[derive(Clone, Default, Deserialize, PartialEq)]
+#[serde(transparent)]
+pub(crate) struct Password(String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "(empty)" } else { "(hidden)" })
+    }
+}
+
+impl Password {
+    fn resolve(&self, key: &str) -> Result<Secret, Failure> {
+        let Some(name) = self.0.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else {
+            return Ok(Secret::new(self.0.clone()));
+        };
+        let unset = |_| Failure(format!("{key} names the environment variable {name}, which is not set"));
+        std::env::var(name).map(Secret::new).map_err(unset)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            debug: false,
+            topology_user: "orc_client_user".into(),
+            topology_password: Password::default(),
+            topology_credentials_file: String::new(),
+            replica_user: "vt_repl".into(),
+            replica_password: Password::default(),
+            replica_credentials_file: String::new(),
+            recovery_period_block_seconds: None,
+            recovery_period_block_minutes: None,
+            durability: "none".into(),
+            instance_poll_seconds: 1.0,
+            reasonable_replication_lag_seconds: 10.0,
+            lock_shard_timeout_seconds: 45.0,
+            wait_replicas_timeout_seconds: 30.0,
+            write_outage_max_seconds: 5.0,
+            replica_heartbeat_seconds: 0.5,
+            topo_refresh_seconds: 60.0,
+            connect_timeout_seconds: 2.0,
+            discovery_read_timeout_seconds: 1.0,
+            topology_read_timeout_seconds: 10.0,
+            topology_use_mutual_tls: false,
+            topology_use_mixed_tls: true,
+            topology_ssl_ca_file: String::new(),
+            topology_ssl_cert_file: String::new(),
+            topology_ssl_private_key_file: String::new(),
+            topology_ssl_skip_verify: false,
+            sqlite3_data_file: String::new(),
+            listen_address: ":3000".into(),
+            prevent_cross_data_center_master_failover: false,
+            recover_master_cluster_filters: vec!["*".into()],
+            promotion_ignore_hostname_filters: Vec::new(),
+            audit_log_file: String::new(),
+            audit_to_syslog: false,
+            audit_to_backend_db: true,
+            use_super_read_only: true,
+            delay_promotion: true,
+            fail_promotion: false,
+            authentication_method: String::new(),
+            http_auth_user: String::new(),
+            http_auth_password: Password::default(),
+            use_ssl: false,
+            use_mutual_tls: false,
+            ssl_skip_verify: false,
+            ssl_cert_file: String::new(),
+            ssl_private_key_file: String::new(),
+            ssl_ca_file: String::new(),
+        }
+    }
+}
+
+/// A configuration and what there is to say about the file.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    /// Lines for the log: keys without effect here.
+    pub(crate) notes: Vec<String>,
+    /// Lines for the log: keys nobody knows, settings to reconsider.
+    pub(crate) warnings: Vec<String>,
+    /// Keys nobody knows.
+    pub(crate) unknown: Vec<String>,
+}
+
+/// Reads the file; without one, the defaults.
+pub(crate) fn load(file: Option<&Path>) -> Result<Loaded, Failure> {
+    let Some(file) = file else { return parse("defaults", "{}") };
+    let told = |error| Failure::while_doing(&format!("read the configuration {}", file.display()), error);
+    let text = std::fs::read_to_string(file).map_err(told)?;
+    parse(&file.display().to_string(), &text)
+}
+
+fn parse(file: &str, text: &str) -> Result<Loaded, Failure> {
+    let mut others = Vec::new();
+    let mut json = serde_json::Deserializer::from_str(text);
+    let mut path = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut path);
+    let parsed = serde_ignored::deserialize(tracked, |key| others.push(key.to_string()));
+    let config: Config = match parsed {
+        Ok(config) => config,
+        Err(error) => return Err(wrong(file, &path.path().to_string(), &error)),
+    };
+    json.end().map_err(|error| wrong(file, ".", &error))?;
+    let (mut notes, mut warnings, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    for key in others {
+        match keys::look_up(&key) {
+            Some(known) => notes.push(format!("{key}: {}", known.why)),
+            None => {
+                let nearest = keys::nearest(&key).map(|near| format!("; did you mean {near}?"));
+                warnings.push(format!("{key}: unknown key{}", nearest.unwrap_or_default()));
+                unknown.push(key);
+            }
+        }
+    }
+    if config.topology_password.0 == PUBLISHED_PASSWORD {
+        warnings.push(
+            "MySQLTopologyPassword is the sample's, which everybody knows; set another one".to_owned(),
+        );
+    }
+    config.check().map_err(|error| Failure(format!("{file}: {error}")))?;
+    Ok(Loaded { config, notes, warnings, unknown })
+}
+
+/// The password of the sample configuration.
+const PUBLISHED_PASSWORD: &str = "orc_client_user_password";
+
+/// What is wrong, with file, line and key, and without the value where it may be a secret.
+fn wrong(file: &str, key: &str, error: &serde_json::Error) -> Failure {
+    let place = format!("{file}, line {}", error.line());
+    if key == "." || key.is_empty() || key == "?" {
+        return Failure(format!("{place}: {error}"));
+    }
+    let text = error.to_string();
+    let secret = ["password", "secret", "token"].iter().any(|word| key.to_lowercase().contains(word));
+    let text = match (secret, text.split_once("expected")) {
+        (true, Some((_, expected))) => format!("wrong type, expected{expected}"),
+        (true, None) => "wrong type".to_owned(),
+        (false, _) => text,
+    };
+    Failure(format!("{place}, key {key}: {text}"))
+}
+
+impl Config {
+    fn check(&self) -> Result<(), Failure> {
+        self.default_durability()?;
+        self.authentication()?;
+        let positive = [
+            ("InstancePollSeconds", self.instance_poll_seconds),
+            ("MySQLConnectTimeoutSeconds", self.connect_timeout_seconds),
+            ("MySQLDiscoveryReadTimeoutSeconds", self.discovery_read_timeout_seconds),
+            ("MySQLTopologyReadTimeoutSeconds", self.topology_read_timeout_seconds),
+            ("WriteOutageMaxSeconds", self.write_outage_max_seconds),
+            ("ReplicaHeartbeatSeconds", self.replica_heartbeat_seconds),
+        ];
+        for (key, value) in positive {
+            if !(value.is_finite() && value > 0.0 && value < 86_400.0) {
+                return Err(Failure(format!("{key} is {value}; it must be more than 0 and less than a day")));
+            }
+        }
+        if self.use_mutual_tls && self.ssl_ca_file.is_empty() {
+            return Err(Failure("UseMutualTLS needs SSLCAFile".into()));
+        }
+        if (self.use_ssl || self.use_mutual_tls)
+            && (self.ssl_cert_file.is_empty() || self.ssl_private_key_file.is_empty())
+        {
+            return Err(Failure("UseSSL needs SSLCertFile and SSLPrivateKeyFile".into()));
+        }
+        Ok(())
+    }
+
+    fn default_durability(&self) -> Result<DurabilityPolicy, Failure> {
+        self.durability.parse().map_err(|error| Failure(format!("Durability: {error}")))
+    }
+
+    /// The block period; seconds win over minutes.
+    pub(crate) fn block_period(&self) -> Duration {
+        let minutes = self.recovery_period_block_minutes.map(|minutes| minutes * 60.0);
+        seconds(self.recovery_period_block_seconds.or(minutes).unwrap_or(3600.0))
+    }
+
+    pub(crate) fn recovery_settings(&self) -> Result<RecoverySettings, Failure> {
+        Ok(RecoverySettings {
+            block_period: self.block_period(),
+            default_durability: self.default_durability()?,
+            prevent_cross_cell_failover: self.prevent_cross_data_center_master_failover,
+            wait_replicas_timeout: seconds(self.wait_replicas_timeout_seconds),
+            lock_timeout: seconds(self.lock_shard_timeout_seconds),
+            reasonable_lag: seconds(self.reasonable_replication_lag_seconds),
+            write_outage_max: seconds(self.write_outage_max_seconds),
+            use_super_read_only: self.use_super_read_only,
+            unapplied: if self.fail_promotion { UnappliedPolicy::Fail } else { UnappliedPolicy::Wait },
+            recover_filters: self.recover_master_cluster_filters.clone(),
+            promotion_ignore_hosts: self.promotion_ignore_hostname_filters.clone(),
+            command_timeout: seconds(self.topology_read_timeout_seconds),
+        })
+    }
+
+    pub(crate) fn mysql_access(&self) -> Result<MysqlAccess, Failure> {
+        let topology = credentials(
+            "MySQLTopology",
+            (&self.topology_user, &self.topology_password),
+            &self.topology_credentials_file,
+        )?;
+        let replica = credentials(
+            "MySQLReplica",
+            (&self.replica_user, &self.replica_password),
+            &self.replica_credentials_file,
+        )?;
+        let path = |text: &String| (!text.is_empty()).then(|| PathBuf::from(text));
+        let wants_tls = self.topology_use_mutual_tls || !self.topology_ssl_ca_file.is_empty();
+        let tls = wants_tls.then(|| TlsFiles {
+            ca: path(&self.topology_ssl_ca_file),
+            cert: path(&self.topology_ssl_cert_file),
+            key: path(&self.topology_ssl_private_key_file),
+            skip_verify: self.topology_ssl_skip_verify,
+            mixed: self.topology_use_mixed_tls,
+        });
+        Ok(MysqlAccess {
+            user: topology.0,
+            password: topology.1,
+            replica_user: replica.0,
+            replica_password: replica.1,
+            tls,
+            connect_timeout: seconds(self.connect_timeout_seconds),
+            use_super_read_only: self.use_super_read_only,
+            heartbeat_period: seconds(self.replica_heartbeat_seconds),
+        })
+    }
+
+    pub(crate) fn authentication(&self) -> Result<Authentication, Failure> {
+        let password = self.http_auth_password.resolve("HTTPAuthPassword")?.reveal().to_owned();
+        let needs = |what: &str| Failure(format!("AuthenticationMethod needs {what}"));
+        match self.authentication_method.to_ascii_lowercase().as_str() {
+            "" | "none" => Ok(Authentication::None),
+            "basic" if self.http_auth_user.is_empty() || password.is_empty() => {
+                Err(needs("HTTPAuthUser and HTTPAuthPassword"))
+            }
+            "basic" => Ok(Authentication::Basic { user: self.http_auth_user.clone(), password }),
+            "token" if password.is_empty() => Err(needs("HTTPAuthPassword, the token")),
+            "token" => Ok(Authentication::Token { token: password }),
+            other => Err(Failure(format!(
+                "AuthenticationMethod {other:?} is not supported; use basic or token"
+            ))),
+        }
+    }
+}
+
+/// User and password, from the credentials file (`[client]` with `user=` and `password=`) where one is given.
+fn credentials(
+    what: &str,
+    (user, password): (&str, &Password),
+    file: &str,
+) -> Result<(String, Secret), Failure> {
+    if file.is_empty() {
+        return Ok((user.to_owned(), password.resolve(&format!("{what}Password"))?));
+    }
+    let told = |error| Failure::while_doing(&format!("read {what}CredentialsConfigFile {file}"), error);
+    let text = std::fs::read_to_string(file).map_err(told)?;
+    let value = |name: &str| {
+        let pairs = text.lines().filter_map(|line| line.split_once('='));
+        let mut matching = pairs.filter(|(key, _)| key.trim() == name);
+        matching.next().map(|(_, value)| value.trim().trim_matches('"').to_owned())
+    };
+    let user = value("user").unwrap_or_else(|| user.to_owned());
+    let password = Password(value("password").unwrap_or_default());
+    Ok((user, password.resolve(&format!("{what}CredentialsConfigFile"))?))
+}
+
+/// The keys that differ, and whether each takes effect at once. Values are not told: some are secrets.
+pub(crate) fn changes(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
+    let at_once = |key: &'static str, changed: bool| changed.then_some((key, true));
+    let later = |key: &'static str, changed: bool| changed.then_some((key, false));
+    let seconds = old.recovery_period_block_seconds != new.recovery_period_block_seconds;
+    let minutes = old.recovery_period_block_minutes != new.recovery_period_block_minutes;
+    let each = [
+        at_once("RecoveryPeriodBlockSeconds", seconds || minutes),
+        at_once("Durability", old.durability != new.durability),
+        at_once("InstancePollSeconds", old.instance_poll_seconds != new.instance_poll_seconds),
+        at_once(
+            "MySQLDiscoveryReadTimeoutSeconds",
+            old.discovery_read_timeout_seconds != new.discovery_read_timeout_seconds,
+        ),
+        at_once("recoveries", old.recovery_settings().ok() != new.recovery_settings().ok()),
+        later(
+            "MySQLTopologyUser, MySQLReplicaUser or their passwords, timeouts or certificates",
+            old.mysql_access().ok().map(told) != new.mysql_access().ok().map(told),
+        ),
+        later("ListenAddress", old.listen_address != new.listen_address),
+        later("SQLite3DataFile", old.sqlite3_data_file != new.sqlite3_data_file),
+        later("Debug", old.debug != new.debug),
+        later(
+            "AuthenticationMethod, HTTPAuth* or SSL*",
+            (&old.authentication_method, &old.http_auth_user, &old.http_auth_password, old.use_ssl)
+                != (&new.authentication_method, &new.http_auth_user, &new.http_auth_password, new.use_ssl),
+        ),
+    ];
+    each.into_iter().flatten().collect()
+}
+
+/// What distinguishes one access from another.
+fn told(access: MysqlAccess) -> (String, Secret, String, Secret, Option<TlsFiles>, Duration) {
+    let MysqlAccess { user, password, replica_user, replica_password, tls, connect_timeout, .. } = access;
+    (user, password, replica_user, replica_password, tls, connect_timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = r#"{"Debug": true, "MySQLTopologyUser": "orc_client_user",
+        "MySQLTopologyPassword": "orc_client_user_password", "MySQLReplicaUser": "vt_repl",
+        "MySQLReplicaPassword": "", "RecoveryPeriodBlockSeconds": 5}"#;
+
+    fn error(text: &str) -> String {
+        parse("orc.json", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_documented_sample_is_accepted_with_a_warning_about_its_password() {
+        let loaded = parse("orc.json", SAMPLE).unwrap();
+        assert!(loaded.config.debug && loaded.notes.is_empty());
+        assert_eq!(loaded.config.block_period(), Duration::from_secs(5));
+        assert!(loaded.warnings.iter().any(|line| line.contains("everybody knows")));
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("orc_config.json");
+        assert_eq!(load(Some(&file)).unwrap().config, loaded.config);
+    }
+
+    #[test]
+    fn block_periods() {
+        let period = |text| parse("f", text).unwrap().config.block_period().as_secs();
+        assert_eq!(period("{}"), 3600);
+        assert_eq!(period(r#"{"RecoveryPeriodBlockMinutes": 2}"#), 120);
+        assert_eq!(period(r#"{"RecoveryPeriodBlockMinutes": 2, "RecoveryPeriodBlockSeconds": 0}"#), 0);
+    }
+
+    #[test]
+    fn other_keys_are_named() {
+        let loaded =
+            parse("f", r#"{"RaftEnabled": false, "RecoveryPeriodBlokSeconds": 3, "Wibble": 1}"#).unwrap();
+        assert!(loaded.notes.iter().any(|line| line.starts_with("RaftEnabled: ")), "{:?}", loaded.notes);
+        assert_eq!(loaded.unknown, ["RecoveryPeriodBlokSeconds", "Wibble"]);
+        assert!(loaded.warnings.iter().any(|line| line.contains("did you mean RecoveryPeriodBlockSeconds?")));
+    }
+
+    #[test]
+    fn wrong_input_is_named_with_file_line_and_key() {
+        let text = error("{\n\"Debug\": true,\n\"InstancePollSeconds\": \"fast\"}");
+        assert!(text.contains("orc.json, line 3, key InstancePollSeconds"), "{text}");
+        assert!(error("{").starts_with("orc.json, line 1"));
+        assert!(error("[]").contains("orc.json"));
+        assert!(error(r#"{"Durability": "best"}"#).contains("best"));
+        assert!(error(r#"{"InstancePollSeconds": 0}"#).contains("InstancePollSeconds"));
+        assert!(error(r#"{"AuthenticationMethod": "oauth"}"#).contains("oauth"));
+        assert!(load(Some(Path::new("/no/such.json"))).unwrap_err().0.contains("/no/such.json"));
+    }
+
+    #[test]
+    fn no_secret_shows_in_errors_or_prints() {
+        let text = error(r#"{"MySQLTopologyPassword": 123456789}"#);
+        assert!(!text.contains("123456789") && text.contains("MySQLTopologyPassword"), "{text}");
+        let loaded = parse("f", r#"{"MySQLTopologyPassword": "s3cret", "HTTPAuthPassword": "s3cret"}"#);
+        assert!(!format!("{loaded:?}").contains("s3cret"));
+        let access = loaded.unwrap().config.mysql_access().unwrap();
+        assert!(!format!("{access:?}").contains("s3cret"));
+        assert_eq!(access.password.reveal(), "s3cret");
+    }
+
+    #[test]
+    fn passwords_come_from_the_environment_or_a_file() {
+        let config = parse("f", r#"{"MySQLTopologyPassword": "${PATH}"}"#).unwrap().config;
+        assert_eq!(config.mysql_access().unwrap().password.reveal(), std::env::var("PATH").unwrap());
+        let config = parse("f", r#"{"MySQLTopologyPassword": "${NO_SUCH_VARIABLE}"}"#).unwrap().config;
+        assert!(config.mysql_access().unwrap_err().0.contains("NO_SUCH_VARIABLE"));
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("my.cnf");
+        std::fs::write(&file, "[client]\nuser = ann\npassword = \"pa=ss\"\n").unwrap();
+        let text = format!(r#"{{"MySQLTopologyCredentialsConfigFile": {:?}}}"#, file.to_str().unwrap());
+        let access = parse("f", &text).unwrap().config.mysql_access().unwrap();
+        assert_eq!((access.user.as_str(), access.password.reveal()), ("ann", "pa=ss"));
+    }
+
+    #[test]
+    fn honoured_keys_are_all_in_the_table_and_really_read() {
+        for key in KEYS.iter().filter(|key| key.standing == Standing::Honoured) {
+            // A key that is read complains about a value of no possible type.
+            let text = format!(r#"{{"{}": {{"no": "such type"}}}}"#, key.name);
+            assert!(parse("f", &text).is_err(), "{} is not read", key.name);
+        }
+    }
+
+    #[test]
+    fn the_documentation_lists_every_key() {
+        let expected = keys::as_markdown();
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let (start, end) = ("<!-- keys -->\n", "<!-- /keys -->");
+        if std::env::var_os("REWRITE").is_some() {
+            let (before, rest) = text.split_once(start).unwrap();
+            let after = rest.split_once(end).unwrap().1;
+            std::fs::write(&file, format!("{before}{start}{expected}{end}{after}")).unwrap();
+            return;
+        }
+        assert!(text.contains(&expected), "run the test with REWRITE=1 and read the difference");
+    }
+}

@@ -1,0 +1,193 @@
+//! The daemon: starts everything, then waits for signals.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use slog::{Logger, info, warn};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep};
+use vtorc_web::{Access, Tls, WebContext};
+
+use crate::cli::DaemonOptions;
+use crate::config::{self, Config, Loaded};
+use crate::wiring::{self, Running};
+use crate::{Failure, logging};
+
+/// A running recovery gets so long when the process is told to end.
+const FINISH_MAX: Duration = Duration::from_secs(30);
+
+/// Runs until it is told to end.
+pub(crate) fn run(options: DaemonOptions) -> Result<(), Failure> {
+    let loaded = config::load(options.config.as_deref())?;
+    if options.strict_config && !loaded.unknown.is_empty() {
+        return Err(Failure(loaded.warnings.join("; ")));
+    }
+    let logging = logging::start(
+        options.log_dir.as_deref(),
+        options.log_format,
+        options.alsologtostderr,
+        loaded.config.debug,
+    )?;
+    let log = logging.log.clone();
+    actix::System::new().block_on(serve(options, loaded, log))
+}
+
+async fn serve(options: DaemonOptions, loaded: Loaded, log: Logger) -> Result<(), Failure> {
+    info!(log, "vtorc starts"; "version" => env!("CARGO_PKG_VERSION"));
+    tell(&loaded, &log);
+    let config = loaded.config;
+    let listener = wiring::listen(&config, &options)?;
+    let address = listener.local_addr().map_err(|error| Failure::while_doing("listen", error))?;
+    let running = wiring::start(&config, &options, log.clone()).await?;
+    let context = WebContext {
+        world: running.world.clone(),
+        registry: running.registry.clone(),
+        access: Access {
+            authentication: config.authentication()?,
+            client_certificates: config.use_mutual_tls && !config.ssl_skip_verify,
+        },
+        console_directory: options.orc_web_dir.clone(),
+    };
+    let server = vtorc_web::serve(context, listener, tls(&config)?);
+    let server = server.map_err(|error| Failure::while_doing("serve HTTP", error))?;
+    let handle = server.handle();
+    let serving = actix::spawn(server);
+    if let Some(file) = &options.address_file {
+        let told = |error| Failure::while_doing("write the address file", error);
+        std::fs::write(file, address.to_string()).map_err(told)?;
+    }
+    when_ready(running.world.clone());
+    wait_for_end(&options, &config, &running, &log).await?;
+    finish(&running, &log).await;
+    handle.stop(false).await;
+    serving.abort();
+    info!(log, "vtorc ends");
+    Ok(())
+}
+
+fn tell(loaded: &Loaded, log: &Logger) {
+    for note in &loaded.notes {
+        info!(log, "configuration key without effect here"; "key" => note);
+    }
+    for warning in &loaded.warnings {
+        warn!(log, "configuration"; "warning" => warning);
+    }
+}
+
+/// Tells systemd when the topology was read and the shards are being watched.
+fn when_ready(world: vtorc_actors::world::World) {
+    actix::spawn(async move {
+        while !world.board.is_ready() {
+            sleep(Duration::from_millis(50)).await;
+        }
+        // Not started by systemd: nobody to tell.
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    });
+}
+
+async fn wait_for_end(
+    options: &DaemonOptions,
+    config: &Config,
+    running: &Running,
+    log: &Logger,
+) -> Result<(), Failure> {
+    let told = |error| Failure::while_doing("listen for signals", error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(told)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(told)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(told)?;
+    let mut config = config.clone();
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hang_up.recv() => config = reload(options, config, running, log),
+        }
+    }
+}
+
+/// Takes the new configuration if all of it is right; says what changed.
+fn reload(options: &DaemonOptions, old: Config, running: &Running, log: &Logger) -> Config {
+    let read = config::load(options.config.as_deref())
+        .and_then(|loaded| Ok((wiring::settings(&loaded.config, options)?, loaded)));
+    match read {
+        Ok((settings, loaded)) => {
+            tell(&loaded, log);
+            let changes = config::changes(&old, &loaded.config);
+            if changes.is_empty() {
+                info!(log, "configuration read again: nothing changed");
+            }
+            for (key, at_once) in changes {
+                if at_once {
+                    info!(log, "configuration changed"; "key" => key);
+                } else {
+                    warn!(log, "configuration changed; this key takes effect at the next start"; "key" => key);
+                }
+            }
+            // Fails only without receivers, and the world holds one.
+            let _ = running.settings.send(Arc::new(settings));
+            loaded.config
+        }
+        Err(error) => {
+            warn!(log, "the configuration could not be read again; the old one stays"; "error" => %error);
+            old
+        }
+    }
+}
+
+/// Lets running recoveries end; starts none.
+async fn finish(running: &Running, log: &Logger) {
+    let world = &running.world;
+    world.ending.store(true, Ordering::Release);
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    let deadline = Instant::now() + FINISH_MAX;
+    let mut waiting = world.board.running().len();
+    if waiting > 0 {
+        info!(log, "finishing recoveries"; "running" => waiting);
+    }
+    while waiting > 0 && Instant::now() < deadline {
+        sleep(Duration::from_millis(20)).await;
+        waiting = world.board.running().len();
+    }
+    if waiting > 0 {
+        warn!(log, "recoveries did not end in time"; "running" => waiting);
+    }
+    // What was told to the auditor last is written before the process ends.
+    sleep(Duration::from_millis(50)).await;
+}
+
+fn tls(config: &Config) -> Result<Option<Tls>, Failure> {
+    if !config.use_ssl && !config.use_mutual_tls {
+        return Ok(None);
+    }
+    let certificates = pem_certificates(&config.ssl_cert_file)?;
+    let key = pem_key(&config.ssl_private_key_file)?;
+    let builder = rustls::ServerConfig::builder();
+    let told = |error: &dyn std::fmt::Display| Failure(format!("SSLCertFile and SSLPrivateKeyFile: {error}"));
+    let builder = if config.use_mutual_tls {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in pem_certificates(&config.ssl_ca_file)? {
+            roots.add(certificate).map_err(|error| Failure::while_doing("SSLCAFile", error))?;
+        }
+        let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).build();
+        let verifier = verifier.map_err(|error| Failure::while_doing("SSLCAFile", error))?;
+        builder.with_client_cert_verifier(verifier)
+    } else {
+        builder.with_no_client_auth()
+    };
+    let server = builder.with_single_cert(certificates, key).map_err(|error| told(&error))?;
+    Ok(Some(Arc::new(server)))
+}
+
+fn pem_certificates(file: &str) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, Failure> {
+    let told = |error| Failure::while_doing(&format!("read certificates from {file}"), error);
+    let bytes = std::fs::read(file).map_err(told)?;
+    rustls_pemfile::certs(&mut bytes.as_slice()).collect::<Result<_, _>>().map_err(told)
+}
+
+fn pem_key(file: &str) -> Result<rustls::pki_types::PrivateKeyDer<'static>, Failure> {
+    let told = |error| Failure::while_doing(&format!("read a key from {file}"), error);
+    let bytes = std::fs::read(file).map_err(told)?;
+    let key = rustls_pemfile::private_key(&mut bytes.as_slice()).map_err(told)?;
+    key.ok_or_else(|| Failure(format!("there is no private key in {file}")))
+}

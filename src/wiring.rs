@@ -1,0 +1,254 @@
+//! The one place where adapters meet actors. No failover decisions.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use actix::Addr;
+use slog::{Logger, warn};
+use tokio::sync::watch;
+use vtorc_actors::auditor::Auditor;
+use vtorc_actors::board::Board;
+use vtorc_actors::clock::Clock;
+use vtorc_actors::guardian::start_guarded;
+use vtorc_actors::registry::Registry;
+use vtorc_actors::world::{Settings, World};
+use vtorc_clients::history::SqliteHistory;
+use vtorc_clients::mysql::{AsyncProber, WorkerPool};
+use vtorc_clients::topo::conn::TopoConn;
+use vtorc_clients::topo::local::LocalConn;
+use vtorc_clients::topo::zk2::Zk2Conn;
+use vtorc_clients::topo::{CellInfo, TopoStore};
+use vtorc_core::durability::DurabilityPolicy;
+use vtorc_core::ids::WatchList;
+use vtorc_core::ports::HistoryPort;
+use vtorc_core::time::Timestamp;
+
+use crate::Failure;
+use crate::cli::{DaemonOptions, TopoImplementation, seconds};
+use crate::config::Config;
+use crate::logging::AuditFile;
+
+/// The topology as the flags name it.
+pub(crate) fn topo_store(options: &DaemonOptions, default: DurabilityPolicy) -> Result<TopoStore, Failure> {
+    let root = options.topo_global_root.as_str();
+    match options.topo_implementation {
+        TopoImplementation::Local => {
+            let global = open_local(Path::new(root))?;
+            let dial = Arc::new(|cell: &CellInfo| match open_local(Path::new(&cell.root)) {
+                Ok(conn) => conn,
+                Err(error) => Arc::new(Unusable(error.to_string())) as Arc<dyn TopoConn>,
+            });
+            Ok(TopoStore::new(global, dial, default))
+        }
+        TopoImplementation::Zk2 => {
+            let address = options.topo_global_server_address.as_str();
+            if address.is_empty() {
+                return Err(Failure("zk2 needs --topo-global-server-address host:port".into()));
+            }
+            if !root.starts_with('/') {
+                return Err(Failure(format!(
+                    "zk2 needs --topo-global-root to be a ZooKeeper path such as /vitess/global, not {root:?}"
+                )));
+            }
+            let dial = Arc::new(|cell: &CellInfo| {
+                Arc::new(Zk2Conn::new(&cell.server_address, &cell.root)) as Arc<dyn TopoConn>
+            });
+            Ok(TopoStore::new(Arc::new(Zk2Conn::new(address, root)), dial, default))
+        }
+    }
+}
+
+fn open_local(root: &Path) -> Result<Arc<dyn TopoConn>, Failure> {
+    let opened = LocalConn::open(root);
+    let conn = opened.map_err(|error| Failure::while_doing("open the local topology", error))?;
+    Ok(Arc::new(conn))
+}
+
+/// Stands in for a cell whose directory cannot be opened: its tablets are unread, the others go on.
+struct Unusable(String);
+
+#[async_trait::async_trait]
+impl TopoConn for Unusable {
+    async fn get(
+        &self,
+        _: &str,
+    ) -> Result<(Vec<u8>, vtorc_clients::topo::conn::Version), vtorc_core::ports::TopoError> {
+        Err(self.error())
+    }
+    async fn list(&self, _: &str) -> Result<Vec<String>, vtorc_core::ports::TopoError> {
+        Err(self.error())
+    }
+    async fn create(&self, _: &str, _: &[u8]) -> Result<(), vtorc_core::ports::TopoError> {
+        Err(self.error())
+    }
+    async fn update(
+        &self,
+        _: &str,
+        _: &[u8],
+        _: vtorc_clients::topo::conn::Version,
+    ) -> Result<(), vtorc_core::ports::TopoError> {
+        Err(self.error())
+    }
+    async fn delete(&self, _: &str) -> Result<(), vtorc_core::ports::TopoError> {
+        Err(self.error())
+    }
+    async fn changed(&self) {
+        std::future::pending().await
+    }
+    async fn lock(
+        &self,
+        _: &str,
+        _: &vtorc_core::ids::KeyspaceShard,
+        _: &str,
+        _: std::time::Duration,
+    ) -> Result<Box<dyn vtorc_core::ports::ShardLock>, vtorc_core::ports::TopoError> {
+        Err(self.error())
+    }
+}
+
+impl Unusable {
+    fn error(&self) -> vtorc_core::ports::TopoError {
+        vtorc_core::ports::TopoError::Unavailable(self.0.clone())
+    }
+}
+
+/// The actors' settings.
+pub(crate) fn settings(config: &Config, options: &DaemonOptions) -> Result<Settings, Failure> {
+    let watched = WatchList::parse(options.clusters_to_watch.iter().map(String::as_str))
+        .map_err(|error| Failure::while_doing("clusters_to_watch", error))?;
+    Ok(Settings {
+        recovery: config.recovery_settings()?,
+        poll_interval: seconds(config.instance_poll_seconds),
+        probe_timeout: seconds(config.discovery_read_timeout_seconds),
+        topo_refresh: seconds(config.topo_refresh_seconds),
+        watched,
+    })
+}
+
+/// Everything that runs.
+pub(crate) struct Running {
+    pub(crate) world: World,
+    pub(crate) registry: Addr<Registry>,
+    pub(crate) settings: watch::Sender<Arc<Settings>>,
+}
+
+/// Starts the actors over the real adapters.
+pub(crate) async fn start(
+    config: &Config,
+    options: &DaemonOptions,
+    log: Logger,
+) -> Result<Running, Failure> {
+    let settings = settings(config, options)?;
+    let topo = topo_store(options, settings.recovery.default_durability)?;
+    let access = Arc::new(config.mysql_access()?);
+    let history = Arc::new(open_history(config, options, &log)?);
+    let enabled = history.recoveries_enabled().await;
+    let enabled = enabled.map_err(|error| Failure::while_doing("read the switches", error))?;
+    let board = Arc::new(Board::new());
+    let meter = board.register("auditor", "auditor");
+    let kept: Arc<dyn HistoryPort> = history;
+    let auditor = Auditor::new(kept.clone(), meter.clone(), log.clone());
+    let auditor = start_guarded(auditor, 4096, meter).recipient();
+    audit_lines(config, &board)?;
+    let (sender, receiver) = watch::channel(Arc::new(settings));
+    let failpoint = options.failpoint.clone();
+    let world = World {
+        probes: Arc::new(AsyncProber::new(access.clone())),
+        mysql: Arc::new(WorkerPool::new(access)),
+        topo: Arc::new(topo),
+        history: kept,
+        auditor,
+        board,
+        clock: Clock::starting_at(wall_clock()),
+        settings: receiver,
+        recoveries_enabled: Arc::new(AtomicBool::new(enabled)),
+        ending: Arc::new(AtomicBool::new(false)),
+        log,
+        failpoint: Arc::new(move |point| {
+            if failpoint.as_deref() == Some(point) {
+                std::process::abort();
+            }
+        }),
+    };
+    let registry = Registry::launch(world.clone());
+    Ok(Running { world, registry, settings: sender })
+}
+
+fn wall_clock() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(0))
+}
+
+fn open_history(
+    config: &Config,
+    options: &DaemonOptions,
+    log: &Logger,
+) -> Result<SqliteHistory, Failure> {
+    let file = match (config.sqlite3_data_file.as_str(), &options.log_dir) {
+        (":memory:", _) | ("", None) => None,
+        ("", Some(directory)) => Some(directory.join("vtorc.sqlite3")),
+        (file, _) => Some(PathBuf::from(file)),
+    };
+    if file.is_none() {
+        warn!(log, "the history is kept in memory only: block periods do not survive a restart; set \
+            SQLite3DataFile or log_dir");
+    }
+    let opened = SqliteHistory::open(file.as_deref());
+    let opened = opened.map_err(|error| Failure::while_doing("open SQLite3DataFile", error))?;
+    if let Some(aside) = &opened.moved_aside {
+        slog::error!(log, "the history store was damaged and was moved aside; a new one was begun";
+            "file" => %aside.display());
+    }
+    Ok(opened.history)
+}
+
+/// Follows the board and writes a line for each recovery that ended, where that is configured.
+fn audit_lines(config: &Config, board: &Arc<Board>) -> Result<(), Failure> {
+    let file = AuditFile::open(&config.audit_log_file)?;
+    let to_syslog = config.audit_to_syslog;
+    if config.audit_log_file.is_empty() && !to_syslog {
+        return Ok(());
+    }
+    let Some(mut events) = board.subscribe() else { return Ok(()) };
+    let board = board.clone();
+    actix::spawn(async move {
+        while let Ok(event) = events.recv().await {
+            let vtorc_actors::board::Event::Recovery(id) = event else { continue };
+            let Some(record) = board.recovery(id) else { continue };
+            let (Some(outcome), Some(at)) = (&record.outcome, record.ended_at) else { continue };
+            let line = format!("{at} {} recovery {id} {}: {outcome}", record.shard, record.kind);
+            file.write(&line);
+            if to_syslog {
+                syslog(&line);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Syslog's oldest door: a datagram to /dev/log. Without it the line is lost, as with any syslog.
+fn syslog(line: &str) {
+    const USER_NOTICE: u8 = 8 + 5;
+    if let Ok(socket) = std::os::unix::net::UnixDatagram::unbound() {
+        let text = format!("<{USER_NOTICE}>vtorc[{}]: {line}", std::process::id());
+        let _ = socket.send_to(text.as_bytes(), "/dev/log");
+    }
+}
+
+/// Binds the HTTP server's socket: `-port` wins over the port of ListenAddress.
+pub(crate) fn listen(config: &Config, options: &DaemonOptions) -> Result<TcpListener, Failure> {
+    let text = config.listen_address.trim();
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, "3000"));
+    let host = if host.is_empty() { "0.0.0.0" } else { host.trim_matches(['[', ']']) };
+    let bad = || Failure(format!("ListenAddress {text:?} is not host:port"));
+    let port = match options.port {
+        Some(port) => port,
+        None => port.parse().map_err(|_| bad())?,
+    };
+    let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(|_| bad())?.collect();
+    let told = |error| Failure::while_doing(&format!("listen on {host}:{port}"), error);
+    TcpListener::bind(addresses.as_slice()).map_err(told)
+}

@@ -1,0 +1,87 @@
+//! Recoveries: the story of each, and the switch of the automatic ones.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Deserialize;
+use serde_json::json;
+use vtorc_actors::messages::SwitchRecoveries;
+use vtorc_core::ids::RecoveryId;
+use vtorc_core::ports::RecoveryFilter;
+
+use crate::error::ApiError;
+use crate::server::WebContext;
+use crate::views::RecoveryView;
+
+const LIMIT_DEFAULT: u32 = 50;
+const LIMIT_MAX: u32 = 1000;
+
+#[derive(Deserialize)]
+pub(crate) struct ListQuery {
+    keyspace: Option<String>,
+    shard: Option<String>,
+    limit: Option<u32>,
+}
+
+pub(crate) async fn list(
+    request: HttpRequest,
+    query: web::Query<ListQuery>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    context.access.may_read(&request)?;
+    let query = query.into_inner();
+    let limit = query.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
+    let filter = RecoveryFilter { keyspace: query.keyspace, shard: query.shard, limit };
+    let records = context.world.history.recoveries(filter).await?;
+    let views: Vec<RecoveryView> = records.iter().map(RecoveryView::of).collect();
+    Ok(HttpResponse::Ok().json(views))
+}
+
+pub(crate) async fn one(
+    request: HttpRequest,
+    path: web::Path<String>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    context.access.may_read(&request)?;
+    let not_found = || ApiError::not_found(format!("there is no recovery {path}"));
+    let id = RecoveryId(path.parse().map_err(|_| not_found())?);
+    if let Some(record) = context.world.board.recovery(id) {
+        return Ok(HttpResponse::Ok().json(RecoveryView::of(&record)));
+    }
+    let record = context.world.history.recovery(id).await?.ok_or_else(not_found)?;
+    Ok(HttpResponse::Ok().json(RecoveryView::of(&record)))
+}
+
+/// The body of a switch.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SwitchBody {
+    #[serde(default)]
+    comment: String,
+}
+
+pub(crate) async fn disable(
+    request: HttpRequest,
+    body: web::Json<SwitchBody>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    switch(false, &request, body.into_inner(), &context)
+}
+
+pub(crate) async fn enable(
+    request: HttpRequest,
+    body: web::Json<SwitchBody>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    switch(true, &request, body.into_inner(), &context)
+}
+
+fn switch(
+    enabled: bool,
+    request: &HttpRequest,
+    body: SwitchBody,
+    context: &WebContext,
+) -> Result<HttpResponse, ApiError> {
+    let caller = context.access.may_change(request)?;
+    let SwitchBody { comment } = body;
+    context.registry.do_send(SwitchRecoveries { enabled, by: caller.name, comment });
+    Ok(HttpResponse::Ok().json(json!({ "recoveries_enabled": enabled })))
+}

@@ -1,0 +1,153 @@
+//! Shards: seeing them, reparenting them, lifting their block.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::oneshot;
+use vtorc_actors::messages::{Acknowledge, ReparentKind, ReparentRequest, RequestReparent};
+use vtorc_core::ids::{KeyspaceShard, TabletAlias};
+
+use crate::error::ApiError;
+use crate::server::WebContext;
+use crate::views::{BlockView, ShardView};
+
+pub(crate) async fn list(
+    request: HttpRequest,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    context.access.may_read(&request)?;
+    let shards: Vec<ShardView> =
+        context.world.board.shards().iter().map(|report| ShardView::of(report)).collect();
+    Ok(HttpResponse::Ok().json(shards))
+}
+
+pub(crate) async fn one(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    context.access.may_read(&request)?;
+    let name = shard_name(&path)?;
+    let report = context.world.board.shard(&name);
+    let report = report.ok_or_else(|| unknown(&name))?;
+    Ok(HttpResponse::Ok().json(ShardView::of(&report)))
+}
+
+fn unknown(name: &KeyspaceShard) -> ApiError {
+    ApiError::not_found(format!("no shard {name} is watched here"))
+}
+
+fn shard_name(path: &(String, String)) -> Result<KeyspaceShard, ApiError> {
+    KeyspaceShard::new(&path.0, &path.1).map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+/// The body of a reparent request.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReparentBody {
+    new_primary: Option<String>,
+    avoid_primary: Option<String>,
+    reason: Option<String>,
+    #[serde(default)]
+    ignore_block: bool,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Waiting {
+    #[serde(default)]
+    wait: bool,
+}
+
+pub(crate) async fn planned_reparent(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    query: web::Query<Waiting>,
+    body: web::Json<ReparentBody>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    reparent(ReparentKind::Planned, &request, &path, query.wait, body.into_inner(), &context).await
+}
+
+pub(crate) async fn emergency_reparent(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    query: web::Query<Waiting>,
+    body: web::Json<ReparentBody>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    reparent(ReparentKind::Emergency, &request, &path, query.wait, body.into_inner(), &context).await
+}
+
+async fn reparent(
+    kind: ReparentKind,
+    request: &HttpRequest,
+    path: &(String, String),
+    wait: bool,
+    body: ReparentBody,
+    context: &WebContext,
+) -> Result<HttpResponse, ApiError> {
+    let caller = context.access.may_change(request)?;
+    let shard = shard_name(path)?;
+    let order = ReparentRequest {
+        kind,
+        new_primary: alias(body.new_primary)?,
+        avoid_primary: alias(body.avoid_primary)?,
+        reason: body.reason.unwrap_or_default(),
+        by: caller.name,
+        ignore_block: body.ignore_block,
+    };
+    let (reply, answer) = oneshot::channel();
+    context.registry.do_send(RequestReparent { shard: shard.clone(), request: order, reply });
+    let busy = |_| ApiError::unavailable(format!("{shard} is too busy to take the request"));
+    let accepted = answer.await.map_err(busy)??;
+    let location = format!("/api/v1/recoveries/{}", accepted.id);
+    if !wait {
+        let body = json!({ "id": accepted.id.0, "url": location });
+        return Ok(HttpResponse::Accepted().insert_header(("Location", location)).json(body));
+    }
+    let outcome = accepted.outcome.await.map_err(busy)?;
+    let body = json!({
+        "id": accepted.id.0,
+        "url": location,
+        "outcome": outcome.name(),
+        "text": outcome.text(),
+    });
+    match outcome {
+        vtorc_core::audit::Outcome::Succeeded(_) => Ok(HttpResponse::Ok().json(body)),
+        vtorc_core::audit::Outcome::Refused(why) => Err(ApiError::conflict(why)),
+        vtorc_core::audit::Outcome::AlreadyFixed
+        | vtorc_core::audit::Outcome::Failed(_)
+        | vtorc_core::audit::Outcome::Undone(_)
+        | vtorc_core::audit::Outcome::Unclear(_)
+        | vtorc_core::audit::Outcome::Preempted
+        | vtorc_core::audit::Outcome::Interrupted => Ok(HttpResponse::Conflict().json(body)),
+    }
+}
+
+fn alias(text: Option<String>) -> Result<Option<TabletAlias>, ApiError> {
+    let parsed = text.map(|text| text.parse::<TabletAlias>()).transpose();
+    parsed.map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+/// The body of an acknowledgement.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AcknowledgeBody {
+    comment: String,
+}
+
+pub(crate) async fn acknowledge(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    body: web::Json<AcknowledgeBody>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    let caller = context.access.may_change(&request)?;
+    let shard = shard_name(&path)?;
+    let (reply, answer) = oneshot::channel();
+    let comment = body.into_inner().comment;
+    context.registry.do_send(Acknowledge { shard: shard.clone(), by: caller.name, comment, reply });
+    let busy = |_| ApiError::unavailable(format!("{shard} is too busy to take the request"));
+    let lifted = answer.await.map_err(busy)??;
+    Ok(HttpResponse::Ok().json(json!({ "lifted": lifted.map(|block| BlockView::of(&block, &shard)) })))
+}

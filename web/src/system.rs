@@ -1,0 +1,54 @@
+//! The process itself: its actors, its health.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::{Value, json};
+use vtorc_actors::world::World;
+
+use crate::error::ApiError;
+use crate::server::WebContext;
+use crate::views::ActorView;
+
+pub(crate) async fn actors(
+    request: HttpRequest,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    context.access.may_read(&request)?;
+    let views: Vec<ActorView> = context.world.board.actors().into_iter().map(ActorView::of).collect();
+    Ok(HttpResponse::Ok().json(views))
+}
+
+pub(crate) fn system_json(world: &World) -> Value {
+    let system = world.board.system();
+    let (probes, probe_failures) = world.board.probe_counts();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "recoveries_enabled": world.recoveries_enabled(),
+        "topology_read": system.topology_read,
+        "topology_error": system.topology_error,
+        "topology_warnings": system.topology_warnings,
+        "block_period_s": world.settings().recovery.block_period.as_secs_f64(),
+        "probes": probes,
+        "probe_failures": probe_failures,
+    })
+}
+
+pub(crate) async fn system(
+    request: HttpRequest,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    context.access.may_read(&request)?;
+    Ok(HttpResponse::Ok().json(system_json(&context.world)))
+}
+
+/// Ready to work: the topology was read, and can still be.
+pub(crate) async fn health(context: web::Data<WebContext>) -> HttpResponse {
+    let system = context.world.board.system();
+    let healthy = system.topology_read && system.topology_error.is_none();
+    let body = json!({ "healthy": healthy, "topology_error": system.topology_error });
+    if healthy { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
+}
+
+/// The process answers.
+pub(crate) async fn liveness() -> HttpResponse {
+    HttpResponse::Ok().json(json!({ "alive": true }))
+}

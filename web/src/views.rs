@@ -1,0 +1,340 @@
+//! What core's values look like as JSON. Inner types are not serialisable on purpose: these are the contract.
+
+use serde::Serialize;
+use vtorc_actors::board::{ActorReport, ActorState, ShardReport};
+use vtorc_core::admission::Block;
+use vtorc_core::analysis::Finding;
+use vtorc_core::audit::{RecoveryRecord, StepRecord, Trigger};
+use vtorc_core::health::Reachability;
+use vtorc_core::ids::{KeyspaceShard, TabletAlias};
+use vtorc_core::remedy;
+use vtorc_core::snapshot::TabletState;
+use vtorc_core::status::{Flavor, ReplicationStatus, SemiSyncStatus, ServerStatus};
+use vtorc_core::time::{TermStart, Timestamp};
+
+/// A moment as RFC 3339 with milliseconds.
+pub(crate) fn time(at: Timestamp) -> String {
+    let millis = i64::try_from(at.as_millis()).unwrap_or(0);
+    let stamp = jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
+    format!("{stamp:.3}")
+}
+
+fn term(at: TermStart) -> String {
+    let stamp = jiff::Timestamp::new(at.seconds, at.nanos).unwrap_or_default();
+    stamp.to_string()
+}
+
+fn name(alias: &TabletAlias) -> String {
+    alias.to_string()
+}
+
+#[derive(Serialize)]
+pub(crate) struct ShardView {
+    keyspace: String,
+    shard: String,
+    durability_policy: String,
+    primary: Option<String>,
+    primary_term_start: Option<String>,
+    findings: Vec<FindingView>,
+    recovery_block: Option<BlockView>,
+    recovering: Option<u64>,
+    held_back: Option<String>,
+    tablets: Vec<TabletView>,
+    as_of: String,
+}
+
+impl ShardView {
+    pub(crate) fn of(report: &ShardReport) -> Self {
+        let snapshot = &report.snapshot;
+        let primary = snapshot.primary().map(|state| &state.tablet);
+        Self {
+            keyspace: snapshot.shard.keyspace.clone(),
+            shard: snapshot.shard.shard.clone(),
+            durability_policy: match &snapshot.durability {
+                Ok(policy) => policy.name().to_owned(),
+                Err(unknown) => unknown.0.clone(),
+            },
+            primary: primary.map(|tablet| name(&tablet.alias)),
+            primary_term_start: primary.and_then(|tablet| tablet.term_start).map(term),
+            findings: report.findings.iter().map(FindingView::of).collect(),
+            recovery_block: report.block.as_ref().map(|block| BlockView::of(block, &snapshot.shard)),
+            recovering: report.running.map(|id| id.0),
+            held_back: report.held_back.clone(),
+            tablets: snapshot.tablets.values().map(TabletView::of).collect(),
+            as_of: time(snapshot.now),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct FindingView {
+    code: String,
+    tablet: Option<String>,
+    why: &'static str,
+    evidence: Vec<String>,
+    recovery: &'static str,
+}
+
+impl FindingView {
+    fn of(finding: &Finding) -> Self {
+        Self {
+            code: finding.kind.to_string(),
+            tablet: finding.tablet.as_ref().map(name),
+            why: finding.why,
+            evidence: finding.evidence.clone(),
+            recovery: remedy::remedy(finding.kind).name(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct BlockView {
+    recovery: u64,
+    since: String,
+    until: String,
+    lift_with: String,
+}
+
+impl BlockView {
+    pub(crate) fn of(block: &Block, shard: &KeyspaceShard) -> Self {
+        Self {
+            recovery: block.recovery.0,
+            since: time(block.since),
+            until: time(block.until),
+            lift_with: format!("POST /api/v1/shards/{shard}/acknowledge {{\"comment\": \"...\"}}"),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct TabletView {
+    alias: String,
+    #[serde(rename = "type")]
+    tablet_type: &'static str,
+    cell: String,
+    mysql_host: Option<String>,
+    mysql_port: Option<u16>,
+    reachable: bool,
+    state: &'static str,
+    trouble: Option<String>,
+    last_seen: Option<String>,
+    version: Option<String>,
+    flavor: Option<&'static str>,
+    server_id: Option<u32>,
+    server_uuid: Option<String>,
+    read_only: Option<bool>,
+    super_read_only: Option<bool>,
+    gtid_executed: Option<String>,
+    replication: Option<ReplicationView>,
+    semi_sync: Option<SemiSyncView>,
+}
+
+impl TabletView {
+    fn of(state: &TabletState) -> Self {
+        let tablet = &state.tablet;
+        let status = state.status.as_ref();
+        let reachability = &state.reachability;
+        Self {
+            alias: name(&tablet.alias),
+            tablet_type: tablet.tablet_type.name(),
+            cell: tablet.alias.cell.clone(),
+            mysql_host: tablet.mysql.as_ref().map(|address| address.host.clone()),
+            mysql_port: tablet.mysql.as_ref().map(|address| address.port),
+            reachable: reachability.is_valid(),
+            state: match reachability {
+                Reachability::Unseen => "never_seen",
+                Reachability::Valid => "reachable",
+                Reachability::Suspect { .. } => "suspect",
+                Reachability::Unreachable { .. } => "unreachable",
+                Reachability::TurnedAway { .. } => "turned_away",
+            },
+            trouble: reachability.failure().map(ToString::to_string),
+            last_seen: status.map(|_| time(state.status_at)),
+            version: status.map(|status| status.version.clone()),
+            flavor: status.map(|status| match status.flavor {
+                Flavor::MySql => "mysql",
+                Flavor::MariaDb => "mariadb",
+            }),
+            server_id: status.map(|status| status.server_id),
+            server_uuid: status.and_then(|status| status.server_uuid.clone()),
+            read_only: status.map(|status| status.read_only),
+            super_read_only: status.map(|status| status.super_read_only),
+            gtid_executed: status.map(|status| status.gtid_executed.to_string()),
+            replication: status.and_then(ReplicationView::of),
+            semi_sync: status.map(|status| SemiSyncView::of(&status.semi_sync)),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ReplicationView {
+    source_host: String,
+    source_port: u16,
+    source_uuid: Option<String>,
+    receiver: String,
+    receiver_error: String,
+    applier: &'static str,
+    applier_error: String,
+    retrieved: String,
+    lag_seconds: Option<u64>,
+    delay_seconds: u64,
+    heartbeat_period_ms: Option<u64>,
+}
+
+impl ReplicationView {
+    fn of(status: &ServerStatus) -> Option<Self> {
+        let replication: &ReplicationStatus = status.replication.as_ref()?;
+        Some(Self {
+            source_host: replication.source.host.clone(),
+            source_port: replication.source.port,
+            source_uuid: replication.source_uuid.clone(),
+            receiver: replication.receiver.to_string(),
+            receiver_error: replication.receiver_error.clone(),
+            applier: if replication.applier_running { "running" } else { "stopped" },
+            applier_error: replication.applier_error.clone(),
+            retrieved: replication.retrieved.to_string(),
+            lag_seconds: replication.lag_seconds,
+            delay_seconds: replication.delay_seconds,
+            heartbeat_period_ms: replication.heartbeat_period_ms,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct SemiSyncView {
+    source_enabled: bool,
+    source_active: bool,
+    replica_enabled: bool,
+    replica_active: bool,
+    clients: u32,
+    wait_count: u32,
+    waiting_sessions: u32,
+}
+
+impl SemiSyncView {
+    fn of(semi_sync: &SemiSyncStatus) -> Self {
+        Self {
+            source_enabled: semi_sync.source_enabled,
+            source_active: semi_sync.source_active,
+            replica_enabled: semi_sync.replica_enabled,
+            replica_active: semi_sync.replica_active,
+            clients: semi_sync.clients,
+            wait_count: semi_sync.wait_count,
+            waiting_sessions: semi_sync.waiting_sessions,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct RecoveryView {
+    id: u64,
+    keyspace: String,
+    shard: String,
+    kind: String,
+    trigger: &'static str,
+    requested_by: Option<String>,
+    reason: Option<String>,
+    finding: Option<String>,
+    finding_tablet: Option<String>,
+    evidence: Vec<String>,
+    started_at: String,
+    ended_at: Option<String>,
+    duration_ms: Option<u64>,
+    outcome: Option<&'static str>,
+    outcome_text: Option<String>,
+    old_primary: Option<String>,
+    new_primary: Option<String>,
+    write_outage_ms: Option<u64>,
+    steps: Vec<StepView>,
+}
+
+impl RecoveryView {
+    pub(crate) fn of(record: &RecoveryRecord) -> Self {
+        let (trigger, requested_by, reason) = match &record.trigger {
+            Trigger::Automatic => ("automatic", None, None),
+            Trigger::Requested { by, reason } => ("requested", Some(by.clone()), Some(reason.clone())),
+        };
+        let duration = record.ended_at.map(|end| record.started_at.age(end).as_millis());
+        Self {
+            id: record.id.0,
+            keyspace: record.shard.keyspace.clone(),
+            shard: record.shard.shard.clone(),
+            kind: record.kind.clone(),
+            trigger,
+            requested_by,
+            reason,
+            finding: record.finding.clone(),
+            finding_tablet: record.finding_tablet.as_ref().map(name),
+            evidence: record.evidence.clone(),
+            started_at: time(record.started_at),
+            ended_at: record.ended_at.map(time),
+            duration_ms: duration.and_then(|ms| u64::try_from(ms).ok()),
+            outcome: record.outcome.as_ref().map(|outcome| outcome.name()),
+            outcome_text: record.outcome.as_ref().map(|outcome| outcome.text().to_owned()),
+            old_primary: record.old_primary.as_ref().map(name),
+            new_primary: record.new_primary.as_ref().map(name),
+            write_outage_ms: record.write_outage_ms,
+            steps: record.steps.iter().map(|step| StepView::of(step, record.started_at)).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct StepView {
+    name: String,
+    tablet: Option<String>,
+    started_at: String,
+    offset_ms: u64,
+    duration_ms: Option<u64>,
+    outcome: Option<&'static str>,
+    text: String,
+}
+
+impl StepView {
+    fn of(step: &StepRecord, recovery_started: Timestamp) -> Self {
+        let offset = recovery_started.age(step.started_at).as_millis();
+        Self {
+            name: step.name.clone(),
+            tablet: step.tablet.as_ref().map(name),
+            started_at: time(step.started_at),
+            offset_ms: u64::try_from(offset).unwrap_or(u64::MAX),
+            duration_ms: step.duration_ms,
+            outcome: step.outcome.as_ref().map(|outcome| outcome.name()),
+            text: step.outcome.as_ref().map(|outcome| outcome.text().to_owned()).unwrap_or_default(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct ActorView {
+    kind: &'static str,
+    name: String,
+    state: &'static str,
+    doing: String,
+    mailbox_depth: u64,
+    messages_handled: u64,
+    messages_dropped: u64,
+    restarts: u64,
+    last_error: Option<String>,
+}
+
+impl ActorView {
+    pub(crate) fn of(report: ActorReport) -> Self {
+        Self {
+            kind: report.kind,
+            name: report.name,
+            state: match report.state {
+                ActorState::Running => "running",
+                ActorState::Restarting => "restarting",
+                ActorState::Stopped => "stopped",
+                ActorState::GivenUp => "given_up",
+            },
+            doing: report.doing,
+            mailbox_depth: report.mailbox,
+            messages_handled: report.handled,
+            messages_dropped: report.dropped,
+            restarts: report.restarts,
+            last_error: report.last_error,
+        }
+    }
+}
