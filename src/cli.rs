@@ -290,7 +290,8 @@ mod tests {
 
     #[test]
     fn subcommands_take_topology_flags() {
-        let cli = parse("topo --topo_global_root /r add-tablet zone1-1 --shard ks/0 --mysql h:1").unwrap();
+        let cli = parse("topo --topo_global_root /r add-tablet zone1-1 --shard ks/0 --mysql h:1")
+            .unwrap();
         assert_eq!(cli.daemon.topo_global_root, "/r");
         assert!(matches!(cli.command, Some(Command::Topo(TopoCommand::AddTablet { .. }))));
     }

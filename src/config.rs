@@ -113,7 +113,8 @@ impl Password {
         let Some(name) = self.0.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else {
             return Ok(Secret::new(self.0.clone()));
         };
-        let unset = |_| Failure(format!("{key} names the environment variable {name}, which is not set"));
+        let unset =
+            |_| Failure(format!("{key} names the environment variable {name}, which is not set"));
         std::env::var(name).map(Secret::new).map_err(unset)
     }
 }
@@ -186,12 +187,17 @@ pub(crate) struct Loaded {
 /// Reads the file; without one, the defaults.
 pub(crate) fn load(file: Option<&Path>) -> Result<Loaded, Failure> {
     let Some(file) = file else { return parse("defaults", "{}") };
-    let told = |error| Failure::while_doing(&format!("read the configuration {}", file.display()), error);
+    let told =
+        |error| Failure::while_doing(&format!("read the configuration {}", file.display()), error);
     let text = std::fs::read_to_string(file).map_err(told)?;
     parse(&file.display().to_string(), &text)
 }
 
-fn parse(file: &str, text: &str) -> Result<Loaded, Failure> {
+pub(crate) fn parse(file: &str, text: &str) -> Result<Loaded, Failure> {
+    // A struct would also be read from an array, in the order of its fields.
+    if !text.trim_start().starts_with('{') {
+        return Err(Failure(format!("{file}, line 1: a JSON object is expected")));
+    }
     let mut others = Vec::new();
     let mut json = serde_json::Deserializer::from_str(text);
     let mut path = serde_path_to_error::Track::new();
@@ -215,7 +221,8 @@ fn parse(file: &str, text: &str) -> Result<Loaded, Failure> {
     }
     if config.topology_password.0 == PUBLISHED_PASSWORD {
         warnings.push(
-            "MySQLTopologyPassword is the sample's, which everybody knows; set another one".to_owned(),
+            "MySQLTopologyPassword is the sample's, which everybody knows; set another one"
+                .to_owned(),
         );
     }
     config.check().map_err(|error| Failure(format!("{file}: {error}")))?;
@@ -232,7 +239,8 @@ fn wrong(file: &str, key: &str, error: &serde_json::Error) -> Failure {
         return Failure(format!("{place}: {error}"));
     }
     let text = error.to_string();
-    let secret = ["password", "secret", "token"].iter().any(|word| key.to_lowercase().contains(word));
+    let secret =
+        ["password", "secret", "token"].iter().any(|word| key.to_lowercase().contains(word));
     let text = match (secret, text.split_once("expected")) {
         (true, Some((_, expected))) => format!("wrong type, expected{expected}"),
         (true, None) => "wrong type".to_owned(),
@@ -255,7 +263,9 @@ impl Config {
         ];
         for (key, value) in positive {
             if !(value.is_finite() && value > 0.0 && value < 86_400.0) {
-                return Err(Failure(format!("{key} is {value}; it must be more than 0 and less than a day")));
+                return Err(Failure(format!(
+                    "{key} is {value}; it must be more than 0 and less than a day"
+                )));
             }
         }
         if self.use_mutual_tls && self.ssl_ca_file.is_empty() {
@@ -289,7 +299,11 @@ impl Config {
             reasonable_lag: seconds(self.reasonable_replication_lag_seconds),
             write_outage_max: seconds(self.write_outage_max_seconds),
             use_super_read_only: self.use_super_read_only,
-            unapplied: if self.fail_promotion { UnappliedPolicy::Fail } else { UnappliedPolicy::Wait },
+            unapplied: if self.fail_promotion {
+                UnappliedPolicy::Fail
+            } else {
+                UnappliedPolicy::Wait
+            },
             recover_filters: self.recover_master_cluster_filters.clone(),
             promotion_ignore_hosts: self.promotion_ignore_hostname_filters.clone(),
             command_timeout: seconds(self.topology_read_timeout_seconds),
@@ -355,7 +369,8 @@ fn credentials(
     if file.is_empty() {
         return Ok((user.to_owned(), password.resolve(&format!("{what}Password"))?));
     }
-    let told = |error| Failure::while_doing(&format!("read {what}CredentialsConfigFile {file}"), error);
+    let told =
+        |error| Failure::while_doing(&format!("read {what}CredentialsConfigFile {file}"), error);
     let text = std::fs::read_to_string(file).map_err(told)?;
     let value = |name: &str| {
         let pairs = text.lines().filter_map(|line| line.split_once('='));
@@ -392,7 +407,12 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
         later(
             "AuthenticationMethod, HTTPAuth* or SSL*",
             (&old.authentication_method, &old.http_auth_user, &old.http_auth_password, old.use_ssl)
-                != (&new.authentication_method, &new.http_auth_user, &new.http_auth_password, new.use_ssl),
+                != (
+                    &new.authentication_method,
+                    &new.http_auth_user,
+                    &new.http_auth_password,
+                    new.use_ssl,
+                ),
         ),
     ];
     each.into_iter().flatten().collect()
@@ -400,7 +420,9 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
 
 /// What distinguishes one access from another.
 fn told(access: MysqlAccess) -> (String, Secret, String, Secret, Option<TlsFiles>, Duration) {
-    let MysqlAccess { user, password, replica_user, replica_password, tls, connect_timeout, .. } = access;
+    let MysqlAccess {
+        user, password, replica_user, replica_password, tls, connect_timeout, ..
+    } = access;
     (user, password, replica_user, replica_password, tls, connect_timeout)
 }
 
@@ -431,16 +453,29 @@ mod tests {
         let period = |text| parse("f", text).unwrap().config.block_period().as_secs();
         assert_eq!(period("{}"), 3600);
         assert_eq!(period(r#"{"RecoveryPeriodBlockMinutes": 2}"#), 120);
-        assert_eq!(period(r#"{"RecoveryPeriodBlockMinutes": 2, "RecoveryPeriodBlockSeconds": 0}"#), 0);
+        assert_eq!(
+            period(r#"{"RecoveryPeriodBlockMinutes": 2, "RecoveryPeriodBlockSeconds": 0}"#),
+            0
+        );
     }
 
     #[test]
     fn other_keys_are_named() {
         let loaded =
-            parse("f", r#"{"RaftEnabled": false, "RecoveryPeriodBlokSeconds": 3, "Wibble": 1}"#).unwrap();
-        assert!(loaded.notes.iter().any(|line| line.starts_with("RaftEnabled: ")), "{:?}", loaded.notes);
+            parse("f", r#"{"RaftEnabled": false, "RecoveryPeriodBlokSeconds": 3, "Wibble": 1}"#)
+                .unwrap();
+        assert!(
+            loaded.notes.iter().any(|line| line.starts_with("RaftEnabled: ")),
+            "{:?}",
+            loaded.notes
+        );
         assert_eq!(loaded.unknown, ["RecoveryPeriodBlokSeconds", "Wibble"]);
-        assert!(loaded.warnings.iter().any(|line| line.contains("did you mean RecoveryPeriodBlockSeconds?")));
+        assert!(
+            loaded
+                .warnings
+                .iter()
+                .any(|line| line.contains("did you mean RecoveryPeriodBlockSeconds?"))
+        );
     }
 
     #[test]
@@ -459,7 +494,8 @@ mod tests {
     fn no_secret_shows_in_errors_or_prints() {
         let text = error(r#"{"MySQLTopologyPassword": 123456789}"#);
         assert!(!text.contains("123456789") && text.contains("MySQLTopologyPassword"), "{text}");
-        let loaded = parse("f", r#"{"MySQLTopologyPassword": "s3cret", "HTTPAuthPassword": "s3cret"}"#);
+        let loaded =
+            parse("f", r#"{"MySQLTopologyPassword": "s3cret", "HTTPAuthPassword": "s3cret"}"#);
         assert!(!format!("{loaded:?}").contains("s3cret"));
         let access = loaded.unwrap().config.mysql_access().unwrap();
         assert!(!format!("{access:?}").contains("s3cret"));
@@ -469,13 +505,18 @@ mod tests {
     #[test]
     fn passwords_come_from_the_environment_or_a_file() {
         let config = parse("f", r#"{"MySQLTopologyPassword": "${PATH}"}"#).unwrap().config;
-        assert_eq!(config.mysql_access().unwrap().password.reveal(), std::env::var("PATH").unwrap());
-        let config = parse("f", r#"{"MySQLTopologyPassword": "${NO_SUCH_VARIABLE}"}"#).unwrap().config;
+        assert_eq!(
+            config.mysql_access().unwrap().password.reveal(),
+            std::env::var("PATH").unwrap()
+        );
+        let config =
+            parse("f", r#"{"MySQLTopologyPassword": "${NO_SUCH_VARIABLE}"}"#).unwrap().config;
         assert!(config.mysql_access().unwrap_err().0.contains("NO_SUCH_VARIABLE"));
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("my.cnf");
         std::fs::write(&file, "[client]\nuser = ann\npassword = \"pa=ss\"\n").unwrap();
-        let text = format!(r#"{{"MySQLTopologyCredentialsConfigFile": {:?}}}"#, file.to_str().unwrap());
+        let text =
+            format!(r#"{{"MySQLTopologyCredentialsConfigFile": {:?}}}"#, file.to_str().unwrap());
         let access = parse("f", &text).unwrap().config.mysql_access().unwrap();
         assert_eq!((access.user.as_str(), access.password.reveal()), ("ann", "pa=ss"));
     }

@@ -163,7 +163,9 @@ fn tls(config: &Config) -> Result<Option<Tls>, Failure> {
     let certificates = pem_certificates(&config.ssl_cert_file)?;
     let key = pem_key(&config.ssl_private_key_file)?;
     let builder = rustls::ServerConfig::builder();
-    let told = |error: &dyn std::fmt::Display| Failure(format!("SSLCertFile and SSLPrivateKeyFile: {error}"));
+    let told = |error: &dyn std::fmt::Display| {
+        Failure(format!("SSLCertFile and SSLPrivateKeyFile: {error}"))
+    };
     let builder = if config.use_mutual_tls {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in pem_certificates(&config.ssl_ca_file)? {
@@ -179,7 +181,9 @@ fn tls(config: &Config) -> Result<Option<Tls>, Failure> {
     Ok(Some(Arc::new(server)))
 }
 
-fn pem_certificates(file: &str) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, Failure> {
+fn pem_certificates(
+    file: &str,
+) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, Failure> {
     let told = |error| Failure::while_doing(&format!("read certificates from {file}"), error);
     let bytes = std::fs::read(file).map_err(told)?;
     rustls_pemfile::certs(&mut bytes.as_slice()).collect::<Result<_, _>>().map_err(told)

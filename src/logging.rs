@@ -35,7 +35,9 @@ pub(crate) fn start(
     let level = if debug { Level::Debug } else { Level::Info };
     let file = match directory {
         Some(directory) => {
-            let told = |error| Failure::while_doing(&format!("use log_dir {}", directory.display()), error);
+            let told = |error| {
+                Failure::while_doing(&format!("use log_dir {}", directory.display()), error)
+            };
             std::fs::create_dir_all(directory).map_err(told)?;
             Some(FileRotate::new(
                 directory.join("vtorc.log"),
@@ -56,7 +58,8 @@ pub(crate) fn start(
         false => Box::new(io::sink()),
     };
     let json = format == Some(LogFormat::Json);
-    let both = Duplicate::new(drain(stderr, json, io::stderr().is_terminal()), drain(file, json, false));
+    let both =
+        Duplicate::new(drain(stderr, json, io::stderr().is_terminal()), drain(file, json, false));
     let filtered = both.filter_level(level).fuse();
     let (queue, flush) = slog_async::Async::new(filtered)
         .chan_size(QUEUE_MAX)

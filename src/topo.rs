@@ -68,7 +68,14 @@ async fn execute(options: DaemonOptions, command: TopoCommand) -> Result<(), Fai
         TopoCommand::List => list(&store).await?,
         TopoCommand::Show { name } => show(&store, &name).await?,
         TopoCommand::Delete { name } => delete(&store, &name).await?,
-        TopoCommand::Import { address: first, keyspace, shard, cell, first_uid, durability_policy } => {
+        TopoCommand::Import {
+            address: first,
+            keyspace,
+            shard,
+            cell,
+            first_uid,
+            durability_policy,
+        } => {
             let config = config::load(options.config.as_deref())?.config;
             let access = config.mysql_access()?;
             let shard = KeyspaceShard::new(&keyspace, &shard).map_err(named)?;
@@ -164,7 +171,8 @@ fn or_dash(text: &str) -> &str {
 }
 
 fn line(tablet: &Tablet) -> String {
-    let address = tablet.mysql.as_ref().map(ToString::to_string).unwrap_or_else(|| "no address".into());
+    let address =
+        tablet.mysql.as_ref().map(ToString::to_string).unwrap_or_else(|| "no address".into());
     format!("{} {} {address}", tablet.alias, tablet.tablet_type)
 }
 
@@ -173,18 +181,31 @@ async fn show(store: &TopoStore, name: &str) -> Result<(), Failure> {
         let record = store.shard_record(&shard).await?;
         let primary = record.primary_alias.map(|alias| alias.to_string()).unwrap_or_default();
         let term = record.term_start.map(|term| term.to_string()).unwrap_or_default();
-        say(&format!("shard {shard}\n  primary: {}\n  term start: {}", or_dash(&primary), or_dash(&term)));
+        say(&format!(
+            "shard {shard}\n  primary: {}\n  term start: {}",
+            or_dash(&primary),
+            or_dash(&term)
+        ));
         return Ok(());
     }
     if let Ok(alias) = name.parse::<TabletAlias>()
         && let Ok(tablet) = store.tablet(&alias).await
     {
         let term = tablet.term_start.map(|term| term.to_string()).unwrap_or_default();
-        say(&format!("tablet {}\n  shard: {}\n  term start: {}", line(&tablet), tablet.shard, or_dash(&term)));
+        say(&format!(
+            "tablet {}\n  shard: {}\n  term start: {}",
+            line(&tablet),
+            tablet.shard,
+            or_dash(&term)
+        ));
         return Ok(());
     }
     if let Some((_, info)) = store.cells().await?.into_iter().find(|(cell, _)| cell == name) {
-        say(&format!("cell {name}\n  server: {}\n  root: {}", or_dash(&info.server_address), info.root));
+        say(&format!(
+            "cell {name}\n  server: {}\n  root: {}",
+            or_dash(&info.server_address),
+            info.root
+        ));
         return Ok(());
     }
     let keyspace = store.keyspaces().await?.into_iter().find(|(keyspace, _)| keyspace == name);
@@ -233,7 +254,8 @@ async fn walk(access: &MysqlAccess, first: MysqlAddress) -> Result<Vec<Discovere
         let (access, one) = (access.clone(), address.clone());
         let work = move || discover(&access, &one, DISCOVER_TIMEOUT);
         let answer = tokio::task::spawn_blocking(work).await;
-        let answer = answer.map_err(|error| Failure::while_doing(&format!("ask {address}"), error))?;
+        let answer =
+            answer.map_err(|error| Failure::while_doing(&format!("ask {address}"), error))?;
         let server = match answer {
             Ok(server) => server,
             Err(error) if address == first => {

@@ -32,7 +32,10 @@ use crate::config::Config;
 use crate::logging::AuditFile;
 
 /// The topology as the flags name it.
-pub(crate) fn topo_store(options: &DaemonOptions, default: DurabilityPolicy) -> Result<TopoStore, Failure> {
+pub(crate) fn topo_store(
+    options: &DaemonOptions,
+    default: DurabilityPolicy,
+) -> Result<TopoStore, Failure> {
     let root = options.topo_global_root.as_str();
     match options.topo_implementation {
         TopoImplementation::Local => {
@@ -193,8 +196,11 @@ fn open_history(
         (file, _) => Some(PathBuf::from(file)),
     };
     if file.is_none() {
-        warn!(log, "the history is kept in memory only: block periods do not survive a restart; set \
-            SQLite3DataFile or log_dir");
+        warn!(
+            log,
+            "the history is kept in memory only: block periods do not survive a restart; set \
+            SQLite3DataFile or log_dir"
+        );
     }
     let opened = SqliteHistory::open(file.as_deref());
     let opened = opened.map_err(|error| Failure::while_doing("open SQLite3DataFile", error))?;

@@ -61,7 +61,8 @@ impl<A: Actor<Context = Context<A>> + Supervised> Guardian<A> {
         }
         self.panics += 1;
         let restarted = self.panics < PANICS_MAX && self.context.restart();
-        self.meter.panicked(what, if restarted { ActorState::Restarting } else { ActorState::GivenUp });
+        self.meter
+            .panicked(what, if restarted { ActorState::Restarting } else { ActorState::GivenUp });
         if restarted {
             self.pause = Some(Box::pin(sleep(RESTART_PAUSE * 2u32.pow(self.panics - 1))));
         }

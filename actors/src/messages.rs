@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use actix::Message;
 use tokio::sync::oneshot;
-use vtorc_core::audit::{AuditEntry, Outcome, RecoveryRecord};
 use vtorc_core::admission::Block;
+use vtorc_core::audit::{AuditEntry, Outcome, RecoveryRecord};
 use vtorc_core::health::ProbeFailure;
 use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
 use vtorc_core::ports::TopoError;

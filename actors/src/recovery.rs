@@ -4,13 +4,15 @@
 mod finish;
 mod job;
 mod planned;
-mod reparent;
 mod repair;
+mod reparent;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Supervised, WrapFuture};
+use actix::{
+    Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Supervised, WrapFuture,
+};
 use actix::{ActorFutureExt, fut};
 use slog::{Logger, info, o, warn};
 use tokio::sync::oneshot;
@@ -26,8 +28,8 @@ use vtorc_core::snapshot::ShardSnapshot;
 use crate::board::Meter;
 use crate::guardian::start_guarded;
 use crate::messages::{
-    Accepted, Audit, CircumstancesChanged, LiftBlock, Recover, RecoveryStanding, Rejected, ReparentKind,
-    ReparentRequest, StartRequested, Stop,
+    Accepted, Audit, CircumstancesChanged, LiftBlock, Recover, RecoveryStanding, Rejected,
+    ReparentKind, ReparentRequest, StartRequested, Stop,
 };
 use crate::shard::ShardActor;
 use crate::world::World;
@@ -132,7 +134,8 @@ impl RecoveryActor {
         owner: Addr<ShardActor>,
     ) -> (Addr<Self>, Arc<Meter>) {
         let meter = world.board.register("recovery", &format!("{shard}/recovery"));
-        let log = world.log.new(o!("keyspace" => shard.keyspace.clone(), "shard" => shard.shard.clone()));
+        let log =
+            world.log.new(o!("keyspace" => shard.keyspace.clone(), "shard" => shard.shard.clone()));
         let actor = Self {
             world: world.clone(),
             shard,
@@ -171,7 +174,11 @@ impl RecoveryActor {
     }
 
     /// Which part of what is wanted may start now; none with the reason.
-    fn admitted(&mut self, wanted: Wanted, snapshot: &ShardSnapshot) -> Result<Option<Task>, Refusal> {
+    fn admitted(
+        &mut self,
+        wanted: Wanted,
+        snapshot: &ShardSnapshot,
+    ) -> Result<Option<Task>, Refusal> {
         let settings = self.world.settings();
         let enabled = self.world.recoveries_enabled();
         let ask = |ledger: &Ledger, remedy: Remedy| {
@@ -281,12 +288,17 @@ impl RecoveryActor {
         let mut block = None;
         if let Some(ledger) = &mut self.ledger {
             match (task, outcome) {
-                (Task::Shard(Remedy::EmergencyReparent, _), Outcome::Succeeded(_) | Outcome::Unclear(_)) => {
+                (
+                    Task::Shard(Remedy::EmergencyReparent, _),
+                    Outcome::Succeeded(_) | Outcome::Unclear(_),
+                ) => {
                     ledger.start_block(id, &settings.recovery, now);
                     ledger.fresh_start();
                     block = ledger.block.clone();
                 }
-                (Task::Shard(..), Outcome::Succeeded(_) | Outcome::AlreadyFixed) => ledger.fresh_start(),
+                (Task::Shard(..), Outcome::Succeeded(_) | Outcome::AlreadyFixed) => {
+                    ledger.fresh_start()
+                }
                 (Task::Shard(..), _) => ledger.attempt_failed(now),
                 (Task::Replicas(findings), _) => {
                     for alias in findings.iter().filter_map(|finding| finding.tablet.clone()) {
@@ -383,7 +395,9 @@ impl Handler<StartRequested> for RecoveryActor {
         let rejected = match (unknown, block) {
             _ if self.world.is_ending() => Some(Rejected::Unavailable("vtorc is ending".into())),
             (Some(alias), _) => Some(Rejected::UnknownTablet(alias.clone())),
-            (None, Some(block)) if request.kind == ReparentKind::Emergency && !request.ignore_block => {
+            (None, Some(block))
+                if request.kind == ReparentKind::Emergency && !request.ignore_block =>
+            {
                 Some(Rejected::Conflict(format!(
                     "blocked by recovery {}; acknowledge it, or ask with ignore_block",
                     block.recovery

@@ -14,7 +14,8 @@ use vtorc_core::topology::{ShardTopology, TopologyRead, merge};
 use crate::board::Meter;
 use crate::guardian::start_guarded;
 use crate::messages::{
-    Acknowledge, Audit, Rejected, RequestReparent, ShardTopologyWasRead, SwitchRecoveries, TopologyWasRead,
+    Acknowledge, Audit, Rejected, RequestReparent, ShardTopologyWasRead, SwitchRecoveries,
+    TopologyWasRead,
 };
 use crate::shard::{Retire, ShardActor};
 use crate::topo_watcher::TopoWatcher;
@@ -45,12 +46,20 @@ impl Registry {
 
     fn take(&mut self, read: TopologyRead) {
         let mut warnings = read.damaged.clone();
-        warnings.extend(read.unread_cells.iter().map(|(cell, why)| (format!("cell {cell}"), why.clone())));
-        warnings.extend(read.unread_keyspaces.iter().map(|(ks, why)| (format!("keyspace {ks}"), why.clone())));
+        warnings.extend(
+            read.unread_cells.iter().map(|(cell, why)| (format!("cell {cell}"), why.clone())),
+        );
+        warnings.extend(
+            read.unread_keyspaces.iter().map(|(ks, why)| (format!("keyspace {ks}"), why.clone())),
+        );
         self.note_system(None, warnings);
         self.topologies = merge(&self.topologies, read);
-        let gone: Vec<KeyspaceShard> =
-            self.shards.keys().filter(|name| !self.topologies.contains_key(name)).cloned().collect();
+        let gone: Vec<KeyspaceShard> = self
+            .shards
+            .keys()
+            .filter(|name| !self.topologies.contains_key(name))
+            .cloned()
+            .collect();
         for name in gone {
             info!(self.world.log, "shard no longer watched"; "shard" => %name);
             if let Some((actor, _)) = self.shards.remove(&name) {
@@ -74,12 +83,16 @@ impl Registry {
         let text = error.map(ToString::to_string);
         if text != before.topology_error {
             match &text {
-                Some(why) => error!(self.world.log, "the topology cannot be read: no recovery is possible \
-                    until it answers"; "error" => why),
+                Some(why) => {
+                    error!(self.world.log, "the topology cannot be read: no recovery is possible \
+                    until it answers"; "error" => why)
+                }
                 None => info!(self.world.log, "the topology can be read again"),
             }
         }
-        for (what, why) in warnings.iter().filter(|(what, _)| !before.topology_warnings.contains_key(*what)) {
+        for (what, why) in
+            warnings.iter().filter(|(what, _)| !before.topology_warnings.contains_key(*what))
+        {
             warn!(self.world.log, "part of the topology cannot be read; what was known of it stays in use";
                 "what" => what, "error" => why);
         }

@@ -15,8 +15,8 @@ use vtorc_core::topology::ShardTopology;
 use crate::board::{Meter, ShardReport};
 use crate::guardian::start_guarded;
 use crate::messages::{
-    Acknowledge, Aim, CircumstancesChanged, LiftBlock, ProbeCompleted, Recover, RecoveryStanding, RequestReparent,
-    SetPace, ShardTopologyWasRead, StartRequested, Stop,
+    Acknowledge, Aim, CircumstancesChanged, LiftBlock, ProbeCompleted, Recover, RecoveryStanding,
+    RequestReparent, SetPace, ShardTopologyWasRead, StartRequested, Stop,
 };
 use crate::prober::ProberActor;
 use crate::recovery::RecoveryActor;
@@ -56,7 +56,8 @@ impl ShardActor {
     pub(crate) fn launch(world: &World, topology: ShardTopology) -> (Addr<Self>, Arc<Meter>) {
         let name = topology.shard.clone();
         let meter = world.board.register("shard", &name.to_string());
-        let log = world.log.new(o!("keyspace" => name.keyspace.clone(), "shard" => name.shard.clone()));
+        let log =
+            world.log.new(o!("keyspace" => name.keyspace.clone(), "shard" => name.shard.clone()));
         let actor = Self {
             state: ShardState::new(topology, world.settings().recovery.clone()),
             world: world.clone(),
@@ -133,7 +134,8 @@ impl ShardActor {
     }
 
     fn start_prober(&self, target: ProbeTarget, context: &mut Context<Self>) -> Addr<ProberActor> {
-        let meter = self.world.board.register("prober", &format!("{}/{}", self.name(), target.alias));
+        let meter =
+            self.world.board.register("prober", &format!("{}/{}", self.name(), target.alias));
         let shard = (context.address(), self.meter.clone());
         let prober = ProberActor::new(self.world.clone(), shard.0, shard.1, target, meter.clone());
         start_guarded(prober, 8, meter)
@@ -189,7 +191,8 @@ impl Actor for ShardActor {
 
     fn started(&mut self, context: &mut Context<Self>) {
         if self.recovery.is_none() {
-            let launched = RecoveryActor::launch(&self.world, self.name().clone(), context.address());
+            let launched =
+                RecoveryActor::launch(&self.world, self.name().clone(), context.address());
             self.recovery = Some(launched);
         }
         self.tick_later(context);
@@ -207,7 +210,11 @@ impl Handler<Tick> for ShardActor {
     fn handle(&mut self, _: Tick, context: &mut Context<Self>) {
         self.step(ShardEvent::Tick, context);
         let findings = self.state.findings().len();
-        self.meter.doing(if findings == 0 { "in order".into() } else { format!("{findings} findings") });
+        self.meter.doing(if findings == 0 {
+            "in order".into()
+        } else {
+            format!("{findings} findings")
+        });
         self.post();
         self.tick_later(context);
     }
@@ -226,8 +233,9 @@ impl Handler<ProbeCompleted> for ShardActor {
     fn handle(&mut self, message: ProbeCompleted, context: &mut Context<Self>) {
         self.meter.handled();
         let ProbeCompleted { alias, sent_at, result } = message;
-        let first_word = self.state.snapshot(sent_at).tablet(&alias).is_some_and(|t| t.status.is_none());
-        self.step(ShardEvent::Probed { alias, sent_at, result }, context);
+        let first_word =
+            self.state.snapshot(sent_at).tablet(&alias).is_some_and(|t| t.status.is_none());
+        self.step(ShardEvent::Probed { alias, sent_at, result: Box::new(result) }, context);
         if first_word || self.changed {
             self.post();
         }

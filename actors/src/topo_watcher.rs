@@ -54,9 +54,9 @@ async fn watch(world: World, registry: Addr<Registry>, meter: Arc<Meter>) {
         };
         meter.handled();
         let failed = read.is_err();
-        let partial = read.as_ref().is_ok_and(|read| {
-            !read.unread_cells.is_empty() || !read.unread_keyspaces.is_empty()
-        });
+        let partial = read
+            .as_ref()
+            .is_ok_and(|read| !read.unread_cells.is_empty() || !read.unread_keyspaces.is_empty());
         if let Err(error) = &read {
             meter.failed(&error.to_string());
         }

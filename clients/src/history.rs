@@ -52,7 +52,10 @@ impl SqliteHistory {
                 Err(_) if file.exists() => {
                     let aside = file.with_extension(format!("damaged-{}", std::process::id()));
                     std::fs::rename(file, &aside).map_err(|error| {
-                        HistoryError(format!("{} is damaged and cannot be moved: {error}", file.display()))
+                        HistoryError(format!(
+                            "{} is damaged and cannot be moved: {error}",
+                            file.display()
+                        ))
                     })?;
                     moved_aside = Some(aside);
                     connect(Some(file))?
@@ -134,7 +137,10 @@ impl HistoryPort for SqliteHistory {
         self.ask(move |db| rows::one(db, id)).await
     }
 
-    async fn recoveries(&self, filter: RecoveryFilter) -> Result<Vec<RecoveryRecord>, HistoryError> {
+    async fn recoveries(
+        &self,
+        filter: RecoveryFilter,
+    ) -> Result<Vec<RecoveryRecord>, HistoryError> {
         self.ask(move |db| rows::list(db, &filter)).await
     }
 
@@ -200,9 +206,11 @@ impl HistoryPort for SqliteHistory {
 
     async fn recoveries_enabled(&self) -> Result<bool, HistoryError> {
         self.ask(|db| {
-            db.query_row("SELECT value FROM counters WHERE name = 'recoveries_enabled'", [], |row| {
-                row.get::<_, i64>(0).map(|value| value != 0)
-            })
+            db.query_row(
+                "SELECT value FROM counters WHERE name = 'recoveries_enabled'",
+                [],
+                |row| row.get::<_, i64>(0).map(|value| value != 0),
+            )
         })
         .await
     }

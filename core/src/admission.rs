@@ -60,7 +60,12 @@ impl Ledger {
     }
 
     /// Starts the block period after a reparent that changed, or may have changed, the primary.
-    pub fn start_block(&mut self, recovery: RecoveryId, settings: &RecoverySettings, now: Timestamp) {
+    pub fn start_block(
+        &mut self,
+        recovery: RecoveryId,
+        settings: &RecoverySettings,
+        now: Timestamp,
+    ) {
         let until = now + settings.block_period;
         self.block = Some(Block { recovery, since: now, until });
     }
@@ -108,7 +113,9 @@ impl fmt::Display for Refusal {
                 "blocked by recovery {}, which ended a short time ago; acknowledge it to lift the block",
                 block.recovery
             ),
-            Self::BackingOff { .. } => f.write_str("the last attempt failed; it will be tried again"),
+            Self::BackingOff { .. } => {
+                f.write_str("the last attempt failed; it will be tried again")
+            }
             Self::WatchOnly => f.write_str("a person must decide"),
         }
     }
@@ -173,8 +180,7 @@ mod tests {
         let settings = testkit::settings();
         let mut ledger = Ledger::default();
         ledger.start_block(RecoveryId(7), &settings, at(100));
-        let admit_at =
-            |remedy, second| admit(&ledger, remedy, &snapshot(second), &settings, true);
+        let admit_at = |remedy, second| admit(&ledger, remedy, &snapshot(second), &settings, true);
         let blocked = admit_at(Remedy::EmergencyReparent, 159);
         assert!(matches!(blocked, Admission::Refused(Refusal::InBlockPeriod(_))));
         assert_eq!(admit_at(Remedy::EmergencyReparent, 160), Admission::Admitted);
@@ -209,7 +215,10 @@ mod tests {
         snapshot.emergency_reparent_disabled = true;
         let forbidden = admit(&ledger, Remedy::EmergencyReparent, &snapshot, &settings, true);
         assert_eq!(forbidden, Admission::Refused(Refusal::EmergencyReparentDisabled));
-        assert_eq!(admit(&ledger, Remedy::FixReplica, &snapshot, &settings, true), Admission::Admitted);
+        assert_eq!(
+            admit(&ledger, Remedy::FixReplica, &snapshot, &settings, true),
+            Admission::Admitted
+        );
         snapshot.emergency_reparent_disabled = false;
         settings.recover_filters.clear();
         let filtered = admit(&ledger, Remedy::EmergencyReparent, &snapshot, &settings, true);

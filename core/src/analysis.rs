@@ -9,7 +9,7 @@ mod rules;
 use std::fmt;
 
 pub use facts::{Facts, ReplicaFacts, errant_gtids, facts, replica_facts};
-pub use rules::{REPLICA_RULES, RULES, ReplicaRule, Rule, WARNINGS, Warning};
+pub use rules::{REPLICA_RULES, RULES, ReplicaRule, Rule, Told, WARNINGS, Warning};
 
 use crate::ids::TabletAlias;
 use crate::settings::RecoverySettings;
@@ -148,7 +148,8 @@ pub fn detect(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Vec<Find
     let mut findings = Vec::new();
     let shard_rule = RULES.iter().find(|rule| (rule.holds)(&facts));
     if let Some(rule) = shard_rule {
-        let about_primary = facts.primary.clone().filter(|_| rule.kind != FindingKind::ClusterHasNoPrimary);
+        let about_primary =
+            facts.primary.clone().filter(|_| rule.kind != FindingKind::ClusterHasNoPrimary);
         findings.push(Finding {
             kind: rule.kind,
             tablet: about_primary,
@@ -177,12 +178,7 @@ pub fn detect(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Vec<Find
 }
 
 fn replica_finding(kind: FindingKind, why: &'static str, replica: &ReplicaFacts) -> Finding {
-    Finding {
-        kind,
-        tablet: Some(replica.alias.clone()),
-        why,
-        evidence: replica.evidence.clone(),
-    }
+    Finding { kind, tablet: Some(replica.alias.clone()), why, evidence: replica.evidence.clone() }
 }
 
 /// Tells whether the finding that started a recovery is still there.
@@ -194,14 +190,14 @@ pub fn still_present(
     settings: &RecoverySettings,
 ) -> bool {
     detect(snapshot, settings).iter().any(|now| {
-        now.tablet == finding.tablet && (now.kind == finding.kind || both_dead(now.kind, finding.kind))
+        now.tablet == finding.tablet
+            && (now.kind == finding.kind || both_dead(now.kind, finding.kind))
     })
 }
 
 /// Between two probes a replica may join or leave; the primary is dead either way.
 fn both_dead(one: FindingKind, other: FindingKind) -> bool {
-    let dead = |kind| {
-        matches!(kind, FindingKind::DeadPrimary | FindingKind::DeadPrimaryAndSomeReplicas)
-    };
+    let dead =
+        |kind| matches!(kind, FindingKind::DeadPrimary | FindingKind::DeadPrimaryAndSomeReplicas);
     dead(one) && dead(other)
 }

@@ -24,7 +24,9 @@ pub enum DurabilityPolicy {
 
 /// A policy's name that is not known here. Such a keyspace is watched but not acted on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown durability policy {0:?}; known are none, semi_sync, cross_cell, semi_sync_with_rdonly_ack, cross_cell_with_rdonly_ack")]
+#[error(
+    "unknown durability policy {0:?}; known are none, semi_sync, cross_cell, semi_sync_with_rdonly_ack, cross_cell_with_rdonly_ack"
+)]
 pub struct UnknownPolicy(pub String);
 
 impl DurabilityPolicy {

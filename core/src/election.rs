@@ -36,8 +36,11 @@ impl Contender {
 
     /// It has something received that nobody is applying.
     fn applier_stands(&self) -> bool {
-        let stopped =
-            self.status.replication.as_ref().is_some_and(|replication| !replication.applier_running);
+        let stopped = self
+            .status
+            .replication
+            .as_ref()
+            .is_some_and(|replication| !replication.applier_running);
         stopped && self.received() != self.status.gtid_executed
     }
 }
@@ -120,12 +123,16 @@ impl fmt::Display for Reason {
         match self {
             Self::WrongType(kind) => write!(f, "its type is {kind}"),
             Self::Errant(gtids) => write!(f, "it has errant GTIDs {gtids}"),
-            Self::MissedReparents => f.write_str("it missed a reparent and disagrees with the others"),
+            Self::MissedReparents => {
+                f.write_str("it missed a reparent and disagrees with the others")
+            }
             Self::NoGtids => f.write_str("GTIDs or the binary log are off"),
             Self::TooFewAckers { found, required } => {
                 write!(f, "{found} of {required} ackers that the policy demands were reached")
             }
-            Self::OtherCell => f.write_str("it is in another cell, and cross-cell failover is prevented"),
+            Self::OtherCell => {
+                f.write_str("it is in another cell, and cross-cell failover is prevented")
+            }
             Self::IgnoredHost => f.write_str("its host is on PromotionIgnoreHostnameFilters"),
             Self::NotAskedFor => f.write_str("another tablet was asked for"),
             Self::Avoided => f.write_str("it was asked to be avoided"),
@@ -145,16 +152,18 @@ pub enum NoCandidate {
     #[error("no tablet that can be compared was reached")]
     Nobody,
     /// Two sets of which neither contains the other.
-    #[error("split brain: {one} and {other} each have transactions that the other lacks ({only_one} and {only_other}); decide which to keep and take the other out of service")]
+    #[error(
+        "split brain: {one} and {other} each have transactions that the other lacks ({only_one} and {only_other}); decide which to keep and take the other out of service"
+    )]
     Diverged {
         /// One tablet.
         one: TabletAlias,
         /// Another.
         other: TabletAlias,
         /// What only the first has.
-        only_one: GtidSet,
+        only_one: Box<GtidSet>,
         /// What only the second has.
-        only_other: GtidSet,
+        only_other: Box<GtidSet>,
     },
     /// Everybody was passed over.
     #[error("no tablet can be promoted: {}", list(.0))]
@@ -229,7 +238,8 @@ fn mistrust(contender: &Contender, everybody: &[Contender]) -> Option<Reason> {
     let others = everybody.iter().filter(|one| one.tablet.alias != contender.tablet.alias);
     let managed = others.filter(|one| one.tablet.tablet_type.is_managed());
     let longest = managed.clone().map(Contender::journal).max().unwrap_or(0);
-    let union = managed.fold(empty_like(&contender.received()), |all, one| all.union(&one.received()));
+    let union =
+        managed.fold(empty_like(&contender.received()), |all, one| all.union(&one.received()));
     let mut extra = contender.received().subtract(&union);
     if extra.is_empty() {
         return None;
@@ -265,9 +275,8 @@ fn empty_like(set: &GtidSet) -> GtidSet {
 /// far" would depend on the order where two diverge and a third holds both.
 fn most_advanced<'a>(trusted: &[&'a Contender]) -> Result<&'a Contender, NoCandidate> {
     let first = trusted.first().ok_or(NoCandidate::Nobody)?;
-    let has_all = |one: &&&Contender| {
-        trusted.iter().all(|other| one.received().contains(&other.received()))
-    };
+    let has_all =
+        |one: &&&Contender| trusted.iter().all(|other| one.received().contains(&other.received()));
     if let Some(best) = trusted.iter().find(has_all) {
         return Ok(best);
     }
@@ -278,8 +287,8 @@ fn most_advanced<'a>(trusted: &[&'a Contender]) -> Result<&'a Contender, NoCandi
                 return Err(NoCandidate::Diverged {
                     one: one.tablet.alias.clone(),
                     other: other.tablet.alias.clone(),
-                    only_one: mine.subtract(&theirs),
-                    only_other: theirs.subtract(&mine),
+                    only_one: Box::new(mine.subtract(&theirs)),
+                    only_other: Box::new(theirs.subtract(&mine)),
                 });
             }
         }
@@ -354,7 +363,11 @@ pub fn choose_successor(
             None => {
                 let alias = contender.tablet.alias.clone();
                 let lag = contender.status.replication.as_ref().and_then(|r| r.lag_seconds);
-                ranked.push((alias.cell != primary.tablet.alias.cell, lag.unwrap_or(u64::MAX), alias));
+                ranked.push((
+                    alias.cell != primary.tablet.alias.cell,
+                    lag.unwrap_or(u64::MAX),
+                    alias,
+                ));
             }
         }
     }
@@ -386,7 +399,8 @@ fn not_following(
     if !replication.is_healthy() || replication.delay_seconds > 0 {
         return Some(Reason::ReplicationStopped);
     }
-    let tolerable = replication.lag_seconds.is_some_and(|lag| lag <= settings.reasonable_lag.as_secs());
+    let tolerable =
+        replication.lag_seconds.is_some_and(|lag| lag <= settings.reasonable_lag.as_secs());
     (!tolerable).then_some(Reason::LagsBehind(replication.lag_seconds))
 }
 

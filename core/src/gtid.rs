@@ -148,7 +148,9 @@ impl MySqlGtidSet {
     fn contains(&self, other: &Self) -> bool {
         other.sources.iter().all(|(source, theirs)| {
             let Some(mine) = self.sources.get(source) else { return false };
-            theirs.iter().all(|(from, to)| mine.iter().any(|(start, end)| start <= from && to <= end))
+            theirs
+                .iter()
+                .all(|(from, to)| mine.iter().any(|(start, end)| start <= from && to <= end))
         })
     }
 

@@ -125,7 +125,7 @@ impl KeyRange {
 }
 
 fn hex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 || !text.is_ascii() {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }
     let pairs = text.as_bytes().chunks(2);
@@ -218,7 +218,8 @@ mod tests {
         for good in ["ks/0", "ks/-", "ks/-80", "ks/80-", "ks/40-80", "ks/main_1"] {
             assert!(good.parse::<KeyspaceShard>().is_ok(), "{good}");
         }
-        for bad in ["ks", "ks/", "/0", "ks/8-", "ks/80-40", "ks/80-80", "ks/a-b-c", "k s/0", "ks/é"] {
+        for bad in ["ks", "ks/", "/0", "ks/8-", "ks/80-40", "ks/80-80", "ks/a-b-c", "k s/0", "ks/é"]
+        {
             assert!(bad.parse::<KeyspaceShard>().is_err(), "{bad}");
         }
         assert_eq!("ks/-C0".parse::<KeyspaceShard>().unwrap().shard, "-c0");

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::audit::{AuditEntry, RecoveryRecord};
 use crate::admission::Block;
+use crate::audit::{AuditEntry, RecoveryRecord};
 use crate::gtid::GtidSet;
 use crate::health::ProbeFailure;
 use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias, WatchList};
@@ -244,7 +244,8 @@ pub trait HistoryPort: Send + Sync {
     async fn recovery(&self, id: RecoveryId) -> Result<Option<RecoveryRecord>, HistoryError>;
 
     /// The last recoveries, newest first.
-    async fn recoveries(&self, filter: RecoveryFilter) -> Result<Vec<RecoveryRecord>, HistoryError>;
+    async fn recoveries(&self, filter: RecoveryFilter)
+    -> Result<Vec<RecoveryRecord>, HistoryError>;
 
     /// Keeps, or lifts, a shard's block.
     async fn save_block(

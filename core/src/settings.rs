@@ -50,7 +50,8 @@ impl RecoverySettings {
     pub fn recovers(&self, shard: &KeyspaceShard) -> bool {
         let name = shard.to_string();
         self.recover_filters.iter().map(|filter| filter.trim()).any(|filter| {
-            let matches = || regex_lite::Regex::new(filter).is_ok_and(|regex| regex.is_match(&name));
+            let matches =
+                || regex_lite::Regex::new(filter).is_ok_and(|regex| regex.is_match(&name));
             filter == "*" || filter == shard.keyspace || filter == name || matches()
         })
     }
@@ -58,8 +59,6 @@ impl RecoverySettings {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn filters_name_keyspaces_shards_or_patterns() {
         let recovers = |filters: &[&str], shard: &str| {

@@ -24,7 +24,7 @@ pub enum ShardEvent {
         /// When it was sent.
         sent_at: Timestamp,
         /// Its answer.
-        result: Result<ServerStatus, ProbeFailure>,
+        result: Box<Result<ServerStatus, ProbeFailure>>,
     },
     /// Time passed.
     Tick,
@@ -135,7 +135,7 @@ impl ShardState {
         match event {
             ShardEvent::TopologyRead(topology) => self.take_topology(topology, &mut effects),
             ShardEvent::Probed { alias, sent_at, result } => {
-                self.take_probe(&alias, sent_at, result, now);
+                self.take_probe(&alias, sent_at, *result, now);
             }
             ShardEvent::Tick => {}
             ShardEvent::RecoveryEnded => self.fresh_after = now,
@@ -168,7 +168,8 @@ impl ShardState {
         }
         // A tablet that moved to another server is as good as new.
         let moved = |alias: &TabletAlias| {
-            let address = |side: &ShardTopology| side.tablets.get(alias).and_then(|t| t.mysql.clone());
+            let address =
+                |side: &ShardTopology| side.tablets.get(alias).and_then(|t| t.mysql.clone());
             address(&topology) != address(&self.topology)
         };
         self.tablets.retain(|alias, _| topology.tablets.contains_key(alias) && !moved(alias));
@@ -233,8 +234,10 @@ impl ShardState {
 
     fn review(&mut self, snapshot: &ShardSnapshot, effects: &mut Vec<Effect>) {
         let findings = analysis::detect(snapshot, &self.settings);
-        let same = |one: &Finding, other: &Finding| one.kind == other.kind && one.tablet == other.tablet;
-        let missing_from = |list: &[Finding], finding: &&Finding| !list.iter().any(|f| same(f, finding));
+        let same =
+            |one: &Finding, other: &Finding| one.kind == other.kind && one.tablet == other.tablet;
+        let missing_from =
+            |list: &[Finding], finding: &&Finding| !list.iter().any(|f| same(f, finding));
         let appeared: Vec<Finding> =
             findings.iter().filter(|f| missing_from(&self.findings, f)).cloned().collect();
         let gone: Vec<Finding> =
@@ -273,7 +276,8 @@ impl ShardState {
         }
         managed().all(|state| {
             let memory = self.tablets.get(&state.tablet.alias);
-            let asked_since = memory.is_some_and(|memory| memory.answered_after >= self.fresh_after);
+            let asked_since =
+                memory.is_some_and(|memory| memory.answered_after >= self.fresh_after);
             asked_since || !state.reachability.is_valid()
         })
     }

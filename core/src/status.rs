@@ -63,7 +63,11 @@ impl ServerStatus {
 
     /// Tells whether both servers are one and the same. Compared by uuid where there is one: the names
     /// under which a server is reached differ between the topology and `SHOW REPLICA STATUS`.
-    pub fn is_source_of(&self, replication: &ReplicationStatus, address: Option<&MysqlAddress>) -> bool {
+    pub fn is_source_of(
+        &self,
+        replication: &ReplicationStatus,
+        address: Option<&MysqlAddress>,
+    ) -> bool {
         let same_address = address.is_some_and(|address| *address == replication.source);
         match (&self.server_uuid, &replication.source_uuid) {
             (Some(mine), Some(theirs)) => mine.eq_ignore_ascii_case(theirs),

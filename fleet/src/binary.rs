@@ -26,8 +26,10 @@ pub struct ServerBinary {
     tree: Option<PathBuf>,
 }
 
-const MARIADB_PLACES: &[&str] = &["/usr/sbin/mariadbd", "/usr/libexec/mariadbd", "/usr/bin/mariadbd"];
-const MYSQL_PLACES: &[&str] = &["/usr/sbin/mysqld", "/usr/bin/mysqld", "/usr/local/mysql/bin/mysqld"];
+const MARIADB_PLACES: &[&str] =
+    &["/usr/sbin/mariadbd", "/usr/libexec/mariadbd", "/usr/bin/mariadbd"];
+const MYSQL_PLACES: &[&str] =
+    &["/usr/sbin/mysqld", "/usr/bin/mysqld", "/usr/local/mysql/bin/mysqld"];
 
 impl ServerBinary {
     /// The MySQL of the tests: `VTORC_TEST_MYSQLD`, else the prepared tree, else an installed one.
@@ -43,14 +45,18 @@ impl ServerBinary {
             Self::at(program).ok().filter(|binary| binary.flavor == Flavor::MySql)
         });
         installed.ok_or_else(|| {
-            FleetError("no MySQL server was found; run scripts/servers.sh test, or set VTORC_TEST_MYSQLD".into())
+            FleetError(
+                "no MySQL server was found; run scripts/servers.sh test, or set VTORC_TEST_MYSQLD"
+                    .into(),
+            )
         })
     }
 
     /// An installed MariaDB.
     pub fn mariadb() -> Result<Self, FleetError> {
         let found = MARIADB_PLACES.iter().map(Path::new).find(|program| program.exists());
-        let missing = || FleetError("no MariaDB server was found; run scripts/servers.sh test".into());
+        let missing =
+            || FleetError("no MariaDB server was found; run scripts/servers.sh test".into());
         Self::at(found.ok_or_else(missing)?)
     }
 
@@ -108,7 +114,15 @@ impl ServerBinary {
     /// A name that differs from every other server's, for directories.
     pub fn slug(&self) -> String {
         let letters = self.version.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
-        letters.collect::<String>().chars().rev().take(60).collect::<String>().chars().rev().collect()
+        letters
+            .collect::<String>()
+            .chars()
+            .rev()
+            .take(60)
+            .collect::<String>()
+            .chars()
+            .rev()
+            .collect()
     }
 }
 

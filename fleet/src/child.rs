@@ -23,7 +23,8 @@ impl Child {
         let name = format!("start {:?}", command.get_program());
         let file = std::fs::File::options().create(true).append(true).open(output);
         let file = file.map_err(|error| FleetError::doing(output.display(), error))?;
-        let second = file.try_clone().map_err(|error| FleetError::doing(output.display(), error))?;
+        let second =
+            file.try_clone().map_err(|error| FleetError::doing(output.display(), error))?;
         let spawned = command.stdin(Stdio::null()).stdout(file).stderr(second).spawn();
         Ok(Self { process: spawned.map_err(|error| FleetError::doing(name, error))? })
     }

@@ -43,7 +43,11 @@ pub struct Server {
 
 impl Server {
     /// Starts a server on a copy of the template.
-    pub fn start(template: &Template, directory: &Path, options: ServerOptions) -> Result<Self, FleetError> {
+    pub fn start(
+        template: &Template,
+        directory: &Path,
+        options: ServerOptions,
+    ) -> Result<Self, FleetError> {
         template.copy_to(directory)?;
         Self::start_in(template.binary.clone(), directory, options)
     }
@@ -136,7 +140,8 @@ impl Server {
         } else {
             opts.ip_or_hostname(Some(&self.host)).tcp_port(self.port).prefer_socket(false)
         };
-        let doing = |error| FleetError::doing(format!("connect to port {} as {user}", self.port), error);
+        let doing =
+            |error| FleetError::doing(format!("connect to port {} as {user}", self.port), error);
         mysql::Conn::new(opts).map_err(doing)
     }
 
@@ -151,8 +156,10 @@ impl Server {
 
     /// One value as `admin`.
     pub fn value(&self, query: &str) -> Result<String, FleetError> {
-        let value: Option<mysql::Value> =
-            self.connect("admin")?.query_first(query).map_err(|error| FleetError::doing(query, error))?;
+        let value: Option<mysql::Value> = self
+            .connect("admin")?
+            .query_first(query)
+            .map_err(|error| FleetError::doing(query, error))?;
         Ok(match value {
             Some(mysql::Value::Bytes(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
             Some(mysql::Value::Int(number)) => number.to_string(),
@@ -214,14 +221,22 @@ fn launch(
     match binary.flavor {
         Flavor::MySql => {
             command
-                .args(["--gtid-mode=ON", "--enforce-gtid-consistency=ON", "--log-replica-updates=ON"])
+                .args([
+                    "--gtid-mode=ON",
+                    "--enforce-gtid-consistency=ON",
+                    "--log-replica-updates=ON",
+                ])
                 .args(["--mysqlx=OFF", "--innodb-redo-log-capacity=8M", "--relay-log-recovery=ON"]);
             if !options.no_semi_sync {
                 command.arg("--plugin-load-add=semisync_source.so;semisync_replica.so");
             }
         }
         Flavor::MariaDb => {
-            command.args(["--log-slave-updates=ON", "--innodb-log-file-size=8M", "--relay-log-recovery=ON"]);
+            command.args([
+                "--log-slave-updates=ON",
+                "--innodb-log-file-size=8M",
+                "--relay-log-recovery=ON",
+            ]);
         }
     }
     command.args(&options.extra);

@@ -26,7 +26,8 @@ impl Template {
     /// Prepares a directory below `place`, or takes the one that is there. Several processes may ask at once.
     pub fn prepare(binary: ServerBinary, place: &Path, init_sql: &str) -> Result<Self, FleetError> {
         fs::create_dir_all(place).map_err(|error| FleetError::doing(place.display(), error))?;
-        let place = fs::canonicalize(place).map_err(|error| FleetError::doing(place.display(), error))?;
+        let place =
+            fs::canonicalize(place).map_err(|error| FleetError::doing(place.display(), error))?;
         let directory = place.join(format!("{}-{:08x}", binary.slug(), fingerprint(init_sql)));
         let lock_path = directory.with_extension("lock");
         let lock = fs::File::create(&lock_path);
@@ -56,12 +57,11 @@ impl Template {
         root.query_drop("SET GLOBAL innodb_fast_shutdown = 1").map_err(told)?;
         drop(root);
         server.stop(Duration::from_secs(60))?;
-        for leftover in ["auto.cnf"] {
-            // MariaDB has none.
-            let _ = fs::remove_file(data.join(leftover));
-        }
+        // The copies must not share a server_uuid. MariaDB has none.
+        let _ = fs::remove_file(data.join("auto.cnf"));
         remove_logs(&data)?;
-        fs::write(self.directory.join("ready"), "").map_err(|error| FleetError::doing("finish", error))
+        fs::write(self.directory.join("ready"), "")
+            .map_err(|error| FleetError::doing("finish", error))
     }
 
     fn initialise(&self, data: &Path) -> Result<(), FleetError> {
@@ -73,7 +73,11 @@ impl Template {
             }
             Flavor::MariaDb => {
                 let mut command = Command::new("mariadb-install-db");
-                command.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
+                command.args([
+                    "--no-defaults",
+                    "--auth-root-authentication-method=normal",
+                    "--skip-test-db",
+                ]);
                 command.arg("--innodb-log-file-size=8M");
                 command
             }
@@ -83,7 +87,8 @@ impl Template {
             command.arg("--user=root");
         }
         let output = command.stdin(Stdio::null()).output();
-        let output = output.map_err(|error| FleetError::doing("initialise a data directory", error))?;
+        let output =
+            output.map_err(|error| FleetError::doing("initialise a data directory", error))?;
         if output.status.success() {
             return Ok(());
         }
@@ -94,7 +99,8 @@ impl Template {
 
     /// Copies the data directory for a server.
     pub(crate) fn copy_to(&self, directory: &Path) -> Result<(), FleetError> {
-        fs::create_dir_all(directory).map_err(|error| FleetError::doing(directory.display(), error))?;
+        fs::create_dir_all(directory)
+            .map_err(|error| FleetError::doing(directory.display(), error))?;
         let status = Command::new("cp")
             .args(["-r", "--reflink=auto"])
             .arg(self.directory.join("data"))
@@ -122,7 +128,8 @@ fn remove_logs(data: &Path) -> Result<(), FleetError> {
 
 /// Splits a script at its semicolons; comment lines go.
 fn statements(script: &str) -> Vec<String> {
-    let code: Vec<&str> = script.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
+    let code: Vec<&str> =
+        script.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
     let parts = code.join("\n");
     parts.split(';').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }

@@ -16,7 +16,6 @@ fn elects_and_replaces_a_killed_primary(flavor: Flavor) {
     let recovery = cluster.daemon().recovery(|one| one["kind"] == "EmergencyReparent");
     assert_eq!(recovery["outcome"], "succeeded", "{recovery:#}");
     assert_eq!(recovery["new_primary"], second.as_str());
-    println!("{recovery:#}");
     cluster.server_mut(&first).restart().unwrap();
     assert_eq!(cluster.healthy(&[]), second);
 }

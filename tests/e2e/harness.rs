@@ -40,7 +40,8 @@ pub fn template(flavor: Flavor) -> &'static Template {
     static MARIADB: OnceLock<Template> = OnceLock::new();
     let prepare = |binary: ServerBinary| {
         let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("templates");
-        let init = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/init_db.sql")).unwrap();
+        let init =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/init_db.sql")).unwrap();
         Template::prepare(binary, &place, &init).unwrap()
     };
     match flavor {
@@ -76,7 +77,10 @@ impl Cluster {
             .iter()
             .map(|text| {
                 let (alias, kind) = text.split_once(' ').unwrap_or((text, "replica"));
-                Member { alias: alias.to_owned(), kind: Box::leak(kind.to_owned().into_boxed_str()) }
+                Member {
+                    alias: alias.to_owned(),
+                    kind: Box::leak(kind.to_owned().into_boxed_str()),
+                }
             })
             .collect();
         let template = template(flavor);
@@ -85,7 +89,9 @@ impl Cluster {
                 .iter()
                 .map(|member| {
                     let place = directory.path().join(&member.alias);
-                    scope.spawn(move || Server::start(template, &place, ServerOptions::default()).unwrap())
+                    scope.spawn(move || {
+                        Server::start(template, &place, ServerOptions::default()).unwrap()
+                    })
                 })
                 .collect();
             starts.into_iter().map(|start| start.join().unwrap()).collect()
@@ -100,7 +106,9 @@ impl Cluster {
 
     /// Writes the configuration: the sample's, with these keys changed.
     pub fn configure(&self, changes: &[(&str, Value)]) {
-        let sample = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/orc_config.json")).unwrap();
+        let sample =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/orc_config.json"))
+                .unwrap();
         let mut config: Value = serde_json::from_str(&sample).unwrap();
         config["ListenAddress"] = "127.0.0.1:0".into();
         config["RecoveryPeriodBlockSeconds"] = 3600.into();
@@ -129,7 +137,16 @@ impl Cluster {
         self.topo(&["add-shard", "ks/0"]).unwrap();
         for (member, server) in self.members.iter().zip(&self.servers) {
             let address = server.address();
-            let arguments = ["add-tablet", &member.alias, "--shard", "ks/0", "--mysql", &address, "--type", member.kind];
+            let arguments = [
+                "add-tablet",
+                &member.alias,
+                "--shard",
+                "ks/0",
+                "--mysql",
+                &address,
+                "--type",
+                member.kind,
+            ];
             self.topo(&arguments).unwrap();
         }
     }
@@ -266,8 +283,12 @@ impl Daemon {
 
     /// Waits for a recovery that ended and fits.
     pub fn recovery(&self, fits: impl Fn(&Value) -> bool) -> Value {
-        let found = wait_for(|| self.recoveries().into_iter().find(|one| !one["outcome"].is_null() && fits(one)));
-        found.unwrap_or_else(|| panic!("no such recovery: {:#?}\n{}", self.recoveries(), self.log_text()))
+        let found = wait_for(|| {
+            self.recoveries().into_iter().find(|one| !one["outcome"].is_null() && fits(one))
+        });
+        found.unwrap_or_else(|| {
+            panic!("no such recovery: {:#?}\n{}", self.recoveries(), self.log_text())
+        })
     }
 
     /// Waits for a finding of this kind, and answers the shard.
@@ -283,14 +304,20 @@ impl Daemon {
 }
 
 /// Sends a request; answers status and body.
-pub fn request(method: &str, url: &str, body: Option<String>, headers: &[(&str, &str)]) -> (u16, Value) {
+pub fn request(
+    method: &str,
+    url: &str,
+    body: Option<String>,
+    headers: &[(&str, &str)],
+) -> (u16, Value) {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(PATIENCE))
         .build()
         .into();
     let mut builder = ureq::http::Request::builder().method(method).uri(url);
-    if body.is_some() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+    if body.is_some() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+    {
         builder = builder.header("Content-Type", "application/json");
     }
     for (name, value) in headers {

@@ -1,4 +1,12 @@
 //! End to end: the daemon as a process, on real servers.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "a test fails by panicking"
+)]
+
 mod failover;
 mod harness;

@@ -52,9 +52,10 @@ impl Access {
         match &self.authentication {
             Authentication::None => Ok(Caller { name: anonymous() }),
             Authentication::Basic { user, password } => {
-                let (given_user, given_password) = basic(request).ok_or_else(ApiError::unauthorized)?;
+                let (given_user, given_password) =
+                    basic(request).ok_or_else(ApiError::unauthorized)?;
                 let fits = same(&given_user, user) & same(&given_password, password);
-                fits.then(|| Caller { name: given_user }).ok_or_else(ApiError::unauthorized)
+                fits.then_some(Caller { name: given_user }).ok_or_else(ApiError::unauthorized)
             }
             Authentication::Token { token } => {
                 let given = credentials(request, "Bearer ").ok_or_else(ApiError::unauthorized)?;
@@ -91,7 +92,9 @@ fn same(one: &str, other: &str) -> bool {
 fn credentials(request: &HttpRequest, scheme: &str) -> Option<String> {
     let header = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
     let start = header.get(..scheme.len())?;
-    start.eq_ignore_ascii_case(scheme).then(|| header.get(scheme.len()..).unwrap_or("").trim().to_owned())
+    start
+        .eq_ignore_ascii_case(scheme)
+        .then(|| header.get(scheme.len()..).unwrap_or("").trim().to_owned())
 }
 
 fn basic(request: &HttpRequest) -> Option<(String, String)> {
@@ -157,7 +160,9 @@ mod tests {
 
     fn changes(access: &Access, peer: &str, headers: &[(&'static str, &str)]) -> u16 {
         use actix_web::ResponseError;
-        access.may_change(&request(peer, headers)).map_or_else(|e| e.status_code().as_u16(), |_| 200)
+        access
+            .may_change(&request(peer, headers))
+            .map_or_else(|e| e.status_code().as_u16(), |_| 200)
     }
 
     #[test]

@@ -42,7 +42,8 @@ pub(crate) async fn file(
         .body(bytes))
 }
 
-const POLICY: &str = "default-src 'self'; style-src 'self'; img-src 'self' data:; frame-ancestors 'none'";
+const POLICY: &str =
+    "default-src 'self'; style-src 'self'; img-src 'self' data:; frame-ancestors 'none'";
 
 fn from_directory(directory: &Path, name: &str) -> Option<Vec<u8>> {
     let relative = PathBuf::from(name);

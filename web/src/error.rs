@@ -68,9 +68,14 @@ impl ResponseError for ApiError {
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status);
         if self.status == StatusCode::UNAUTHORIZED {
-            response.insert_header(("WWW-Authenticate", "Basic realm=\"vtorc\", charset=\"UTF-8\""));
+            response
+                .insert_header(("WWW-Authenticate", "Basic realm=\"vtorc\", charset=\"UTF-8\""));
         }
-        response.json(Body { code: self.code, message: &self.message, details: self.details.as_deref() })
+        response.json(Body {
+            code: self.code,
+            message: &self.message,
+            details: self.details.as_deref(),
+        })
     }
 }
 

@@ -30,8 +30,16 @@ fn render(world: &World) -> prometheus::Result<Vec<u8>> {
     let singles = [
         ("vtorc_probes", "Probes sent.", probes),
         ("vtorc_probe_failures", "Probes that failed.", failures),
-        ("vtorc_recoveries_enabled", "Automatic recoveries are on.", u64::from(world.recoveries_enabled())),
-        ("vtorc_topology_readable", "The topology can be read.", u64::from(system.topology_error.is_none())),
+        (
+            "vtorc_recoveries_enabled",
+            "Automatic recoveries are on.",
+            u64::from(world.recoveries_enabled()),
+        ),
+        (
+            "vtorc_topology_readable",
+            "The topology can be read.",
+            u64::from(system.topology_error.is_none()),
+        ),
         ("vtorc_pending_recoveries", "Recoveries that run now.", board.running().len() as u64),
     ];
     for (name, help, value) in singles {
@@ -40,8 +48,20 @@ fn render(world: &World) -> prometheus::Result<Vec<u8>> {
     let actors = board.actors();
     let restarts: u64 = actors.iter().map(|actor| actor.restarts).sum();
     let dropped: u64 = actors.iter().map(|actor| actor.dropped).sum();
-    family(&registry, "vtorc_actor_restarts", "Restarts of actors.", &[], [(Vec::new(), restarts)])?;
-    family(&registry, "vtorc_messages_dropped", "Messages that found a mailbox full.", &[], [(Vec::new(), dropped)])?;
+    family(
+        &registry,
+        "vtorc_actor_restarts",
+        "Restarts of actors.",
+        &[],
+        [(Vec::new(), restarts)],
+    )?;
+    family(
+        &registry,
+        "vtorc_messages_dropped",
+        "Messages that found a mailbox full.",
+        &[],
+        [(Vec::new(), dropped)],
+    )?;
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
     Ok(text)
@@ -56,17 +76,23 @@ fn shards(registry: &Registry, board: &Board) -> prometheus::Result<()> {
         let name = &snapshot.shard;
         for finding in &report.findings {
             let tablet = finding.tablet.as_ref().map(ToString::to_string).unwrap_or_default();
-            let labels = [finding.kind.to_string(), tablet, name.keyspace.clone(), name.shard.clone()];
+            let labels =
+                [finding.kind.to_string(), tablet, name.keyspace.clone(), name.shard.clone()];
             problems.push((labels.to_vec(), 1));
         }
-        let serves = snapshot.primary().and_then(|state| state.valid_status()).is_some_and(|s| s.is_writable());
+        let serves = snapshot
+            .primary()
+            .and_then(|state| state.valid_status())
+            .is_some_and(|s| s.is_writable());
         writable.push((vec![name.keyspace.clone(), name.shard.clone()], u64::from(serves)));
         for state in snapshot.tablets.values() {
             let key = (state.tablet.tablet_type.name(), state.reachability.is_valid());
             *tablets.entry(key).or_default() += 1;
         }
     }
-    let tablets = tablets.into_iter().map(|((kind, up), count)| (vec![kind.to_owned(), up.to_string()], count));
+    let tablets = tablets
+        .into_iter()
+        .map(|((kind, up), count)| (vec![kind.to_owned(), up.to_string()], count));
     let labels = ["Analysis", "TabletAlias", "Keyspace", "Shard"];
     family(registry, "vtorc_detected_problems", "Findings that stand now.", &labels, problems)?;
     let help = "The shard has a reachable, writable primary.";
@@ -88,7 +114,13 @@ fn counts(registry: &Registry, board: &Board) -> prometheus::Result<()> {
     }
     let labels = ["RecoveryType", "Keyspace", "Shard"];
     family(registry, "vtorc_recoveries_count", "Recoveries that ended.", &labels, all)?;
-    family(registry, "vtorc_successful_recoveries", "Recoveries that succeeded.", &labels, successful)?;
+    family(
+        registry,
+        "vtorc_successful_recoveries",
+        "Recoveries that succeeded.",
+        &labels,
+        successful,
+    )?;
     family(registry, "vtorc_failed_recoveries", "Recoveries that did not.", &labels, failed)?;
     let detected = board.detected_counts().into_iter().map(|((finding, shard), count)| {
         let (keyspace, shard) = shard.split_once('/').unwrap_or((&shard, ""));

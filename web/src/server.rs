@@ -39,7 +39,11 @@ pub struct WebContext {
 }
 
 /// Starts serving on a socket that is bound already. The server runs until it is stopped.
-pub fn serve(context: WebContext, listener: TcpListener, tls: Option<Tls>) -> std::io::Result<Server> {
+pub fn serve(
+    context: WebContext,
+    listener: TcpListener,
+    tls: Option<Tls>,
+) -> std::io::Result<Server> {
     let log = context.world.log.clone();
     if let Some(directory) = &context.console_directory {
         let missing = console::missing_from(directory);
@@ -54,9 +58,10 @@ pub fn serve(context: WebContext, listener: TcpListener, tls: Option<Tls>) -> st
         App::new()
             .app_data(data.clone())
             .app_data(json_limits())
-            .app_data(web::QueryConfig::default().error_handler(|error, _| {
-                ApiError::bad_request(error.to_string()).into()
-            }))
+            .app_data(
+                web::QueryConfig::default()
+                    .error_handler(|error, _| ApiError::bad_request(error.to_string()).into()),
+            )
             .wrap(Compress::default())
             .configure(routes)
     })
@@ -71,6 +76,7 @@ pub fn serve(context: WebContext, listener: TcpListener, tls: Option<Tls>) -> st
     Ok(server.run())
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours and may grow")]
 fn json_limits() -> web::JsonConfig {
     web::JsonConfig::default().limit(BODY_MAX).error_handler(|error, _| {
         let error = match error {
@@ -90,7 +96,10 @@ fn routes(config: &mut web::ServiceConfig) {
     config
         .route("/api/v1/shards", web::get().to(shards::list))
         .route("/api/v1/shards/{keyspace}/{shard}", web::get().to(shards::one))
-        .route("/api/v1/shards/{keyspace}/{shard}/planned-reparent", web::post().to(shards::planned_reparent))
+        .route(
+            "/api/v1/shards/{keyspace}/{shard}/planned-reparent",
+            web::post().to(shards::planned_reparent),
+        )
         .route(
             "/api/v1/shards/{keyspace}/{shard}/emergency-reparent",
             web::post().to(shards::emergency_reparent),
@@ -115,7 +124,11 @@ async fn fallback(
     context: web::Data<WebContext>,
 ) -> Result<actix_web::HttpResponse, ApiError> {
     if request.method() != actix_web::http::Method::GET {
-        return Err(ApiError::not_found(format!("nothing takes {} {}", request.method(), request.path())));
+        return Err(ApiError::not_found(format!(
+            "nothing takes {} {}",
+            request.method(),
+            request.path()
+        )));
     }
     console::file(request, context).await
 }

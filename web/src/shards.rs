@@ -75,7 +75,8 @@ pub(crate) async fn emergency_reparent(
     body: web::Json<ReparentBody>,
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    reparent(ReparentKind::Emergency, &request, &path, query.wait, body.into_inner(), &context).await
+    reparent(ReparentKind::Emergency, &request, &path, query.wait, body.into_inner(), &context)
+        .await
 }
 
 async fn reparent(
@@ -149,5 +150,6 @@ pub(crate) async fn acknowledge(
     context.registry.do_send(Acknowledge { shard: shard.clone(), by: caller.name, comment, reply });
     let busy = |_| ApiError::unavailable(format!("{shard} is too busy to take the request"));
     let lifted = answer.await.map_err(busy)??;
-    Ok(HttpResponse::Ok().json(json!({ "lifted": lifted.map(|block| BlockView::of(&block, &shard)) })))
+    Ok(HttpResponse::Ok()
+        .json(json!({ "lifted": lifted.map(|block| BlockView::of(&block, &shard)) })))
 }

@@ -13,7 +13,8 @@ pub(crate) async fn actors(
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
     context.access.may_read(&request)?;
-    let views: Vec<ActorView> = context.world.board.actors().into_iter().map(ActorView::of).collect();
+    let views: Vec<ActorView> =
+        context.world.board.actors().into_iter().map(ActorView::of).collect();
     Ok(HttpResponse::Ok().json(views))
 }
 
@@ -45,7 +46,11 @@ pub(crate) async fn health(context: web::Data<WebContext>) -> HttpResponse {
     let system = context.world.board.system();
     let healthy = system.topology_read && system.topology_error.is_none();
     let body = json!({ "healthy": healthy, "topology_error": system.topology_error });
-    if healthy { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
+    if healthy {
+        HttpResponse::Ok().json(body)
+    } else {
+        HttpResponse::ServiceUnavailable().json(body)
+    }
 }
 
 /// The process answers.

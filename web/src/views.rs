@@ -57,7 +57,10 @@ impl ShardView {
             primary: primary.map(|tablet| name(&tablet.alias)),
             primary_term_start: primary.and_then(|tablet| tablet.term_start).map(term),
             findings: report.findings.iter().map(FindingView::of).collect(),
-            recovery_block: report.block.as_ref().map(|block| BlockView::of(block, &snapshot.shard)),
+            recovery_block: report
+                .block
+                .as_ref()
+                .map(|block| BlockView::of(block, &snapshot.shard)),
             recovering: report.running.map(|id| id.0),
             held_back: report.held_back.clone(),
             tablets: snapshot.tablets.values().map(TabletView::of).collect(),
@@ -252,7 +255,9 @@ impl RecoveryView {
     pub(crate) fn of(record: &RecoveryRecord) -> Self {
         let (trigger, requested_by, reason) = match &record.trigger {
             Trigger::Automatic => ("automatic", None, None),
-            Trigger::Requested { by, reason } => ("requested", Some(by.clone()), Some(reason.clone())),
+            Trigger::Requested { by, reason } => {
+                ("requested", Some(by.clone()), Some(reason.clone()))
+            }
         };
         let duration = record.ended_at.map(|end| record.started_at.age(end).as_millis());
         Self {
@@ -300,7 +305,11 @@ impl StepView {
             offset_ms: u64::try_from(offset).unwrap_or(u64::MAX),
             duration_ms: step.duration_ms,
             outcome: step.outcome.as_ref().map(|outcome| outcome.name()),
-            text: step.outcome.as_ref().map(|outcome| outcome.text().to_owned()).unwrap_or_default(),
+            text: step
+                .outcome
+                .as_ref()
+                .map(|outcome| outcome.text().to_owned())
+                .unwrap_or_default(),
         }
     }
 }

@@ -61,8 +61,14 @@ impl Locked<'_> {
         };
         promoted?;
         Ok(match followed.len() {
-            0 if promotion.followers.is_empty() => format!("{} is primary; it has no replicas", winner.alias),
-            count => format!("{} is primary; {count} of {} follow it", winner.alias, promotion.followers.len()),
+            0 if promotion.followers.is_empty() => {
+                format!("{} is primary; it has no replicas", winner.alias)
+            }
+            count => format!(
+                "{} is primary; {count} of {} follow it",
+                winner.alias,
+                promotion.followers.len()
+            ),
         })
     }
 
@@ -71,7 +77,9 @@ impl Locked<'_> {
         let timeout = self.job.settings.command_timeout;
         match self.job.on("promote", winner, promote, timeout).await {
             Ok(status) if status.is_writable() => Ok(status.gtid_executed),
-            Ok(_) => Err(Stopped::Unclear(format!("{} was promoted and refuses writes", winner.alias))),
+            Ok(_) => {
+                Err(Stopped::Unclear(format!("{} was promoted and refuses writes", winner.alias)))
+            }
             Err(CommandError::NotDone(why)) => {
                 Err(Stopped::Failed(format!("{} was not promoted: {why}", winner.alias)))
             }
@@ -82,7 +90,9 @@ impl Locked<'_> {
                     Ok(status) if status.is_writable() && status.replication.is_none() => {
                         Ok(status.gtid_executed)
                     }
-                    Ok(_) => Err(Stopped::Failed(format!("{} was not promoted: {why}", winner.alias))),
+                    Ok(_) => {
+                        Err(Stopped::Failed(format!("{} was not promoted: {why}", winner.alias)))
+                    }
                     Err(error) => Err(Stopped::Unclear(format!(
                         "nobody knows whether {} was promoted: {why}; {error}",
                         winner.alias
@@ -111,9 +121,15 @@ impl Locked<'_> {
         }
         let term = TermStart::after(self.fresh.newest_term(), self.job.world.clock.now());
         let set = topo.set_tablet_type(&winner.alias, TabletType::Primary, Some(term));
-        self.job.topo_step("record the primary's type", Some(&winner.alias), set).await.map_err(unclear)?;
+        self.job
+            .topo_step("record the primary's type", Some(&winner.alias), set)
+            .await
+            .map_err(unclear)?;
         let set = topo.set_shard_primary(&self.fresh.shard, &winner.alias, term);
-        self.job.topo_step("record the shard's primary", Some(&winner.alias), set).await.map_err(unclear)?;
+        self.job
+            .topo_step("record the shard's primary", Some(&winner.alias), set)
+            .await
+            .map_err(unclear)?;
         for stale in self.managed() {
             let was_primary = stale.tablet_type == TabletType::Primary;
             if was_primary && stale.alias != winner.alias && stale.grpc_port.is_none() {
@@ -154,7 +170,8 @@ impl Locked<'_> {
 
     /// Points everybody at the winner at once; answers who followed in time.
     async fn repoint_all(&self, promotion: &Promotion) -> Vec<TabletAlias> {
-        let mut waiting: FuturesUnordered<LocalBoxFuture<'_, Option<TabletAlias>>> = FuturesUnordered::new();
+        let mut waiting: FuturesUnordered<LocalBoxFuture<'_, Option<TabletAlias>>> =
+            FuturesUnordered::new();
         for tablet in &promotion.followers {
             waiting.push(self.repoint(tablet, &promotion.winner).boxed_local());
         }

@@ -75,7 +75,12 @@ pub(crate) struct Locked<'a> {
 }
 
 impl Job {
-    pub(crate) fn new(world: World, record: RecoveryRecord, seen: ShardSnapshot, log: Logger) -> Self {
+    pub(crate) fn new(
+        world: World,
+        record: RecoveryRecord,
+        seen: ShardSnapshot,
+        log: Logger,
+    ) -> Self {
         let settings = world.settings().recovery.clone();
         let job = Self { world, settings, seen, log, record: Arc::new(Mutex::new(record)) };
         job.publish();
@@ -130,9 +135,12 @@ impl Job {
             .topo_step("take the shard's lock", None, topo.lock_shard(shard, &action, patience))
             .await?;
         let read = timeout(TOPO_TIMEOUT, topo.read_shard(shard));
-        let read = async { read.await.unwrap_or_else(|_| Err(TopoError::Unavailable("no answer".into()))) };
+        let read = async {
+            read.await.unwrap_or_else(|_| Err(TopoError::Unavailable("no answer".into())))
+        };
         let topology = self.topo_step("read the shard's records", None, read).await?;
-        let policy = topology.durability.clone().map_err(|unknown| Stopped::Refused(unknown.to_string()))?;
+        let policy =
+            topology.durability.clone().map_err(|unknown| Stopped::Refused(unknown.to_string()))?;
         let fresh = self.look_again(&topology).await;
         Ok(Locked { job: self, fresh, policy, lock })
     }
@@ -189,7 +197,11 @@ impl Job {
         state.is_some_and(|state| state.reachability.is_unreachable())
     }
 
-    async fn send(&self, tablet: &Tablet, command: ServerCommand) -> Result<ServerStatus, CommandError> {
+    async fn send(
+        &self,
+        tablet: &Tablet,
+        command: ServerCommand,
+    ) -> Result<ServerStatus, CommandError> {
         let address = address_of(tablet)?;
         self.world.mysql.run(address, command, self.settings.command_timeout).await
     }
@@ -208,11 +220,14 @@ impl Job {
             Ok(address) => self.world.mysql.run(address, command, deadline).await,
             Err(error) => Err(error),
         };
-        self.end_step(step, match &sent {
-            Ok(_) => StepOutcome::Done(String::new()),
-            Err(CommandError::NotDone(why)) => StepOutcome::NotDone(why.clone()),
-            Err(CommandError::Unknown(why)) => StepOutcome::Unknown(why.clone()),
-        });
+        self.end_step(
+            step,
+            match &sent {
+                Ok(_) => StepOutcome::Done(String::new()),
+                Err(CommandError::NotDone(why)) => StepOutcome::NotDone(why.clone()),
+                Err(CommandError::Unknown(why)) => StepOutcome::Unknown(why.clone()),
+            },
+        );
         self.failpoint(&format!("after {name}"));
         sent
     }
@@ -227,10 +242,13 @@ impl Job {
         self.failpoint(&format!("before {name}"));
         let step = self.begin_step(name, tablet);
         let done = work.await;
-        self.end_step(step, match &done {
-            Ok(_) => StepOutcome::Done(String::new()),
-            Err(error) => StepOutcome::NotDone(error.to_string()),
-        });
+        self.end_step(
+            step,
+            match &done {
+                Ok(_) => StepOutcome::Done(String::new()),
+                Err(error) => StepOutcome::NotDone(error.to_string()),
+            },
+        );
         self.failpoint(&format!("after {name}"));
         done.map_err(|error| Stopped::Failed(format!("{name}: {error}")))
     }
@@ -306,13 +324,15 @@ impl Locked<'_> {
             Task::Shard(remedy, finding) => {
                 self.still_there(finding)?;
                 match remedy {
-                    Remedy::ElectPrimary | Remedy::EmergencyReparent => self.reparent(*remedy, None).await,
+                    Remedy::ElectPrimary | Remedy::EmergencyReparent => {
+                        self.reparent(*remedy, None).await
+                    }
                     Remedy::FixPrimary => self.fix_primary().await,
                     Remedy::FixShardRecord => self.fix_shard_record().await,
                     Remedy::RestartReceiver => self.restart_receiver().await,
-                    Remedy::FixReplica | Remedy::WatchOnly => {
-                        Err(Stopped::Refused("there is nothing to do for the shard as a whole".into()))
-                    }
+                    Remedy::FixReplica | Remedy::WatchOnly => Err(Stopped::Refused(
+                        "there is nothing to do for the shard as a whole".into(),
+                    )),
                 }
             }
             Task::Replicas(findings) => self.fix_replicas(findings).await,
@@ -331,7 +351,11 @@ impl Locked<'_> {
         }
         let now = analysis::detect(&self.fresh, &self.job.settings);
         let now = now.first().map(ToString::to_string).unwrap_or_else(|| "nothing".into());
-        self.job.decided("look for the finding again", None, format!("it is gone; found now: {now}"));
+        self.job.decided(
+            "look for the finding again",
+            None,
+            format!("it is gone; found now: {now}"),
+        );
         Err(Stopped::AlreadyFixed)
     }
 
@@ -347,7 +371,9 @@ impl Locked<'_> {
     /// A tablet's record, as read under the lock.
     pub(crate) fn tablet(&self, alias: &TabletAlias) -> Result<&Tablet, Stopped> {
         let state = self.fresh.tablet(alias);
-        state.map(|state| &state.tablet).ok_or_else(|| Stopped::Failed(format!("{alias} has no record")))
+        state
+            .map(|state| &state.tablet)
+            .ok_or_else(|| Stopped::Failed(format!("{alias} has no record")))
     }
 }
 

@@ -19,7 +19,10 @@ const END_SESSIONS_AFTER_MS: u64 = 500;
 
 impl Locked<'_> {
     /// Moves the shard's writes from its primary to another tablet.
-    pub(super) async fn planned_reparent(&self, request: &ReparentRequest) -> Result<String, Stopped> {
+    pub(super) async fn planned_reparent(
+        &self,
+        request: &ReparentRequest,
+    ) -> Result<String, Stopped> {
         let (primary, candidate) = self.pair(request)?;
         let (Some(candidate), primary) = (candidate, primary) else {
             return Ok("the tablet that was asked for is primary already".into());
@@ -108,9 +111,13 @@ impl Locked<'_> {
         };
         let patience = self.job.settings.wait_replicas_timeout;
         let wait = ServerCommand::WaitForPosition { target, timeout: patience };
-        let waited =
-            self.job.on("catch up before writes stop", candidate, wait, patience + COMMAND_MARGIN).await;
-        waited.map(|_| ()).map_err(|error| Stopped::Refused(format!("{}: {error}", candidate.alias)))
+        let waited = self
+            .job
+            .on("catch up before writes stop", candidate, wait, patience + COMMAND_MARGIN)
+            .await;
+        waited
+            .map(|_| ())
+            .map_err(|error| Stopped::Refused(format!("{}: {error}", candidate.alias)))
     }
 
     /// Stops writes and answers the last position.
@@ -146,10 +153,12 @@ impl Locked<'_> {
         let timeout = self.job.settings.command_timeout;
         match self.job.on("take writes again", primary, fix, timeout).await {
             Ok(_) => Stopped::Undone(format!("{why}; {} serves as before", primary.alias)),
-            Err(CommandError::NotDone(error) | CommandError::Unknown(error)) => Stopped::Unclear(format!(
-                "{why}; and {} could not be made to take writes again: {error}",
-                primary.alias
-            )),
+            Err(CommandError::NotDone(error) | CommandError::Unknown(error)) => {
+                Stopped::Unclear(format!(
+                    "{why}; and {} could not be made to take writes again: {error}",
+                    primary.alias
+                ))
+            }
         }
     }
 }

@@ -48,8 +48,8 @@ impl Locked<'_> {
     /// Restarts one replica's receiver, so that a connection that is dead without knowing shows it.
     pub(super) async fn restart_receiver(&self) -> Result<String, Stopped> {
         let Some(primary) = self.fresh.primary() else { return Err(Stopped::AlreadyFixed) };
-        let replicas = self.fresh.replicas_of(&primary.tablet.alias);
-        let one = replicas.filter(|state| state.valid_status().is_some()).next();
+        let mut replicas = self.fresh.replicas_of(&primary.tablet.alias);
+        let one = replicas.find(|state| state.valid_status().is_some());
         let Some(replica) = one.map(|state| state.tablet.clone()) else {
             return Err(Stopped::Refused("no replica answers".into()));
         };
@@ -109,7 +109,12 @@ impl Locked<'_> {
             let fence = ServerCommand::Demote { sessions: Sessions::EndAll };
             status = self.job.on("fence", &tablet, fence, timeout).await.map_err(failed)?;
         }
-        let source = self.job.on("read the primary's position", &primary, ServerCommand::ReadStatus, timeout);
+        let source = self.job.on(
+            "read the primary's position",
+            &primary,
+            ServerCommand::ReadStatus,
+            timeout,
+        );
         let source = source.await.map_err(failed)?;
         let follows = status
             .replication
@@ -127,7 +132,10 @@ impl Locked<'_> {
         };
         let semi_sync = self.policy.is_acker(&primary, &as_replica(&tablet));
         // One that follows the right source and cannot connect is told its credentials anew.
-        let sound = status.replication.as_ref().is_some_and(|r| r.auto_position && r.receiver_error.is_empty());
+        let sound = status
+            .replication
+            .as_ref()
+            .is_some_and(|r| r.auto_position && r.receiver_error.is_empty());
         let change = if follows && sound { SourceChange::Keep } else { SourceChange::Repoint };
         let follow = ServerCommand::Follow { source: address, semi_sync, change };
         self.job.on("follow the primary", &tablet, follow, timeout).await.map_err(failed)?;
@@ -158,10 +166,8 @@ fn primary_of(snapshot: &ShardSnapshot) -> Option<&TabletState> {
 
 /// A former primary whose record still says PRIMARY acknowledges like a replica.
 fn as_replica(tablet: &Tablet) -> Tablet {
-    let tablet_type = match tablet.tablet_type {
-        TabletType::Primary => TabletType::Replica,
-        other => other,
-    };
+    let was_primary = tablet.tablet_type == TabletType::Primary;
+    let tablet_type = if was_primary { TabletType::Replica } else { tablet.tablet_type };
     Tablet { tablet_type, ..tablet.clone() }
 }
 
@@ -178,6 +184,8 @@ fn lacking(replica: &ServerStatus, primary: &ServerStatus) -> Option<GtidSet> {
 fn refuses(replica: &ServerStatus) -> bool {
     replica.replication.as_ref().is_some_and(|replication| {
         let error = &replication.receiver_error;
-        error.contains("1236") || error.contains("not in the master's binlog") || error.contains("diverged")
+        error.contains("1236")
+            || error.contains("not in the master's binlog")
+            || error.contains("diverged")
     })
 }

@@ -31,7 +31,11 @@ impl Locked<'_> {
     ) -> Result<String, Stopped> {
         let first = remedy == Remedy::ElectPrimary;
         if first && let Some(reigning) = self.reigning() {
-            self.job.decided("find the primary", Some(&reigning), "all others follow it already".into());
+            self.job.decided(
+                "find the primary",
+                Some(&reigning),
+                "all others follow it already".into(),
+            );
             return self.adopt(&reigning).await;
         }
         let old_primary = self.fresh.primary().map(|state| state.tablet.alias.clone());
@@ -160,10 +164,13 @@ impl Locked<'_> {
                 None => {}
             }
         }
-        self.job.end_step(step, match failed.is_empty() {
-            true => vtorc_core::audit::StepOutcome::Done(format!("{} demoted", demoted.len())),
-            false => vtorc_core::audit::StepOutcome::Unknown(failed.join("; ")),
-        });
+        self.job.end_step(
+            step,
+            match failed.is_empty() {
+                true => vtorc_core::audit::StepOutcome::Done(format!("{} demoted", demoted.len())),
+                false => vtorc_core::audit::StepOutcome::Unknown(failed.join("; ")),
+            },
+        );
         demoted
     }
 
@@ -200,25 +207,35 @@ impl Locked<'_> {
         let answers = self.job.ask_all(&replicas, ServerCommand::RestartReceiver).await;
         let failed: Vec<String> = answers
             .iter()
-            .filter_map(|(alias, answer)| answer.as_ref().err().map(|error| format!("{alias}: {error}")))
+            .filter_map(|(alias, answer)| {
+                answer.as_ref().err().map(|error| format!("{alias}: {error}"))
+            })
             .collect();
-        self.job.end_step(step, match failed.is_empty() {
-            true => vtorc_core::audit::StepOutcome::Done(String::new()),
-            false => vtorc_core::audit::StepOutcome::NotDone(failed.join("; ")),
-        });
+        self.job.end_step(
+            step,
+            match failed.is_empty() {
+                true => vtorc_core::audit::StepOutcome::Done(String::new()),
+                false => vtorc_core::audit::StepOutcome::NotDone(failed.join("; ")),
+            },
+        );
     }
 
     pub(super) fn announce(&self, election: &Election) {
-        let others = election.passed_over.iter().map(|one| format!("{}: {}", one.alias, one.reason));
+        let others =
+            election.passed_over.iter().map(|one| format!("{}: {}", one.alias, one.reason));
         let others: Vec<String> = others.collect();
-        let text = format!("not {}", if others.is_empty() { "contested".into() } else { others.join("; ") });
+        let text = format!(
+            "not {}",
+            if others.is_empty() { "contested".into() } else { others.join("; ") }
+        );
         self.job.decided("elect", Some(&election.winner), text);
     }
 
     /// Lets the winner get and apply everything that anybody received. Nobody else is waited for.
     async fn catch_up(&self, contenders: &[Contender], election: &Election) -> Result<(), Stopped> {
         let winner = self.tablet(&election.winner)?;
-        let Some(standing) = contenders.iter().find(|one| one.tablet.alias == election.winner) else {
+        let Some(standing) = contenders.iter().find(|one| one.tablet.alias == election.winner)
+        else {
             return Err(Stopped::Failed(format!("{} is no contender", election.winner)));
         };
         let failed = |error: CommandError| Stopped::Failed(format!("{}: {error}", election.winner));
@@ -229,9 +246,15 @@ impl Locked<'_> {
             let Some(address) = source.mysql.clone() else {
                 return Err(Stopped::Failed(format!("{} has no MySQL address", source.alias)));
             };
-            let follow =
-                ServerCommand::Follow { source: address, semi_sync: false, change: SourceChange::Repoint };
-            self.job.on("follow the most advanced", winner, follow, timeout).await.map_err(failed)?;
+            let follow = ServerCommand::Follow {
+                source: address,
+                semi_sync: false,
+                change: SourceChange::Repoint,
+            };
+            self.job
+                .on("follow the most advanced", winner, follow, timeout)
+                .await
+                .map_err(failed)?;
         }
         if standing.status.gtid_executed.contains(&election.target) {
             return Ok(());
@@ -249,7 +272,8 @@ impl Locked<'_> {
             self.job.on("start the applier", winner, start, timeout).await.map_err(failed)?;
         }
         let patience = self.job.settings.wait_replicas_timeout;
-        let wait = ServerCommand::WaitForPosition { target: election.target.clone(), timeout: patience };
+        let wait =
+            ServerCommand::WaitForPosition { target: election.target.clone(), timeout: patience };
         self.job
             .on("wait until everything is applied", winner, wait, patience + COMMAND_MARGIN)
             .await

@@ -28,7 +28,11 @@ impl StepRow {
             started_ms: step.started_at.as_millis(),
             duration_ms: step.duration_ms,
             outcome: step.outcome.as_ref().map(|outcome| outcome.name().to_owned()),
-            text: step.outcome.as_ref().map(|outcome| outcome.text().to_owned()).unwrap_or_default(),
+            text: step
+                .outcome
+                .as_ref()
+                .map(|outcome| outcome.text().to_owned())
+                .unwrap_or_default(),
         }
     }
 
@@ -57,7 +61,11 @@ fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "[]".to_owned())
 }
 
-pub(crate) fn save(db: &mut Connection, record: &RecoveryRecord, keep: u32) -> rusqlite::Result<()> {
+pub(crate) fn save(
+    db: &mut Connection,
+    record: &RecoveryRecord,
+    keep: u32,
+) -> rusqlite::Result<()> {
     let (by, reason) = match &record.trigger {
         Trigger::Automatic => (None, None),
         Trigger::Requested { by, reason } => (Some(by), Some(reason)),

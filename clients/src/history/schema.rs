@@ -32,7 +32,10 @@ pub(crate) fn prepare(db: &Connection) -> rusqlite::Result<()> {
     }
     let version: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     for (at, migration) in MIGRATIONS.iter().enumerate().skip(version as usize) {
-        db.execute_batch(&format!("BEGIN; {migration}; PRAGMA user_version = {}; COMMIT;", at + 1))?;
+        db.execute_batch(&format!(
+            "BEGIN; {migration}; PRAGMA user_version = {}; COMMIT;",
+            at + 1
+        ))?;
     }
     // What still ran when the last process ended will not end any more. It does not block anything either.
     db.execute(

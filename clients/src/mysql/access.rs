@@ -112,7 +112,8 @@ impl MysqlAccess {
                 }
                 if let (Some(cert), Some(key)) = (&files.cert, &files.key) {
                     let (cert, key) = (cert.clone().into(), key.clone().into());
-                    ssl = ssl.with_client_identity(Some(mysql_async::ClientIdentity::new(cert, key)));
+                    ssl =
+                        ssl.with_client_identity(Some(mysql_async::ClientIdentity::new(cert, key)));
                 }
                 opts.ssl_opts(ssl)
             }

@@ -15,7 +15,10 @@ use super::{fence, follow};
 const SEMI_SYNC_TIMEOUT_MS: u64 = 365 * 24 * 3600 * 1000;
 
 /// Runs a command and answers with the server's state afterwards.
-pub(crate) fn run(session: &mut Session<'_>, command: ServerCommand) -> Result<ServerStatus, CommandError> {
+pub(crate) fn run(
+    session: &mut Session<'_>,
+    command: ServerCommand,
+) -> Result<ServerStatus, CommandError> {
     match command {
         ServerCommand::ReadStatus => return with_journal(session),
         ServerCommand::StopReceiver => {
@@ -58,8 +61,8 @@ fn with_journal(session: &mut Session<'_>) -> Result<ServerStatus, CommandError>
     )?;
     status.journal_length = match exists.as_deref() {
         Some("1") => {
-            let count =
-                session.value("read the reparent journal", "SELECT COUNT(*) FROM _vt.reparent_journal")?;
+            let count = session
+                .value("read the reparent journal", "SELECT COUNT(*) FROM _vt.reparent_journal")?;
             count.and_then(|count| count.parse().ok())
         }
         Some(_) | None => Some(0),
@@ -77,7 +80,11 @@ fn stop_receiver(session: &mut Session<'_>) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn wait(session: &mut Session<'_>, target: &GtidSet, timeout: Duration) -> Result<(), CommandError> {
+fn wait(
+    session: &mut Session<'_>,
+    target: &GtidSet,
+    timeout: Duration,
+) -> Result<(), CommandError> {
     let started = Instant::now();
     if session.wait_for(target, timeout)? {
         return Ok(());
@@ -87,7 +94,9 @@ fn wait(session: &mut Session<'_>, target: &GtidSet, timeout: Duration) -> Resul
         return Ok(());
     }
     let waited = started.elapsed().as_millis();
-    Err(CommandError::NotDone(format!("it did not apply everything of {target} within {waited} ms")))
+    Err(CommandError::NotDone(format!(
+        "it did not apply everything of {target} within {waited} ms"
+    )))
 }
 
 fn promote(session: &mut Session<'_>, acks: u32) -> Result<(), CommandError> {

@@ -108,7 +108,9 @@ impl SemiSyncNames {
 
     pub(crate) fn wait_count_variable(&self) -> Option<&'static str> {
         match self.source {
-            Some("source") if self.has_wait_count => Some("rpl_semi_sync_source_wait_for_replica_count"),
+            Some("source") if self.has_wait_count => {
+                Some("rpl_semi_sync_source_wait_for_replica_count")
+            }
             Some(_) if self.has_wait_count => Some("rpl_semi_sync_master_wait_for_slave_count"),
             Some(_) | None => None,
         }

@@ -30,7 +30,8 @@ pub fn discover(
     let never = AtomicBool::new(false);
     let mut session = Session::open(access, address, Instant::now() + patience, &never)?;
     let status = session.status()?;
-    let statement = format!("SHOW {}", if session.is_mariadb() { "SLAVE HOSTS" } else { "REPLICAS" });
+    let statement =
+        format!("SHOW {}", if session.is_mariadb() { "SLAVE HOSTS" } else { "REPLICAS" });
     let rows = session.rows("list the replicas", &statement);
     let rows = match rows {
         Err(CommandError::NotDone(_)) => session.rows("list the replicas", "SHOW SLAVE HOSTS")?,

@@ -20,7 +20,10 @@ use vtorc_core::topology::MysqlAddress;
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Makes the server refuse writes, and ends client sessions as asked.
-pub(crate) fn refuse_writes(session: &mut Session<'_>, sessions: Sessions) -> Result<(), CommandError> {
+pub(crate) fn refuse_writes(
+    session: &mut Session<'_>,
+    sessions: Sessions,
+) -> Result<(), CommandError> {
     let statement = if session.access.use_super_read_only && !session.is_mariadb() {
         "SET GLOBAL super_read_only = ON"
     } else {

@@ -53,11 +53,9 @@ impl AsyncProber {
         let opts = self.access.async_opts(address);
         let mixed = self.access.tls.as_ref().is_some_and(|tls| tls.mixed);
         match mysql_async::Conn::new(opts.clone()).await {
-            Err(mysql_async::Error::Driver(mysql_async::DriverError::NoClientSslFlagFromServer))
-                if mixed =>
-            {
-                mysql_async::Conn::new(opts.ssl_opts(None)).await
-            }
+            Err(mysql_async::Error::Driver(
+                mysql_async::DriverError::NoClientSslFlagFromServer,
+            )) if mixed => mysql_async::Conn::new(opts.ssl_opts(None)).await,
             other => other,
         }
     }
@@ -111,7 +109,9 @@ async fn detect(conn: &mut mysql_async::Conn) -> Result<Dialect, mysql_async::Er
     }
     match conn.query_drop("SHOW REPLICA STATUS").await {
         Ok(()) => Ok(Dialect::MySql),
-        Err(mysql_async::Error::Server(error)) if error.code == SYNTAX_ERROR => Ok(Dialect::OldMySql),
+        Err(mysql_async::Error::Server(error)) if error.code == SYNTAX_ERROR => {
+            Ok(Dialect::OldMySql)
+        }
         Err(error) => Err(error),
     }
 }
@@ -155,6 +155,7 @@ fn text_value(value: mysql_async::Value) -> Option<String> {
 }
 
 /// Too many connections, access denied, account locked, host blocked and the like: the server lives.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours and may grow")]
 fn failure(error: mysql_async::Error) -> ProbeFailure {
     match error {
         mysql_async::Error::Server(error) => match error.code {

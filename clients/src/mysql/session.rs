@@ -35,7 +35,8 @@ impl<'a> Session<'a> {
         if left.is_zero() || called_off.load(Ordering::Acquire) {
             return Err(CommandError::NotDone("no time left to connect".into()));
         }
-        let not_done = |error: mysql::Error| CommandError::NotDone(format!("connect: {}", told(&error)));
+        let not_done =
+            |error: mysql::Error| CommandError::NotDone(format!("connect: {}", told(&error)));
         let mut conn = connect(access, address, left).map_err(not_done)?;
         let dialect = detect(&mut conn).map_err(not_done)?;
         Ok(Self { access, address, dialect, conn, deadline, called_off })
@@ -63,10 +64,17 @@ impl<'a> Session<'a> {
     }
 
     /// Runs a statement that older or newer servers may not know; then runs the other.
-    pub(crate) fn run_either(&mut self, what: &str, first: &str, other: &str) -> Result<(), CommandError> {
+    pub(crate) fn run_either(
+        &mut self,
+        what: &str,
+        first: &str,
+        other: &str,
+    ) -> Result<(), CommandError> {
         self.may_go_on(what)?;
         match self.conn.query_drop(first) {
-            Err(mysql::Error::MySqlError(error)) if error.code == SYNTAX_ERROR => self.run(what, other),
+            Err(mysql::Error::MySqlError(error)) if error.code == SYNTAX_ERROR => {
+                self.run(what, other)
+            }
             Err(error) => Err(command_error(what, &error)),
             Ok(()) => Ok(()),
         }
@@ -93,7 +101,11 @@ impl<'a> Session<'a> {
     }
 
     /// Asks for a single value.
-    pub(crate) fn value(&mut self, what: &str, statement: &str) -> Result<Option<String>, CommandError> {
+    pub(crate) fn value(
+        &mut self,
+        what: &str,
+        statement: &str,
+    ) -> Result<Option<String>, CommandError> {
         let rows = self.rows(what, statement)?;
         Ok(rows.into_iter().next().and_then(|row| row.into_values().next()).flatten())
     }
@@ -186,6 +198,7 @@ fn command_error(what: &str, error: &mysql::Error) -> CommandError {
 }
 
 /// The error's text without what a server may repeat of a statement: it could hold a password.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours and may grow")]
 fn told(error: &mysql::Error) -> String {
     match error {
         mysql::Error::MySqlError(error) if error.code == SYNTAX_ERROR => {

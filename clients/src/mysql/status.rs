@@ -39,7 +39,9 @@ pub(crate) fn read(dialect: Dialect, answers: &Answers) -> Result<ServerStatus, 
         },
         gtid_mode_on: match dialect {
             Dialect::MariaDb => true,
-            Dialect::MySql | Dialect::OldMySql => text(server, "gtid_mode").eq_ignore_ascii_case("on"),
+            Dialect::MySql | Dialect::OldMySql => {
+                text(server, "gtid_mode").eq_ignore_ascii_case("on")
+            }
         },
         log_bin: flag(server, "log_bin"),
         log_replica_updates: flag(server, "log_replica_updates"),
@@ -133,7 +135,11 @@ fn replication(
 }
 
 /// The heartbeat period and something that changes with every heartbeat, where the server tells.
-fn heartbeat(dialect: Dialect, row: &Row, heartbeats: Option<&Row>) -> (Option<u64>, Option<String>) {
+fn heartbeat(
+    dialect: Dialect,
+    row: &Row,
+    heartbeats: Option<&Row>,
+) -> (Option<u64>, Option<String>) {
     let (row, period, beats) = match dialect {
         Dialect::MariaDb => (Some(row), "slave_heartbeat_period", "slave_received_heartbeats"),
         Dialect::MySql | Dialect::OldMySql => (heartbeats, "heartbeat_interval", "heartbeats"),

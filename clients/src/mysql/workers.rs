@@ -122,10 +122,9 @@ impl MysqlPort for WorkerPool {
         match tokio::time::timeout(deadline + GRACE, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(CommandError::Unknown("the worker ended without an answer".into())),
-            Err(_elapsed) => Err(CommandError::Unknown(format!(
-                "no answer within {} ms",
-                deadline.as_millis()
-            ))),
+            Err(_elapsed) => {
+                Err(CommandError::Unknown(format!("no answer within {} ms", deadline.as_millis())))
+            }
         }
     }
 }

@@ -12,14 +12,23 @@ use super::{paths, translate};
 
 impl TopoStore {
     /// Adds a cell: where its own topology is.
-    pub async fn add_cell(&self, cell: &str, server_address: &str, root: &str) -> Result<(), TopoError> {
+    pub async fn add_cell(
+        &self,
+        cell: &str,
+        server_address: &str,
+        root: &str,
+    ) -> Result<(), TopoError> {
         check_name(cell).map_err(invalid)?;
         let info = CellInfo { server_address: server_address.to_owned(), root: root.to_owned() };
         self.global.create(&paths::cell_info(cell), &prost::Message::encode_to_vec(&info)).await
     }
 
     /// Adds a keyspace with a durability policy.
-    pub async fn add_keyspace(&self, name: &str, policy: DurabilityPolicy) -> Result<(), TopoError> {
+    pub async fn add_keyspace(
+        &self,
+        name: &str,
+        policy: DurabilityPolicy,
+    ) -> Result<(), TopoError> {
         check_name(name).map_err(invalid)?;
         let record = records::Keyspace {
             durability_policy: policy.name().to_owned(),
@@ -57,8 +66,9 @@ impl TopoStore {
         let conn = self.cell(&tablet.alias.cell).await?;
         let record = translate::new_tablet(tablet);
         conn.create(&paths::tablet(&tablet.alias), &prost::Message::encode_to_vec(&record)).await?;
-        let node =
-            records::ShardReplicationNode { tablet_alias: Some(translate::alias_to_record(&tablet.alias)) };
+        let node = records::ShardReplicationNode {
+            tablet_alias: Some(translate::alias_to_record(&tablet.alias)),
+        };
         let path = paths::shard_replication(&tablet.shard);
         let first = records::ShardReplication { nodes: vec![node.clone()] };
         match conn.create(&path, &prost::Message::encode_to_vec(&first)).await {
@@ -81,17 +91,23 @@ impl TopoStore {
         let path = paths::tablet(alias);
         let (bytes, _) = conn.get(&path).await?;
         let shard = decode::<records::Tablet>(&path, &bytes)
-            .and_then(|record| translate::tablet(alias, &record.message).map_err(TopoError::Invalid))
+            .and_then(|record| {
+                translate::tablet(alias, &record.message).map_err(TopoError::Invalid)
+            })
             .map(|tablet| tablet.shard);
         conn.delete(&path).await?;
         let Ok(shard) = shard else { return Ok(()) };
         let node = translate::alias_to_record(alias);
         let listed = self
-            .modify::<records::ShardReplication>(conn.as_ref(), &paths::shard_replication(&shard), |list| {
-                let before = list.nodes.len();
-                list.nodes.retain(|one| one.tablet_alias.as_ref() != Some(&node));
-                list.nodes.len() != before
-            })
+            .modify::<records::ShardReplication>(
+                conn.as_ref(),
+                &paths::shard_replication(&shard),
+                |list| {
+                    let before = list.nodes.len();
+                    list.nodes.retain(|one| one.tablet_alias.as_ref() != Some(&node));
+                    list.nodes.len() != before
+                },
+            )
             .await;
         match listed {
             Err(TopoError::NoNode(_)) => Ok(()),
@@ -104,7 +120,9 @@ impl TopoStore {
         for cell in self.global.list(paths::CELLS).await? {
             for (alias, tablet) in self.tablets_of_cell(&cell).await? {
                 if tablet.is_ok_and(|tablet| tablet.shard == *shard) {
-                    return Err(TopoError::Invalid(format!("{shard} still has tablet {alias}; delete it first")));
+                    return Err(TopoError::Invalid(format!(
+                        "{shard} still has tablet {alias}; delete it first"
+                    )));
                 }
             }
         }
@@ -114,7 +132,9 @@ impl TopoStore {
     /// Deletes a keyspace that has no shards.
     pub async fn delete_keyspace(&self, name: &str) -> Result<(), TopoError> {
         if let Some(shard) = self.global.list(&paths::shards(name)).await?.first() {
-            return Err(TopoError::Invalid(format!("{name} still has shard {shard}; delete it first")));
+            return Err(TopoError::Invalid(format!(
+                "{name} still has shard {shard}; delete it first"
+            )));
         }
         self.global.delete(&paths::keyspace(name)).await
     }
@@ -122,7 +142,9 @@ impl TopoStore {
     /// Deletes a cell that has no tablets.
     pub async fn delete_cell(&self, cell: &str) -> Result<(), TopoError> {
         if let Some((alias, _)) = self.tablets_of_cell(cell).await?.first() {
-            return Err(TopoError::Invalid(format!("{cell} still has tablet {alias}; delete it first")));
+            return Err(TopoError::Invalid(format!(
+                "{cell} still has tablet {alias}; delete it first"
+            )));
         }
         self.global.delete(&paths::cell_info(cell)).await
     }
@@ -144,7 +166,9 @@ impl TopoStore {
         for name in self.global.list(paths::KEYSPACES).await? {
             let path = paths::keyspace(&name);
             let policy = match self.global.get(&path).await {
-                Ok((bytes, _)) => decode::<records::Keyspace>(&path, &bytes)?.message.durability_policy,
+                Ok((bytes, _)) => {
+                    decode::<records::Keyspace>(&path, &bytes)?.message.durability_policy
+                }
                 Err(TopoError::NoNode(_)) => String::new(),
                 Err(error) => return Err(error),
             };
@@ -186,7 +210,12 @@ impl TopoStore {
     }
 
     /// Writes raw bytes at a path of the global cell or of a cell; for tests and repairs.
-    pub async fn put_raw(&self, cell: Option<&str>, path: &str, bytes: &[u8]) -> Result<(), TopoError> {
+    pub async fn put_raw(
+        &self,
+        cell: Option<&str>,
+        path: &str,
+        bytes: &[u8],
+    ) -> Result<(), TopoError> {
         let conn: std::sync::Arc<dyn TopoConn> = match cell {
             Some(cell) => self.cell(cell).await?,
             None => self.global.clone(),

@@ -113,7 +113,9 @@ impl TopoConn for LocalConn {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // A root that is gone is not an empty topology.
-                if self.root.exists() { return Ok(Vec::new()) }
+                if self.root.exists() {
+                    return Ok(Vec::new());
+                }
                 return Err(unavailable(&self.root, &error));
             }
             Err(error) => return Err(unavailable(&directory, &error)),
@@ -153,9 +155,9 @@ impl TopoConn for LocalConn {
     async fn delete(&self, path: &str) -> Result<(), TopoError> {
         let _guard = self.write_lock()?;
         let file = self.file(path);
-        fs::remove_file(&file).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => TopoError::NoNode(path.to_owned()),
-            _ => unavailable(&file, &error),
+        fs::remove_file(&file).map_err(|error| {
+            let missing = error.kind() == io::ErrorKind::NotFound;
+            if missing { TopoError::NoNode(path.to_owned()) } else { unavailable(&file, &error) }
         })?;
         let mut directory = file.parent();
         while let Some(parent) = directory.filter(|parent| *parent != self.root) {
@@ -209,7 +211,10 @@ impl TopoConn for LocalConn {
                     let mut holder = String::new();
                     // Only for the message.
                     let _ = file.read_to_string(&mut holder);
-                    return Err(TopoError::Locked { shard: shard.clone(), holder: one_line(&holder) });
+                    return Err(TopoError::Locked {
+                        shard: shard.clone(),
+                        holder: one_line(&holder),
+                    });
                 }
                 Err(TryLockError::Error(error)) => return Err(unavailable(&lock_path, &error)),
             }

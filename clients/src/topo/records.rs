@@ -183,7 +183,10 @@ mod tests {
 
     fn bytes(hex: &str) -> Vec<u8> {
         let hex: String = hex.chars().filter(char::is_ascii_hexdigit).collect();
-        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+        (0..hex.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+            .collect()
     }
 
     const TABLET: &str = "0a090a057a6f6e65311064 12026831 22090a046772706310e47d 22070a02767410fc75 \

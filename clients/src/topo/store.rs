@@ -29,9 +29,12 @@ pub type Dialer = Arc<dyn Fn(&CellInfo) -> Arc<dyn TopoConn> + Send + Sync>;
 pub struct TopoStore {
     pub(crate) global: Arc<dyn TopoConn>,
     dial: Dialer,
-    cells: Mutex<BTreeMap<String, (CellInfo, Arc<dyn TopoConn>)>>,
+    cells: Mutex<BTreeMap<String, Cell>>,
     default_durability: DurabilityPolicy,
 }
+
+/// Where a cell is, and the connection to it.
+type Cell = (CellInfo, Arc<dyn TopoConn>);
 
 struct KeyspaceInfo {
     durability: Result<DurabilityPolicy, UnknownPolicy>,
@@ -40,7 +43,11 @@ struct KeyspaceInfo {
 
 impl TopoStore {
     /// A store over the global cell's connection; the others are dialled when they are needed.
-    pub fn new(global: Arc<dyn TopoConn>, dial: Dialer, default_durability: DurabilityPolicy) -> Self {
+    pub fn new(
+        global: Arc<dyn TopoConn>,
+        dial: Dialer,
+        default_durability: DurabilityPolicy,
+    ) -> Self {
         Self { global, dial, cells: Mutex::default(), default_durability }
     }
 
@@ -81,7 +88,10 @@ impl TopoStore {
             name => name.parse(),
         };
         let state = record.vtorc_state.unwrap_or_default();
-        Ok(KeyspaceInfo { durability, emergency_reparent_disabled: state.disable_emergency_reparent })
+        Ok(KeyspaceInfo {
+            durability,
+            emergency_reparent_disabled: state.disable_emergency_reparent,
+        })
     }
 
     async fn shard_topology(&self, shard: &KeyspaceShard) -> Result<ShardTopology, TopoError> {
@@ -100,7 +110,11 @@ impl TopoStore {
         })
     }
 
-    async fn read_keyspaces(&self, watched: &WatchList, read: &mut TopologyRead) -> Result<(), TopoError> {
+    async fn read_keyspaces(
+        &self,
+        watched: &WatchList,
+        read: &mut TopologyRead,
+    ) -> Result<(), TopoError> {
         for keyspace in self.global.list(paths::KEYSPACES).await? {
             if !watched.includes_keyspace(&keyspace) {
                 continue;
@@ -178,7 +192,9 @@ impl TopoStore {
                 reads.push(read_tablet(conn.clone(), alias));
             }
             match reads.next().await {
-                Some((_, Err(TopoError::Unavailable(why)))) => return Err(TopoError::Unavailable(why)),
+                Some((_, Err(TopoError::Unavailable(why)))) => {
+                    return Err(TopoError::Unavailable(why));
+                }
                 Some(read) => tablets.push(read),
                 None => return Ok(tablets),
             }
@@ -222,7 +238,10 @@ async fn read_tablet(
     (alias, outcome)
 }
 
-pub(crate) fn decode<M: records::Declared>(path: &str, bytes: &[u8]) -> Result<Record<M>, TopoError> {
+pub(crate) fn decode<M: records::Declared>(
+    path: &str,
+    bytes: &[u8],
+) -> Result<Record<M>, TopoError> {
     Record::decode(bytes).map_err(|why| TopoError::Damaged { path: path.to_owned(), why })
 }
 
@@ -289,7 +308,9 @@ impl TopoPort for TopoStore {
         let number = translate::type_to_record(tablet_type);
         let term = term_start.map(translate::term_to_record);
         self.modify::<records::Tablet>(conn.as_ref(), &paths::tablet(alias), |tablet| {
-            if tablet.tablet_type == number && (term.is_none() || tablet.primary_term_start_time == term) {
+            if tablet.tablet_type == number
+                && (term.is_none() || tablet.primary_term_start_time == term)
+            {
                 return false;
             }
             tablet.tablet_type = number;

@@ -62,7 +62,8 @@ pub(crate) fn tablet(path_alias: &TabletAlias, record: &records::Tablet) -> Resu
     if alias != *path_alias {
         return Err(format!("it names {alias}"));
     }
-    let shard = KeyspaceShard::new(&record.keyspace, &record.shard).map_err(|error| error.to_string())?;
+    let shard =
+        KeyspaceShard::new(&record.keyspace, &record.shard).map_err(|error| error.to_string())?;
     let host = [&record.mysql_hostname, &record.hostname].into_iter().find(|host| !host.is_empty());
     let port = u16::try_from(record.mysql_port).ok().filter(|port| *port != 0);
     let shut_down = record.tablet_shutdown_time.is_some();

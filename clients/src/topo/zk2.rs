@@ -84,6 +84,7 @@ impl Zk2Conn {
         TopoError::Unavailable(format!("ZooKeeper at {}: {why}", self.servers))
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours and may grow")]
     fn error(&self, path: &str, error: zk::Error) -> TopoError {
         match error {
             zk::Error::NoNode => TopoError::NoNode(path.to_owned()),
@@ -154,13 +155,14 @@ impl TopoConn for Zk2Conn {
             }
             Err(TopoError::NoNode(_)) => {
                 // A root that is not there is a wrong root, not an empty topology.
-                self.ask(&self.root, client.get_data(&self.root)).await.map_err(|error| match error {
-                    TopoError::NoNode(_) => TopoError::Invalid(format!(
+                let root = self.ask(&self.root, client.get_data(&self.root)).await;
+                if let Err(TopoError::NoNode(_)) = root {
+                    return Err(TopoError::Invalid(format!(
                         "there is no {} in ZooKeeper at {}; check the topology root",
                         self.root, self.servers
-                    )),
-                    other => other,
-                })?;
+                    )));
+                }
+                root?;
                 Ok(Vec::new())
             }
             Err(error) => Err(error),

@@ -263,8 +263,9 @@ pub fn replica_facts(
     let status = replica.valid_status()?;
     let source = primary.valid_status()?;
     let replication = status.replication.as_ref();
-    let wrong_source = replication
-        .is_some_and(|replication| !source.is_source_of(replication, primary.tablet.mysql.as_ref()));
+    let wrong_source = replication.is_some_and(|replication| {
+        !source.is_source_of(replication, primary.tablet.mysql.as_ref())
+    });
     let writable = status.is_writable()
         || (settings.use_super_read_only
             && status.flavor == Flavor::MySql
@@ -289,10 +290,7 @@ pub fn replica_facts(
 ///
 /// A replica that was probed a moment later than its primary may have more than that probe saw, so the
 /// primary's own transactions never count, and a replica that is probed earlier is compared as it is.
-pub fn errant_gtids(
-    replica: &TabletState,
-    primary: &TabletState,
-) -> Option<crate::gtid::GtidSet> {
+pub fn errant_gtids(replica: &TabletState, primary: &TabletState) -> Option<crate::gtid::GtidSet> {
     if replica.tablet.alias == primary.tablet.alias {
         return None;
     }
@@ -330,7 +328,8 @@ fn replica_evidence(
         ),
     });
     if let Some(replication) = &status.replication {
-        let errors = [("receiver", &replication.receiver_error), ("applier", &replication.applier_error)];
+        let errors =
+            [("receiver", &replication.receiver_error), ("applier", &replication.applier_error)];
         for (thread, error) in errors.into_iter().filter(|(_, error)| !error.is_empty()) {
             evidence.push(format!("{thread}: {error}"));
         }

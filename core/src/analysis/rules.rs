@@ -35,8 +35,11 @@ pub struct Warning {
     /// The reason, in words.
     pub why: &'static str,
     /// On which tablets it holds, with evidence.
-    pub find: fn(&ShardSnapshot) -> Vec<(Option<TabletAlias>, Vec<String>)>,
+    pub find: fn(&ShardSnapshot) -> Vec<Told>,
 }
+
+/// A tablet, or none for the shard as a whole, and the evidence.
+pub type Told = (Option<TabletAlias>, Vec<String>);
 
 /// Nobody follows the primary any more, as far as everybody who can be asked says.
 fn nobody_receives(facts: &Facts) -> bool {
@@ -96,7 +99,9 @@ pub const RULES: &[Rule] = &[
     Rule {
         kind: FindingKind::InvalidPrimary,
         why: "the primary was not reached since start, or turns us away",
-        holds: |f| f.primary.is_some() && !f.primary_valid && !f.primary_unreachable && f.primary_unseen,
+        holds: |f| {
+            f.primary.is_some() && !f.primary_valid && !f.primary_unreachable && f.primary_unseen
+        },
         lets_replicas_be_repaired: false,
     },
     Rule {
@@ -249,7 +254,8 @@ pub const WARNINGS: &[Warning] = &[
         kind: FindingKind::SemiSyncPluginMissing,
         why: "the durability policy wants semi-sync and the server has no plugin for it",
         find: |snapshot| {
-            let wanted = snapshot.durability.as_ref().is_ok_and(|policy| policy.acks_required() > 0);
+            let wanted =
+                snapshot.durability.as_ref().is_ok_and(|policy| policy.acks_required() > 0);
             let without = snapshot.tablets.values().filter(|state| {
                 wanted
                     && state.tablet.tablet_type.is_promotable()
@@ -262,9 +268,9 @@ pub const WARNINGS: &[Warning] = &[
     },
 ];
 
-fn failures<'a>(
-    states: impl Iterator<Item = &'a TabletState>,
-) -> Vec<(Option<TabletAlias>, Vec<String>)> {
+fn failures<'a>(states: impl Iterator<Item = &'a TabletState>) -> Vec<Told> {
     let told = |state: &TabletState| state.reachability.failure().map(ToString::to_string);
-    states.map(|state| (Some(state.tablet.alias.clone()), told(state).into_iter().collect())).collect()
+    states
+        .map(|state| (Some(state.tablet.alias.clone()), told(state).into_iter().collect()))
+        .collect()
 }

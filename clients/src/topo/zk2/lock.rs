@@ -36,7 +36,8 @@ pub(super) async fn take(
         return Err(TopoError::Locked { shard: shard.clone(), holder });
     }
     let name = queue_up(conn, &client, &queue, contents).await?;
-    let place = Place { client: client.clone(), node: format!("{queue}/{name}"), queue: queue.clone() };
+    let place =
+        Place { client: client.clone(), node: format!("{queue}/{name}"), queue: queue.clone() };
     let started = Instant::now();
     loop {
         let mut waiting = conn.ask(&queue, client.list_children(&queue)).await?;
