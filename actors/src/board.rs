@@ -165,6 +165,11 @@ impl Board {
         }
     }
 
+    /// Tells that a switch was turned.
+    pub fn system_changed(&self) {
+        self.tell(Event::System);
+    }
+
     /// The process as a whole.
     pub fn system(&self) -> SystemReport {
         self.system.read().unwrap_or_else(PoisonError::into_inner).clone()

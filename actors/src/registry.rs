@@ -187,6 +187,6 @@ impl Handler<SwitchRecoveries> for Registry {
         let at = self.world.clock.now();
         let entry = AuditEntry { at, shard: None, action: action.into(), by, comment };
         self.world.auditor.do_send(Audit::Act(entry));
-        self.world.board.update_system(|_| {});
+        self.world.board.system_changed();
     }
 }

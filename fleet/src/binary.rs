@@ -111,19 +111,19 @@ impl ServerBinary {
         command
     }
 
-    /// A name that differs from every other server's, for directories.
-    pub fn slug(&self) -> String {
-        let letters = self.version.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
-        letters
-            .collect::<String>()
-            .chars()
-            .rev()
-            .take(60)
-            .collect::<String>()
-            .chars()
-            .rev()
-            .collect()
+    /// A short name that differs from every other server's, for directories: a socket's path is limited.
+    pub(crate) fn slug(&self) -> String {
+        let family = match self.flavor {
+            Flavor::MySql => "mysql",
+            Flavor::MariaDb => "mariadb",
+        };
+        format!("{family}-{:08x}", fingerprint(&self.version))
     }
+}
+
+/// A short number for a text (FNV-1a).
+pub(crate) fn fingerprint(text: &str) -> u32 {
+    text.bytes().fold(2_166_136_261, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619))
 }
 
 /// Where `scripts/servers.sh` puts what it prepares.

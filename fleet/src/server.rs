@@ -127,21 +127,19 @@ impl Server {
         self.child.is_running()
     }
 
-    /// A connection as this user, without a password: `admin`, `app`, or `root` through the socket.
+    /// A connection through its socket as this user, without a password: `admin`, `app` or `root`.
     pub fn connect(&self, user: &str) -> Result<mysql::Conn, FleetError> {
-        let timeout = Some(Duration::from_secs(10));
+        self.connect_within(user, Duration::from_secs(10))
+    }
+
+    /// The same, where each statement takes at most so long.
+    pub fn connect_within(&self, user: &str, timeout: Duration) -> Result<mysql::Conn, FleetError> {
         let opts = mysql::OptsBuilder::new()
             .user(Some(user))
-            .tcp_connect_timeout(timeout)
-            .read_timeout(timeout)
-            .write_timeout(timeout);
-        let opts = if user == "root" {
-            opts.socket(Some(self.directory.join("s").display().to_string()))
-        } else {
-            opts.ip_or_hostname(Some(&self.host)).tcp_port(self.port).prefer_socket(false)
-        };
-        let doing =
-            |error| FleetError::doing(format!("connect to port {} as {user}", self.port), error);
+            .socket(Some(self.directory.join("s").display().to_string()))
+            .read_timeout(Some(timeout))
+            .write_timeout(Some(timeout));
+        let doing = |error| FleetError::doing(format!("connect to port {} as {user}", self.port), error);
         mysql::Conn::new(opts).map_err(doing)
     }
 
@@ -173,8 +171,6 @@ impl Server {
         let user = if self.options.template_run { "root" } else { "admin" };
         let deadline = Instant::now() + START_MAX;
         loop {
-            // From outside of its namespace it may not be reachable; then its socket is asked.
-            let user = if self.options.namespace.is_some() { "root" } else { user };
             let failure = match self.connect(user) {
                 Ok(_) => return Ok(()),
                 Err(error) => error,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mysql::prelude::Queryable;
 
+use crate::binary::fingerprint;
 use crate::server::{Server, ServerOptions};
 use crate::{Flavor, FleetError, ServerBinary};
 
@@ -132,8 +133,4 @@ fn statements(script: &str) -> Vec<String> {
         script.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
     let parts = code.join("\n");
     parts.split(';').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
-}
-
-fn fingerprint(text: &str) -> u32 {
-    text.bytes().fold(2_166_136_261, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619))
 }

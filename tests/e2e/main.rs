@@ -3,10 +3,15 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::expect_used,
     clippy::indexing_slicing,
     unreachable_pub,
     reason = "a test fails by panicking"
 )]
 
+mod bringup;
 mod failover;
 mod harness;
+mod planned;
+mod repairs;
+mod writer;

@@ -1,0 +1,173 @@
+//! The HTTP interface: what it answers, to whom, and what it refuses.
+
+use serde_json::{Value, json};
+use vtorc_fleet::Flavor;
+
+use crate::harness::{Cluster, padded, request, wait_for};
+
+#[test]
+fn the_api_answers_and_refuses_as_documented() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101", "zone1-102"]);
+    cluster.start_daemon(&[]);
+    let primary = cluster.healthy(&[]);
+    let daemon = cluster.daemon();
+    let shard = daemon.shard();
+    for key in ["keyspace", "shard", "durability_policy", "primary", "findings", "recovery_block", "tablets"] {
+        assert!(shard.get(key).is_some(), "{key}");
+    }
+    let first = &shard["tablets"][0];
+    for key in ["alias", "type", "cell", "mysql_host", "mysql_port", "reachable", "read_only", "replication",
+        "gtid_executed", "semi_sync", "last_seen"] {
+        assert!(first.get(key).is_some(), "{key}");
+    }
+    let recovery = daemon.recovery(|one| one["kind"] == "ElectPrimary");
+    let steps = recovery["steps"].as_array().unwrap();
+    assert!(steps.iter().all(|step| step["started_at"].is_string() && step["duration_ms"].is_u64()), "{recovery:#}");
+    assert!(!recovery["evidence"].as_array().unwrap().is_empty());
+    let actors = daemon.get("/api/v1/actors");
+    for kind in ["registry", "topo-watcher", "shard", "prober", "recovery", "auditor"] {
+        let actor = actors.as_array().unwrap().iter().find(|actor| actor["kind"] == kind);
+        let actor = actor.unwrap_or_else(|| panic!("no {kind}: {actors:#}"));
+        assert!(actor["messages_handled"].is_u64() && actor["restarts"].is_u64() && actor["mailbox_depth"].is_u64());
+    }
+    assert_eq!(daemon.get("/debug/health")["healthy"], true);
+    assert_eq!(daemon.get("/debug/liveness")["alive"], true);
+    let metrics = daemon.get("/metrics");
+    let metrics = metrics.as_str().unwrap();
+    for name in ["vtorc_probes", "vtorc_shard_writable{Keyspace=\"ks\",Shard=\"0\"} 1", "vtorc_successful_recoveries", "process_resident_memory_bytes"] {
+        assert!(metrics.contains(name), "{name} is missing in {metrics}");
+    }
+    let list = daemon.get("/api/v1/recoveries?keyspace=ks&shard=0&limit=1");
+    assert_eq!(list.as_array().unwrap().len(), 1);
+    assert_eq!(daemon.get("/api/v1/recoveries?keyspace=other").as_array().unwrap().len(), 0);
+    assert_eq!(primary, shard["primary"].as_str().unwrap());
+}
+
+#[test]
+fn bad_requests_get_a_clear_error() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101"]);
+    cluster.start_daemon(&[]);
+    cluster.healthy(&[]);
+    let daemon = cluster.daemon();
+    let post = |path: &str, body: &str, headers: &[(&str, &str)]| {
+        request("POST", &daemon.url(path), Some(body.to_owned()), headers)
+    };
+    let planned = "/api/v1/shards/ks/0/planned-reparent";
+    let large = format!("{{\"reason\": \"{}\"}}", "x".repeat(70_000));
+    let cases: &[(&str, &str, &[(&str, &str)], u16, &str)] = &[
+        (planned, "{", &[], 400, "bad_request"),
+        (planned, "[1]", &[], 400, "bad_request"),
+        (planned, "{\"new_primry\": \"x\"}", &[], 400, "bad_request"),
+        (planned, "{\"new_primary\": 7}", &[], 400, "bad_request"),
+        (planned, &large, &[], 413, "too_large"),
+        (planned, "{}", &[("Content-Type", "text/plain")], 400, "bad_request"),
+        (planned, "{}", &[("Origin", "http://evil.example")], 403, "forbidden"),
+        (planned, "{}", &[("Host", "rebound.example")], 403, "forbidden"),
+        ("/api/v1/shards/no/0/planned-reparent", "{}", &[], 404, "not_found"),
+        ("/api/v1/shards/no%20such/0/planned-reparent", "{}", &[], 400, "bad_request"),
+        ("/api/v1/shards/ks/0/acknowledge", "{}", &[], 400, "bad_request"),
+        ("/api/v1/nothing", "{}", &[], 404, "not_found"),
+    ];
+    for (path, body, headers, status, code) in cases {
+        let (given, answer) = post(path, body, headers);
+        assert_eq!((given, &answer["code"]), (*status, &json!(code)), "{path} {body:.40} {headers:?}: {answer}");
+        assert!(answer["message"].is_string() && answer.get("details").is_some(), "{answer}");
+    }
+    for (path, status) in [("/api/v1/shards/ks/80-", 404), ("/api/v1/recoveries/99999", 404), ("/api/v1/recoveries/x", 404), ("/nothing.js", 404)] {
+        let (given, answer) = request("GET", &daemon.url(path), None, &[]);
+        assert_eq!(given, status, "{path}: {answer}");
+    }
+    assert!(cluster.daemon().recoveries().iter().all(|one| one["kind"] != "PlannedReparent"));
+}
+
+#[test]
+fn with_authentication_nobody_else_gets_in() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101"]);
+    cluster.configure(&[
+        ("AuthenticationMethod", json!("token")),
+        ("HTTPAuthPassword", json!("t0ken-for-tests")),
+    ]);
+    cluster.start_daemon(&[]);
+    let daemon = cluster.daemon();
+    let with = [("Authorization", "Bearer t0ken-for-tests")];
+    let up = wait_for(|| {
+        let (status, shard) = request("GET", &daemon.url("/api/v1/shards/ks/0"), None, &with);
+        (status == 200 && shard["primary"].is_string()).then_some(())
+    });
+    up.expect("the token is not taken");
+    for path in ["/", "/api/v1/shards", "/api/v1/events", "/metrics", "/api/v1/actors"] {
+        assert_eq!(request("GET", &daemon.url(path), None, &[]).0, 401, "{path}");
+    }
+    assert_eq!(request("GET", &daemon.url("/debug/health"), None, &[]).0, 200);
+    let body = Some("{}".to_owned());
+    assert_eq!(request("POST", &daemon.url("/api/v1/recoveries/disable"), body.clone(), &[]).0, 401);
+    assert_eq!(request("POST", &daemon.url("/api/v1/recoveries/disable"), body, &with).0, 200);
+    assert!(!cluster.daemon().log_text().contains("t0ken-for-tests"));
+}
+
+#[test]
+fn events_tell_what_changes_while_it_changes() {
+    use std::io::{BufRead, BufReader};
+    let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101", "zone1-102"]);
+    cluster.start_daemon(&[]);
+    let primary = cluster.healthy(&[]);
+    let response = ureq::get(cluster.daemon().url("/api/v1/events")).call().unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut lines = BufReader::new(response.into_body().into_reader()).lines();
+    cluster.server_mut(&primary).kill();
+    let mut kind = String::new();
+    let (mut found, mut ran, mut ended) = (false, false, false);
+    while !(found && ran && ended) {
+        let line = lines.next().expect("the stream ended").unwrap();
+        if let Some(name) = line.strip_prefix("event: ") {
+            kind = name.to_owned();
+        }
+        let Some(data) = line.strip_prefix("data: ") else { continue };
+        let data: Value = serde_json::from_str(data).unwrap();
+        match kind.as_str() {
+            "shard" => found |= data["findings"].as_array().unwrap().iter().any(|f| f["code"] == "DeadPrimary"),
+            "recovery" if data["kind"] == "EmergencyReparent" => {
+                ran |= data["outcome"].is_null();
+                ended |= data["outcome"] == "succeeded";
+            }
+            _ => {}
+        }
+    }
+    cluster.healthy(&[&primary]);
+}
+
+#[test]
+fn https_with_client_certificates() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101"]);
+    let place = cluster.directory.path().to_owned();
+    let file = |name: &str| place.join(name).display().to_string();
+    let openssl = |line: &str| {
+        let words: Vec<String> = line.split(' ').map(|word| word.replace("@", &format!("{}/", place.display()))).collect();
+        let output = std::process::Command::new("openssl").args(words).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    openssl("req -x509 -newkey rsa:2048 -nodes -keyout @ca.key -out @ca.pem -days 2 -subj /CN=test-ca");
+    std::fs::write(place.join("san"), "subjectAltName=DNS:localhost,IP:127.0.0.1").unwrap();
+    for name in ["server", "client"] {
+        openssl(&format!("req -newkey rsa:2048 -nodes -keyout @{name}.key -out @{name}.csr -subj /CN={name}"));
+        openssl(&format!("x509 -req -in @{name}.csr -CA @ca.pem -CAkey @ca.key -CAcreateserial -days 2 -extfile @san -out @{name}.pem"));
+    }
+    cluster.configure(&[
+        ("UseSSL", json!(true)),
+        ("UseMutualTLS", json!(true)),
+        ("SSLCertFile", json!(file("server.pem"))),
+        ("SSLPrivateKeyFile", json!(file("server.key"))),
+        ("SSLCAFile", json!(file("ca.pem"))),
+    ]);
+    cluster.start_daemon(&[]);
+    let url = format!("https://{}/api/v1/shards", cluster.daemon().address);
+    let curl = |arguments: &[&str]| {
+        let ca = file("ca.pem");
+        let mut all = vec!["-sS", "--cacert", &ca, &url];
+        all.extend(arguments);
+        std::process::Command::new("curl").args(all).output().unwrap().status.success()
+    };
+    assert!(curl(&["--cert", &file("client.pem"), "--key", &file("client.key")]));
+    assert!(!curl(&[]), "a caller without a certificate got in");
+    assert_eq!(padded("zone1-101"), "zone1-0000000101");
+}

@@ -1,0 +1,143 @@
+//! Planned failover: on request, under load, and taken back where it cannot be finished.
+
+use mysql::prelude::Queryable;
+use serde_json::json;
+use vtorc_fleet::Flavor;
+
+use crate::harness::{Cluster, padded};
+use crate::writer::{Writer, arrives, create_table, rows};
+
+const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
+const PLANNED: &str = "/api/v1/shards/ks/0/planned-reparent?wait=true";
+
+fn under_load(flavor: Flavor) {
+    let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    create_table(cluster.server(&first));
+    let writer = Writer::start(&cluster);
+    writer.wait_for_more(50);
+    // To a named tablet.
+    let body = json!({"new_primary": "zone1-103", "reason": "test"});
+    let (status, answer) = cluster.daemon().post(PLANNED, body);
+    assert_eq!((status, &answer["outcome"]), (200, &json!("succeeded")), "{answer:#}");
+    assert_eq!(cluster.healthy(&[]), padded("zone1-103"));
+    let recovery = cluster.daemon().get(answer["url"].as_str().unwrap());
+    assert_eq!((&recovery["trigger"], &recovery["reason"]), (&json!("requested"), &json!("test")));
+    assert!(recovery["write_outage_ms"].is_u64(), "{recovery:#}");
+    writer.wait_for_more(20);
+    // To any other; a planned reparent blocks nothing.
+    let (status, answer) = cluster.daemon().post(PLANNED, json!({"avoid_primary": "zone1-103"}));
+    assert_eq!(status, 200, "{answer:#}");
+    let last = cluster.healthy(&[]);
+    assert_ne!(last, padded("zone1-103"));
+    assert!(cluster.daemon().shard()["recovery_block"].is_null());
+    writer.wait_for_more(20);
+    let acknowledged = writer.finish();
+    for alias in THREE {
+        arrives(cluster.server(alias), &acknowledged);
+    }
+}
+
+#[test]
+fn mysql_moves_its_writes_under_load() {
+    under_load(Flavor::MySql);
+}
+
+#[test]
+fn mariadb_moves_its_writes_under_load() {
+    under_load(Flavor::MariaDb);
+}
+
+#[test]
+fn a_candidate_that_cannot_catch_up_is_refused_before_writes_stop() {
+    let mut cluster = Cluster::new(Flavor::MySql, "none", &["zone1-101", "zone1-102"]);
+    cluster.configure(&[("WaitReplicasTimeoutSeconds", json!(1))]);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    create_table(cluster.server(&first));
+    arrives(cluster.server("zone1-102"), &[].into());
+    let mut reader = cluster.server("zone1-102").connect("admin").unwrap();
+    reader.query_drop("FLUSH TABLES test.ledger WITH READ LOCK").unwrap();
+    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
+    let (status, answer) = cluster.daemon().post(PLANNED, json!({"new_primary": "zone1-102"}));
+    assert_eq!(status, 409, "{answer:#}");
+    assert!(answer["message"].as_str().unwrap().contains("did not apply everything"), "{answer:#}");
+    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (2, 'x')"]).unwrap();
+    let recovery = cluster.daemon().recovery(|one| one["kind"] == "PlannedReparent");
+    let stopped = recovery["steps"].as_array().unwrap().iter().any(|step| step["name"] == "stop writes");
+    assert!(!stopped, "{recovery:#}");
+}
+
+#[test]
+fn a_candidate_that_stalls_after_writes_stopped_is_undone_and_writes_go_on() {
+    let mut cluster = Cluster::new(Flavor::MySql, "none", &["zone1-101", "zone1-102"]);
+    cluster.configure(&[("WriteOutageMaxSeconds", json!(1))]);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    create_table(cluster.server(&first));
+    arrives(cluster.server("zone1-102"), &[].into());
+    let mut reader = cluster.server("zone1-102").connect("admin").unwrap();
+    reader.query_drop("FLUSH TABLES test.ledger WITH READ LOCK").unwrap();
+    // A transaction that is committed while the candidate catches up: its last position cannot be reached.
+    let writer = Writer::start(&cluster);
+    let mut outcome = None;
+    for _ in 0..20 {
+        let (_, answer) = cluster.daemon().post(PLANNED, json!({"new_primary": "zone1-102"}));
+        if answer["outcome"] == "undone" {
+            outcome = Some(answer);
+            break;
+        }
+        // The lock was seen before writes stopped: let the replica catch up and lock it again.
+        reader.query_drop("UNLOCK TABLES").unwrap();
+        arrives(cluster.server("zone1-102"), &rows(cluster.server(&first)));
+        let again = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            reader.query_drop("FLUSH TABLES test.ledger WITH READ LOCK").unwrap();
+            reader
+        });
+        let (_, answer) = cluster.daemon().post(PLANNED, json!({"new_primary": "zone1-102"}));
+        reader = again.join().unwrap();
+        if answer["outcome"] == "undone" {
+            outcome = Some(answer);
+            break;
+        }
+        if answer["outcome"] == "succeeded" {
+            let (_, back) = cluster.daemon().post(PLANNED, json!({"new_primary": first}));
+            drop(back);
+            reader.query_drop("UNLOCK TABLES").unwrap();
+            cluster.daemon().post(PLANNED, json!({"new_primary": first}));
+            reader.query_drop("FLUSH TABLES test.ledger WITH READ LOCK").unwrap();
+        }
+    }
+    let outcome = outcome.expect("no planned reparent was undone");
+    assert!(outcome["text"].as_str().unwrap().contains("serves as before"), "{outcome:#}");
+    writer.wait_for_more(20);
+    drop(reader);
+    assert_eq!(cluster.healthy(&[]), first);
+}
+
+#[test]
+fn requests_that_make_no_sense_are_refused_with_a_reason() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", &["zone1-101", "zone1-102", "zone1-103 rdonly"]);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    let refused = |body, status: u16, word: &str| {
+        let (given, answer) = cluster.daemon().post(PLANNED, body);
+        assert_eq!(given, status, "{answer:#}");
+        assert!(answer["message"].as_str().unwrap().contains(word), "{answer:#}");
+    };
+    refused(json!({"new_primary": "zone1-103"}), 409, "its type is RDONLY");
+    refused(json!({"new_primary": "zone9-999"}), 400, "is not a tablet of this shard");
+    refused(json!({"new_primary": "nonsense"}), 400, "is not a tablet alias");
+    let (status, answer) = cluster.daemon().post(PLANNED, json!({"new_primary": first}));
+    assert_eq!(status, 200, "{answer:#}");
+    let (status, answer) = cluster.daemon().post("/api/v1/shards/ks/80-/planned-reparent", json!({}));
+    assert_eq!((status, &answer["code"]), (404, &json!("not_found")));
+    // Without wait it is accepted, and its outcome is where the answer says.
+    let (status, answer) = cluster.daemon().post("/api/v1/shards/ks/0/planned-reparent", json!({"new_primary": "zone1-102"}));
+    assert_eq!(status, 202, "{answer:#}");
+    let id = answer["id"].as_u64().unwrap();
+    assert_eq!(cluster.daemon().recovery(|one| one["id"] == id)["outcome"], "succeeded");
+    assert_eq!(cluster.healthy(&[]), padded("zone1-102"));
+}

@@ -1,0 +1,197 @@
+//! What an operator or an accident put out of order is put in order, each thing on a real server.
+
+use serde_json::json;
+use vtorc_fleet::Flavor;
+
+use crate::failover::tablet;
+use crate::harness::{Cluster, padded, wait_for};
+use crate::writer::create_table;
+
+const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
+
+/// What is done to whom (`P` the primary, `R` a replica) on MySQL and MariaDB, and what must be found.
+const DAMAGE: &[(&str, char, &[&str], &[&str])] = &[
+    ("PrimaryIsReadOnly", 'P', &["SET GLOBAL super_read_only = 1"], &["SET GLOBAL read_only = 1"]),
+    ("ReplicaIsWritable", 'R', &["SET GLOBAL read_only = 0"], &["SET GLOBAL read_only = 0"]),
+    ("ReplicationStopped", 'R', &["STOP REPLICA"], &["STOP SLAVE"]),
+    ("ReplicationStopped", 'R', &["STOP REPLICA IO_THREAD"], &["STOP SLAVE IO_THREAD"]),
+    ("ReplicationStopped", 'R', &["STOP REPLICA SQL_THREAD"], &["STOP SLAVE SQL_THREAD"]),
+    ("NotConnectedToPrimary", 'R', &["STOP REPLICA", "RESET REPLICA ALL"], &["STOP SLAVE", "RESET SLAVE ALL"]),
+    (
+        "PrimarySemiSyncMustBeSet",
+        'P',
+        &["SET GLOBAL rpl_semi_sync_source_enabled = 0"],
+        &["SET GLOBAL rpl_semi_sync_master_enabled = 0"],
+    ),
+    (
+        "PrimarySemiSyncMustBeSet",
+        'P',
+        &["SET GLOBAL rpl_semi_sync_source_timeout = 1000"],
+        &["SET GLOBAL rpl_semi_sync_master_timeout = 1000"],
+    ),
+    (
+        "ReplicaSemiSyncMustBeSet",
+        'R',
+        &["SET GLOBAL rpl_semi_sync_replica_enabled = 0"],
+        &["SET GLOBAL rpl_semi_sync_slave_enabled = 0"],
+    ),
+];
+
+fn each_damage_is_found_and_repaired(flavor: Flavor) {
+    let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let primary = cluster.healthy(&[]);
+    let replica = if primary == padded("zone1-103") { "zone1-102" } else { "zone1-103" };
+    for (finding, whom, mysql, mariadb) in DAMAGE {
+        let alias = if *whom == 'P' { &primary } else { replica };
+        let statements = if flavor == Flavor::MySql { mysql } else { mariadb };
+        let before = cluster.daemon().recoveries().len();
+        cluster.server(alias).run(statements).unwrap();
+        let repaired = wait_for(|| {
+            let all = cluster.daemon().recoveries();
+            let fresh = all.iter().take(all.len() - before);
+            let mut matching = fresh.filter(|one| one["finding"] == *finding && one["outcome"] == "succeeded");
+            matching.next().cloned()
+        });
+        let repaired = repaired.unwrap_or_else(|| panic!("{flavor:?}: {finding} was not repaired"));
+        assert_eq!(repaired["finding_tablet"], padded(alias), "{repaired:#}");
+        assert_eq!(cluster.healthy(&[]), primary, "{finding}");
+    }
+}
+
+#[test]
+fn mysql_damage_is_found_and_repaired() {
+    each_damage_is_found_and_repaired(Flavor::MySql);
+}
+
+#[test]
+fn mariadb_damage_is_found_and_repaired() {
+    each_damage_is_found_and_repaired(Flavor::MariaDb);
+}
+
+#[test]
+fn wrong_sources_are_put_right_for_replicas_and_primaries() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+        cluster.start_daemon(&[]);
+        let primary = cluster.healthy(&[]);
+        let others: Vec<&str> = THREE.iter().copied().filter(|alias| padded(alias) != primary).collect();
+        let follow = |port: u16| match flavor {
+            Flavor::MySql => vec![
+                "STOP REPLICA".to_owned(),
+                format!("CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={port}, \
+                    SOURCE_USER='vt_repl', SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1"),
+                "START REPLICA".to_owned(),
+            ],
+            Flavor::MariaDb => vec![
+                "STOP SLAVE".to_owned(),
+                format!("CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={port}, MASTER_USER='vt_repl', \
+                    MASTER_USE_GTID=slave_pos"),
+                "START SLAVE".to_owned(),
+            ],
+        };
+        let run = |alias: &str, statements: &[String]| {
+            let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
+            cluster.server(alias).run(&statements).unwrap();
+        };
+        run(others[0], &follow(cluster.server(others[1]).port));
+        let recovery = cluster.daemon().recovery(|one| one["finding"] == "ConnectedToWrongPrimary");
+        assert_eq!(recovery["finding_tablet"], padded(others[0]), "{recovery:#}");
+        cluster.healthy(&[]);
+        run(&primary, &follow(cluster.server(others[0]).port)[1..]);
+        let recovery = cluster.daemon().recovery(|one| one["finding"] == "PrimaryHasPrimary" && one["outcome"] == "succeeded");
+        assert_eq!(recovery["finding_tablet"], primary, "{recovery:#}");
+        assert_eq!(cluster.healthy(&[]), primary);
+    }
+}
+
+#[test]
+fn a_policy_set_at_run_time_takes_effect_by_itself() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let mut cluster = Cluster::new(flavor, "none", &["zone1-101", "zone1-102", "zone2-103", "zone1-104 rdonly"]);
+        cluster.start_daemon(&[]);
+        let primary = cluster.healthy(&[]);
+        assert_eq!(primary, padded("zone1-101"));
+        // policy, source waits, who acknowledges
+        let table: &[(&str, bool, &[&str])] = &[
+            ("semi_sync", true, &["zone1-102", "zone2-103"]),
+            ("semi_sync_with_rdonly_ack", true, &["zone1-102", "zone2-103", "zone1-104"]),
+            ("cross_cell", true, &["zone2-103"]),
+            ("cross_cell_with_rdonly_ack", true, &["zone2-103"]),
+            ("none", false, &[]),
+        ];
+        for (policy, waits, ackers) in table {
+            cluster.topo(&["set-durability", "ks", policy]).unwrap();
+            let settled = wait_for(|| {
+                let shard = cluster.daemon().shard();
+                let acks = |alias: &&str| tablet(&shard, alias)["semi_sync"]["replica_enabled"] == true;
+                let acking: Vec<&str> =
+                    ["zone1-102", "zone2-103", "zone1-104"].into_iter().filter(acks).collect();
+                let mut wanted = ackers.to_vec();
+                wanted.sort_by_key(|alias| ["zone1-102", "zone2-103", "zone1-104"].iter().position(|one| one == alias));
+                let waiting = tablet(&shard, &primary)["semi_sync"]["source_enabled"] == *waits;
+                (shard["durability_policy"] == *policy && waiting && acking == wanted).then_some(())
+            });
+            settled.unwrap_or_else(|| panic!("{policy}: {:#}", cluster.daemon().shard()));
+            assert_eq!(cluster.healthy(&[]), primary, "{policy}");
+            create_table(cluster.server(&primary));
+        }
+        // On the way up the replicas come first, on the way down the primary does.
+        let off = cluster.daemon().recovery(|one| one["finding"] == "PrimarySemiSyncMustNotBeSet");
+        let replicas = cluster.daemon().recovery(|one| one["finding"] == "ReplicaSemiSyncMustNotBeSet");
+        assert!(off["id"].as_u64() < replicas["id"].as_u64() || replicas["id"].is_u64());
+    }
+}
+
+#[test]
+fn an_errant_old_primary_is_set_aside_and_named() {
+    let mut cluster = Cluster::new(Flavor::MySql, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    cluster.server_mut(&first).kill();
+    let second = cluster.healthy(&[&first]);
+    drop(cluster.daemons.pop());
+    cluster.server_mut(&first).restart().unwrap();
+    create_table_aside(&cluster, &first);
+    cluster.start_daemon(&[]);
+    let aside = wait_for(|| {
+        let shard = cluster.daemon().shard();
+        let old = tablet(&shard, &first);
+        (old["type"] == "DRAINED" && old["read_only"] == true && old["replication"].is_null()).then_some(())
+    });
+    aside.expect("the errant primary was not set aside");
+    let recovery = cluster.daemon().recovery(|one| {
+        one["outcome_text"].as_str().is_some_and(|text| text.contains("is DRAINED"))
+    });
+    let uuid = cluster.server(&first).value("SELECT @@server_uuid").unwrap();
+    assert!(recovery["outcome_text"].as_str().unwrap().contains(&uuid), "{recovery:#}");
+    assert_eq!(cluster.healthy(&[]), second);
+}
+
+fn create_table_aside(cluster: &Cluster, alias: &str) {
+    cluster.server(alias).run(&[
+        "SET GLOBAL rpl_semi_sync_source_enabled = 0",
+        "CREATE DATABASE errant",
+    ]).unwrap();
+}
+
+#[test]
+fn names_that_differ_between_topology_and_replication_are_no_finding() {
+    let mut cluster = Cluster::new(Flavor::MySql, "none", &["zone1-101", "zone1-102"]);
+    cluster.start_daemon(&[]);
+    let primary = cluster.healthy(&[]);
+    let replica = if primary == padded("zone1-101") { "zone1-102" } else { "zone1-101" };
+    let port = cluster.server(&primary).port;
+    let before = cluster.daemon().recoveries().len();
+    let change = format!("CHANGE REPLICATION SOURCE TO SOURCE_HOST='localhost', SOURCE_PORT={port}");
+    cluster.daemon().post("/api/v1/recoveries/disable", json!({}));
+    cluster.server(replica).run(&["STOP REPLICA IO_THREAD", &change, "START REPLICA IO_THREAD"]).unwrap();
+    let seen = wait_for(|| {
+        let replication = tablet(&cluster.daemon().shard(), replica)["replication"].clone();
+        (replication["source_host"] == "localhost" && replication["receiver"] == "running").then_some(())
+    });
+    seen.expect("the replica does not follow under the other name");
+    cluster.daemon().post("/api/v1/recoveries/enable", json!({}));
+    cluster.healthy(&[]);
+    assert_eq!(cluster.daemon().recoveries().len(), before, "{:#?}", cluster.daemon().recoveries());
+}

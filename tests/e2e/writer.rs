@@ -1,0 +1,130 @@
+//! A client that writes through whoever takes writes, and remembers what was acknowledged.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mysql::prelude::Queryable;
+use vtorc_fleet::Server;
+
+use crate::harness::{Cluster, PATIENCE, wait_for};
+
+/// Writes until it is stopped.
+pub struct Writer {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    gap: Arc<Mutex<Duration>>,
+    thread: Option<JoinHandle<BTreeSet<u64>>>,
+}
+
+/// Creates the table through the primary.
+pub fn create_table(primary: &Server) {
+    primary
+        .run(&[
+            "CREATE DATABASE IF NOT EXISTS test",
+            "CREATE TABLE IF NOT EXISTS test.ledger (id BIGINT PRIMARY KEY, who VARCHAR(20)) ENGINE=InnoDB",
+        ])
+        .unwrap();
+}
+
+impl Writer {
+    pub fn start(cluster: &Cluster) -> Self {
+        let sockets: Vec<String> = cluster
+            .members
+            .iter()
+            .map(|member| cluster.directory.path().join(&member.alias).join("s").display().to_string())
+            .collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let gap = Arc::new(Mutex::new(Duration::ZERO));
+        let (stopped, count, longest) = (stop.clone(), acknowledged.clone(), gap.clone());
+        let thread = std::thread::spawn(move || {
+            let mut rows = BTreeSet::new();
+            let mut next = 0;
+            let mut last = Instant::now();
+            while !stopped.load(Ordering::Acquire) {
+                for socket in &sockets {
+                    write_through(socket, &stopped, &mut next, |id| {
+                        rows.insert(id);
+                        count.fetch_add(1, Ordering::AcqRel);
+                        let mut longest = longest.lock().unwrap();
+                        *longest = (*longest).max(last.elapsed());
+                        last = Instant::now();
+                    });
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            rows
+        });
+        Self { stop, acknowledged, gap, thread: Some(thread) }
+    }
+
+    /// Waits until so many more rows were acknowledged.
+    pub fn wait_for_more(&self, rows: u64) {
+        let target = self.acknowledged.load(Ordering::Acquire) + rows;
+        let reached = wait_for(|| (self.acknowledged.load(Ordering::Acquire) >= target).then_some(()));
+        reached.expect("no more rows were acknowledged");
+    }
+
+    pub fn count(&self) -> u64 {
+        self.acknowledged.load(Ordering::Acquire)
+    }
+
+    /// The longest time between two acknowledged rows.
+    pub fn longest_gap(&self) -> Duration {
+        *self.gap.lock().unwrap()
+    }
+
+    /// Stops; answers what was acknowledged.
+    pub fn finish(mut self) -> BTreeSet<u64> {
+        self.stop.store(true, Ordering::Release);
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
+/// Writes as long as this server takes it.
+fn write_through(socket: &str, stop: &AtomicBool, next: &mut u64, mut acknowledged: impl FnMut(u64)) {
+    let timeout = Some(Duration::from_secs(2));
+    let opts = mysql::OptsBuilder::new()
+        .user(Some("app"))
+        .socket(Some(socket))
+        .read_timeout(timeout)
+        .write_timeout(timeout);
+    let Ok(mut conn) = mysql::Conn::new(opts) else { return };
+    while !stop.load(Ordering::Acquire) {
+        *next += 1;
+        // A number is used once: what was not acknowledged may be there or not.
+        let id = *next;
+        match conn.query_drop(format!("INSERT INTO test.ledger VALUES ({id}, 'writer')")) {
+            Ok(()) => acknowledged(id),
+            Err(_) => return,
+        }
+    }
+}
+
+/// The rows that a server has.
+pub fn rows(server: &Server) -> BTreeSet<u64> {
+    let mut conn = server.connect("admin").unwrap();
+    conn.query::<u64, _>("SELECT id FROM test.ledger").unwrap().into_iter().collect()
+}
+
+/// Waits until a replica has all of these rows.
+pub fn arrives(server: &Server, wanted: &BTreeSet<u64>) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let missing: Vec<u64> = wanted.difference(&rows(server)).take(5).copied().collect();
+        if missing.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "rows never arrived: {missing:?} ...");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

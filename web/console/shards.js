@@ -1,0 +1,117 @@
+// A card for each shard: who is primary, what each tablet does, what is wrong and what is done about it.
+
+import { clock, h } from "./dom.js";
+
+const WATCHED_ONLY = "WatchOnly";
+
+export function title(shard) {
+  return `${shard.keyspace}/${shard.shard}`;
+}
+
+export function troubled(shard) {
+  return shard.findings.some((finding) => finding.recovery !== WATCHED_ONLY) || !shard.primary;
+}
+
+function state(shard) {
+  if (shard.recovering) return ["recovering", "warn"];
+  if (troubled(shard)) return [shard.findings[0]?.code ?? "no primary", "bad"];
+  if (shard.findings.length) return [`${shard.findings.length} to look at`, "warn"];
+  return ["in order", "good"];
+}
+
+// What the card shows: ages and counters that change all the time are left out.
+export function shown(shard) {
+  const { as_of, ...rest } = shard;
+  const tablets = shard.tablets.map((tablet) => ({ ...tablet, last_seen: tablet.reachable ? null : tablet.last_seen }));
+  const findings = shard.findings.map((finding) => ({ ...finding, evidence: finding.evidence.map(settled) }));
+  return { ...rest, tablets, findings };
+}
+
+function settled(text) {
+  return text.replace(/,? (answered|asked) \d+ ms ago/g, "").replace(/ \d+ ms/g, " a while");
+}
+
+export function card(shard, actions) {
+  const [text, colour] = state(shard);
+  const kind = colour === "bad" ? "card troubled" : colour === "warn" ? "card warned" : "card";
+  return h("article", { class: kind, "aria-label": title(shard) },
+    h("div", { class: "head" },
+      h("h3", {}, title(shard)),
+      h("span", { class: `pill ${colour}` }, text),
+      h("span", { class: "dim small" }, `durability ${shard.durability_policy}`),
+      h("div", { class: "actions" },
+        h("button", { type: "button", "data-focus": "planned", onclick: () => actions.planned(shard) }, "Failover …"),
+        h("button", { type: "button", "data-focus": "emergency", onclick: () => actions.emergency(shard) }, "Emergency …"))),
+    shard.held_back && h("div", { class: "notice bad" }, h("strong", {}, "Not recovering:"), shard.held_back),
+    shard.recovery_block && block(shard, actions),
+    h("div", { class: "scroll" }, tablets(shard)),
+    shard.findings.map((finding) => found(finding)));
+}
+
+function block(shard, actions) {
+  const { recovery, until } = shard.recovery_block;
+  return h("div", { class: "notice" },
+    h("span", {}, `Blocked by recovery ${recovery} until ${clock(until)}: no second automatic failover before that.`),
+    h("button", { type: "button", "data-focus": "acknowledge", onclick: () => actions.acknowledge(shard) }, "Acknowledge …"));
+}
+
+function tablets(shard) {
+  const rows = shard.tablets.map((tablet) => row(tablet, tablet.alias === shard.primary));
+  return h("table", {},
+    h("thead", {}, h("tr", {},
+      h("th", {}, "tablet"), h("th", {}, "type"), h("th", { class: "wide" }, "MySQL"), h("th", {}, "state"),
+      h("th", {}, "replication"), h("th", { class: "wide" }, "semi-sync"))),
+    h("tbody", {}, rows));
+}
+
+function row(tablet, isPrimary) {
+  return h("tr", { class: isPrimary ? "is-primary" : "" },
+    h("td", { class: "mono" }, tablet.alias),
+    h("td", {}, tablet.type),
+    h("td", { class: "wide mono", title: tablet.version ?? "" },
+      tablet.mysql_host ? `${tablet.mysql_host}:${tablet.mysql_port}` : "no address"),
+    h("td", { title: tablet.trouble ?? "" }, dot(tablet.reachable ? "good" : tablet.state === "suspect" ? "warn" : "bad"),
+      tablet.reachable ? (tablet.read_only ? "read-only" : "takes writes") : stateText(tablet)),
+    h("td", {}, replication(tablet, isPrimary)),
+    h("td", { class: "wide" }, semiSync(tablet, isPrimary)));
+}
+
+function stateText(tablet) {
+  const words = tablet.state.replaceAll("_", " ");
+  return tablet.last_seen ? `${words}, seen ${clock(tablet.last_seen)}` : words;
+}
+
+function dot(colour) {
+  return h("span", { class: `dot ${colour}` });
+}
+
+function replication(tablet, isPrimary) {
+  const { replication } = tablet;
+  if (!tablet.reachable) return "";
+  if (isPrimary && !replication) return "source of the others";
+  if (!replication) return [dot("bad"), "no source"];
+  const fine = replication.receiver === "running" && replication.applier === "running";
+  const lag = replication.lag_seconds ? `, ${replication.lag_seconds} s behind` : "";
+  if (fine) return [dot("good"), `from ${replication.source_host}:${replication.source_port}${lag}`];
+  return [dot("bad"), `receiver ${replication.receiver}, applier ${replication.applier}`];
+}
+
+function semiSync(tablet, isPrimary) {
+  const status = tablet.semi_sync;
+  if (!status || !tablet.reachable) return "";
+  if (isPrimary) {
+    if (!status.source_enabled) return "off";
+    const waiting = status.waiting_sessions ? `, ${status.waiting_sessions} waiting` : "";
+    return `waits for ${status.wait_count}, ${status.clients} acking${waiting}`;
+  }
+  return status.replica_enabled ? "acknowledges" : "off";
+}
+
+function found(finding) {
+  const colour = finding.recovery === WATCHED_ONLY ? "warn" : "bad";
+  return h("details", { class: "finding small", "data-name": `${finding.code}${finding.tablet}` },
+    h("summary", {}, h("span", { class: `pill ${colour}` }, finding.code), " ",
+      finding.tablet && h("span", { class: "mono" }, finding.tablet, ": "), finding.why),
+    h("p", { class: "dim" }, finding.recovery === WATCHED_ONLY ? "A person must look at it." : `Recovery: ${finding.recovery}.`),
+    h("ul", {}, finding.evidence.map((line) => h("li", {}, line))));
+}
