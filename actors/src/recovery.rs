@@ -9,6 +9,7 @@ mod reparent;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{
     Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Supervised, WrapFuture,
@@ -38,6 +39,9 @@ use job::Job;
 /// Messages that may wait; the shard repeats what matters.
 const MAILBOX_MAX: usize = 64;
 
+/// Receivers are restarted at most so often: it is done to see something, not to cure it.
+const RECEIVER_RESTART_PAUSE: Duration = Duration::from_secs(60);
+
 /// Runs the recoveries of one shard.
 pub struct RecoveryActor {
     world: World,
@@ -45,6 +49,7 @@ pub struct RecoveryActor {
     owner: Addr<ShardActor>,
     ledger: Option<Ledger>,
     repairs: BTreeMap<TabletAlias, Ledger>,
+    receivers: Ledger,
     running: Option<Running>,
     held_back: Option<String>,
     meter: Arc<Meter>,
@@ -142,6 +147,7 @@ impl RecoveryActor {
             owner,
             ledger: None,
             repairs: BTreeMap::new(),
+            receivers: Ledger::default(),
             running: None,
             held_back: None,
             meter: meter.clone(),
@@ -187,6 +193,12 @@ impl RecoveryActor {
         let Some(ledger) = &self.ledger else { return Ok(None) };
         match wanted {
             Wanted::Nothing => Ok(None),
+            Wanted::Shard(Remedy::RestartReceiver, finding) => {
+                match ask(&self.receivers, Remedy::RestartReceiver) {
+                    Admission::Admitted => Ok(Some(Task::Shard(Remedy::RestartReceiver, finding))),
+                    Admission::Refused(refusal) => Err(refusal),
+                }
+            }
             Wanted::Shard(remedy, finding) => match ask(ledger, remedy) {
                 Admission::Admitted => Ok(Some(Task::Shard(remedy, finding))),
                 Admission::Refused(refusal) => Err(refusal),
@@ -296,8 +308,11 @@ impl RecoveryActor {
                     ledger.fresh_start();
                     block = ledger.block.clone();
                 }
+                (Task::Shard(Remedy::RestartReceiver, _), _) => {
+                    self.receivers.pause_until(now + RECEIVER_RESTART_PAUSE);
+                }
                 (Task::Shard(..), Outcome::Succeeded(_) | Outcome::AlreadyFixed) => {
-                    ledger.fresh_start()
+                    ledger.fresh_start();
                 }
                 (Task::Shard(..), _) => ledger.attempt_failed(now),
                 (Task::Replicas(findings), _) => {

@@ -53,6 +53,11 @@ impl Ledger {
         self.not_before = Some(now + pause);
     }
 
+    /// Makes the next attempt wait until then.
+    pub fn pause_until(&mut self, until: Timestamp) {
+        self.not_before = Some(until);
+    }
+
     /// Notes an attempt that went well, or circumstances that changed: the next attempt need not wait.
     pub fn fresh_start(&mut self) {
         self.failures = 0;

@@ -274,6 +274,16 @@ impl ShardState {
         if elects && managed().any(|state| undecided(&state)) {
             return false;
         }
+        // Where heartbeats are seen, a dead connection shows by itself; a receiver that is restarted on a
+        // frozen source only becomes slow to stop.
+        let restarts = matches!(wanted, Wanted::Shard(Remedy::RestartReceiver, _));
+        let blind = |state: &TabletState| {
+            let replication = state.valid_status().and_then(|status| status.replication.as_ref());
+            replication.is_some_and(|replication| !replication.marker_sees_heartbeats)
+        };
+        if restarts && !managed().any(blind) {
+            return false;
+        }
         managed().all(|state| {
             let memory = self.tablets.get(&state.tablet.alias);
             let asked_since =

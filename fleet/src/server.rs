@@ -139,7 +139,8 @@ impl Server {
             .socket(Some(self.directory.join("s").display().to_string()))
             .read_timeout(Some(timeout))
             .write_timeout(Some(timeout));
-        let doing = |error| FleetError::doing(format!("connect to port {} as {user}", self.port), error);
+        let doing =
+            |error| FleetError::doing(format!("connect to port {} as {user}", self.port), error);
         mysql::Conn::new(opts).map_err(doing)
     }
 

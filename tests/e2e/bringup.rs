@@ -9,7 +9,8 @@ use crate::writer::create_table;
 #[test]
 fn the_tablet_with_data_is_elected_and_the_others_get_it() {
     for flavor in [Flavor::MySql, Flavor::MariaDb] {
-        let mut cluster = Cluster::new(flavor, "semi_sync", &["zone1-101", "zone1-102", "zone1-103"]);
+        let mut cluster =
+            Cluster::new(flavor, "semi_sync", &["zone1-101", "zone1-102", "zone1-103"]);
         create_table(cluster.server("zone1-103"));
         cluster.server("zone1-103").run(&["INSERT INTO test.ledger VALUES (7, 'before')"]).unwrap();
         cluster.start_daemon(&[]);
@@ -38,7 +39,15 @@ fn tablets_with_data_of_their_own_are_not_chosen_from() {
     assert_eq!(shard["primary"], json!(null));
     // Refused means that nothing was made to take writes, and nothing follows anything.
     for alias in ["zone1-101", "zone1-102"] {
-        assert_eq!(cluster.server(alias).value("SELECT COUNT(*) FROM performance_schema.replication_connection_configuration").unwrap(), "0");
+        assert_eq!(
+            cluster
+                .server(alias)
+                .value(
+                    "SELECT COUNT(*) FROM performance_schema.replication_connection_configuration"
+                )
+                .unwrap(),
+            "0"
+        );
     }
 }
 
@@ -53,7 +62,8 @@ fn rdonly_tablets_alone_are_refused() {
 
 #[test]
 fn too_few_ackers_are_refused_and_counted() {
-    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", &["zone1-101", "zone1-102 rdonly"]);
+    let mut cluster =
+        Cluster::new(Flavor::MariaDb, "semi_sync", &["zone1-101", "zone1-102 rdonly"]);
     cluster.start_daemon(&[]);
     refused(&cluster, "0 of 1 ackers");
     // With another policy the same shard comes up by itself.

@@ -71,7 +71,8 @@ fn emergency(flavor: Flavor, points: &[&str]) {
         // The old primary may hold a write that nobody acknowledged; either way it takes none.
         assert_eq!(cluster.healthy(&[]), next, "{point}");
         let shard = cluster.daemon().shard();
-        let drained = shard["tablets"].as_array().unwrap().iter().any(|tablet| tablet["type"] == "DRAINED");
+        let drained =
+            shard["tablets"].as_array().unwrap().iter().any(|tablet| tablet["type"] == "DRAINED");
         assert!(!drained, "{point}: {shard:#}");
         primary = next;
     }
@@ -84,7 +85,10 @@ fn a_mariadb_failover_is_finished_after_a_crash_at_any_step() {
 
 #[test]
 fn a_mysql_failover_is_finished_after_a_crash_around_the_promotion() {
-    emergency(Flavor::MySql, &["after stop all receivers", "after promote", "after record the primary's type"]);
+    emergency(
+        Flavor::MySql,
+        &["after stop all receivers", "after promote", "after record the primary's type"],
+    );
 }
 
 #[test]

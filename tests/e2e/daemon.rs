@@ -44,7 +44,9 @@ fn what_is_not_watched_is_not_even_connected_to() {
     cluster.topo(&["add-shard", "other/-80"]).unwrap();
     let address = cluster.server("zone1-102").address();
     cluster.topo(&["delete", "zone1-102"]).unwrap();
-    cluster.topo(&["add-tablet", "zone1-900", "--shard", "other/-80", "--mysql", &address]).unwrap();
+    cluster
+        .topo(&["add-tablet", "zone1-900", "--shard", "other/-80", "--mysql", &address])
+        .unwrap();
     let connections = |cluster: &Cluster| -> u64 {
         cluster.server("zone1-102").value(
             "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'orc_client_user'",
@@ -57,9 +59,11 @@ fn what_is_not_watched_is_not_even_connected_to() {
     assert_eq!(connections(&cluster), 0);
     cluster.daemons.pop();
     cluster.start_daemon(&["-clusters_to_watch=ks,other/-80"]);
-    let found = wait_for(|| (cluster.daemon().get("/api/v1/shards").as_array()?.len() == 2).then_some(()));
+    let found =
+        wait_for(|| (cluster.daemon().get("/api/v1/shards").as_array()?.len() == 2).then_some(()));
     found.expect("the shard that is watched was not found");
-    wait_for(|| (connections(&cluster) > 0).then_some(())).expect("it is watched and not connected to");
+    wait_for(|| (connections(&cluster) > 0).then_some(()))
+        .expect("it is watched and not connected to");
 }
 
 #[test]
@@ -67,13 +71,16 @@ fn recoveries_can_be_paused_and_resumed_and_stay_so_over_a_restart() {
     let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
-    let (status, _) = cluster.daemon().post("/api/v1/recoveries/disable", json!({"comment": "maintenance"}));
+    let (status, _) =
+        cluster.daemon().post("/api/v1/recoveries/disable", json!({"comment": "maintenance"}));
     assert_eq!(status, 200);
     cluster.server_mut(&first).kill();
-    let held = |cluster: &Cluster| wait_for(|| {
-        let shard = cluster.daemon().shard();
-        shard["held_back"].as_str().is_some_and(|why| why.contains("disabled")).then_some(())
-    });
+    let held = |cluster: &Cluster| {
+        wait_for(|| {
+            let shard = cluster.daemon().shard();
+            shard["held_back"].as_str().is_some_and(|why| why.contains("disabled")).then_some(())
+        })
+    };
     held(&cluster).expect("it does not say why nothing is done");
     cluster.daemons.pop();
     cluster.start_daemon(&[]);
@@ -102,7 +109,8 @@ fn a_term_signal_finishes_the_recovery_and_starts_none() {
         (received.replace('\n', "").ends_with(sent.rsplit('-').next()?)).then_some(())
     }).expect("the row was not received");
     cluster.server_mut(&first).kill();
-    wait_for(|| (!cluster.daemon().shard()["recovering"].is_null()).then_some(())).expect("no recovery");
+    wait_for(|| (!cluster.daemon().shard()["recovering"].is_null()).then_some(()))
+        .expect("no recovery");
     cluster.daemon().child.signal(Signal::TERM);
     std::thread::sleep(Duration::from_millis(300));
     assert!(cluster.daemons[0].child.is_running(), "it ended in the middle of a recovery");
@@ -119,12 +127,16 @@ fn a_hangup_reads_the_configuration_again_and_says_what_changed() {
     let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101"]);
     cluster.start_daemon(&[]);
     cluster.healthy(&[]);
-    cluster.configure(&[("RecoveryPeriodBlockSeconds", json!(17)), ("SQLite3DataFile", json!("/elsewhere"))]);
+    cluster.configure(&[
+        ("RecoveryPeriodBlockSeconds", json!(17)),
+        ("SQLite3DataFile", json!("/elsewhere")),
+    ]);
     cluster.daemon().child.signal(Signal::HUP);
     let says = |text: &str| wait_for(|| cluster.daemon().log_text().contains(text).then_some(()));
     says("RecoveryPeriodBlockSeconds").expect("the change was not told");
     says("takes effect at the next start").expect("what needs a restart was not told");
-    wait_for(|| (cluster.daemon().get("/api/v1/system")["block_period_s"] == 17.0).then_some(())).expect("no effect");
+    wait_for(|| (cluster.daemon().get("/api/v1/system")["block_period_s"] == 17.0).then_some(()))
+        .expect("no effect");
     // A file with an error changes nothing.
     std::fs::write(&cluster.config, "{").unwrap();
     cluster.daemon().child.signal(Signal::HUP);
@@ -143,9 +155,12 @@ fn logs_carry_shard_and_recovery_and_no_secret() {
     let lines: Vec<serde_json::Value> = wait_for(|| {
         let text = cluster.daemon().log_text();
         let lines: Vec<_> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let ended = |line: &serde_json::Value| line["msg"] == "recovery ended" && line["recovery"].is_string();
+        let ended = |line: &serde_json::Value| {
+            line["msg"] == "recovery ended" && line["recovery"].is_string()
+        };
         lines.iter().any(ended).then_some(lines)
-    }).expect("no line about the recovery's end");
+    })
+    .expect("no line about the recovery's end");
     let about_steps: Vec<_> = lines.iter().filter(|line| line["msg"] == "step").collect();
     assert!(about_steps.len() > 5);
     for line in about_steps {
@@ -154,9 +169,12 @@ fn logs_carry_shard_and_recovery_and_no_secret() {
     }
     let secret = "orc_client_user_password";
     assert!(!cluster.daemon().log_text().contains(secret));
-    let arguments = std::fs::read(format!("/proc/{}/cmdline", cluster.daemon().child.id())).unwrap();
+    let arguments =
+        std::fs::read(format!("/proc/{}/cmdline", cluster.daemon().child.id())).unwrap();
     assert!(!String::from_utf8_lossy(&arguments).contains(secret));
-    for path in ["/api/v1/shards", "/api/v1/system", "/api/v1/actors", "/api/v1/recoveries", "/metrics"] {
+    for path in
+        ["/api/v1/shards", "/api/v1/system", "/api/v1/actors", "/api/v1/recoveries", "/metrics"]
+    {
         assert!(!cluster.daemon().get(path).to_string().contains(secret), "{path}");
     }
 }
@@ -174,7 +192,16 @@ fn a_replication_tree_is_imported_and_then_kept() {
         let config = format!("--config={}", cluster.config.display());
         let from = if primary == padded("zone1-101") { "zone1-102" } else { "zone1-101" };
         let address = cluster.server(from).address();
-        let place = ["--keyspace", "ks", "--shard", "0", "--cell", "zone7", "--durability-policy", "semi_sync"];
+        let place = [
+            "--keyspace",
+            "ks",
+            "--shard",
+            "0",
+            "--cell",
+            "zone7",
+            "--durability-policy",
+            "semi_sync",
+        ];
         let mut arguments = vec!["topo", &flag, &config, "import", &address];
         arguments.extend(place);
         let said = vtorc(&arguments).unwrap();
@@ -189,7 +216,17 @@ fn a_replication_tree_is_imported_and_then_kept() {
         let kept = cluster.healthy(&[]);
         let shard = cluster.daemon().shard();
         let port = crate::failover::tablet(&shard, &kept)["mysql_port"].as_u64().unwrap();
-        assert_eq!(port, u64::from(cluster.servers.iter().find(|s| s.value("SELECT @@read_only").unwrap() == "0").unwrap().port));
+        assert_eq!(
+            port,
+            u64::from(
+                cluster
+                    .servers
+                    .iter()
+                    .find(|s| s.value("SELECT @@read_only").unwrap() == "0")
+                    .unwrap()
+                    .port
+            )
+        );
         let list = vtorc(&["topo", &flag, "list"]).unwrap();
         assert!(list.contains("durability_policy=semi_sync") && list.contains("PRIMARY"), "{list}");
     }

@@ -23,10 +23,14 @@ fn killed_under_load(flavor: Flavor) {
     assert_ne!(first, second);
     writer.wait_for_more(20);
     let acknowledged = writer.finish();
-    let missing: Vec<u64> = acknowledged.difference(&rows(cluster.server(&second))).copied().collect();
+    let missing: Vec<u64> =
+        acknowledged.difference(&rows(cluster.server(&second))).copied().collect();
     assert!(missing.is_empty(), "acknowledged and lost: {missing:?}");
     let recovery = emergency(&cluster);
-    assert_eq!((&recovery["outcome"], &recovery["new_primary"]), (&json!("succeeded"), &json!(second)));
+    assert_eq!(
+        (&recovery["outcome"], &recovery["new_primary"]),
+        (&json!("succeeded"), &json!(second))
+    );
     assert_eq!(recovery["finding"], "DeadPrimary");
     assert!(recovery["write_outage_ms"].as_u64().unwrap() > 0);
     // The old primary comes back: as a replica, or set aside if it has what nobody acknowledged.
@@ -62,11 +66,16 @@ fn frozen(flavor: Flavor) {
     // A client that is connected already and will write as soon as the server goes on.
     let mut client = cluster.server(&first).connect_within("app", Duration::from_secs(30)).unwrap();
     cluster.server(&first).freeze();
-    let late = std::thread::spawn(move || client.query_drop("INSERT INTO test.ledger VALUES (666, 'late')"));
+    let late = std::thread::spawn(move || {
+        client.query_drop("INSERT INTO test.ledger VALUES (666, 'late')")
+    });
     let second = cluster.healthy(&[&first]);
     assert_ne!(first, second);
     cluster.server(&first).thaw();
-    assert!(late.join().unwrap().is_err(), "the frozen primary acknowledged a write after its successor's election");
+    assert!(
+        late.join().unwrap().is_err(),
+        "the frozen primary acknowledged a write after its successor's election"
+    );
     let fenced = wait_for(|| {
         let old = tablet(&cluster.daemon().shard(), &first);
         let fenced = old["read_only"] == true
@@ -103,15 +112,31 @@ fn a_frozen_idle_primary_ends_as_a_replica() {
 /// policy, members, who else is down, and whether the failover may be done or why not.
 const ONE_DOWN: &[(&str, &[&str], &str, &str)] = &[
     ("none", &["zone1-101", "zone1-102", "zone1-103"], "zone1-103", "nothing can be proven safe"),
-    ("semi_sync", &["zone1-101", "zone1-102", "zone1-103"], "zone1-103", "could still get 1 acknowledgement"),
-    ("semi_sync", &["zone1-101", "zone1-102", "zone1-103", "zone1-104 rdonly"], "zone1-104", "done"),
+    (
+        "semi_sync",
+        &["zone1-101", "zone1-102", "zone1-103"],
+        "zone1-103",
+        "could still get 1 acknowledgement",
+    ),
+    (
+        "semi_sync",
+        &["zone1-101", "zone1-102", "zone1-103", "zone1-104 rdonly"],
+        "zone1-104",
+        "done",
+    ),
     (
         "semi_sync_with_rdonly_ack",
         &["zone1-101", "zone1-102", "zone1-103", "zone1-104 rdonly"],
         "zone1-104",
         "could still get 1 acknowledgement",
     ),
-    ("cross_cell", &["zone1-101", "zone1-102", "zone2-103", "zone2-104"], "zone1-102", "done"),
+    ("cross_cell", &["zone1-101", "zone1-102", "zone1-103", "zone2-104"], "zone1-103", "done"),
+    (
+        "cross_cell",
+        &["zone1-101", "zone1-102", "zone2-103", "zone2-104"],
+        "zone2-104",
+        "could still get 1 acknowledgement",
+    ),
     (
         "cross_cell_with_rdonly_ack",
         &["zone1-101", "zone1-102", "zone2-103", "zone2-104 rdonly"],
@@ -161,23 +186,31 @@ fn the_most_advanced_rdonly_gives_what_it_has_and_is_not_promoted() {
         create_table(cluster.server("zone1-101"));
         // Only the RDONLY gets the next row, and the primary dies before the other one does.
         cluster.daemon().post("/api/v1/recoveries/disable", json!({}));
-        let stop = if flavor == Flavor::MySql { "STOP REPLICA IO_THREAD" } else { "STOP SLAVE IO_THREAD" };
+        let stop =
+            if flavor == Flavor::MySql { "STOP REPLICA IO_THREAD" } else { "STOP SLAVE IO_THREAD" };
         cluster.server("zone1-102").run(&[stop]).unwrap();
         cluster.server("zone1-101").run(&["INSERT INTO test.ledger VALUES (42, 'ahead')"]).unwrap();
         arrives(cluster.server("zone1-103"), &[42].into());
         cluster.server_mut("zone1-101").kill();
         cluster.daemon().post("/api/v1/recoveries/enable", json!({}));
         assert_eq!(cluster.healthy(&["zone1-101"]), padded("zone1-102"));
-        assert!(rows(cluster.server("zone1-102")).contains(&42), "{flavor:?}: what only the RDONLY had was lost");
+        assert!(
+            rows(cluster.server("zone1-102")).contains(&42),
+            "{flavor:?}: what only the RDONLY had was lost"
+        );
         let recovery = emergency(&cluster);
         let steps = recovery["steps"].as_array().unwrap();
-        assert!(steps.iter().any(|step| step["name"] == "follow the most advanced"), "{recovery:#}");
+        assert!(
+            steps.iter().any(|step| step["name"] == "follow the most advanced"),
+            "{recovery:#}"
+        );
     }
 }
 
 #[test]
 fn a_candidate_that_lags_applies_all_it_received_first() {
-    let mut cluster = Cluster::new(Flavor::MySql, "semi_sync", &["zone1-101", "zone1-102"]);
+    let members = ["zone1-101", "zone1-102", "zone1-103 rdonly"];
+    let mut cluster = Cluster::new(Flavor::MySql, "semi_sync_with_rdonly_ack", &members);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     assert_eq!(first, padded("zone1-101"));
@@ -187,7 +220,10 @@ fn a_candidate_that_lags_applies_all_it_received_first() {
     let mut reader = cluster.server("zone1-102").connect("admin").unwrap();
     reader.query_drop("FLUSH TABLES test.ledger WITH READ LOCK").unwrap();
     for row in 0..20 {
-        cluster.server(&first).run(&[&format!("INSERT INTO test.ledger VALUES ({row}, 'unapplied')")]).unwrap();
+        cluster
+            .server(&first)
+            .run(&[&format!("INSERT INTO test.ledger VALUES ({row}, 'unapplied')")])
+            .unwrap();
     }
     cluster.server_mut(&first).kill();
     let waits = wait_for(|| {
@@ -197,7 +233,11 @@ fn a_candidate_that_lags_applies_all_it_received_first() {
         steps.iter().any(|step| step["name"] == "wait until everything is applied").then_some(())
     });
     waits.expect("the promotion did not wait for the applier");
-    assert_eq!(cluster.server("zone1-102").value("SELECT @@read_only").unwrap(), "1", "promoted too early");
+    assert_eq!(
+        cluster.server("zone1-102").value("SELECT @@read_only").unwrap(),
+        "1",
+        "promoted too early"
+    );
     reader.query_drop("UNLOCK TABLES").unwrap();
     drop(reader);
     assert_eq!(cluster.daemon().recovery(|one| one["kind"] == "EmergencyReparent" && one["new_primary"] != Value::Null)["new_primary"], padded("zone1-102"));
@@ -219,7 +259,11 @@ fn a_stopped_applier_does_not_delay_the_failover() {
     cluster.daemon().post("/api/v1/recoveries/enable", json!({}));
     assert_eq!(cluster.healthy(&[&first]), padded("zone1-103"));
     let recovery = emergency(&cluster);
-    let waited = recovery["steps"].as_array().unwrap().iter().any(|step| step["name"] == "start the applier");
+    let waited = recovery["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|step| step["name"] == "start the applier");
     assert!(!waited, "{recovery:#}");
     arrives(cluster.server("zone1-102"), &[1].into());
 }
@@ -242,15 +286,23 @@ fn a_deleted_primary_tablet_is_replaced_once_all_others_answer() {
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     cluster.topo(&["delete", &first]).unwrap();
-    let second = wait_for(|| cluster.daemon().shard()["primary"].as_str().map(str::to_owned)
-        .filter(|primary| *primary != first));
+    let second = wait_for(|| {
+        cluster.daemon().shard()["primary"]
+            .as_str()
+            .map(str::to_owned)
+            .filter(|primary| *primary != first)
+    });
     assert!(second.is_some());
     assert_eq!(emergency(&cluster)["finding"], "PrimaryTabletDeleted");
 }
 
 #[test]
 fn a_second_failure_within_the_block_period_waits_for_an_acknowledgement() {
-    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", &["zone1-101", "zone1-102", "zone1-103", "zone1-104"]);
+    let mut cluster = Cluster::new(
+        Flavor::MariaDb,
+        "semi_sync",
+        &["zone1-101", "zone1-102", "zone1-103", "zone1-104"],
+    );
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     cluster.server_mut(&first).kill();
@@ -260,21 +312,31 @@ fn a_second_failure_within_the_block_period_waits_for_an_acknowledgement() {
     cluster.server_mut(&second).kill();
     let blocked = wait_for(|| {
         let shard = cluster.daemon().shard();
-        shard["held_back"].as_str().is_some_and(|why| why.contains("blocked by recovery")).then_some(shard)
+        shard["held_back"]
+            .as_str()
+            .is_some_and(|why| why.contains("blocked by recovery"))
+            .then_some(shard)
     });
     let blocked = blocked.expect("the second failover was not blocked");
     assert_eq!(blocked["primary"], second);
     let block = &blocked["recovery_block"];
-    assert!(block["recovery"].is_u64() && block["until"].is_string() && block["lift_with"].is_string(), "{block:#}");
+    assert!(
+        block["recovery"].is_u64() && block["until"].is_string() && block["lift_with"].is_string(),
+        "{block:#}"
+    );
     // The block survives a restart of vtorc.
     drop(cluster.daemons.pop());
     cluster.start_daemon(&[]);
     let still = wait_for(|| {
         let shard = cluster.daemon().shard();
-        shard["held_back"].as_str().is_some_and(|why| why.contains("blocked by recovery")).then_some(())
+        shard["held_back"]
+            .as_str()
+            .is_some_and(|why| why.contains("blocked by recovery"))
+            .then_some(())
     });
     still.expect("the block did not survive the restart");
-    let (status, answer) = cluster.daemon().post("/api/v1/shards/ks/0/acknowledge", json!({"comment": "seen"}));
+    let (status, answer) =
+        cluster.daemon().post("/api/v1/shards/ks/0/acknowledge", json!({"comment": "seen"}));
     assert_eq!(status, 200, "{answer:#}");
     assert!(answer["lifted"]["recovery"].is_u64(), "{answer:#}");
     let third = cluster.healthy(&[&second]);
@@ -296,7 +358,9 @@ fn without_a_block_period_the_next_failure_is_recovered_at_once() {
 }
 
 pub fn emergency(cluster: &Cluster) -> Value {
-    cluster.daemon().recovery(|one| one["kind"] == "EmergencyReparent" && one["outcome"] == "succeeded")
+    cluster
+        .daemon()
+        .recovery(|one| one["kind"] == "EmergencyReparent" && one["outcome"] == "succeeded")
 }
 
 pub fn tablet(shard: &Value, alias: &str) -> Value {

@@ -16,7 +16,14 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Member {
     pub alias: String,
-    pub kind: &'static str,
+    pub kind: String,
+}
+
+impl Member {
+    fn parse(text: &str) -> Self {
+        let (alias, kind) = text.split_once(' ').unwrap_or((text, "replica"));
+        Self { alias: alias.to_owned(), kind: kind.to_owned() }
+    }
 }
 
 /// A shard of real servers with its topology, and perhaps a daemon.
@@ -27,6 +34,7 @@ pub struct Cluster {
     pub topo_flags: Vec<String>,
     pub config: PathBuf,
     pub daemons: Vec<Daemon>,
+    started: usize,
 }
 
 pub struct Daemon {
@@ -73,22 +81,12 @@ impl Cluster {
         directory: TempDir,
         topo_flags: Vec<String>,
     ) -> Self {
-        let members: Vec<Member> = members
-            .iter()
-            .map(|text| {
-                let (alias, kind) = text.split_once(' ').unwrap_or((text, "replica"));
-                Member {
-                    alias: alias.to_owned(),
-                    kind: Box::leak(kind.to_owned().into_boxed_str()),
-                }
-            })
-            .collect();
         let template = template(flavor);
         let servers: Vec<Server> = std::thread::scope(|scope| {
             let starts: Vec<_> = members
                 .iter()
                 .map(|member| {
-                    let place = directory.path().join(&member.alias);
+                    let place = directory.path().join(Member::parse(member).alias);
                     scope.spawn(move || {
                         Server::start(template, &place, ServerOptions::default()).unwrap()
                     })
@@ -96,9 +94,28 @@ impl Cluster {
                 .collect();
             starts.into_iter().map(|start| start.join().unwrap()).collect()
         });
+        Self::with_servers(policy, members, servers, directory, topo_flags)
+    }
+
+    /// With servers that run already, one for each member.
+    pub fn with_servers(
+        policy: &str,
+        members: &[&str],
+        servers: Vec<Server>,
+        directory: TempDir,
+        topo_flags: Vec<String>,
+    ) -> Self {
+        let members = members.iter().map(|text| Member::parse(text)).collect();
         let config = directory.path().join("orc_config.json");
-        let mut cluster =
-            Self { config, directory, servers, members, topo_flags, daemons: Vec::new() };
+        let mut cluster = Self {
+            config,
+            directory,
+            servers,
+            members,
+            topo_flags,
+            daemons: Vec::new(),
+            started: 0,
+        };
         cluster.configure(&[]);
         cluster.register(policy);
         cluster
@@ -145,15 +162,16 @@ impl Cluster {
                 "--mysql",
                 &address,
                 "--type",
-                member.kind,
+                &member.kind,
             ];
             self.topo(&arguments).unwrap();
         }
     }
 
     /// Starts a daemon and waits until it serves.
-    pub fn start_daemon(&mut self, flags: &[&str]) -> usize {
-        let number = self.daemons.len();
+    pub fn start_daemon(&mut self, flags: &[&str]) {
+        let number = self.started;
+        self.started += 1;
         let logs = self.directory.path().join(format!("daemon-{number}"));
         let address_file = logs.join("address");
         std::fs::create_dir_all(&logs).unwrap();
@@ -184,7 +202,6 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.daemons.push(daemon);
-        number
     }
 
     pub fn daemon(&self) -> &Daemon {

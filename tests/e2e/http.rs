@@ -12,29 +12,60 @@ fn the_api_answers_and_refuses_as_documented() {
     let primary = cluster.healthy(&[]);
     let daemon = cluster.daemon();
     let shard = daemon.shard();
-    for key in ["keyspace", "shard", "durability_policy", "primary", "findings", "recovery_block", "tablets"] {
+    for key in [
+        "keyspace",
+        "shard",
+        "durability_policy",
+        "primary",
+        "findings",
+        "recovery_block",
+        "tablets",
+    ] {
         assert!(shard.get(key).is_some(), "{key}");
     }
     let first = &shard["tablets"][0];
-    for key in ["alias", "type", "cell", "mysql_host", "mysql_port", "reachable", "read_only", "replication",
-        "gtid_executed", "semi_sync", "last_seen"] {
+    for key in [
+        "alias",
+        "type",
+        "cell",
+        "mysql_host",
+        "mysql_port",
+        "reachable",
+        "read_only",
+        "replication",
+        "gtid_executed",
+        "semi_sync",
+        "last_seen",
+    ] {
         assert!(first.get(key).is_some(), "{key}");
     }
     let recovery = daemon.recovery(|one| one["kind"] == "ElectPrimary");
     let steps = recovery["steps"].as_array().unwrap();
-    assert!(steps.iter().all(|step| step["started_at"].is_string() && step["duration_ms"].is_u64()), "{recovery:#}");
+    assert!(
+        steps.iter().all(|step| step["started_at"].is_string() && step["duration_ms"].is_u64()),
+        "{recovery:#}"
+    );
     assert!(!recovery["evidence"].as_array().unwrap().is_empty());
     let actors = daemon.get("/api/v1/actors");
     for kind in ["registry", "topo-watcher", "shard", "prober", "recovery", "auditor"] {
         let actor = actors.as_array().unwrap().iter().find(|actor| actor["kind"] == kind);
         let actor = actor.unwrap_or_else(|| panic!("no {kind}: {actors:#}"));
-        assert!(actor["messages_handled"].is_u64() && actor["restarts"].is_u64() && actor["mailbox_depth"].is_u64());
+        assert!(
+            actor["messages_handled"].is_u64()
+                && actor["restarts"].is_u64()
+                && actor["mailbox_depth"].is_u64()
+        );
     }
     assert_eq!(daemon.get("/debug/health")["healthy"], true);
     assert_eq!(daemon.get("/debug/liveness")["alive"], true);
     let metrics = daemon.get("/metrics");
     let metrics = metrics.as_str().unwrap();
-    for name in ["vtorc_probes", "vtorc_shard_writable{Keyspace=\"ks\",Shard=\"0\"} 1", "vtorc_successful_recoveries", "process_resident_memory_bytes"] {
+    for name in [
+        "vtorc_probes",
+        "vtorc_shard_writable{Keyspace=\"ks\",Shard=\"0\"} 1",
+        "vtorc_successful_recoveries",
+        "process_resident_memory_bytes",
+    ] {
         assert!(metrics.contains(name), "{name} is missing in {metrics}");
     }
     let list = daemon.get("/api/v1/recoveries?keyspace=ks&shard=0&limit=1");
@@ -70,10 +101,19 @@ fn bad_requests_get_a_clear_error() {
     ];
     for (path, body, headers, status, code) in cases {
         let (given, answer) = post(path, body, headers);
-        assert_eq!((given, &answer["code"]), (*status, &json!(code)), "{path} {body:.40} {headers:?}: {answer}");
+        assert_eq!(
+            (given, &answer["code"]),
+            (*status, &json!(code)),
+            "{path} {body:.40} {headers:?}: {answer}"
+        );
         assert!(answer["message"].is_string() && answer.get("details").is_some(), "{answer}");
     }
-    for (path, status) in [("/api/v1/shards/ks/80-", 404), ("/api/v1/recoveries/99999", 404), ("/api/v1/recoveries/x", 404), ("/nothing.js", 404)] {
+    for (path, status) in [
+        ("/api/v1/shards/ks/80-", 404),
+        ("/api/v1/recoveries/99999", 404),
+        ("/api/v1/recoveries/x", 404),
+        ("/nothing.js", 404),
+    ] {
         let (given, answer) = request("GET", &daemon.url(path), None, &[]);
         assert_eq!(given, status, "{path}: {answer}");
     }
@@ -100,7 +140,10 @@ fn with_authentication_nobody_else_gets_in() {
     }
     assert_eq!(request("GET", &daemon.url("/debug/health"), None, &[]).0, 200);
     let body = Some("{}".to_owned());
-    assert_eq!(request("POST", &daemon.url("/api/v1/recoveries/disable"), body.clone(), &[]).0, 401);
+    assert_eq!(
+        request("POST", &daemon.url("/api/v1/recoveries/disable"), body.clone(), &[]).0,
+        401
+    );
     assert_eq!(request("POST", &daemon.url("/api/v1/recoveries/disable"), body, &with).0, 200);
     assert!(!cluster.daemon().log_text().contains("t0ken-for-tests"));
 }
@@ -125,7 +168,10 @@ fn events_tell_what_changes_while_it_changes() {
         let Some(data) = line.strip_prefix("data: ") else { continue };
         let data: Value = serde_json::from_str(data).unwrap();
         match kind.as_str() {
-            "shard" => found |= data["findings"].as_array().unwrap().iter().any(|f| f["code"] == "DeadPrimary"),
+            "shard" => {
+                found |=
+                    data["findings"].as_array().unwrap().iter().any(|f| f["code"] == "DeadPrimary")
+            }
             "recovery" if data["kind"] == "EmergencyReparent" => {
                 ran |= data["outcome"].is_null();
                 ended |= data["outcome"] == "succeeded";
@@ -142,15 +188,24 @@ fn https_with_client_certificates() {
     let place = cluster.directory.path().to_owned();
     let file = |name: &str| place.join(name).display().to_string();
     let openssl = |line: &str| {
-        let words: Vec<String> = line.split(' ').map(|word| word.replace("@", &format!("{}/", place.display()))).collect();
+        let words: Vec<String> = line
+            .split(' ')
+            .map(|word| word.replace("@", &format!("{}/", place.display())))
+            .collect();
         let output = std::process::Command::new("openssl").args(words).output().unwrap();
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     };
-    openssl("req -x509 -newkey rsa:2048 -nodes -keyout @ca.key -out @ca.pem -days 2 -subj /CN=test-ca");
+    openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout @ca.key -out @ca.pem -days 2 -subj /CN=test-ca",
+    );
     std::fs::write(place.join("san"), "subjectAltName=DNS:localhost,IP:127.0.0.1").unwrap();
     for name in ["server", "client"] {
-        openssl(&format!("req -newkey rsa:2048 -nodes -keyout @{name}.key -out @{name}.csr -subj /CN={name}"));
-        openssl(&format!("x509 -req -in @{name}.csr -CA @ca.pem -CAkey @ca.key -CAcreateserial -days 2 -extfile @san -out @{name}.pem"));
+        openssl(&format!(
+            "req -newkey rsa:2048 -nodes -keyout @{name}.key -out @{name}.csr -subj /CN={name}"
+        ));
+        openssl(&format!(
+            "x509 -req -in @{name}.csr -CA @ca.pem -CAkey @ca.key -CAcreateserial -days 2 -extfile @san -out @{name}.pem"
+        ));
     }
     cluster.configure(&[
         ("UseSSL", json!(true)),

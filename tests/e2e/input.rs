@@ -23,7 +23,10 @@ fn configurations_and_flags_that_cannot_be_used() {
     };
     starts_not(&["--config", "/no/such/file.json"], &["/no/such/file.json"]);
     starts_not(&["--config", &file("a.json", "not json")], &["a.json", "line 1"]);
-    starts_not(&["--config", &file("b.json", "{\"Debug\": 3}")], &["b.json", "key Debug", "boolean"]);
+    starts_not(
+        &["--config", &file("b.json", "{\"Debug\": 3}")],
+        &["b.json", "key Debug", "boolean"],
+    );
     starts_not(&["--config", &file("c.json", "{\"Wibble\": 3}"), "--strict-config"], &["Wibble"]);
     starts_not(&["--confg", "x"], &["--config"]);
     starts_not(&["-topo_implementation", "consul"], &["zk2", "local"]);
@@ -31,13 +34,27 @@ fn configurations_and_flags_that_cannot_be_used() {
     starts_not(&["-clusters_to_watch", "a b", "-port=0"], &["clusters_to_watch"]);
     let ok = file("d.json", "{}");
     starts_not(
-        &["-topo_implementation", "zk2", "-topo_global_server_address", "127.0.0.1:1", "-topo_global_root", "relative",
-            "-port=0", "-config", &ok],
+        &[
+            "-topo_implementation",
+            "zk2",
+            "-topo_global_server_address",
+            "127.0.0.1:1",
+            "-topo_global_root",
+            "relative",
+            "-port=0",
+            "-config",
+            &ok,
+        ],
         &["/vitess/global"],
     );
     assert!(vtorc(&["--version"]).unwrap().starts_with("vtorc "));
     let help = vtorc(&["--help"]).unwrap();
-    assert!(help.contains("Topology") && help.contains("--clusters-to-watch") && help.contains("Logging"), "{help}");
+    assert!(
+        help.contains("Topology")
+            && help.contains("--clusters-to-watch")
+            && help.contains("Logging"),
+        "{help}"
+    );
     assert!(vtorc(&["completions", "bash"]).unwrap().contains("complete"));
 }
 
@@ -50,7 +67,9 @@ fn a_topology_server_that_is_not_there_is_said_loudly() {
         "-topo_global_root=/vitess/global".into(),
     ];
     cluster.start_daemon(&[]);
-    let told = wait_for(|| cluster.daemon().get("/api/v1/system")["topology_error"].as_str().map(str::to_owned));
+    let told = wait_for(|| {
+        cluster.daemon().get("/api/v1/system")["topology_error"].as_str().map(str::to_owned)
+    });
     assert!(told.expect("the error is not shown").contains("ZooKeeper at 127.0.0.1:1"));
     assert_eq!(cluster.daemon().get("/debug/health")["healthy"], false);
     assert!(cluster.daemon().log_text().contains("no recovery is possible"));
@@ -58,7 +77,8 @@ fn a_topology_server_that_is_not_there_is_said_loudly() {
 
 #[test]
 fn damaged_records_keep_what_was_known_and_are_named() {
-    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", &["zone1-101", "zone1-102", "zone1-103"]);
+    let mut cluster =
+        Cluster::new(Flavor::MariaDb, "semi_sync", &["zone1-101", "zone1-102", "zone1-103"]);
     cluster.start_daemon(&[]);
     let primary = cluster.healthy(&[]);
     let topo = cluster.directory.path().join("topo");
@@ -67,8 +87,16 @@ fn damaged_records_keep_what_was_known_and_are_named() {
     for garbage in [&b"\xff\xff\xff garbage"[..], b"", b"\x0a\x05"] {
         std::fs::write(&record, garbage).unwrap();
         let shard = cluster.daemon().finding("DamagedRecord");
-        let finding = shard["findings"].as_array().unwrap().iter().find(|f| f["code"] == "DamagedRecord").unwrap();
-        assert!(finding["evidence"][0].as_str().unwrap().contains(&padded("zone1-103")), "{finding:#}");
+        let finding = shard["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|f| f["code"] == "DamagedRecord")
+            .unwrap();
+        assert!(
+            finding["evidence"][0].as_str().unwrap().contains(&padded("zone1-103")),
+            "{finding:#}"
+        );
         assert_eq!(shard["tablets"].as_array().unwrap().len(), 3, "a tablet vanished");
         std::fs::write(&record, &good).unwrap();
         assert_eq!(cluster.healthy(&[]), primary);
@@ -88,7 +116,8 @@ fn damaged_records_keep_what_was_known_and_are_named() {
 
 #[test]
 fn unknown_fields_of_records_survive_a_failover() {
-    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", &["zone1-101", "zone1-102", "zone1-103"]);
+    let mut cluster =
+        Cluster::new(Flavor::MariaDb, "semi_sync", &["zone1-101", "zone1-102", "zone1-103"]);
     let unknown = [0xa2, 0x06, 0x03, b'a', b'b', b'c'];
     let topo = cluster.directory.path().join("topo");
     let mut records = vec![topo.join("global/keyspaces/ks/shards/0/Shard")];
@@ -121,7 +150,9 @@ fn an_unknown_policy_is_watched_and_not_acted_on() {
     let shard = cluster.daemon().finding("UnknownDurabilityPolicy");
     assert_eq!(shard["durability_policy"], "best");
     cluster.server_mut(&primary).kill();
-    let gone = wait_for(|| (tablet(&cluster.daemon().shard(), &primary)["state"] == "unreachable").then_some(()));
+    let gone = wait_for(|| {
+        (tablet(&cluster.daemon().shard(), &primary)["state"] == "unreachable").then_some(())
+    });
     gone.expect("it is not watched");
     assert_eq!(cluster.daemon().shard()["primary"], primary);
     std::fs::write(&record, &good).unwrap();
@@ -134,7 +165,13 @@ fn a_wrong_password_is_named_with_user_and_tablet() {
     cluster.configure(&[("MySQLTopologyPassword", json!("wrong-on-purpose"))]);
     cluster.start_daemon(&[]);
     let shard = cluster.daemon().finding("AccessDenied");
-    let finding = &shard["findings"].as_array().unwrap().iter().find(|f| f["code"] == "AccessDenied").unwrap().clone();
+    let finding = &shard["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|f| f["code"] == "AccessDenied")
+        .unwrap()
+        .clone();
     let evidence = finding["evidence"].to_string();
     assert!(evidence.contains("orc_client_user") && evidence.contains("1045"), "{finding:#}");
     assert!(finding["tablet"].is_string());
@@ -144,12 +181,14 @@ fn a_wrong_password_is_named_with_user_and_tablet() {
 
 #[test]
 fn a_tablet_without_an_address_is_named_and_two_primaries_become_one() {
-    let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101", "zone1-102", "zone1-103"]);
+    let mut cluster =
+        Cluster::new(Flavor::MariaDb, "none", &["zone1-101", "zone1-102", "zone1-103"]);
     cluster.start_daemon(&[]);
     let primary = cluster.healthy(&[]);
     let replica = if primary == padded("zone1-101") { "zone1-102" } else { "zone1-101" };
     // A replica's record says PRIMARY, with an older term.
-    let record = cluster.directory.path().join("topo/zone1/tablets").join(padded(replica)).join("Tablet");
+    let record =
+        cluster.directory.path().join("topo/zone1/tablets").join(padded(replica)).join("Tablet");
     let mut bytes = std::fs::read(&record).unwrap();
     bytes.extend([0x40, 0x01, 0x72, 0x02, 0x08, 0x05]);
     std::fs::write(&record, bytes).unwrap();

@@ -10,8 +10,14 @@
 )]
 
 mod bringup;
+mod crash;
+mod daemon;
 mod failover;
 mod harness;
+mod http;
+mod input;
+mod network;
 mod planned;
 mod repairs;
 mod writer;
+mod zookeeper;

@@ -65,7 +65,8 @@ fn a_candidate_that_cannot_catch_up_is_refused_before_writes_stop() {
     assert!(answer["message"].as_str().unwrap().contains("did not apply everything"), "{answer:#}");
     cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (2, 'x')"]).unwrap();
     let recovery = cluster.daemon().recovery(|one| one["kind"] == "PlannedReparent");
-    let stopped = recovery["steps"].as_array().unwrap().iter().any(|step| step["name"] == "stop writes");
+    let stopped =
+        recovery["steps"].as_array().unwrap().iter().any(|step| step["name"] == "stop writes");
     assert!(!stopped, "{recovery:#}");
 }
 
@@ -119,7 +120,8 @@ fn a_candidate_that_stalls_after_writes_stopped_is_undone_and_writes_go_on() {
 
 #[test]
 fn requests_that_make_no_sense_are_refused_with_a_reason() {
-    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", &["zone1-101", "zone1-102", "zone1-103 rdonly"]);
+    let mut cluster =
+        Cluster::new(Flavor::MariaDb, "semi_sync", &["zone1-101", "zone1-102", "zone1-103 rdonly"]);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     let refused = |body, status: u16, word: &str| {
@@ -132,10 +134,13 @@ fn requests_that_make_no_sense_are_refused_with_a_reason() {
     refused(json!({"new_primary": "nonsense"}), 400, "is not a tablet alias");
     let (status, answer) = cluster.daemon().post(PLANNED, json!({"new_primary": first}));
     assert_eq!(status, 200, "{answer:#}");
-    let (status, answer) = cluster.daemon().post("/api/v1/shards/ks/80-/planned-reparent", json!({}));
+    let (status, answer) =
+        cluster.daemon().post("/api/v1/shards/ks/80-/planned-reparent", json!({}));
     assert_eq!((status, &answer["code"]), (404, &json!("not_found")));
     // Without wait it is accepted, and its outcome is where the answer says.
-    let (status, answer) = cluster.daemon().post("/api/v1/shards/ks/0/planned-reparent", json!({"new_primary": "zone1-102"}));
+    let (status, answer) = cluster
+        .daemon()
+        .post("/api/v1/shards/ks/0/planned-reparent", json!({"new_primary": "zone1-102"}));
     assert_eq!(status, 202, "{answer:#}");
     let id = answer["id"].as_u64().unwrap();
     assert_eq!(cluster.daemon().recovery(|one| one["id"] == id)["outcome"], "succeeded");

@@ -16,7 +16,12 @@ const DAMAGE: &[(&str, char, &[&str], &[&str])] = &[
     ("ReplicationStopped", 'R', &["STOP REPLICA"], &["STOP SLAVE"]),
     ("ReplicationStopped", 'R', &["STOP REPLICA IO_THREAD"], &["STOP SLAVE IO_THREAD"]),
     ("ReplicationStopped", 'R', &["STOP REPLICA SQL_THREAD"], &["STOP SLAVE SQL_THREAD"]),
-    ("NotConnectedToPrimary", 'R', &["STOP REPLICA", "RESET REPLICA ALL"], &["STOP SLAVE", "RESET SLAVE ALL"]),
+    (
+        "NotConnectedToPrimary",
+        'R',
+        &["STOP REPLICA", "RESET REPLICA ALL"],
+        &["STOP SLAVE", "RESET SLAVE ALL"],
+    ),
     (
         "PrimarySemiSyncMustBeSet",
         'P',
@@ -50,7 +55,8 @@ fn each_damage_is_found_and_repaired(flavor: Flavor) {
         let repaired = wait_for(|| {
             let all = cluster.daemon().recoveries();
             let fresh = all.iter().take(all.len() - before);
-            let mut matching = fresh.filter(|one| one["finding"] == *finding && one["outcome"] == "succeeded");
+            let mut matching =
+                fresh.filter(|one| one["finding"] == *finding && one["outcome"] == "succeeded");
             matching.next().cloned()
         });
         let repaired = repaired.unwrap_or_else(|| panic!("{flavor:?}: {finding} was not repaired"));
@@ -75,18 +81,23 @@ fn wrong_sources_are_put_right_for_replicas_and_primaries() {
         let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
         cluster.start_daemon(&[]);
         let primary = cluster.healthy(&[]);
-        let others: Vec<&str> = THREE.iter().copied().filter(|alias| padded(alias) != primary).collect();
+        let others: Vec<&str> =
+            THREE.iter().copied().filter(|alias| padded(alias) != primary).collect();
         let follow = |port: u16| match flavor {
             Flavor::MySql => vec![
                 "STOP REPLICA".to_owned(),
-                format!("CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={port}, \
-                    SOURCE_USER='vt_repl', SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1"),
+                format!(
+                    "CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={port}, \
+                    SOURCE_USER='vt_repl', SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1"
+                ),
                 "START REPLICA".to_owned(),
             ],
             Flavor::MariaDb => vec![
                 "STOP SLAVE".to_owned(),
-                format!("CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={port}, MASTER_USER='vt_repl', \
-                    MASTER_USE_GTID=slave_pos"),
+                format!(
+                    "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={port}, MASTER_USER='vt_repl', \
+                    MASTER_USE_GTID=slave_pos"
+                ),
                 "START SLAVE".to_owned(),
             ],
         };
@@ -99,7 +110,9 @@ fn wrong_sources_are_put_right_for_replicas_and_primaries() {
         assert_eq!(recovery["finding_tablet"], padded(others[0]), "{recovery:#}");
         cluster.healthy(&[]);
         run(&primary, &follow(cluster.server(others[0]).port)[1..]);
-        let recovery = cluster.daemon().recovery(|one| one["finding"] == "PrimaryHasPrimary" && one["outcome"] == "succeeded");
+        let recovery = cluster
+            .daemon()
+            .recovery(|one| one["finding"] == "PrimaryHasPrimary" && one["outcome"] == "succeeded");
         assert_eq!(recovery["finding_tablet"], primary, "{recovery:#}");
         assert_eq!(cluster.healthy(&[]), primary);
     }
@@ -108,7 +121,11 @@ fn wrong_sources_are_put_right_for_replicas_and_primaries() {
 #[test]
 fn a_policy_set_at_run_time_takes_effect_by_itself() {
     for flavor in [Flavor::MySql, Flavor::MariaDb] {
-        let mut cluster = Cluster::new(flavor, "none", &["zone1-101", "zone1-102", "zone2-103", "zone1-104 rdonly"]);
+        let mut cluster = Cluster::new(
+            flavor,
+            "none",
+            &["zone1-101", "zone1-102", "zone2-103", "zone1-104 rdonly"],
+        );
         cluster.start_daemon(&[]);
         let primary = cluster.healthy(&[]);
         assert_eq!(primary, padded("zone1-101"));
@@ -124,11 +141,14 @@ fn a_policy_set_at_run_time_takes_effect_by_itself() {
             cluster.topo(&["set-durability", "ks", policy]).unwrap();
             let settled = wait_for(|| {
                 let shard = cluster.daemon().shard();
-                let acks = |alias: &&str| tablet(&shard, alias)["semi_sync"]["replica_enabled"] == true;
+                let acks =
+                    |alias: &&str| tablet(&shard, alias)["semi_sync"]["replica_enabled"] == true;
                 let acking: Vec<&str> =
                     ["zone1-102", "zone2-103", "zone1-104"].into_iter().filter(acks).collect();
                 let mut wanted = ackers.to_vec();
-                wanted.sort_by_key(|alias| ["zone1-102", "zone2-103", "zone1-104"].iter().position(|one| one == alias));
+                wanted.sort_by_key(|alias| {
+                    ["zone1-102", "zone2-103", "zone1-104"].iter().position(|one| one == alias)
+                });
                 let waiting = tablet(&shard, &primary)["semi_sync"]["source_enabled"] == *waits;
                 (shard["durability_policy"] == *policy && waiting && acking == wanted).then_some(())
             });
@@ -138,7 +158,8 @@ fn a_policy_set_at_run_time_takes_effect_by_itself() {
         }
         // On the way up the replicas come first, on the way down the primary does.
         let off = cluster.daemon().recovery(|one| one["finding"] == "PrimarySemiSyncMustNotBeSet");
-        let replicas = cluster.daemon().recovery(|one| one["finding"] == "ReplicaSemiSyncMustNotBeSet");
+        let replicas =
+            cluster.daemon().recovery(|one| one["finding"] == "ReplicaSemiSyncMustNotBeSet");
         assert!(off["id"].as_u64() < replicas["id"].as_u64() || replicas["id"].is_u64());
     }
 }
@@ -157,7 +178,8 @@ fn an_errant_old_primary_is_set_aside_and_named() {
     let aside = wait_for(|| {
         let shard = cluster.daemon().shard();
         let old = tablet(&shard, &first);
-        (old["type"] == "DRAINED" && old["read_only"] == true && old["replication"].is_null()).then_some(())
+        (old["type"] == "DRAINED" && old["read_only"] == true && old["replication"].is_null())
+            .then_some(())
     });
     aside.expect("the errant primary was not set aside");
     let recovery = cluster.daemon().recovery(|one| {
@@ -169,10 +191,10 @@ fn an_errant_old_primary_is_set_aside_and_named() {
 }
 
 fn create_table_aside(cluster: &Cluster, alias: &str) {
-    cluster.server(alias).run(&[
-        "SET GLOBAL rpl_semi_sync_source_enabled = 0",
-        "CREATE DATABASE errant",
-    ]).unwrap();
+    cluster
+        .server(alias)
+        .run(&["SET GLOBAL rpl_semi_sync_source_enabled = 0", "CREATE DATABASE errant"])
+        .unwrap();
 }
 
 #[test]
@@ -183,12 +205,17 @@ fn names_that_differ_between_topology_and_replication_are_no_finding() {
     let replica = if primary == padded("zone1-101") { "zone1-102" } else { "zone1-101" };
     let port = cluster.server(&primary).port;
     let before = cluster.daemon().recoveries().len();
-    let change = format!("CHANGE REPLICATION SOURCE TO SOURCE_HOST='localhost', SOURCE_PORT={port}");
+    let change =
+        format!("CHANGE REPLICATION SOURCE TO SOURCE_HOST='localhost', SOURCE_PORT={port}");
     cluster.daemon().post("/api/v1/recoveries/disable", json!({}));
-    cluster.server(replica).run(&["STOP REPLICA IO_THREAD", &change, "START REPLICA IO_THREAD"]).unwrap();
+    cluster
+        .server(replica)
+        .run(&["STOP REPLICA IO_THREAD", &change, "START REPLICA IO_THREAD"])
+        .unwrap();
     let seen = wait_for(|| {
         let replication = tablet(&cluster.daemon().shard(), replica)["replication"].clone();
-        (replication["source_host"] == "localhost" && replication["receiver"] == "running").then_some(())
+        (replication["source_host"] == "localhost" && replication["receiver"] == "running")
+            .then_some(())
     });
     seen.expect("the replica does not follow under the other name");
     cluster.daemon().post("/api/v1/recoveries/enable", json!({}));

@@ -34,7 +34,9 @@ impl Writer {
         let sockets: Vec<String> = cluster
             .members
             .iter()
-            .map(|member| cluster.directory.path().join(&member.alias).join("s").display().to_string())
+            .map(|member| {
+                cluster.directory.path().join(&member.alias).join("s").display().to_string()
+            })
             .collect();
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicU64::new(0));
@@ -64,7 +66,8 @@ impl Writer {
     /// Waits until so many more rows were acknowledged.
     pub fn wait_for_more(&self, rows: u64) {
         let target = self.acknowledged.load(Ordering::Acquire) + rows;
-        let reached = wait_for(|| (self.acknowledged.load(Ordering::Acquire) >= target).then_some(()));
+        let reached =
+            wait_for(|| (self.acknowledged.load(Ordering::Acquire) >= target).then_some(()));
         reached.expect("no more rows were acknowledged");
     }
 
@@ -91,7 +94,12 @@ impl Drop for Writer {
 }
 
 /// Writes as long as this server takes it.
-fn write_through(socket: &str, stop: &AtomicBool, next: &mut u64, mut acknowledged: impl FnMut(u64)) {
+fn write_through(
+    socket: &str,
+    stop: &AtomicBool,
+    next: &mut u64,
+    mut acknowledged: impl FnMut(u64),
+) {
     let timeout = Some(Duration::from_secs(2));
     let opts = mysql::OptsBuilder::new()
         .user(Some("app"))

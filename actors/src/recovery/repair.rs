@@ -49,7 +49,10 @@ impl Locked<'_> {
     pub(super) async fn restart_receiver(&self) -> Result<String, Stopped> {
         let Some(primary) = self.fresh.primary() else { return Err(Stopped::AlreadyFixed) };
         let mut replicas = self.fresh.replicas_of(&primary.tablet.alias);
-        let one = replicas.find(|state| state.valid_status().is_some());
+        let one = replicas.find(|state| {
+            let replication = state.valid_status().and_then(|status| status.replication.as_ref());
+            replication.is_some_and(|replication| !replication.marker_sees_heartbeats)
+        });
         let Some(replica) = one.map(|state| state.tablet.clone()) else {
             return Err(Stopped::Refused("no replica answers".into()));
         };

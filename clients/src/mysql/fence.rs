@@ -12,6 +12,7 @@ use mysql::prelude::Queryable;
 use vtorc_core::ports::{CommandError, Sessions};
 
 use super::access::MysqlAccess;
+use super::commands::semi_sync_names;
 use super::dialect::Row;
 use super::session::{Session, connect};
 use vtorc_core::topology::MysqlAddress;
@@ -33,23 +34,29 @@ pub(crate) fn refuse_writes(
         Sessions::EndAll => Duration::ZERO,
         Sessions::EndAfter(millis) => Duration::from_millis(millis),
     };
+    let helper = Helper {
+        access: session.access,
+        address: session.address,
+        deadline: session.deadline(),
+        called_off: session.called_off(),
+        release: release_statement(session)?,
+    };
     let started = Instant::now();
     let done = AtomicBool::new(false);
-    let (access, address) = (session.access, session.address);
-    let (deadline, called_off) = (session.deadline(), session.called_off());
     let outcome = thread::scope(|scope| {
-        let killer = scope.spawn(|| {
+        let helping = scope.spawn(|| {
+            let mut all_were_ended = false;
             while !done.load(Ordering::Acquire) {
                 if started.elapsed() >= patience {
-                    end_sessions_over(access, address, deadline, called_off);
+                    all_were_ended = helper.help(all_were_ended).unwrap_or(false);
                 }
-                thread::sleep(LOOK_AGAIN.min(patience.max(Duration::from_millis(1))));
+                thread::sleep(LOOK_AGAIN);
             }
         });
         let outcome = session.run("refuse writes", statement);
         done.store(true, Ordering::Release);
         // It only loops and never panics; should it, the outcome above still stands.
-        let _ = killer.join();
+        let _ = helping.join();
         outcome
     });
     outcome?;
@@ -59,27 +66,64 @@ pub(crate) fn refuse_writes(
     Ok(())
 }
 
-/// One look over a connection of its own, while the session's own waits for its statement.
-fn end_sessions_over(
-    access: &MysqlAccess,
-    address: &MysqlAddress,
+/// How to let commits go that wait for an acknowledgement; none where the server does not wait.
+fn release_statement(session: &mut Session<'_>) -> Result<Option<String>, CommandError> {
+    let names = semi_sync_names(session)?;
+    Ok(names.source.map(|source| format!("SET GLOBAL rpl_semi_sync_{source}_enabled = OFF")))
+}
+
+/// Helps a server to refuse writes over connections of its own, while the main one waits.
+struct Helper<'a> {
+    access: &'a MysqlAccess,
+    address: &'a MysqlAddress,
     deadline: Instant,
-    called_off: &AtomicBool,
-) {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() || called_off.load(Ordering::Acquire) {
-        return;
-    }
-    let Ok(mut conn) = connect(access, address, left) else { return };
-    let rows: Vec<(u64, String, String)> = match conn.query(SESSIONS) {
-        Ok(rows) => rows,
-        Err(_) => return,
-    };
-    for (id, user, command) in rows {
-        if is_client(access, &user, &command) {
-            // It may have ended by itself in between.
-            let _ = conn.query_drop(format!("KILL {id}"));
+    called_off: &'a AtomicBool,
+    release: Option<String>,
+}
+
+impl Helper<'_> {
+    /// Ends every client session. Answers whether, when it did, the server was already holding new writes
+    /// back: then everybody who could still be told of a commit has been ended.
+    ///
+    /// MySQL does not end a commit's wait for an acknowledgement when its session is killed, so the wait is
+    /// let go by switching semi-sync off, once nobody is left who could take that for an acknowledgement.
+    fn help(&self, all_were_ended: bool) -> Option<bool> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || self.called_off.load(Ordering::Acquire) {
+            return None;
         }
+        let mut conn = connect(self.access, self.address, left).ok()?;
+        let sessions: Vec<(u64, String, String, Option<String>, Option<String>)> =
+            conn.query(SESSIONS).ok()?;
+        let waits_for_ack = |state: &Option<String>| {
+            state.as_ref().is_some_and(|state| state.to_lowercase().contains("semi-sync ack"))
+        };
+        let holding = sessions.iter().any(|(_, _, _, state, statement)| {
+            let ours = statement.as_ref().is_some_and(|text| text.contains("read_only = ON"));
+            ours && state.as_ref().is_some_and(|state| state.contains("lock"))
+        });
+        let mut somebody_waits = false;
+        let mut somebody_would_be_told = false;
+        for (id, user, command, state, _) in &sessions {
+            if !is_client(self.access, user, command) {
+                continue;
+            }
+            somebody_waits |= waits_for_ack(state);
+            if command != "Killed" {
+                somebody_would_be_told |= waits_for_ack(state);
+                // It may have ended by itself in between.
+                let _ = conn.query_drop(format!("KILL {id}"));
+            }
+        }
+        // SAFETY-OF-DATA: only sessions that were killed wait: no client takes this for an acknowledgement.
+        if all_were_ended
+            && somebody_waits
+            && !somebody_would_be_told
+            && let Some(release) = &self.release
+        {
+            conn.query_drop(release).ok()?;
+        }
+        Some(holding)
     }
 }
 
@@ -98,8 +142,8 @@ fn end_sessions(session: &mut Session<'_>) -> Result<(), CommandError> {
     Ok(())
 }
 
-const SESSIONS: &str = "SELECT ID AS id, USER AS user, COMMAND AS command FROM information_schema.PROCESSLIST \
-     WHERE ID <> CONNECTION_ID()";
+const SESSIONS: &str = "SELECT ID AS id, USER AS user, COMMAND AS command, STATE AS state, INFO AS info \
+     FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID()";
 
 fn column_text(row: &Row, column: &str) -> String {
     row.get(column).cloned().flatten().unwrap_or_default()

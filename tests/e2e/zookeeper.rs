@@ -1,0 +1,166 @@
+//! The topology in a real ZooKeeper: its restarts, its silence, its sessions and its locks.
+
+use std::time::Duration;
+
+use serde_json::json;
+use vtorc_fleet::{Flavor, ZooKeeper};
+
+use crate::failover::emergency;
+use crate::harness::{Cluster, padded, wait_for};
+use crate::writer::create_table;
+
+const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
+
+fn on_zookeeper() -> (Cluster, ZooKeeper) {
+    let directory = tempfile::tempdir().unwrap();
+    let zookeeper = ZooKeeper::start(&directory.path().join("zk")).unwrap();
+    let flags = vec![
+        "-topo_implementation=zk2".to_owned(),
+        format!("-topo_global_server_address={}", zookeeper.address()),
+        "-topo_global_root=/vitess/global".to_owned(),
+    ];
+    (Cluster::with_topology(Flavor::MariaDb, "semi_sync", THREE, directory, flags), zookeeper)
+}
+
+#[test]
+fn a_killed_and_restarted_zookeeper_is_survived_at_rest_and_a_failover_follows() {
+    let (mut cluster, mut zookeeper) = on_zookeeper();
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    zookeeper.kill();
+    let told = || cluster.daemon().get("/api/v1/system")["topology_error"].as_str().map(|_| ());
+    wait_for(told).expect("its death was not noticed");
+    assert_eq!(
+        cluster.daemon().shard()["tablets"].as_array().unwrap().len(),
+        3,
+        "tablets vanished"
+    );
+    // A primary that dies meanwhile: no lock, no failover, and that is said loudly.
+    cluster.server_mut(&first).kill();
+    let held = || {
+        cluster.daemon().shard()["held_back"]
+            .as_str()
+            .filter(|why| why.contains("ZooKeeper"))
+            .map(|_| ())
+    };
+    wait_for(held).expect("it does not say why nothing is done");
+    assert_eq!(cluster.daemon().shard()["primary"], first);
+    zookeeper.restart().unwrap();
+    let second = cluster.healthy(&[&first]);
+    assert_ne!(second, first);
+    assert!(cluster.topo(&["show", "ks/0"]).unwrap().contains(&second));
+    // Watches work again: a change is noticed.
+    cluster.topo(&["set-durability", "ks", "none"]).unwrap();
+    wait_for(|| (cluster.daemon().shard()["durability_policy"] == "none").then_some(()))
+        .expect("no watch");
+}
+
+#[test]
+fn a_zookeeper_that_was_silent_until_the_session_expired_is_survived() {
+    let (mut cluster, zookeeper) = on_zookeeper();
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    zookeeper.freeze();
+    let told = || cluster.daemon().get("/api/v1/system")["topology_error"].as_str().map(|_| ());
+    wait_for(told).expect("its silence was not noticed");
+    // Longer than the session: its lock and watches are gone.
+    std::thread::sleep(Duration::from_secs(12));
+    zookeeper.thaw();
+    wait_for(|| (cluster.daemon().get("/debug/health")["healthy"] == true).then_some(()))
+        .expect("not well again");
+    cluster.topo(&["set-durability", "ks", "none"]).unwrap();
+    wait_for(|| (cluster.daemon().shard()["durability_policy"] == "none").then_some(()))
+        .expect("no watch");
+    cluster.server_mut(&first).kill();
+    assert_ne!(cluster.healthy(&[&first]), first);
+}
+
+#[test]
+fn a_zookeeper_that_dies_in_the_middle_of_a_recovery_stops_it_before_the_promotion() {
+    use mysql::prelude::Queryable;
+    let (mut cluster, mut zookeeper) = on_zookeeper();
+    cluster.topo(&["set-durability", "ks", "semi_sync_with_rdonly_ack"]).unwrap();
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    create_table(cluster.server(&first));
+    // Both replicas hold the applier up, so the recovery waits after the election, with the lock held.
+    let mut readers = Vec::new();
+    for alias in THREE.iter().filter(|alias| padded(alias) != first) {
+        crate::writer::arrives(cluster.server(alias), &[].into());
+        let mut reader = cluster.server(alias).connect("admin").unwrap();
+        reader.query_drop("FLUSH TABLES test.ledger WITH READ LOCK").unwrap();
+        readers.push(reader);
+    }
+    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
+    cluster.server_mut(&first).kill();
+    let waits = || {
+        let all = cluster.daemon().recoveries();
+        let running = all.iter().find(|one| one["kind"] == "EmergencyReparent")?.clone();
+        let steps = running["steps"].as_array()?.clone();
+        steps.iter().any(|step| step["name"] == "wait until everything is applied").then_some(())
+    };
+    wait_for(waits).expect("the recovery does not wait");
+    zookeeper.kill();
+    for reader in &mut readers {
+        reader.query_drop("UNLOCK TABLES").unwrap();
+    }
+    let stopped = cluster
+        .daemon()
+        .recovery(|one| one["kind"] == "EmergencyReparent" && one["outcome"] == "failed");
+    assert!(stopped["outcome_text"].as_str().unwrap().contains("lock"), "{stopped:#}");
+    let promoted =
+        stopped["steps"].as_array().unwrap().iter().any(|step| step["name"] == "promote");
+    assert!(!promoted, "{stopped:#}");
+    drop(readers);
+    zookeeper.restart().unwrap();
+    let second = cluster.healthy(&[&first]);
+    assert_ne!(second, first);
+    assert_eq!(emergency(&cluster)["new_primary"], second.as_str());
+}
+
+#[test]
+fn a_lock_that_somebody_else_holds_is_waited_for_and_named() {
+    let (mut cluster, _zookeeper) = on_zookeeper();
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    // Another manager, frozen while it holds the lock of a planned reparent.
+    cluster.configure(&[("SQLite3DataFile", json!(":memory:"))]);
+    cluster.start_daemon(&["own-history"]);
+    cluster.healthy(&[]);
+    let other = cluster.daemons.pop().unwrap();
+    let lock = hold_lock(&cluster);
+    cluster.server_mut(&first).kill();
+    let held = || {
+        cluster.daemon().shard()["held_back"]
+            .as_str()
+            .filter(|why| why.contains("somebody-else"))
+            .map(|_| ())
+    };
+    wait_for(held).expect("the holder is not named");
+    assert_eq!(cluster.daemon().shard()["primary"], first);
+    drop(lock);
+    drop(other);
+    assert_ne!(cluster.healthy(&[&first]), first);
+}
+
+/// Takes the shard's lock as Vitess's own tools do: an ephemeral sequential node without a prefix.
+fn hold_lock(cluster: &Cluster) -> (tokio::runtime::Runtime, zookeeper_client::Client) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let address = cluster.topo_flags[1].split_once('=').unwrap().1.to_owned();
+    let client = runtime.block_on(async {
+        let client = zookeeper_client::Client::connect(&address).await.unwrap();
+        let shard = "/vitess/global/keyspaces/ks/shards/0";
+        let directory = zookeeper_client::CreateMode::Persistent
+            .with_acls(zookeeper_client::Acls::anyone_all());
+        // It may be there.
+        let _ = client.create(&format!("{shard}/locks"), b"", &directory).await;
+        let place = zookeeper_client::CreateMode::EphemeralSequential
+            .with_acls(zookeeper_client::Acls::anyone_all());
+        client
+            .create(&format!("{shard}/locks/"), b"{\"HostName\": \"somebody-else\"}", &place)
+            .await
+            .unwrap();
+        client
+    });
+    (runtime, client)
+}
