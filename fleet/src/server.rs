@@ -25,7 +25,8 @@ pub struct ServerOptions {
     pub no_semi_sync: bool,
     /// Run inside this network namespace.
     pub namespace: Option<String>,
-    pub(crate) template_run: bool,
+    /// Has only the users that a fresh data directory has.
+    pub fresh_users: bool,
 }
 
 /// A running server.
@@ -169,7 +170,7 @@ impl Server {
     }
 
     fn wait_until_up(&mut self) -> Result<(), FleetError> {
-        let user = if self.options.template_run { "root" } else { "admin" };
+        let user = if self.options.fresh_users { "root" } else { "admin" };
         let deadline = Instant::now() + START_MAX;
         loop {
             let failure = match self.connect(user) {

@@ -48,7 +48,7 @@ impl Template {
         fs::create_dir_all(&self.directory)
             .map_err(|error| FleetError::doing(self.directory.display(), error))?;
         self.initialise(&data)?;
-        let options = ServerOptions { template_run: true, ..ServerOptions::default() };
+        let options = ServerOptions { fresh_users: true, ..ServerOptions::default() };
         let mut server = Server::start_in(self.binary.clone(), &self.directory, options)?;
         let mut root = server.connect("root")?;
         let told = |error| FleetError::doing("prepare the users", error);
