@@ -22,6 +22,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Show a real failover on this machine: two shards of three servers each, and what to try.
     Demo(DemoOptions),
+    /// Measure failovers on real servers beside the bare SQL done by hand.
+    Bench(BenchOptions),
     /// Look at the topology and change it, without Vitess's own tools.
     #[command(subcommand)]
     Topo(TopoCommand),
@@ -107,6 +109,22 @@ pub(crate) struct DemoOptions {
     /// Seconds within which a second automatic failover of a shard is blocked.
     #[arg(long, default_value_t = 5.0)]
     pub(crate) block_seconds: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchOptions {
+    /// The server to run: a mysqld or mariadbd. Default: MySQL where it is found.
+    #[arg(long)]
+    pub(crate) mysqld: Option<PathBuf>,
+    /// Take MariaDB.
+    #[arg(long, action = clap::ArgAction::SetTrue)]
+    pub(crate) mariadb: bool,
+    /// Rounds of each kind.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) rounds: usize,
+    /// Shards; with more than one, all lose their primaries at once in the end.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) shards: usize,
 }
 
 #[derive(Debug, Subcommand)]

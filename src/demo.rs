@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slog::{Drain, Logger, o};
+use tokio::signal::unix::{SignalKind, signal};
 use vtorc_actors::board::Board;
 use vtorc_clients::topo::TopoStore;
 use vtorc_core::durability::DurabilityPolicy;
@@ -57,7 +58,7 @@ async fn show(options: DemoOptions, binary: ServerBinary, directory: &Path) -> R
     let started = Instant::now();
     let progress = |text: &str| say(&format!("[{:5.1} s] {text}", started.elapsed().as_secs_f64()));
     progress(&format!("using {}", binary.version));
-    let interrupted = tokio::signal::ctrl_c();
+    let interrupted = told_to_end()?;
     tokio::pin!(interrupted);
     let preparing = prepare_servers(binary, directory.to_owned(), progress);
     let servers = tokio::select! {
@@ -99,6 +100,21 @@ async fn show(options: DemoOptions, binary: ServerBinary, directory: &Path) -> R
     }
     say("\nending the servers");
     Ok(())
+}
+
+/// Ctrl-C, or the terminal goes away, or somebody ends the process: in each case the servers go as well.
+fn told_to_end() -> Result<impl Future<Output = ()>, Failure> {
+    let told = |error| Failure::while_doing("listen for signals", error);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(told)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(told)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(told)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+    })
 }
 
 struct DemoServer {
@@ -144,7 +160,7 @@ async fn prepare_servers(
 /// The daemon's own defaults, with a topology in the demo's directory.
 fn daemon_options(directory: &Path) -> Result<DaemonOptions, Failure> {
     let root = directory.join("topo/global").display().to_string();
-    let line = ["vtorc".to_owned(), format!("--topo-global-root={root}"), "--port=0".to_owned()];
+    let line = ["vtorc".to_owned(), format!("--topo-global-root={root}")];
     let cli = <Cli as clap::Parser>::try_parse_from(line);
     Ok(cli.map_err(|error| Failure::while_doing("set up the daemon", error))?.daemon)
 }
@@ -256,8 +272,7 @@ async fn narrate(board: Arc<Board>) {
             Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => continue,
             Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
         };
-        let vtorc_actors::board::Event::Recovery(id) = event else { continue };
-        let Some(record) = board.recovery(id) else { continue };
+        let vtorc_actors::board::Event::Recovery(record) = event else { continue };
         let (Some(outcome), Some(end)) = (&record.outcome, record.ended_at) else { continue };
         let finding = record.finding.as_deref().unwrap_or("asked for");
         let took = record.started_at.age(end).as_millis();

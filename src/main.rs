@@ -1,5 +1,6 @@
 //! vtorc keeps every MySQL shard of a Vitess topology with exactly one writable primary.
 
+mod bench;
 mod cli;
 mod config;
 mod daemon;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         None => daemon::run(cli.daemon),
         Some(Command::Demo(options)) => demo::run(options),
+        Some(Command::Bench(options)) => bench::run(options),
         Some(Command::Topo(command)) => topo::run(cli.daemon, command),
         Some(Command::Completions { shell }) => {
             cli::print_completions(shell);

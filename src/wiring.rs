@@ -157,7 +157,6 @@ pub(crate) async fn start(
     let auditor = start_guarded(auditor, 4096, meter).recipient();
     audit_lines(config, &board)?;
     let (sender, receiver) = watch::channel(Arc::new(settings));
-    let failpoint = options.failpoint.clone();
     let world = World {
         probes: Arc::new(AsyncProber::new(access.clone())),
         mysql: Arc::new(WorkerPool::new(access)),
@@ -170,14 +169,30 @@ pub(crate) async fn start(
         recoveries_enabled: Arc::new(AtomicBool::new(enabled)),
         ending: Arc::new(AtomicBool::new(false)),
         log,
-        failpoint: Arc::new(move |point| {
-            if failpoint.as_deref() == Some(point) {
-                std::process::abort();
-            }
-        }),
+        failpoint: failpoint(options.failpoint.clone()),
     };
     let registry = Registry::launch(world.clone());
     Ok(Running { world, registry, settings: sender })
+}
+
+/// Ends the process at a named point, or with `POINT@FILE` makes that file and waits until it is gone.
+fn failpoint(wanted: Option<String>) -> vtorc_actors::world::Failpoint {
+    let Some(wanted) = wanted else { return Arc::new(|_| {}) };
+    let (name, gate) = match wanted.split_once('@') {
+        Some((name, gate)) => (name.to_owned(), Some(PathBuf::from(gate))),
+        None => (wanted, None),
+    };
+    Arc::new(move |point| match &gate {
+        _ if point != name => {}
+        None => std::process::abort(),
+        Some(gate) => {
+            // For tests only: where the file cannot be made there is nothing to wait for.
+            let made = std::fs::write(gate, "").is_ok();
+            while made && gate.exists() {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+    })
 }
 
 fn wall_clock() -> Timestamp {
@@ -219,13 +234,12 @@ fn audit_lines(config: &Config, board: &Arc<Board>) -> Result<(), Failure> {
         return Ok(());
     }
     let Some(mut events) = board.subscribe() else { return Ok(()) };
-    let board = board.clone();
     actix::spawn(async move {
         while let Ok(event) = events.recv().await {
-            let vtorc_actors::board::Event::Recovery(id) = event else { continue };
-            let Some(record) = board.recovery(id) else { continue };
+            let vtorc_actors::board::Event::Recovery(record) = event else { continue };
             let (Some(outcome), Some(at)) = (&record.outcome, record.ended_at) else { continue };
-            let line = format!("{at} {} recovery {id} {}: {outcome}", record.shard, record.kind);
+            let line =
+                format!("{at} {} recovery {} {}: {outcome}", record.shard, record.id, record.kind);
             file.write(&line);
             if to_syslog {
                 syslog(&line);

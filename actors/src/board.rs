@@ -33,15 +33,24 @@ pub struct ShardReport {
     pub held_back: Option<String>,
 }
 
+/// Whether a report says anything that the one before did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It does.
+    Something,
+    /// The same, seen again later.
+    OnlyFresher,
+}
+
 /// Something changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Event {
     /// A shard's report.
-    Shard(KeyspaceShard),
+    Shard(Arc<ShardReport>),
     /// A shard is not watched any more.
     ShardGone(KeyspaceShard),
     /// A recovery's story.
-    Recovery(RecoveryId),
+    Recovery(Arc<RecoveryRecord>),
     /// The topology's or a switch's state.
     System,
 }
@@ -100,14 +109,17 @@ impl Board {
         }
     }
 
-    /// Pins up a shard's report.
-    pub fn post_shard(&self, report: ShardReport) {
+    /// Pins up a shard's report, and tells of it where it says something new.
+    pub fn post_shard(&self, report: ShardReport, news: News) {
         let name = report.snapshot.shard.clone();
-        self.shards
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name.clone(), Arc::new(report));
-        self.tell(Event::Shard(name));
+        let report = Arc::new(report);
+        let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+        shards.insert(name, report.clone());
+        drop(shards);
+        match news {
+            News::Something => self.tell(Event::Shard(report)),
+            News::OnlyFresher => {}
+        }
     }
 
     /// Takes a shard's report down.
@@ -128,17 +140,17 @@ impl Board {
 
     /// Pins up a recovery's story so far.
     pub fn post_recovery(&self, record: RecoveryRecord) {
-        let id = record.id;
         if let Some(outcome) = &record.outcome {
             let key = (record.kind.clone(), record.shard.to_string(), outcome.name().to_owned());
             *lock(&self.counters.ended).entry(key).or_default() += 1;
         }
+        let record = Arc::new(record);
         let mut recent = self.recoveries.write().unwrap_or_else(PoisonError::into_inner);
-        recent.retain(|known| known.id != id);
-        recent.push_front(Arc::new(record));
+        recent.retain(|known| known.id != record.id);
+        recent.push_front(record.clone());
         recent.truncate(RECENT_MAX);
         drop(recent);
-        self.tell(Event::Recovery(id));
+        self.tell(Event::Recovery(record));
     }
 
     /// A recent recovery.

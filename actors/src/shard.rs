@@ -10,9 +10,10 @@ use slog::{Logger, info, o, warn};
 use vtorc_core::analysis::Finding;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::shard::{Effect, Pace, ProbeTarget, ShardEvent, ShardState};
+use vtorc_core::snapshot::{ShardSnapshot, TabletState};
 use vtorc_core::topology::ShardTopology;
 
-use crate::board::{Meter, ShardReport};
+use crate::board::{Meter, News, ShardReport};
 use crate::guardian::start_guarded;
 use crate::messages::{
     Acknowledge, Aim, CircumstancesChanged, LiftBlock, ProbeCompleted, Recover, RecoveryStanding,
@@ -38,6 +39,7 @@ pub struct ShardActor {
     recovery: Option<(Addr<RecoveryActor>, Arc<Meter>)>,
     pace: Pace,
     changed: bool,
+    told: Vec<String>,
     meter: Arc<Meter>,
     log: Logger,
 }
@@ -66,6 +68,7 @@ impl ShardActor {
             recovery: None,
             pace: Pace::Calm,
             changed: true,
+            told: Vec::new(),
             meter: meter.clone(),
             log,
         };
@@ -168,22 +171,47 @@ impl ShardActor {
         }
     }
 
-    /// Pins the shard's report up, if there is anything new.
+    /// Pins the shard's report up, and tells of it if it says anything new.
     fn post(&mut self) {
+        let snapshot = self.state.snapshot(self.world.clock.now());
+        let gist = gist(&snapshot);
+        let news =
+            if self.changed || gist != self.told { News::Something } else { News::OnlyFresher };
         self.changed = false;
-        self.world.board.post_shard(ShardReport {
-            snapshot: self.state.snapshot(self.world.clock.now()),
+        self.told = gist;
+        let report = ShardReport {
+            snapshot,
             findings: self.state.findings().to_vec(),
             block: self.standing.block.clone(),
             running: self.standing.running,
             held_back: self.standing.held_back.clone(),
-        });
+        };
+        self.world.board.post_shard(report, news);
     }
 
     fn tick_later(&self, context: &mut Context<Self>) {
         let pause = if self.pace == Pace::Alert { TICK_ALERT } else { TICK_CALM };
         context.notify_later(Tick, pause);
     }
+}
+
+/// What a person would call a change, of each tablet: positions and ages that move all the time are not.
+fn gist(snapshot: &ShardSnapshot) -> Vec<String> {
+    let one = |state: &TabletState| {
+        let valid = state.reachability.is_valid();
+        let status = state.status.as_ref();
+        let replication = status.and_then(|status| status.replication.as_ref());
+        let threads =
+            replication.map(|r| (r.receiver, r.applier_running, r.lag_seconds, r.source.clone()));
+        let writable = status.map(|status| (status.read_only, status.super_read_only));
+        let tablet = &state.tablet;
+        let semi_sync = status.map(|status| &status.semi_sync);
+        format!(
+            "{} {valid} {writable:?} {threads:?} {semi_sync:?} {:?}",
+            tablet.alias, tablet.tablet_type
+        )
+    };
+    snapshot.tablets.values().map(one).collect()
 }
 
 impl Actor for ShardActor {
@@ -248,6 +276,7 @@ impl Handler<RecoveryStanding> for ShardActor {
         self.meter.handled();
         let ended = standing.ended.is_some();
         self.standing = standing;
+        self.changed = true;
         if ended {
             self.step(ShardEvent::RecoveryEnded, context);
             // Look at what it left behind at once.

@@ -85,6 +85,10 @@ impl ServerBinary {
             return Err(FleetError(format!("{} --version failed", unknown.program.display())));
         }
         let flavor = if version.contains("MariaDB") { Flavor::MariaDb } else { Flavor::MySql };
+        let family = if flavor == Flavor::MariaDb { "MariaDB" } else { "MySQL" };
+        let number =
+            version.split_once("Ver ").map_or(version.as_str(), |(_, number)| number.trim());
+        let version = format!("{family} {number}");
         Ok(Self { flavor, version, ..unknown })
     }
 

@@ -250,7 +250,9 @@ impl Cluster {
             });
             let excused = |finding: &Value| {
                 let tablet = finding["tablet"].as_str().unwrap_or_default();
-                except.iter().any(|one| padded(one) == tablet)
+                let aside =
+                    tablets.iter().any(|one| one["alias"] == tablet && one["type"] == "DRAINED");
+                aside || except.iter().any(|one| padded(one) == tablet)
             };
             let quiet = last["findings"].as_array()?.iter().all(excused);
             (fine && quiet && last["recovering"].is_null()).then_some(primary)

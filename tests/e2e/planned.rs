@@ -4,7 +4,7 @@ use mysql::prelude::Queryable;
 use serde_json::json;
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, padded};
+use crate::harness::{Cluster, padded, request, wait_for};
 use crate::writer::{Writer, arrives, create_table, rows};
 
 const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
@@ -74,48 +74,28 @@ fn a_candidate_that_cannot_catch_up_is_refused_before_writes_stop() {
 fn a_candidate_that_stalls_after_writes_stopped_is_undone_and_writes_go_on() {
     let mut cluster = Cluster::new(Flavor::MySql, "none", &["zone1-101", "zone1-102"]);
     cluster.configure(&[("WriteOutageMaxSeconds", json!(1))]);
-    cluster.start_daemon(&[]);
+    let gate = cluster.directory.path().join("gate");
+    let point = format!("after catch up before writes stop@{}", gate.display());
+    cluster.start_daemon(&["--failpoint", &point]);
     let first = cluster.healthy(&[]);
     create_table(cluster.server(&first));
     arrives(cluster.server("zone1-102"), &[].into());
+    let url = cluster.daemon().url(PLANNED);
+    let body = json!({"new_primary": "zone1-102"}).to_string();
+    let asked = std::thread::spawn(move || request("POST", &url, Some(body), &[]));
+    // The candidate has caught up, writes have not stopped yet: now it stalls, and the last write comes.
+    wait_for(|| gate.exists().then_some(())).expect("the point was not reached");
     let mut reader = cluster.server("zone1-102").connect("admin").unwrap();
     reader.query_drop("FLUSH TABLES test.ledger WITH READ LOCK").unwrap();
-    // A transaction that is committed while the candidate catches up: its last position cannot be reached.
-    let writer = Writer::start(&cluster);
-    let mut outcome = None;
-    for _ in 0..20 {
-        let (_, answer) = cluster.daemon().post(PLANNED, json!({"new_primary": "zone1-102"}));
-        if answer["outcome"] == "undone" {
-            outcome = Some(answer);
-            break;
-        }
-        // The lock was seen before writes stopped: let the replica catch up and lock it again.
-        reader.query_drop("UNLOCK TABLES").unwrap();
-        arrives(cluster.server("zone1-102"), &rows(cluster.server(&first)));
-        let again = std::thread::spawn(move || {
-            std::thread::sleep(std::time::Duration::from_millis(5));
-            reader.query_drop("FLUSH TABLES test.ledger WITH READ LOCK").unwrap();
-            reader
-        });
-        let (_, answer) = cluster.daemon().post(PLANNED, json!({"new_primary": "zone1-102"}));
-        reader = again.join().unwrap();
-        if answer["outcome"] == "undone" {
-            outcome = Some(answer);
-            break;
-        }
-        if answer["outcome"] == "succeeded" {
-            let (_, back) = cluster.daemon().post(PLANNED, json!({"new_primary": first}));
-            drop(back);
-            reader.query_drop("UNLOCK TABLES").unwrap();
-            cluster.daemon().post(PLANNED, json!({"new_primary": first}));
-            reader.query_drop("FLUSH TABLES test.ledger WITH READ LOCK").unwrap();
-        }
-    }
-    let outcome = outcome.expect("no planned reparent was undone");
-    assert!(outcome["text"].as_str().unwrap().contains("serves as before"), "{outcome:#}");
-    writer.wait_for_more(20);
+    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'last')"]).unwrap();
+    std::fs::remove_file(&gate).unwrap();
+    let (status, answer) = asked.join().unwrap();
+    assert_eq!((status, &answer["outcome"]), (409, &json!("undone")), "{answer:#}");
+    assert!(answer["text"].as_str().unwrap().contains("serves as before"), "{answer:#}");
+    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (2, 'after')"]).unwrap();
     drop(reader);
     assert_eq!(cluster.healthy(&[]), first);
+    assert_eq!(rows(cluster.server("zone1-102")), [1, 2].into());
 }
 
 #[test]

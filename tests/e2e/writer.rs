@@ -1,21 +1,20 @@
 //! A client that writes through whoever takes writes, and remembers what was acknowledged.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mysql::prelude::Queryable;
 use vtorc_fleet::Server;
 
-use crate::harness::{Cluster, PATIENCE, wait_for};
+use crate::harness::{Cluster, wait_for};
 
 /// Writes until it is stopped.
 pub struct Writer {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
-    gap: Arc<Mutex<Duration>>,
     thread: Option<JoinHandle<BTreeSet<u64>>>,
 }
 
@@ -40,27 +39,22 @@ impl Writer {
             .collect();
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicU64::new(0));
-        let gap = Arc::new(Mutex::new(Duration::ZERO));
-        let (stopped, count, longest) = (stop.clone(), acknowledged.clone(), gap.clone());
+        let (stopped, count) = (stop.clone(), acknowledged.clone());
         let thread = std::thread::spawn(move || {
             let mut rows = BTreeSet::new();
             let mut next = 0;
-            let mut last = Instant::now();
             while !stopped.load(Ordering::Acquire) {
                 for socket in &sockets {
                     write_through(socket, &stopped, &mut next, |id| {
                         rows.insert(id);
                         count.fetch_add(1, Ordering::AcqRel);
-                        let mut longest = longest.lock().unwrap();
-                        *longest = (*longest).max(last.elapsed());
-                        last = Instant::now();
                     });
                 }
                 std::thread::sleep(Duration::from_millis(2));
             }
             rows
         });
-        Self { stop, acknowledged, gap, thread: Some(thread) }
+        Self { stop, acknowledged, thread: Some(thread) }
     }
 
     /// Waits until so many more rows were acknowledged.
@@ -69,15 +63,6 @@ impl Writer {
         let reached =
             wait_for(|| (self.acknowledged.load(Ordering::Acquire) >= target).then_some(()));
         reached.expect("no more rows were acknowledged");
-    }
-
-    pub fn count(&self) -> u64 {
-        self.acknowledged.load(Ordering::Acquire)
-    }
-
-    /// The longest time between two acknowledged rows.
-    pub fn longest_gap(&self) -> Duration {
-        *self.gap.lock().unwrap()
     }
 
     /// Stops; answers what was acknowledged.
@@ -120,19 +105,19 @@ fn write_through(
 
 /// The rows that a server has.
 pub fn rows(server: &Server) -> BTreeSet<u64> {
-    let mut conn = server.connect("admin").unwrap();
-    conn.query::<u64, _>("SELECT id FROM test.ledger").unwrap().into_iter().collect()
+    try_rows(server).unwrap()
 }
 
-/// Waits until a replica has all of these rows.
+fn try_rows(server: &Server) -> Result<BTreeSet<u64>, mysql::Error> {
+    let mut conn = server.connect("admin").unwrap();
+    Ok(conn.query::<u64, _>("SELECT id FROM test.ledger")?.into_iter().collect())
+}
+
+/// Waits until a replica has the table and all of these rows.
 pub fn arrives(server: &Server, wanted: &BTreeSet<u64>) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let missing: Vec<u64> = wanted.difference(&rows(server)).take(5).copied().collect();
-        if missing.is_empty() {
-            return;
-        }
-        assert!(Instant::now() < deadline, "rows never arrived: {missing:?} ...");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let arrived = || {
+        let there = try_rows(server).ok()?;
+        wanted.is_subset(&there).then_some(())
+    };
+    wait_for(arrived).expect("rows never arrived");
 }

@@ -1,6 +1,5 @@
 //! The stream of all that changes, as server-sent events.
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -21,8 +20,6 @@ use crate::views::{RecoveryView, ShardView};
 
 /// A comment keeps the connection open, so often.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Changes that come so close together are sent together.
-const TOGETHER: Duration = Duration::from_millis(30);
 
 pub(crate) async fn events(
     request: HttpRequest,
@@ -51,45 +48,25 @@ fn stream(world: World, changes: Receiver<Event>) -> impl Stream<Item = Result<B
     })
 }
 
-/// The next changes as text; none when the process ends.
+/// The next change as text; none when the process ends.
 async fn next(world: &World, changes: &mut Receiver<Event>) -> Option<String> {
-    let mut seen = BTreeSet::new();
-    let mut text = String::new();
-    let first = match timeout(KEEP_ALIVE, changes.recv()).await {
-        Ok(Ok(event)) => event,
-        Ok(Err(RecvError::Lagged(_))) => return Some(message("resync", &json!({}))),
-        Ok(Err(RecvError::Closed)) => return None,
-        Err(_elapsed) if world.is_ending() => return None,
-        Err(_elapsed) => return Some(": still here\n\n".into()),
-    };
-    let mut event = Some(first);
-    while let Some(change) = event.take() {
-        let key = format!("{change:?}");
-        if seen.insert(key) {
-            text.push_str(&render(world, &change));
-        }
-        event = match timeout(TOGETHER, changes.recv()).await {
-            Ok(Ok(event)) if text.len() < 1 << 20 => Some(event),
-            Ok(Err(RecvError::Lagged(_))) => return Some(message("resync", &json!({}))),
-            Ok(Ok(_) | Err(RecvError::Closed)) | Err(_) => None,
-        };
+    match timeout(KEEP_ALIVE, changes.recv()).await {
+        Ok(Ok(event)) => Some(render(world, &event)),
+        // Too slow to be told everything: read it all anew.
+        Ok(Err(RecvError::Lagged(_))) => Some(message("resync", &json!({}))),
+        Ok(Err(RecvError::Closed)) => None,
+        Err(_elapsed) if world.is_ending() => None,
+        Err(_elapsed) => Some(": still here\n\n".into()),
     }
-    Some(text)
 }
 
 fn render(world: &World, event: &Event) -> String {
     match event {
-        Event::Shard(name) => match world.board.shard(name) {
-            Some(report) => message("shard", &ShardView::of(&report)),
-            None => String::new(),
-        },
+        Event::Shard(report) => message("shard", &ShardView::of(report)),
         Event::ShardGone(name) => {
             message("shard-gone", &json!({ "keyspace": name.keyspace, "shard": name.shard }))
         }
-        Event::Recovery(id) => match world.board.recovery(*id) {
-            Some(record) => message("recovery", &RecoveryView::of(&record)),
-            None => String::new(),
-        },
+        Event::Recovery(record) => message("recovery", &RecoveryView::of(record)),
         Event::System => message("system", &system_json(world)),
     }
 }

@@ -1,0 +1,139 @@
+//! The house rules that no tool checks: arrows between crates, lengths, words, and tables in the documentation.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use vtorc_core::analysis::{FindingKind, REPLICA_RULES, RULES, WARNINGS};
+use vtorc_core::remedy::remedy;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources(ending: &str) -> Vec<PathBuf> {
+    let mut waiting: Vec<PathBuf> = ["src", "core", "actors", "clients", "web", "fleet", "tests"]
+        .iter()
+        .map(|dir| root().join(dir))
+        .collect();
+    let mut found = Vec::new();
+    while let Some(directory) = waiting.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Which of our crates each crate may name.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("core", &[]),
+    ("fleet", &[]),
+    ("actors", &["core"]),
+    ("clients", &["core"]),
+    ("web", &["core", "actors"]),
+];
+
+#[test]
+fn arrows_between_crates_point_the_right_way() {
+    for (name, allowed) in ARROWS {
+        let manifest = std::fs::read_to_string(root().join(name).join("Cargo.toml")).unwrap();
+        let named: BTreeSet<&str> = manifest
+            .lines()
+            .filter_map(|line| line.strip_prefix("vtorc-"))
+            .filter_map(|line| line.split(['.', ' ', '=']).next())
+            .collect();
+        assert_eq!(named, allowed.iter().copied().collect(), "{name}");
+    }
+}
+
+/// The core's outside world: nothing of it may be named there.
+const NOT_IN_CORE: &[&str] = &[
+    "tokio",
+    "actix",
+    "slog",
+    "mysql_async",
+    "rand::",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "Instant::now",
+];
+
+#[test]
+fn the_core_is_pure() {
+    for file in sources(".rs").iter().filter(|file| file.starts_with(root().join("core/src"))) {
+        let text = std::fs::read_to_string(file).unwrap();
+        for word in NOT_IN_CORE {
+            assert!(!text.contains(word), "{} names {word}", file.display());
+        }
+    }
+}
+
+#[test]
+fn files_and_lines_are_of_a_length_to_be_read() {
+    for file in sources(".rs").into_iter().chain(sources(".js")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let lines = code.lines().count();
+        assert!(lines <= 520, "{} has {lines} lines", file.display());
+    }
+}
+
+#[test]
+fn words_that_mean_something_unfinished_are_not_there() {
+    // Put together here, so that this file does not hold them.
+    let banned = [
+        ["FIX", "ME"].concat(),
+        ["TO", "DO"].concat(),
+        ["dbg", "!("].concat(),
+        ["todo", "!("].concat(),
+        ["unimple", "mented!("].concat(),
+    ];
+    for file in sources(".rs") {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for word in &banned {
+            assert!(!text.contains(word.as_str()), "{} holds {word}", file.display());
+        }
+    }
+}
+
+#[test]
+fn every_finding_has_one_rule_and_a_name_of_its_own() {
+    let rules = RULES.iter().map(|rule| rule.kind);
+    let all: Vec<FindingKind> = rules
+        .chain(REPLICA_RULES.iter().map(|rule| rule.kind))
+        .chain(WARNINGS.iter().map(|warning| warning.kind))
+        .collect();
+    let distinct: BTreeSet<FindingKind> = all.iter().copied().collect();
+    assert_eq!(all.len(), distinct.len(), "a finding has two rules");
+    assert_eq!(distinct, FindingKind::ALL.into_iter().collect());
+}
+
+#[test]
+fn the_documentation_lists_every_finding() {
+    let mut table = String::from("| finding | when | recovery |\n|---|---|---|\n");
+    let rules = RULES.iter().map(|rule| (rule.kind, rule.why));
+    let replicas = REPLICA_RULES.iter().map(|rule| (rule.kind, rule.why));
+    let warnings = WARNINGS.iter().map(|warning| (warning.kind, warning.why));
+    for (kind, why) in rules.chain(replicas).chain(warnings) {
+        table.push_str(&format!("| `{kind}` | {why} | {} |\n", remedy(kind).name()));
+    }
+    let file = root().join("docs/operating.md");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (start, end) = ("<!-- findings -->\n", "<!-- /findings -->");
+    if std::env::var_os("REWRITE").is_some() {
+        let (before, rest) = text.split_once(start).unwrap();
+        let after = rest.split_once(end).unwrap().1;
+        std::fs::write(&file, format!("{before}{start}{table}{end}{after}")).unwrap();
+        return;
+    }
+    assert!(text.contains(&table), "run the test with REWRITE=1 and read the difference");
+}
