@@ -85,7 +85,8 @@ need_mysql() {
   mv "$mysql_tree.part" "$mysql_tree"
 }
 
-need_browser() { command -v chromium >/dev/null || apt_install chromium; }
+need_tools() { command -v curl >/dev/null || apt_install curl; command -v openssl >/dev/null || apt_install openssl; }
+need_browser() { have_file /usr/bin/chromedriver || apt_install chromium chromium-driver; }
 need_network_tools() {
   have_file /usr/sbin/nft /sbin/nft || apt_install nftables
   have_file /usr/sbin/ip /sbin/ip || apt_install iproute2
@@ -101,6 +102,7 @@ case "$what" in
     need_mariadb
     need_zookeeper
     need_mysql
+    need_tools
     need_browser
     need_network_tools
     ;;

@@ -10,6 +10,7 @@
 )]
 
 mod bringup;
+mod console;
 mod crash;
 mod daemon;
 mod failover;

@@ -1,0 +1,277 @@
+//! Shards described in words, and what core finds, wants and elects. A new case is a few lines in a file of
+//! `tests/scenarios`; `REWRITE=1 cargo test -p vtorc-core --test scenarios` writes the answers. Commit them
+//! only if you understand and want them.
+//!
+//! `shard policy=semi_sync [term=5] [primary=zone1-1]`, then one tablet a line:
+//! `zone1-1 PRIMARY up rw waits gtid=a:1-5 term=5` with
+//!
+//! - `up`, `down`, `suspect`, `denied` or `unseen`; `rw` or `ro`;
+//! - `from=X` receives from X, `lost=X` cannot connect to X, `halted=X` was stopped, `quiet=X` is connected
+//!   to X and has heard nothing for five seconds, `noapply` its applier stands; without any it follows nobody;
+//! - `waits` and `acks`: the two sides of semi-sync; `journal=N` reparents that it knows of;
+//! - `gtid=a:1-5,b:1` executed, `got=a:6` received and not applied; a letter stands for a server's uuid.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use vtorc_core::analysis::detect;
+use vtorc_core::election::{Constraints, Contender, elect};
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::health::{ProbeFailure, Reachability};
+use vtorc_core::ids::TabletAlias;
+use vtorc_core::remedy::{Wanted, wanted};
+use vtorc_core::snapshot::{ShardSnapshot, TabletState};
+use vtorc_core::status::{Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus};
+use vtorc_core::testkit;
+use vtorc_core::time::{TermStart, Timestamp};
+use vtorc_core::topology::{MysqlAddress, ShardRecord, ShardTopology, Tablet, TabletType};
+
+const NOW: Timestamp = Timestamp::from_millis(100_000);
+
+#[test]
+fn scenarios() {
+    datadriven::walk("tests/scenarios", |file| {
+        file.run(|case| {
+            let snapshot = snapshot(&case.args, &case.input);
+            match case.directive.as_str() {
+                "shard" => findings(&snapshot),
+                "elect" => election(&snapshot, &case.args),
+                other => panic!("unknown directive {other}"),
+            }
+        });
+    });
+}
+
+fn findings(snapshot: &ShardSnapshot) -> String {
+    let found = detect(snapshot, &testkit::settings());
+    let mut text = String::new();
+    for finding in &found {
+        writeln!(text, "{finding}").unwrap();
+    }
+    match wanted(&found) {
+        Wanted::Nothing => text.push_str("wanted: nothing\n"),
+        Wanted::Shard(remedy, finding) => {
+            writeln!(text, "wanted: {} for {finding}", remedy.name()).unwrap()
+        }
+        Wanted::Replicas(all) => {
+            let names: Vec<String> = all.iter().map(ToString::to_string).collect();
+            writeln!(text, "wanted: repair {}", names.join(", ")).unwrap();
+        }
+    }
+    text
+}
+
+fn election(
+    snapshot: &ShardSnapshot,
+    args: &std::collections::HashMap<String, Vec<String>>,
+) -> String {
+    let alias = |name: &str| {
+        args.get(name)
+            .and_then(|values| values.first())
+            .map(|text| text.parse::<TabletAlias>().unwrap())
+    };
+    let (old, want, avoid) = (alias("old"), alias("want"), alias("avoid"));
+    let mut settings = testkit::settings();
+    settings.prevent_cross_cell_failover = args.contains_key("prevent_cross_cell");
+    let contenders: Vec<Contender> = snapshot
+        .tablets
+        .values()
+        .filter_map(|state| {
+            let status = state.valid_status()?.clone();
+            let was_replica = status.replication.is_some();
+            Some(Contender { tablet: state.tablet.clone(), status, was_replica })
+        })
+        .collect();
+    let constraints = Constraints {
+        policy: *snapshot.durability.as_ref().unwrap(),
+        settings: &settings,
+        old_primary: old.as_ref(),
+        wanted: want.as_ref(),
+        avoid: avoid.as_ref(),
+    };
+    let mut text = String::new();
+    match elect(&contenders, &constraints) {
+        Ok(election) => {
+            writeln!(text, "winner {}", election.winner).unwrap();
+            if election.most_advanced != election.winner {
+                writeln!(text, "catches up from {}", election.most_advanced).unwrap();
+            }
+            for one in election.passed_over {
+                writeln!(text, "not {}: {}", one.alias, short(&one.reason.to_string())).unwrap();
+            }
+        }
+        Err(none) => writeln!(text, "nobody: {}", short(&none.to_string())).unwrap(),
+    }
+    text
+}
+
+/// Uuids as their letters again.
+fn short(text: &str) -> String {
+    ('a'..='f')
+        .fold(text.to_owned(), |text, letter| text.replace(&uuid(letter), &letter.to_string()))
+}
+
+fn uuid(letter: char) -> String {
+    let eight: String = std::iter::repeat_n(letter, 8).collect();
+    format!("{eight}-0000-0000-0000-000000000000")
+}
+
+fn gtid(text: &str) -> GtidSet {
+    let parts: Vec<String> = text
+        .split(',')
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            let (letter, intervals) = part.split_once(':').unwrap();
+            format!("{}:{intervals}", uuid(letter.chars().next().unwrap()))
+        })
+        .collect();
+    GtidSet::parse_mysql(&parts.join(",")).unwrap()
+}
+
+fn term(text: &str) -> TermStart {
+    TermStart { seconds: text.parse().unwrap(), nanos: 0 }
+}
+
+/// A tablet's server by its number: 1 is `a`, 2 is `b`.
+fn letter(alias: &TabletAlias) -> char {
+    char::from(b'a' + u8::try_from(alias.uid).unwrap() - 1)
+}
+
+fn snapshot(args: &std::collections::HashMap<String, Vec<String>>, input: &str) -> ShardSnapshot {
+    let arg = |name: &str| args.get(name).and_then(|values| values.first()).cloned();
+    let topology = ShardTopology {
+        shard: "ks/0".parse().unwrap(),
+        durability: arg("policy").unwrap_or_else(|| "none".into()).parse(),
+        record: ShardRecord {
+            primary_alias: arg("primary").map(|alias| alias.parse().unwrap()),
+            term_start: arg("term").map(|text| term(&text)),
+            emergency_reparent_disabled: false,
+        },
+        emergency_reparent_disabled: false,
+        tablets: BTreeMap::new(),
+        damaged: BTreeMap::new(),
+    };
+    let mut snapshot = ShardSnapshot::unprobed(&topology, NOW);
+    for line in input.lines().filter(|line| !line.trim().is_empty()) {
+        let state = tablet(line);
+        snapshot.tablets.insert(state.tablet.alias.clone(), state);
+    }
+    snapshot
+}
+
+fn tablet(line: &str) -> TabletState {
+    let mut words = line.split_whitespace();
+    let alias: TabletAlias = words.next().unwrap().parse().unwrap();
+    let tablet_type = TabletType::from_name(words.next().unwrap()).unwrap();
+    let mut state = TabletState {
+        tablet: Tablet {
+            mysql: Some(address(&alias)),
+            shard: "ks/0".parse().unwrap(),
+            alias: alias.clone(),
+            tablet_type,
+            term_start: None,
+            grpc_port: None,
+        },
+        reachability: Reachability::Valid,
+        status: None,
+        status_at: NOW,
+        received_at: Some(NOW),
+    };
+    let mut status = server(&alias);
+    let mut seen = true;
+    for word in words {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        let failing = |why| (Timestamp::from_millis(98_000), why);
+        match key {
+            "up" => {}
+            "down" | "suspect" => {
+                let (since, why) = failing(ProbeFailure::Refused("refused".into()));
+                state.reachability = match key {
+                    "down" => Reachability::Unreachable { since, why },
+                    _ => Reachability::Suspect { since, why },
+                };
+            }
+            "denied" => {
+                let (since, why) = failing(ProbeFailure::TurnedAway("1045".into()));
+                state.reachability = Reachability::TurnedAway { since, why };
+            }
+            "unseen" => {
+                state.reachability = Reachability::Unseen;
+                seen = false;
+            }
+            "rw" => (status.read_only, status.super_read_only) = (false, false),
+            "ro" => (status.read_only, status.super_read_only) = (true, true),
+            "from" | "lost" | "halted" | "quiet" => {
+                status.replication = Some(replication(key, value));
+                if key == "quiet" {
+                    state.received_at = Some(Timestamp::from_millis(95_000));
+                }
+            }
+            "noapply" => status.replication.as_mut().unwrap().applier_running = false,
+            "waits" => (status.semi_sync.source_enabled, status.semi_sync.wait_count) = (true, 1),
+            "acks" => status.semi_sync.replica_enabled = true,
+            "gtid" => status.gtid_executed = gtid(value),
+            "got" => status.replication.as_mut().unwrap().retrieved = gtid(value),
+            "journal" => status.journal_length = value.parse().ok(),
+            "term" => state.tablet.term_start = Some(term(value)),
+            other => panic!("unknown word {other}"),
+        }
+    }
+    state.status = seen.then_some(status);
+    state
+}
+
+fn address(alias: &TabletAlias) -> MysqlAddress {
+    MysqlAddress { host: format!("h{}", alias.uid), port: 3306 }
+}
+
+fn server(alias: &TabletAlias) -> ServerStatus {
+    ServerStatus {
+        flavor: Flavor::MySql,
+        version: "9.7".into(),
+        server_id: alias.uid,
+        server_uuid: Some(uuid(letter(alias))),
+        read_only: true,
+        super_read_only: true,
+        gtid_mode_on: true,
+        log_bin: true,
+        log_replica_updates: true,
+        gtid_executed: GtidSet::empty_mysql(),
+        gtid_purged: GtidSet::empty_mysql(),
+        replication: None,
+        semi_sync: SemiSyncStatus {
+            source_available: true,
+            replica_available: true,
+            timeout_ms: Duration::from_secs(365 * 86_400).as_millis() as u64,
+            ..SemiSyncStatus::default()
+        },
+        journal_length: Some(0),
+    }
+}
+
+fn replication(kind: &str, source: &str) -> ReplicationStatus {
+    let source: TabletAlias = source.parse().unwrap();
+    ReplicationStatus {
+        source: address(&source),
+        source_uuid: Some(uuid(letter(&source))),
+        source_server_id: Some(source.uid),
+        receiver: match kind {
+            "lost" => ReceiverState::Connecting,
+            "halted" => ReceiverState::Stopped,
+            _ => ReceiverState::Running,
+        },
+        receiver_error: String::new(),
+        applier_running: true,
+        applier_error: String::new(),
+        retrieved: GtidSet::empty_mysql(),
+        auto_position: true,
+        lag_seconds: Some(0),
+        delay_seconds: 0,
+        heartbeat_period_ms: Some(500),
+        received_marker: "1".into(),
+        marker_sees_heartbeats: true,
+    }
+}
