@@ -15,8 +15,10 @@ use vtorc_web::Authentication;
 use crate::Failure;
 use crate::cli::seconds;
 
+pub(crate) use keys::Standing;
+
 #[cfg(test)]
-pub(crate) use keys::{KEYS, Standing};
+pub(crate) use keys::KEYS;
 
 /// The keys that are honoured. Times are in seconds, fractions allowed.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -211,6 +213,9 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Loaded, Failure> {
     let (mut notes, mut warnings, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for key in others {
         match keys::look_up(&key) {
+            Some(known) if known.standing == Standing::Incompatible => {
+                warnings.push(format!("{key} has no effect here: {}", known.why));
+            }
             Some(known) => notes.push(format!("{key}: {}", known.why)),
             None => {
                 let nearest = keys::nearest(&key).map(|near| format!("; did you mean {near}?"));

@@ -8,6 +8,7 @@ mod repair;
 mod reparent;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use actix::{
     Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Supervised, WrapFuture,
 };
 use actix::{ActorFutureExt, fut};
+use futures::FutureExt;
 use slog::{Logger, info, o, warn};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -284,7 +286,10 @@ impl RecoveryActor {
         });
         let (myself, work_task) = (context.address(), task.clone());
         let work = actix::spawn(async move {
-            let outcome = job.run(work_task).await;
+            let ran = AssertUnwindSafe(job.run(work_task)).catch_unwind().await;
+            let outcome = ran.unwrap_or_else(|_| {
+                Outcome::Unclear("the recovery panicked; this is a bug".into())
+            });
             myself.do_send(Ended { id, outcome, told });
         });
         self.running = Some(Running { id, task, work });
@@ -367,6 +372,10 @@ impl Handler<Recover> for RecoveryActor {
     fn handle(&mut self, Recover { wanted, snapshot }: Recover, context: &mut Context<Self>) {
         self.meter.handled();
         if self.world.is_ending() {
+            return;
+        }
+        if wanted == Wanted::Nothing {
+            self.hold_back(None);
             return;
         }
         match self.admitted(wanted, &snapshot) {

@@ -174,7 +174,9 @@ impl ShardActor {
     /// Pins the shard's report up, and tells of it if it says anything new.
     fn post(&mut self) {
         let snapshot = self.state.snapshot(self.world.clock.now());
-        let gist = gist(&snapshot);
+        let block = self.standing.block.clone().filter(|block| snapshot.now < block.until);
+        let mut gist = gist(&snapshot);
+        gist.push(format!("blocked {}", block.is_some()));
         let news =
             if self.changed || gist != self.told { News::Something } else { News::OnlyFresher };
         self.changed = false;
@@ -182,7 +184,7 @@ impl ShardActor {
         let report = ShardReport {
             snapshot,
             findings: self.state.findings().to_vec(),
-            block: self.standing.block.clone(),
+            block,
             running: self.standing.running,
             held_back: self.standing.held_back.clone(),
         };

@@ -59,7 +59,7 @@ pub enum Effect {
     ProbeThese(Vec<ProbeTarget>),
     /// Probe at this pace from now on; at a change to `Alert`, everybody at once.
     SetPace(Pace),
-    /// Something is to be repaired. Repeated as long as it stands.
+    /// Something is to be repaired, repeated as long as it stands; or nothing any more.
     Recover(Wanted),
     /// These findings came and went.
     FindingsChanged {
@@ -89,6 +89,7 @@ pub struct ShardState {
     targets: Vec<ProbeTarget>,
     pace: Pace,
     valid: BTreeSet<TabletAlias>,
+    wants_something: bool,
     fresh_after: Timestamp,
 }
 
@@ -105,6 +106,7 @@ impl ShardState {
             targets: Vec::new(),
             pace: Pace::Calm,
             valid: BTreeSet::new(),
+            wants_something: false,
             fresh_after: Timestamp::default(),
         }
     }
@@ -257,7 +259,13 @@ impl ShardState {
             effects.push(Effect::CircumstancesChanged);
         }
         let wanted = remedy::wanted(&findings);
-        if wanted != Wanted::Nothing && self.ready_for(&wanted, snapshot) {
+        if wanted == Wanted::Nothing {
+            // Told once, so that a reason for not recovering goes with what was to be recovered.
+            if std::mem::take(&mut self.wants_something) {
+                effects.push(Effect::Recover(wanted));
+            }
+        } else if self.ready_for(&wanted, snapshot) {
+            self.wants_something = true;
             effects.push(Effect::Recover(wanted));
         }
     }

@@ -14,7 +14,6 @@ pub(crate) enum Standing {
 /// One key.
 pub(crate) struct Key {
     pub(crate) name: &'static str,
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the documentation"))]
     pub(crate) standing: Standing,
     pub(crate) why: &'static str,
 }
@@ -227,7 +226,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("SSLCertFile", Honoured, "our certificate"),
     key("SSLPrivateKeyFile", Honoured, "our key"),
     key("SSLSkipVerify", Honoured, "with UseMutualTLS: take any certificate"),
-    key("SSLValidOUs", Ignored, "a certificate of the configured authority is enough"),
+    key("SSLValidOUs", Incompatible, "a certificate of the configured authority is enough"),
     key("SeedAcceptableBytesDiff", Ignored, "there are no agents"),
     key("SeedWaitSecondsBeforeSend", Ignored, "there are no agents"),
     key("ServeAgentsHttp", Ignored, "there are no agents"),

@@ -21,12 +21,16 @@ fn of_two_daemons_on_one_shard_one_acts() {
     assert_eq!(cluster.healthy(&[]), first);
     cluster.server_mut(&first).kill();
     let second = cluster.healthy(&[&first]);
-    let done: Vec<_> = cluster
-        .daemons
-        .iter()
-        .flat_map(|daemon| daemon.recoveries())
-        .filter(|one| one["kind"] == "EmergencyReparent" && one["outcome"] == "succeeded")
-        .collect();
+    let done = wait_for(|| {
+        let all: Vec<_> = cluster.daemons.iter().flat_map(|daemon| daemon.recoveries()).collect();
+        let running = all.iter().any(|one| one["outcome"].is_null());
+        let succeeded = |one: &serde_json::Value| {
+            one["kind"] == "EmergencyReparent" && one["outcome"] == "succeeded"
+        };
+        let done: Vec<_> = all.into_iter().filter(succeeded).collect();
+        (!running && !done.is_empty()).then_some(done)
+    });
+    let done = done.expect("no daemon replaced the primary");
     assert_eq!(done.len(), 1, "{done:#?}");
     assert_eq!(done[0]["new_primary"], second.as_str());
     for daemon in &cluster.daemons {

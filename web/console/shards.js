@@ -70,7 +70,7 @@ function row(tablet, isPrimary) {
     h("td", {}, tablet.type),
     h("td", { class: "wide mono", title: tablet.version ?? "" },
       tablet.mysql_host ? `${tablet.mysql_host}:${tablet.mysql_port}` : "no address"),
-    h("td", { title: tablet.trouble ?? "" }, dot(tablet.reachable ? "good" : tablet.state === "suspect" ? "warn" : "bad"),
+    h("td", { class: "fixed", title: tablet.trouble ?? "" }, dot(tablet.reachable ? "good" : tablet.state === "suspect" ? "warn" : "bad"),
       tablet.reachable ? (tablet.read_only ? "read-only" : "takes writes") : stateText(tablet)),
     h("td", {}, replication(tablet, isPrimary)),
     h("td", { class: "wide" }, semiSync(tablet, isPrimary)));

@@ -186,12 +186,14 @@ impl Locked<'_> {
         let managed = self.managed();
         safety::check_reached(self.policy, &managed, &reached, old_primary)
             .map_err(|error| error.to_string())?;
+        // Whoever asks for an emergency reparent wants another primary than this one.
+        let asked_away = request.filter(|request| request.new_primary.is_none()).and(old_primary);
         let constraints = Constraints {
             policy: self.policy,
             settings: &self.job.settings,
             old_primary,
             wanted: request.and_then(|request| request.new_primary.as_ref()),
-            avoid: request.and_then(|request| request.avoid_primary.as_ref()),
+            avoid: request.and_then(|request| request.avoid_primary.as_ref()).or(asked_away),
         };
         election::elect(contenders, &constraints).map_err(|error| error.to_string())
     }

@@ -152,7 +152,10 @@ fn count_replicas(facts: &mut Facts, snapshot: &ShardSnapshot, primary: &TabletS
         if replica.reachability.is_valid() {
             facts.replicas_valid += 1;
         }
-        let receiving = replica.receiving(asked_at, snapshot.now);
+        let receiving = match replica.receiving(asked_at, snapshot.now) {
+            Receiving::Yes if follows_another(replica, primary, snapshot) => Receiving::No,
+            receiving => receiving,
+        };
         match receiving {
             Receiving::Yes => facts.replicas_receiving += 1,
             Receiving::No => {}
@@ -166,13 +169,26 @@ fn count_replicas(facts: &mut Facts, snapshot: &ShardSnapshot, primary: &TabletS
             }
         }
         if !facts.primary_valid {
-            facts.evidence.push(receiving_evidence(replica, receiving, snapshot));
+            facts.evidence.push(receiving_evidence(replica, primary, receiving, snapshot));
         }
     }
 }
 
+/// Tells whether a replica's source is known to be another tablet than the primary: what it receives from
+/// there is no sign of the primary's life. A source that is no tablet's may be the primary under another name.
+fn follows_another(replica: &TabletState, primary: &TabletState, snapshot: &ShardSnapshot) -> bool {
+    let replication = replica.valid_status().and_then(|status| status.replication.as_ref());
+    let Some(replication) = replication else { return false };
+    let others =
+        snapshot.tablets.values().filter(|other| other.tablet.alias != primary.tablet.alias);
+    others
+        .filter_map(|other| Some((other, other.status.as_ref()?)))
+        .any(|(other, status)| status.is_source_of(replication, other.tablet.mysql.as_ref()))
+}
+
 fn receiving_evidence(
     replica: &TabletState,
+    primary: &TabletState,
     receiving: Receiving,
     snapshot: &ShardSnapshot,
 ) -> String {
@@ -182,6 +198,9 @@ fn receiving_evidence(
     match (receiving, replication) {
         (Receiving::Yes, _) => format!("{alias} still receives, asked {age} ms ago"),
         (Receiving::No, Some(replication)) => match replication.receiver {
+            ReceiverState::Running if follows_another(replica, primary, snapshot) => {
+                format!("{alias} follows {} and not the primary", replication.source)
+            }
             ReceiverState::Running => {
                 let silent = replica.received_at.unwrap_or_default().age(snapshot.now).as_millis();
                 format!("{alias} hears nothing from its source for {silent} ms")
