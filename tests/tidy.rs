@@ -1,6 +1,6 @@
 //! The house rules that no tool checks: arrows between crates, lengths, words, and tables in the documentation.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -136,4 +136,46 @@ fn the_documentation_lists_every_finding() {
         return;
     }
     assert!(text.contains(&table), "run the test with REWRITE=1 and read the difference");
+}
+
+/// Licences that may be linked into an MIT program without more than naming them.
+const LICENCES: &[&str] = &[
+    "MIT",
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Zlib",
+    "0BSD",
+    "Unlicense",
+    "CC0-1.0",
+    "BSL-1.0",
+    "Unicode-3.0",
+    "MPL-2.0",
+    "CDLA-Permissive-2.0",
+    "MIT-0",
+];
+
+#[test]
+fn every_dependency_has_a_licence_that_fits_and_comes_from_the_registry() {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = &package["name"];
+        let source = package["source"].as_str();
+        assert!(source.is_none_or(|source| source.starts_with("registry+")), "{name}: {source:?}");
+        let licence = package["license"].as_str().unwrap_or("none given");
+        let fits = |word: &str| LICENCES.contains(&word) || word.starts_with("LLVM-exception");
+        // Of alternatives one must fit; of licences that apply together, each.
+        let groups =
+            licence.replace(['(', ')'], " ").replace(" WITH ", " AND ").replace('/', " OR ");
+        let good =
+            groups.split(" OR ").any(|group| group.split(" AND ").all(|one| fits(one.trim())));
+        assert!(good, "{name} has licence {licence}");
+    }
 }

@@ -1,7 +1,7 @@
 //! MySQL and MariaDB servers: probes over `mysql_async`, changes over `mysql` on worker threads.
 //!
 //! Both clients hand out the previous query's answer after one that timed out, so a connection is dropped
-//! on any error: [`probe`] takes it out before each use and puts it back only on success.
+//! on any error: `probe` takes it out before each use and puts it back only on success.
 
 mod access;
 mod commands;

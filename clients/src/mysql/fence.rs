@@ -72,6 +72,9 @@ fn release_statement(session: &mut Session<'_>) -> Result<Option<String>, Comman
     Ok(names.source.map(|source| format!("SET GLOBAL rpl_semi_sync_{source}_enabled = OFF")))
 }
 
+/// A session's number, user, command, state and statement.
+type SessionRow = (u64, String, String, Option<String>, Option<String>);
+
 /// Helps a server to refuse writes over connections of its own, while the main one waits.
 struct Helper<'a> {
     access: &'a MysqlAccess,
@@ -93,8 +96,7 @@ impl Helper<'_> {
             return None;
         }
         let mut conn = connect(self.access, self.address, left).ok()?;
-        let sessions: Vec<(u64, String, String, Option<String>, Option<String>)> =
-            conn.query(SESSIONS).ok()?;
+        let sessions: Vec<SessionRow> = conn.query(SESSIONS).ok()?;
         let waits_for_ack = |state: &Option<String>| {
             state.as_ref().is_some_and(|state| state.to_lowercase().contains("semi-sync ack"))
         };

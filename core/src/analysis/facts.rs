@@ -152,9 +152,10 @@ fn count_replicas(facts: &mut Facts, snapshot: &ShardSnapshot, primary: &TabletS
         if replica.reachability.is_valid() {
             facts.replicas_valid += 1;
         }
+        let from_another = follows_another(replica, primary, snapshot);
         let receiving = match replica.receiving(asked_at, snapshot.now) {
-            Receiving::Yes if follows_another(replica, primary, snapshot) => Receiving::No,
-            receiving => receiving,
+            Receiving::Yes if from_another => Receiving::No,
+            given @ (Receiving::Yes | Receiving::No | Receiving::Unknown) => given,
         };
         match receiving {
             Receiving::Yes => facts.replicas_receiving += 1,
