@@ -139,7 +139,7 @@ impl Default for Config {
             lock_shard_timeout_seconds: 45.0,
             wait_replicas_timeout_seconds: 30.0,
             write_outage_max_seconds: 5.0,
-            replica_heartbeat_seconds: 0.5,
+            replica_heartbeat_seconds: 0.3,
             topo_refresh_seconds: 60.0,
             connect_timeout_seconds: 2.0,
             discovery_read_timeout_seconds: 1.0,

@@ -218,7 +218,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("RegionPattern", Ignored, "keyspace, shard, cell and type are in the topology"),
     key("RejectHostnameResolvePattern", Ignored, "what is watched is read from the topology, and servers are compared by uuid"),
     key("RemoveTextFromHostnameDisplay", Ignored, "it has no meaning here"),
-    key("ReplicaHeartbeatSeconds", Honoured, "heartbeat period that replicas are told to ask for; a silent source shows after three; default 0.5"),
+    key("ReplicaHeartbeatSeconds", Honoured, "heartbeat period that replicas are told to ask for; a silent source shows after three; default 0.3"),
     key("ReplicationCredentialsQuery", Ignored, "it has no meaning here"),
     key("ReplicationLagQuery", Ignored, "lag is what SHOW REPLICA STATUS says"),
     key("SQLite3DataFile", Honoured, "the history store; default `vtorc.sqlite3` in `-log_dir`, or memory"),
