@@ -327,7 +327,9 @@ impl Config {
             &self.replica_credentials_file,
         )?;
         let path = |text: &String| (!text.is_empty()).then(|| PathBuf::from(text));
-        let wants_tls = self.topology_use_mutual_tls || !self.topology_ssl_ca_file.is_empty();
+        let wants_tls = self.topology_use_mutual_tls
+            || self.topology_ssl_skip_verify
+            || !self.topology_ssl_ca_file.is_empty();
         let tls = wants_tls.then(|| TlsFiles {
             ca: path(&self.topology_ssl_ca_file),
             cert: path(&self.topology_ssl_cert_file),

@@ -89,7 +89,7 @@ fn the_page_follows_a_failover_and_its_button_asks_back() {
     browser.call("url", json!({"url": cluster.daemon().url("/")}));
     browser.until("it is not live", "document.getElementById('live').textContent === 'live'");
     browser.until("the shard is not in order", "document.body.innerText.includes('All in order')");
-    let primary = "document.querySelector('tr.is-primary td')?.textContent";
+    let primary = "document.querySelector('tr.is-primary .alias')?.textContent";
     browser.until("the primary is not marked", &format!("{primary} === '{first}'"));
     browser.run("window.notReloaded = true");
     // A failover by itself.

@@ -275,3 +275,58 @@ fn topo_subcommands_add_show_list_and_delete() {
     }
     assert_eq!(topo("list").unwrap(), "");
 }
+
+#[test]
+fn systemd_is_told_when_the_topology_was_read() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101"]);
+    let path = cluster.directory.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+    cluster.environment.push(("NOTIFY_SOCKET".into(), path.display().to_string()));
+    cluster.start_daemon(&[]);
+    let mut buffer = [0; 200];
+    let length = socket.recv(&mut buffer).unwrap();
+    assert!(String::from_utf8_lossy(&buffer[..length]).contains("READY=1"));
+    cluster.daemon().child.signal(Signal::TERM);
+    let length = socket.recv(&mut buffer).unwrap();
+    assert!(String::from_utf8_lossy(&buffer[..length]).contains("STOPPING=1"));
+}
+
+#[test]
+fn the_console_is_served_from_a_directory_that_may_lack_files() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101"]);
+    let place = cluster.directory.path().join("console");
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(place.join("index.html"), "<p>mine</p>").unwrap();
+    let flag = format!("-orc_web_dir={}", place.display());
+    cluster.start_daemon(&[&flag]);
+    assert_eq!(cluster.daemon().get("/"), "<p>mine</p>");
+    let told = || cluster.daemon().log_text().contains("console.js").then_some(());
+    wait_for(told).expect("what is missing is not told");
+    let (status, _) =
+        crate::harness::request("GET", &cluster.daemon().url("/../orc_config.json"), None, &[]);
+    assert_eq!(status, 404);
+    // The documented directory has everything.
+    cluster.daemons.pop();
+    let documented = concat!("-orc_web_dir=", env!("CARGO_MANIFEST_DIR"), "/web/console");
+    cluster.start_daemon(&[documented]);
+    cluster.healthy(&[]);
+    assert!(!cluster.daemon().log_text().contains("lacks files"));
+}
+
+#[test]
+fn servers_that_demand_tls_are_reached_with_it() {
+    let mut cluster = Cluster::new(Flavor::MySql, "semi_sync", &["zone1-101", "zone1-102"]);
+    for server in &cluster.servers {
+        server.run(&["SET GLOBAL require_secure_transport = ON"]).unwrap();
+    }
+    cluster.start_daemon(&[]);
+    let denied = cluster.daemon().finding("AccessDenied");
+    assert!(denied["findings"].to_string().contains("secure_transport"), "{denied:#}");
+    cluster.daemons.pop();
+    cluster.configure(&[("MySQLTopologySSLSkipVerify", json!(true))]);
+    cluster.start_daemon(&[]);
+    // Its own connections are encrypted; those of replication are the servers' business.
+    let elected = cluster.daemon().recovery(|one| one["kind"] == "ElectPrimary");
+    assert!(elected["new_primary"].is_string(), "{elected:#}");
+}

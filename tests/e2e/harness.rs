@@ -34,6 +34,7 @@ pub struct Cluster {
     pub topo_flags: Vec<String>,
     pub config: PathBuf,
     pub daemons: Vec<Daemon>,
+    pub environment: Vec<(String, String)>,
     started: usize,
 }
 
@@ -114,6 +115,7 @@ impl Cluster {
             members,
             topo_flags,
             daemons: Vec::new(),
+            environment: Vec::new(),
             started: 0,
         };
         cluster.configure(&[]);
@@ -185,6 +187,7 @@ impl Cluster {
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_vtorc"));
         command
+            .envs(self.environment.clone())
             .args(&self.topo_flags)
             .arg(format!("-config={}", self.config.display()))
             .arg(format!("-log_dir={}", logs.display()))

@@ -41,7 +41,9 @@ function showSummary() {
   const running = [...recoveries.values()].filter((one) => !one.outcome).length;
   const tablets = all.reduce((sum, shard) => sum + shard.tablets.length, 0);
   const count = (number, one, many) => `${number} ${number === 1 ? one : many}`;
-  const head = bad ? `${count(bad, "shard needs", "shards need")} attention` : all.length ? "All in order" : "No shards are watched yet";
+  const warned = all.filter((shard) => shard.findings.length > 0).length;
+  const calm = warned ? `${count(warned, "shard", "shards")} to look at` : all.length ? "All in order" : "No shards are watched yet";
+  const head = bad ? `${count(bad, "shard needs", "shards need")} attention` : calm;
   const rest = `${count(all.length, "shard", "shards")}, ${count(tablets, "tablet", "tablets")}`;
   byId("summary").textContent = `${head} · ${rest}${running ? ` · ${count(running, "recovery runs", "recoveries run")}` : ""}`;
   byId("summary").className = bad ? "bad" : "";

@@ -56,44 +56,52 @@ function block(shard, actions) {
 }
 
 function tablets(shard) {
-  const rows = shard.tablets.map((tablet) => row(tablet, tablet.alias === shard.primary));
+  const rows = shard.tablets.map((tablet) => row(tablet, shard));
   return h("table", {},
     h("thead", {}, h("tr", {},
-      h("th", {}, "tablet"), h("th", {}, "type"), h("th", { class: "wide" }, "MySQL"), h("th", {}, "state"),
-      h("th", {}, "replication"), h("th", { class: "wide" }, "semi-sync"))),
+      h("th", {}, "tablet"), h("th", {}, "state"), h("th", {}, "replication"), h("th", { class: "wide" }, "semi-sync"))),
     h("tbody", {}, rows));
 }
 
-function row(tablet, isPrimary) {
+function row(tablet, shard) {
+  const isPrimary = tablet.alias === shard.primary;
+  const address = tablet.mysql_host ? `${tablet.mysql_host}:${tablet.mysql_port}` : "no address";
+  const colour = tablet.reachable ? "good" : tablet.state === "suspect" ? "warn" : "bad";
   return h("tr", { class: isPrimary ? "is-primary" : "" },
-    h("td", { class: "mono" }, tablet.alias),
-    h("td", {}, tablet.type),
-    h("td", { class: "wide mono", title: tablet.version ?? "" },
-      tablet.mysql_host ? `${tablet.mysql_host}:${tablet.mysql_port}` : "no address"),
-    h("td", { class: "fixed", title: tablet.trouble ?? "" }, dot(tablet.reachable ? "good" : tablet.state === "suspect" ? "warn" : "bad"),
+    h("td", { class: "fixed" }, h("div", { class: "mono alias" }, tablet.alias),
+      h("div", { class: "small dim", title: tablet.version ?? "" }, `${tablet.type} `, h("span", { class: "mono" }, address))),
+    h("td", { class: "fixed", title: tablet.trouble ?? "" }, dot(colour),
       tablet.reachable ? (tablet.read_only ? "read-only" : "takes writes") : stateText(tablet)),
-    h("td", {}, replication(tablet, isPrimary)),
+    h("td", {}, replication(tablet, shard)),
     h("td", { class: "wide" }, semiSync(tablet, isPrimary)));
 }
 
 function stateText(tablet) {
   const words = tablet.state.replaceAll("_", " ");
-  return tablet.last_seen ? `${words}, seen ${clock(tablet.last_seen)}` : words;
+  return [words, tablet.last_seen && h("div", { class: "small dim" }, `seen ${clock(tablet.last_seen)}`)];
 }
 
 function dot(colour) {
   return h("span", { class: `dot ${colour}` });
 }
 
-function replication(tablet, isPrimary) {
+function replication(tablet, shard) {
   const { replication } = tablet;
+  const isPrimary = tablet.alias === shard.primary;
   if (!tablet.reachable) return "";
   if (isPrimary && !replication) return "source of the others";
   if (!replication) return [dot("bad"), "no source"];
   const fine = replication.receiver === "running" && replication.applier === "running";
   const lag = replication.lag_seconds ? `, ${replication.lag_seconds} s behind` : "";
-  if (fine) return [dot("good"), `from ${replication.source_host}:${replication.source_port}${lag}`];
+  if (fine) return [dot("good"), "follows ", h("span", { class: "mono" }, source(replication, shard)), lag];
   return [dot("bad"), `receiver ${replication.receiver}, applier ${replication.applier}`];
+}
+
+// The tablet that is followed, or its address where no tablet has it.
+function source(replication, shard) {
+  const same = (one) => one.server_uuid && one.server_uuid === replication.source_uuid
+    || one.mysql_host === replication.source_host && one.mysql_port === replication.source_port;
+  return shard.tablets.find(same)?.alias ?? `${replication.source_host}:${replication.source_port}`;
 }
 
 function semiSync(tablet, isPrimary) {
