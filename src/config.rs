@@ -468,21 +468,17 @@ mod tests {
 
     #[test]
     fn other_keys_are_named() {
-        let loaded =
-            parse("f", r#"{"RaftEnabled": false, "RecoveryPeriodBlokSeconds": 3, "Wibble": 1}"#)
-                .unwrap();
+        let text = r#"{"GraphitePath": "x", "RaftEnabled": false, "RecoveryPeriodBlokSeconds": 3, "Wibble": 1}"#;
+        let loaded = parse("f", text).unwrap();
         assert!(
-            loaded.notes.iter().any(|line| line.starts_with("RaftEnabled: ")),
+            loaded.notes.iter().any(|line| line.starts_with("GraphitePath: ")),
             "{:?}",
             loaded.notes
         );
         assert_eq!(loaded.unknown, ["RecoveryPeriodBlokSeconds", "Wibble"]);
-        assert!(
-            loaded
-                .warnings
-                .iter()
-                .any(|line| line.contains("did you mean RecoveryPeriodBlockSeconds?"))
-        );
+        let warned = |text: &str| loaded.warnings.iter().any(|line| line.contains(text));
+        assert!(warned("did you mean RecoveryPeriodBlockSeconds?"), "{:?}", loaded.warnings);
+        assert!(warned("RaftEnabled has no effect here"), "{:?}", loaded.warnings);
     }
 
     #[test]
