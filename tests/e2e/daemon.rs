@@ -151,6 +151,8 @@ fn a_hangup_reads_the_configuration_again_and_says_what_changed() {
 #[test]
 fn logs_carry_shard_and_recovery_and_no_secret() {
     let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101", "zone1-102"]);
+    let audit = cluster.directory.path().join("audit.log");
+    cluster.configure(&[("AuditLogFile", json!(audit.display().to_string()))]);
     cluster.start_daemon(&["--log_format", "json"]);
     let primary = cluster.healthy(&[]);
     cluster.server_mut(&primary).kill();
@@ -171,6 +173,12 @@ fn logs_carry_shard_and_recovery_and_no_secret() {
         assert_eq!((&line["keyspace"], &line["shard"]), (&json!("ks"), &json!("0")), "{line}");
         assert!(line["recovery"].is_string(), "{line}");
     }
+    let audited = || {
+        std::fs::read_to_string(&audit)
+            .ok()
+            .filter(|text| text.contains("EmergencyReparent: succeeded"))
+    };
+    assert!(wait_for(audited).expect("nothing in AuditLogFile").contains("ks/0"));
     let secret = "orc_client_user_password";
     assert!(!cluster.daemon().log_text().contains(secret));
     let arguments =

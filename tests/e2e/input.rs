@@ -115,6 +115,26 @@ fn damaged_records_keep_what_was_known_and_are_named() {
 }
 
 #[test]
+fn a_damaged_keyspace_record_keeps_its_shards_and_an_empty_one_is_legal() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101", "zone1-102"]);
+    cluster.start_daemon(&[]);
+    let primary = cluster.healthy(&[]);
+    let record = cluster.directory.path().join("topo/global/keyspaces/ks/Keyspace");
+    std::fs::write(&record, b"\xff\xff\xff").unwrap();
+    let told = || {
+        let warnings = cluster.daemon().get("/api/v1/system")["topology_warnings"].to_string();
+        warnings.contains("keyspaces/ks/Keyspace").then_some(())
+    };
+    wait_for(told).expect("the damaged record is not named");
+    assert_eq!(cluster.daemon().shard()["primary"], primary, "the shard vanished");
+    std::fs::write(&record, b"").unwrap();
+    let clear =
+        || (cluster.daemon().get("/api/v1/system")["topology_warnings"] == json!({})).then_some(());
+    wait_for(clear).expect("an empty record is not taken");
+    assert_eq!(cluster.healthy(&[]), primary);
+}
+
+#[test]
 fn unknown_fields_of_records_survive_a_failover() {
     let mut cluster =
         Cluster::new(Flavor::MariaDb, "semi_sync", &["zone1-101", "zone1-102", "zone1-103"]);

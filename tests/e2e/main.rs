@@ -15,6 +15,7 @@ mod bringup;
 mod console;
 mod crash;
 mod daemon;
+mod demo;
 mod failover;
 mod harness;
 mod http;
