@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Supervised, WrapFuture};
+use actix::{
+    Actor, ActorContext, AsyncContext, Context, Handler, Recipient, Supervised, WrapFuture,
+};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use vtorc_core::health::ProbeFailure;
@@ -15,7 +17,6 @@ use vtorc_core::status::ServerStatus;
 
 use crate::board::Meter;
 use crate::messages::{Aim, ProbeCompleted, SetPace, Stop};
-use crate::shard::ShardActor;
 use crate::world::World;
 
 /// Between two probes while the shard is in doubt.
@@ -39,7 +40,7 @@ pub struct ProberActor {
 
 struct Shared {
     world: World,
-    shard: Addr<ShardActor>,
+    shard: Recipient<ProbeCompleted>,
     shard_meter: Arc<Meter>,
     orders: RefCell<Orders>,
     changed: Notify,
@@ -65,7 +66,7 @@ impl ProberActor {
     /// A prober of this target that reports to the shard.
     pub fn new(
         world: World,
-        shard: Addr<ShardActor>,
+        shard: Recipient<ProbeCompleted>,
         shard_meter: Arc<Meter>,
         target: ProbeTarget,
         meter: Arc<Meter>,

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Supervised, WrapFuture,
+    Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Recipient, Supervised,
+    WrapFuture,
 };
 use actix::{ActorFutureExt, fut};
 use futures::FutureExt;
@@ -34,7 +35,6 @@ use crate::messages::{
     Accepted, Audit, CircumstancesChanged, LiftBlock, Recover, RecoveryStanding, Rejected,
     ReparentKind, ReparentRequest, StartRequested, Stop,
 };
-use crate::shard::ShardActor;
 use crate::world::World;
 use job::Job;
 
@@ -48,7 +48,7 @@ const RECEIVER_RESTART_PAUSE: Duration = Duration::from_secs(60);
 pub struct RecoveryActor {
     world: World,
     shard: KeyspaceShard,
-    owner: Addr<ShardActor>,
+    owner: Recipient<RecoveryStanding>,
     ledger: Option<Ledger>,
     repairs: BTreeMap<TabletAlias, Ledger>,
     receivers: Ledger,
@@ -138,7 +138,7 @@ impl RecoveryActor {
     pub(crate) fn launch(
         world: &World,
         shard: KeyspaceShard,
-        owner: Addr<ShardActor>,
+        owner: Recipient<RecoveryStanding>,
     ) -> (Addr<Self>, Arc<Meter>) {
         let meter = world.board.register("recovery", &format!("{shard}/recovery"));
         let log =

@@ -111,7 +111,8 @@ impl Actor for Registry {
     fn started(&mut self, context: &mut Context<Self>) {
         if self.watcher.is_none() {
             let meter = self.world.board.register("topo-watcher", "registry/topo-watcher");
-            let watcher = TopoWatcher::new(self.world.clone(), context.address(), meter.clone());
+            let watcher =
+                TopoWatcher::new(self.world.clone(), context.address().recipient(), meter.clone());
             self.watcher = Some(start_guarded(watcher, 8, meter));
         }
     }

@@ -140,7 +140,13 @@ impl ShardActor {
         let meter =
             self.world.board.register("prober", &format!("{}/{}", self.name(), target.alias));
         let shard = (context.address(), self.meter.clone());
-        let prober = ProberActor::new(self.world.clone(), shard.0, shard.1, target, meter.clone());
+        let prober = ProberActor::new(
+            self.world.clone(),
+            shard.0.recipient(),
+            shard.1,
+            target,
+            meter.clone(),
+        );
         start_guarded(prober, 8, meter)
     }
 
@@ -221,8 +227,11 @@ impl Actor for ShardActor {
 
     fn started(&mut self, context: &mut Context<Self>) {
         if self.recovery.is_none() {
-            let launched =
-                RecoveryActor::launch(&self.world, self.name().clone(), context.address());
+            let launched = RecoveryActor::launch(
+                &self.world,
+                self.name().clone(),
+                context.address().recipient(),
+            );
             self.recovery = Some(launched);
         }
         self.tick_later(context);

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, AsyncContext, Context, Supervised, WrapFuture};
+use actix::{Actor, AsyncContext, Context, Recipient, Supervised, WrapFuture};
 use tokio::time::{sleep, timeout};
 
 use crate::board::Meter;
 use crate::messages::TopologyWasRead;
-use crate::registry::Registry;
 use crate::world::World;
 
 /// Several changes in a row are read together.
@@ -21,13 +20,13 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Watches the topology.
 pub struct TopoWatcher {
     world: World,
-    registry: Addr<Registry>,
+    registry: Recipient<TopologyWasRead>,
     meter: Arc<Meter>,
 }
 
 impl TopoWatcher {
     /// A watcher that reports to the registry.
-    pub fn new(world: World, registry: Addr<Registry>, meter: Arc<Meter>) -> Self {
+    pub fn new(world: World, registry: Recipient<TopologyWasRead>, meter: Arc<Meter>) -> Self {
         Self { world, registry, meter }
     }
 }
@@ -42,7 +41,7 @@ impl Actor for TopoWatcher {
 
 impl Supervised for TopoWatcher {}
 
-async fn watch(world: World, registry: Addr<Registry>, meter: Arc<Meter>) {
+async fn watch(world: World, registry: Recipient<TopologyWasRead>, meter: Arc<Meter>) {
     loop {
         let settings = world.settings();
         meter.doing("reading");
