@@ -98,6 +98,7 @@ impl TopoConn for Unusable {
     async fn delete(&self, _: &str) -> Result<(), vtorc_core::ports::TopoError> {
         Err(self.error())
     }
+    async fn arm(&self) {}
     async fn changed(&self) {
         std::future::pending().await
     }
@@ -168,6 +169,7 @@ pub(crate) async fn start(
         settings: receiver,
         recoveries_enabled: Arc::new(AtomicBool::new(enabled)),
         ending: Arc::new(AtomicBool::new(false)),
+        topology_wanted: Arc::default(),
         log,
         failpoint: failpoint(options.failpoint.clone()),
     };

@@ -469,6 +469,8 @@ impl Handler<Ended> for RecoveryActor {
         // The outcome of one that was called off comes too late to matter.
         let Some(running) = self.running.take_if(|running| running.id == id) else { return };
         self.learn(id, &running.task, &outcome);
+        // What it wrote is known at once, also where no watch tells of it.
+        self.world.topology_wanted.notify_one();
         self.meter.doing("");
         match &outcome {
             Outcome::Refused(why) | Outcome::Failed(why) | Outcome::Unclear(why) => {

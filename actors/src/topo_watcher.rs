@@ -67,8 +67,11 @@ async fn watch(world: World, registry: Recipient<TopologyWasRead>, meter: Arc<Me
             continue;
         }
         meter.doing("watching");
-        // Whichever comes first.
-        let _ = timeout(settings.topo_refresh, world.topo.changed()).await;
+        tokio::select! {
+            () = world.topo.changed() => {}
+            () = world.topology_wanted.notified() => {}
+            () = sleep(settings.topo_refresh) => {}
+        }
         sleep(SETTLE).await;
     }
 }

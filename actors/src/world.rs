@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::Recipient;
 use slog::Logger;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use vtorc_core::ids::WatchList;
 use vtorc_core::ports::{HistoryPort, MysqlPort, ProbePort, TopoPort};
 use vtorc_core::settings::RecoverySettings;
@@ -56,6 +56,8 @@ pub struct World {
     pub recoveries_enabled: Arc<AtomicBool>,
     /// The process is ending: nothing new is started.
     pub ending: Arc<AtomicBool>,
+    /// Somebody wants the topology to be read now.
+    pub topology_wanted: Arc<Notify>,
     /// Where to log.
     pub log: Logger,
     /// Called with the name of each point of a recovery.

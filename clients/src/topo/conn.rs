@@ -28,7 +28,11 @@ pub trait TopoConn: Send + Sync {
     /// Deletes a record and the directories above it that become empty.
     async fn delete(&self, path: &str) -> Result<(), TopoError>;
 
-    /// Waits until something below the root may have changed, locks aside.
+    /// Makes sure that changes from now on are noticed. Called before a reading: what changes after it must
+    /// not fall between the two.
+    async fn arm(&self);
+
+    /// Waits until something below the root may have changed since it was armed, locks aside.
     async fn changed(&self);
 
     /// Takes the lock of the directory `path`.

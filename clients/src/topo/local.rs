@@ -171,6 +171,8 @@ impl TopoConn for LocalConn {
         Ok(())
     }
 
+    async fn arm(&self) {}
+
     async fn changed(&self) {
         if self.watching {
             self.changes.notified().await;

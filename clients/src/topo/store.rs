@@ -154,6 +154,9 @@ impl TopoStore {
 
     /// Reads the tablets of a cell that belong to watched shards into `read`.
     async fn read_cell(&self, cell: &str, watched: &WatchList, read: &mut TopologyRead) {
+        if let Ok(conn) = self.cell(cell).await {
+            conn.arm().await;
+        }
         let tablets = match self.tablets_of_cell(cell).await {
             Ok(tablets) => tablets,
             Err(error) => {
@@ -249,6 +252,7 @@ pub(crate) fn decode<M: records::Declared>(
 impl TopoPort for TopoStore {
     async fn read(&self, watched: &WatchList) -> Result<TopologyRead, TopoError> {
         let mut read = TopologyRead::default();
+        self.global.arm().await;
         self.read_keyspaces(watched, &mut read).await?;
         for cell in self.global.list(paths::CELLS).await? {
             self.read_cell(&cell, watched, &mut read).await;

@@ -202,13 +202,17 @@ impl TopoConn for Zk2Conn {
         Ok(())
     }
 
+    async fn arm(&self) {
+        // Where it cannot be set, the reading that follows fails as well and is tried again.
+        let _ = self.watch().await;
+    }
+
     async fn changed(&self) {
-        if self.watch().await.is_err() {
+        let mut watcher = self.watcher.lock().await;
+        let Some(live) = watcher.as_mut() else {
             tokio::time::sleep(WATCH_RETRY).await;
             return;
-        }
-        let mut watcher = self.watcher.lock().await;
-        let Some(live) = watcher.as_mut() else { return };
+        };
         let look_again = tokio::time::sleep(LOOK_AGAIN);
         tokio::pin!(look_again);
         loop {
@@ -223,12 +227,10 @@ impl TopoConn for Zk2Conn {
                 }
                 return;
             }
-            if event.session_state.is_terminated() {
+            // The session is over, or whatever happened while the connection was away was not told: the
+            // watch is set anew before the next reading.
+            if event.session_state != zk::SessionState::Disconnected {
                 *watcher = None;
-                return;
-            }
-            // Whatever happened while the connection was away was not told.
-            if event.session_state == zk::SessionState::SyncConnected {
                 return;
             }
         }
