@@ -50,11 +50,12 @@ pub(crate) fn refuse_writes(
                 if started.elapsed() >= patience {
                     all_were_ended = helper.help(all_were_ended).unwrap_or(false);
                 }
-                thread::sleep(LOOK_AGAIN);
+                thread::park_timeout(LOOK_AGAIN);
             }
         });
         let outcome = session.run("refuse writes", statement);
         done.store(true, Ordering::Release);
+        helping.thread().unpark();
         // It only loops and never panics; should it, the outcome above still stands.
         let _ = helping.join();
         outcome
