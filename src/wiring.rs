@@ -240,6 +240,8 @@ fn audit_lines(config: &Config, board: &Arc<Board>) -> Result<(), Failure> {
         while let Ok(event) = events.recv().await {
             let vtorc_actors::board::Event::Recovery(record) = event else { continue };
             let (Some(outcome), Some(at)) = (&record.outcome, record.ended_at) else { continue };
+            let at = jiff::Timestamp::from_millisecond(i64::try_from(at.as_millis()).unwrap_or(0));
+            let at = at.unwrap_or_default();
             let line =
                 format!("{at} {} recovery {} {}: {outcome}", record.shard, record.id, record.kind);
             file.write(&line);
