@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use slog::{Logger, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
@@ -181,17 +183,12 @@ fn tls(config: &Config) -> Result<Option<Tls>, Failure> {
     Ok(Some(Arc::new(server)))
 }
 
-fn pem_certificates(
-    file: &str,
-) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, Failure> {
+fn pem_certificates(file: &str) -> Result<Vec<CertificateDer<'static>>, Failure> {
     let told = |error| Failure::while_doing(&format!("read certificates from {file}"), error);
-    let bytes = std::fs::read(file).map_err(told)?;
-    rustls_pemfile::certs(&mut bytes.as_slice()).collect::<Result<_, _>>().map_err(told)
+    CertificateDer::pem_file_iter(file).map_err(told)?.collect::<Result<_, _>>().map_err(told)
 }
 
-fn pem_key(file: &str) -> Result<rustls::pki_types::PrivateKeyDer<'static>, Failure> {
-    let told = |error| Failure::while_doing(&format!("read a key from {file}"), error);
-    let bytes = std::fs::read(file).map_err(told)?;
-    let key = rustls_pemfile::private_key(&mut bytes.as_slice()).map_err(told)?;
-    key.ok_or_else(|| Failure(format!("there is no private key in {file}")))
+fn pem_key(file: &str) -> Result<PrivateKeyDer<'static>, Failure> {
+    let told = |error| Failure::while_doing(&format!("read a private key from {file}"), error);
+    PrivateKeyDer::from_pem_file(file).map_err(told)
 }
