@@ -269,6 +269,34 @@ fn a_stopped_applier_does_not_delay_the_failover() {
 }
 
 #[test]
+fn what_the_configuration_forbids_is_not_promoted() {
+    // PromotionIgnoreHostnameFilters names every host here; the other key leaves only the primary's cell.
+    let table = [
+        ("PreventCrossDataCenterMasterFailover", json!(true), "cross-cell failover is prevented"),
+        ("PromotionIgnoreHostnameFilters", json!(["127.0.0"]), "PromotionIgnoreHostnameFilters"),
+    ];
+    for (key, value, word) in table {
+        let mut cluster =
+            Cluster::new(Flavor::MariaDb, "semi_sync", &["zone1-101", "zone2-102", "zone2-103"]);
+        cluster.start_daemon(&[]);
+        let first = cluster.healthy(&[]);
+        assert_eq!(first, padded("zone1-101"));
+        cluster.daemons.pop();
+        cluster.configure(&[(key, value)]);
+        cluster.start_daemon(&[]);
+        cluster.healthy(&[]);
+        cluster.server_mut(&first).kill();
+        let recovery = cluster.daemon().recovery(|one| one["outcome"] == "refused");
+        assert!(recovery["outcome_text"].as_str().unwrap().contains(word), "{recovery:#}");
+        assert_eq!(cluster.daemon().shard()["primary"], first);
+        cluster.daemons.pop();
+        cluster.configure(&[]);
+        cluster.start_daemon(&[]);
+        assert_ne!(cluster.healthy(&[&first]), first);
+    }
+}
+
+#[test]
 fn a_primary_that_was_dead_before_the_start_is_replaced() {
     let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
     cluster.start_daemon(&[]);

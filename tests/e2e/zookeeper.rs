@@ -77,13 +77,27 @@ fn a_zookeeper_that_was_silent_until_the_session_expired_is_survived() {
 
 #[test]
 fn a_zookeeper_that_dies_in_the_middle_of_a_recovery_stops_it_before_the_promotion() {
+    lost_in_the_middle(ZooKeeper::kill, |zookeeper| zookeeper.restart().unwrap());
+}
+
+#[test]
+fn a_session_that_expires_in_the_middle_of_a_recovery_stops_it_before_the_promotion() {
+    let expire = |zookeeper: &mut ZooKeeper| {
+        zookeeper.freeze();
+        // Longer than the session.
+        std::thread::sleep(Duration::from_secs(12));
+        zookeeper.thaw();
+    };
+    lost_in_the_middle(expire, |_| {});
+}
+
+/// The recovery waits for an applier, with the lock held; then the lock is lost, then the applier goes on.
+fn lost_in_the_middle(lose: impl Fn(&mut ZooKeeper), mend: impl Fn(&mut ZooKeeper)) {
     use mysql::prelude::Queryable;
     let (mut cluster, mut zookeeper) = on_zookeeper();
-    cluster.topo(&["set-durability", "ks", "semi_sync_with_rdonly_ack"]).unwrap();
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     create_table(cluster.server(&first));
-    // Both replicas hold the applier up, so the recovery waits after the election, with the lock held.
     let mut readers = Vec::new();
     for alias in THREE.iter().filter(|alias| padded(alias) != first) {
         crate::writer::arrives(cluster.server(alias), &[].into());
@@ -100,19 +114,19 @@ fn a_zookeeper_that_dies_in_the_middle_of_a_recovery_stops_it_before_the_promoti
         steps.iter().any(|step| step["name"] == "wait until everything is applied").then_some(())
     };
     wait_for(waits).expect("the recovery does not wait");
-    zookeeper.kill();
+    lose(&mut zookeeper);
     for reader in &mut readers {
         reader.query_drop("UNLOCK TABLES").unwrap();
     }
-    let stopped = cluster
-        .daemon()
-        .recovery(|one| one["kind"] == "EmergencyReparent" && one["outcome"] == "failed");
+    let ended =
+        |one: &serde_json::Value| one["kind"] == "EmergencyReparent" && one["outcome"] == "failed";
+    let stopped = cluster.daemon().recovery(ended);
     assert!(stopped["outcome_text"].as_str().unwrap().contains("lock"), "{stopped:#}");
     let promoted =
         stopped["steps"].as_array().unwrap().iter().any(|step| step["name"] == "promote");
     assert!(!promoted, "{stopped:#}");
     drop(readers);
-    zookeeper.restart().unwrap();
+    mend(&mut zookeeper);
     let second = cluster.healthy(&[&first]);
     assert_ne!(second, first);
     assert_eq!(emergency(&cluster)["new_primary"], second.as_str());

@@ -1,0 +1,92 @@
+//! The history store: what is kept comes back, also after a restart, and a damaged file is moved aside.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use vtorc_clients::history::SqliteHistory;
+use vtorc_core::admission::Block;
+use vtorc_core::audit::{Outcome, RecoveryRecord, StepOutcome, StepRecord, Trigger};
+use vtorc_core::ids::{KeyspaceShard, RecoveryId};
+use vtorc_core::ports::{HistoryPort, RecoveryFilter};
+use vtorc_core::time::Timestamp;
+
+fn record(id: u64, shard: &str) -> RecoveryRecord {
+    let at = Timestamp::from_millis(1_000 + id);
+    let trigger = Trigger::Requested { by: "ann".into(), reason: "it's \"time\"".into() };
+    let mut record = RecoveryRecord::begin(
+        RecoveryId(id),
+        shard.parse().unwrap(),
+        "PlannedReparent",
+        trigger,
+        None,
+        at,
+    );
+    record.evidence = vec!["one".into(), "two".into()];
+    record.new_primary = Some("zone1-7".parse().unwrap());
+    record.write_outage_ms = Some(42);
+    record.steps = vec![StepRecord {
+        name: "promote".into(),
+        tablet: Some("zone1-7".parse().unwrap()),
+        started_at: at,
+        duration_ms: Some(5),
+        outcome: Some(StepOutcome::Unknown("no answer".into())),
+    }];
+    record
+}
+
+fn ended(id: u64, shard: &str) -> RecoveryRecord {
+    let outcome = Some(Outcome::Undone("as before".into()));
+    RecoveryRecord { ended_at: Some(Timestamp::from_millis(9_000)), outcome, ..record(id, shard) }
+}
+
+fn all() -> RecoveryFilter {
+    RecoveryFilter { limit: 100, ..RecoveryFilter::default() }
+}
+
+#[tokio::test]
+async fn what_is_kept_survives_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("history.sqlite3");
+    let shard: KeyspaceShard = "ks/-80".parse().unwrap();
+    let block = Block {
+        recovery: RecoveryId(1),
+        since: Timestamp::from_millis(5),
+        until: Timestamp::from_millis(3_600_005),
+    };
+    let first = SqliteHistory::open(Some(&file)).unwrap().history;
+    assert_eq!(first.next_recovery_id().await.unwrap(), RecoveryId(1));
+    first.save_recovery(ended(1, "ks/-80")).await.unwrap();
+    first.save_recovery(record(2, "other/0")).await.unwrap();
+    first.save_block(&shard, Some(block.clone())).await.unwrap();
+    first.save_recoveries_enabled(false).await.unwrap();
+    drop(first);
+    let second = SqliteHistory::open(Some(&file)).unwrap();
+    assert!(second.moved_aside.is_none());
+    let second = second.history;
+    assert_eq!(second.next_recovery_id().await.unwrap(), RecoveryId(2));
+    assert_eq!(second.recovery(RecoveryId(1)).await.unwrap(), Some(ended(1, "ks/-80")));
+    // What still ran when the process ended will not end any more.
+    let interrupted = second.recovery(RecoveryId(2)).await.unwrap().unwrap();
+    assert_eq!(interrupted.outcome, Some(Outcome::Interrupted));
+    assert_eq!(second.block(&shard).await.unwrap(), Some(block));
+    assert!(!second.recoveries_enabled().await.unwrap());
+    second.save_block(&shard, None).await.unwrap();
+    assert_eq!(second.block(&shard).await.unwrap(), None);
+    let of_ks = RecoveryFilter { keyspace: Some("ks".into()), ..all() };
+    assert_eq!(second.recoveries(of_ks).await.unwrap().len(), 1);
+    let newest_first: Vec<u64> =
+        second.recoveries(all()).await.unwrap().iter().map(|record| record.id.0).collect();
+    assert_eq!(newest_first, [2, 1]);
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_moved_aside_and_a_new_one_begun() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("history.sqlite3");
+    std::fs::write(&file, "this is no database, though it is long enough to look like one")
+        .unwrap();
+    let opened = SqliteHistory::open(Some(&file)).unwrap();
+    let aside = opened.moved_aside.unwrap();
+    assert!(std::fs::read_to_string(aside).unwrap().starts_with("this is no database"));
+    opened.history.save_recovery(ended(1, "ks/0")).await.unwrap();
+    assert_eq!(opened.history.recoveries(all()).await.unwrap().len(), 1);
+}
