@@ -226,6 +226,16 @@ impl Cluster {
         self.members.iter().position(same).unwrap_or_else(|| panic!("no {alias}"))
     }
 
+    /// Waits until the shown primary fits, then until the shard is as it should be. What is shown may lag
+    /// behind a recovery's answer by a moment.
+    pub fn settles(&self, fits: impl Fn(&str) -> bool) -> String {
+        let shown =
+            || self.daemon().shard()["primary"].as_str().filter(|alias| fits(alias)).map(|_| ());
+        wait_for(shown)
+            .unwrap_or_else(|| panic!("the primary did not change: {:#}", self.daemon().shard()));
+        self.healthy(&[])
+    }
+
     /// Waits until the shard is as it should be: one writable primary, every other reachable tablet that is
     /// not `except` follows it, no findings about them. Answers the primary's alias.
     pub fn healthy(&self, except: &[&str]) -> String {

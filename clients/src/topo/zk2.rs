@@ -245,6 +245,19 @@ impl TopoConn for Zk2Conn {
     ) -> Result<Box<dyn ShardLock>, TopoError> {
         let client = self.client().await?;
         self.ask(path, client.get_data(&self.path(path))).await?;
-        lock::take(self, client, path, shard, contents, patience).await
+        // In a task of its own: a caller that goes away between asking for a place in the queue and
+        // getting it would leave the place behind, for as long as the session lives.
+        let conn = Self {
+            servers: self.servers.clone(),
+            root: self.root.clone(),
+            session: self.session.clone(),
+            watcher: Mutex::default(),
+        };
+        let (path, shard, contents) = (path.to_owned(), shard.clone(), contents.to_owned());
+        let taking = tokio::spawn(async move {
+            lock::take(&conn, client, &path, &shard, &contents, patience).await
+        });
+        let gone = |_| self.unavailable("taking the lock was broken off");
+        taking.await.map_err(gone)?
     }
 }
