@@ -1,7 +1,5 @@
 //! All messages between actors: the map of the system. Facts are in the past tense, commands imperative.
 
-use std::collections::BTreeMap;
-
 use actix::Message;
 use tokio::sync::oneshot;
 use vtorc_core::admission::Block;
@@ -214,6 +212,3 @@ pub enum Audit {
     /// An operator's act.
     Act(AuditEntry),
 }
-
-/// What the registry knows of each shard; for tests.
-pub type ShardTopologies = BTreeMap<KeyspaceShard, ShardTopology>;

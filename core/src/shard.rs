@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::analysis::{self, Finding, FindingKind};
+use crate::analysis::{self, Finding};
 use crate::health::{self, ProbeFailure, ProbeHistory, Reachability};
 use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::remedy::{self, Remedy, Wanted};
@@ -331,9 +331,4 @@ const HURRY_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 fn worth_hurrying(snapshot: &ShardSnapshot) -> bool {
     let since = snapshot.primary().and_then(|primary| primary.reachability.failing_since());
     since.is_some_and(|since| since.age(snapshot.now) < HURRY_MAX)
-}
-
-/// The finding that a person should read first, if any.
-pub fn headline(findings: &[Finding]) -> Option<FindingKind> {
-    findings.first().map(|finding| finding.kind)
 }
