@@ -11,6 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::FleetError;
 
+/// The kernel stops all threads of a process within this.
+const FREEZE_MAX: Duration = Duration::from_secs(2);
+
 /// A process of ours.
 #[derive(Debug)]
 pub struct Child {
@@ -41,6 +44,32 @@ impl Child {
             // Gone already: nothing to be told.
             let _ = kill_process(pid, signal);
         }
+    }
+
+    /// Stops it in its tracks. Returns when none of its threads runs any more: until then they may still
+    /// take and answer requests, although the signal was sent.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let deadline = Instant::now() + FREEZE_MAX;
+        while !self.all_threads_stopped() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn all_threads_stopped(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.process.id())) else {
+            return true;
+        };
+        threads.flatten().all(|thread| {
+            // After the name in parentheses comes the state; T is stopped. One that ended counts as well.
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
+        })
     }
 
     /// Ends it at once, as a crash would, and waits until it is gone.

@@ -57,12 +57,12 @@ impl ZooKeeper {
 
     /// Freezes it.
     pub fn freeze(&self) {
-        self.child.signal(Signal::STOP);
+        self.child.freeze();
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.child.signal(Signal::CONT);
+        self.child.thaw();
     }
 
     /// Starts it again on its data and port.
