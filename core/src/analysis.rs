@@ -111,6 +111,12 @@ impl FindingKind {
         Self::GtidModeOff,
         Self::SemiSyncPluginMissing,
     ];
+
+    /// Tells whether it may stay although everything that can be repaired was repaired: it tells of
+    /// something that only a person can decide.
+    pub fn may_stay(self) -> bool {
+        self == Self::ErrantGTIDDetected
+    }
 }
 
 impl fmt::Display for FindingKind {

@@ -145,6 +145,16 @@ pub struct MySqlGtidSet {
 }
 
 impl MySqlGtidSet {
+    /// A set of intervals, each a source's uuid and the first and last number, both inclusive.
+    pub fn from_intervals(intervals: impl IntoIterator<Item = (String, u64, u64)>) -> Self {
+        let mut sources: BTreeMap<(String, String), Vec<(u64, u64)>> = BTreeMap::new();
+        for (uuid, from, to) in intervals {
+            let key = (uuid.to_ascii_lowercase(), String::new());
+            sources.entry(key).or_default().push((from, to));
+        }
+        Self::normalised(sources)
+    }
+
     fn contains(&self, other: &Self) -> bool {
         other.sources.iter().all(|(source, theirs)| {
             let Some(mine) = self.sources.get(source) else { return false };

@@ -1,0 +1,90 @@
+//! A vtorc's history store: survives the process, as a file would.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use vtorc_core::admission::Block;
+use vtorc_core::audit::{AuditEntry, RecoveryRecord};
+use vtorc_core::ids::{KeyspaceShard, RecoveryId};
+use vtorc_core::ports::{HistoryError, HistoryPort, RecoveryFilter};
+
+/// What one vtorc keeps.
+#[derive(Default)]
+pub struct MemoryHistory {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    last_id: u64,
+    recoveries: BTreeMap<RecoveryId, RecoveryRecord>,
+    blocks: BTreeMap<KeyspaceShard, Block>,
+    disabled: bool,
+}
+
+impl MemoryHistory {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All recoveries, oldest first.
+    pub fn all(&self) -> Vec<RecoveryRecord> {
+        self.kept().recoveries.values().cloned().collect()
+    }
+}
+
+#[async_trait]
+impl HistoryPort for MemoryHistory {
+    async fn next_recovery_id(&self) -> Result<RecoveryId, HistoryError> {
+        let mut kept = self.kept();
+        kept.last_id += 1;
+        Ok(RecoveryId(kept.last_id))
+    }
+
+    async fn save_recovery(&self, record: RecoveryRecord) -> Result<(), HistoryError> {
+        self.kept().recoveries.insert(record.id, record);
+        Ok(())
+    }
+
+    async fn recovery(&self, id: RecoveryId) -> Result<Option<RecoveryRecord>, HistoryError> {
+        Ok(self.kept().recoveries.get(&id).cloned())
+    }
+
+    async fn recoveries(
+        &self,
+        filter: RecoveryFilter,
+    ) -> Result<Vec<RecoveryRecord>, HistoryError> {
+        let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
+        Ok(self.kept().recoveries.values().rev().take(limit).cloned().collect())
+    }
+
+    async fn save_block(
+        &self,
+        shard: &KeyspaceShard,
+        block: Option<Block>,
+    ) -> Result<(), HistoryError> {
+        match block {
+            Some(block) => self.kept().blocks.insert(shard.clone(), block),
+            None => self.kept().blocks.remove(shard),
+        };
+        Ok(())
+    }
+
+    async fn block(&self, shard: &KeyspaceShard) -> Result<Option<Block>, HistoryError> {
+        Ok(self.kept().blocks.get(shard).cloned())
+    }
+
+    async fn save_recoveries_enabled(&self, enabled: bool) -> Result<(), HistoryError> {
+        self.kept().disabled = !enabled;
+        Ok(())
+    }
+
+    async fn recoveries_enabled(&self) -> Result<bool, HistoryError> {
+        Ok(!self.kept().disabled)
+    }
+
+    async fn save_audit(&self, _: AuditEntry) -> Result<(), HistoryError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,268 @@
+//! Who wrote what, who was promoted, and what must never happen. Checked at every step, not at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vtorc_core::ids::TabletAlias;
+
+use crate::Millis;
+use crate::gtids::Txn;
+use crate::network::Party;
+use crate::universe::Universe;
+
+/// A primary that served and was followed for so long is no ground for a failover.
+const SERVED_FOR_MS: Millis = 4_000;
+/// A client that wrote so recently was being served.
+const SERVED_JUST_NOW_MS: Millis = 500;
+
+/// What became of a client's write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// On its way.
+    Sent,
+    /// The client was told that it is done.
+    Acknowledged,
+    /// The client was told that it failed, or was cut off.
+    Failed,
+}
+
+/// A client's write.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// What became of it.
+    pub fate: Fate,
+    /// Its transaction, once begun.
+    pub txn: Option<Txn>,
+    /// The client has given up waiting.
+    pub abandoned: bool,
+}
+
+/// A server was made to take writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Promotion {
+    /// Who.
+    pub server: u8,
+    /// When.
+    pub at: Millis,
+    /// Something went wrong with it, or with the network, since.
+    pub troubled: bool,
+}
+
+/// The books.
+#[derive(Default)]
+pub struct Ledger {
+    attempts: BTreeMap<u64, Attempt>,
+    next_attempt: u64,
+    /// Acknowledged and promised to survive.
+    pub promised: BTreeSet<Txn>,
+    /// Acknowledged in all.
+    pub acknowledged: u64,
+    /// Written by an operator where nothing should be written.
+    pub errant: BTreeSet<Txn>,
+    /// Not on the server that was promoted: dead ends.
+    pub orphans: BTreeSet<Txn>,
+    /// Who was made to take writes, in order.
+    pub promotions: Vec<Promotion>,
+    /// Servers that a vtorc made primary and nobody demoted since.
+    won: BTreeSet<u8>,
+    last_ack: BTreeMap<u8, Millis>,
+    /// Since when each server is served and followed without a break.
+    pub serving_since: BTreeMap<u8, Millis>,
+    /// What must never happen and did.
+    pub violations: Vec<String>,
+    /// Steps of recoveries that were run, and how often.
+    pub steps: BTreeMap<String, u64>,
+}
+
+impl Ledger {
+    /// A client begins a write.
+    pub fn attempt(&mut self) -> u64 {
+        self.next_attempt += 1;
+        let attempt = Attempt { fate: Fate::Sent, txn: None, abandoned: false };
+        self.attempts.insert(self.next_attempt, attempt);
+        self.next_attempt
+    }
+
+    /// What became of it.
+    pub fn fate(&self, attempt: u64) -> Fate {
+        self.attempts.get(&attempt).map_or(Fate::Failed, |attempt| attempt.fate)
+    }
+
+    /// The client gives up waiting.
+    pub fn abandon(&mut self, attempt: u64) {
+        if let Some(attempt) = self.attempts.get_mut(&attempt) {
+            attempt.abandoned = true;
+        }
+    }
+
+    /// Its transaction has begun.
+    pub fn began(&mut self, attempt: u64, txn: Txn) {
+        if let Some(attempt) = self.attempts.get_mut(&attempt) {
+            attempt.txn = Some(txn);
+        }
+    }
+
+    /// The client is told that it failed.
+    pub fn failed(&mut self, attempt: u64) {
+        if let Some(attempt) = self.attempts.get_mut(&attempt) {
+            attempt.fate = Fate::Failed;
+        }
+    }
+
+    /// A server refuses writes from now on.
+    pub fn stopped_taking_writes(&mut self, server: u8) {
+        self.won.remove(&server);
+        self.serving_since.remove(&server);
+    }
+
+    /// When a server last acknowledged something.
+    pub fn last_ack(&self, server: u8) -> Option<Millis> {
+        self.last_ack.get(&server).copied()
+    }
+
+    /// Something went wrong: what happens next has a cause.
+    pub fn trouble(&mut self) {
+        if let Some(last) = self.promotions.last_mut() {
+            last.troubled = true;
+        }
+        self.serving_since.clear();
+    }
+
+    /// Forgets who was served when clients were not served lately.
+    pub fn look(&mut self, now: Millis) {
+        let last_ack = &self.last_ack;
+        self.serving_since.retain(|server, _| {
+            last_ack.get(server).is_some_and(|at| now.saturating_sub(*at) < SERVED_JUST_NOW_MS)
+        });
+    }
+
+    /// A server lost what it had received: one failure is used up for those writes.
+    pub fn weakened(&mut self, lost: &[Txn]) {
+        for txn in lost {
+            self.promised.remove(txn);
+        }
+    }
+
+    /// Notes what must never happen.
+    pub fn violated(&mut self, now: Millis, what: String) {
+        self.violations.push(format!("at {now} ms: {what}"));
+    }
+
+    /// Who takes writes by the last promotion.
+    pub fn reigning(&self) -> Option<u8> {
+        self.promotions.last().map(|promotion| promotion.server)
+    }
+}
+
+impl Universe {
+    /// A server tells a client that its write is done.
+    pub fn acknowledge(&mut self, number: u8, attempt: u64, txn: Txn) {
+        let now = self.now;
+        let open = self.network.is_open(Party::Server(number), Party::Clients);
+        let Some(known) = self.ledger.attempts.get_mut(&attempt) else { return };
+        if known.fate != Fate::Sent || known.abandoned || !open {
+            known.fate = Fate::Failed;
+            return;
+        }
+        known.fate = Fate::Acknowledged;
+        self.ledger.acknowledged += 1;
+        self.ledger.last_ack.insert(number, now);
+        if self.topology.policy.acks_required() == 0 {
+            return;
+        }
+        self.ledger.promised.insert(txn);
+        if self.is_followed(number) {
+            self.ledger.serving_since.entry(number).or_insert(now);
+        } else {
+            self.ledger.serving_since.remove(&number);
+        }
+        if let Some(reigning) = self.ledger.reigning().filter(|reigning| *reigning != number) {
+            let what = format!(
+                "two primaries: s{number} acknowledged {txn:?} after s{reigning} was promoted"
+            );
+            self.ledger.violated(now, what);
+        }
+    }
+
+    fn is_followed(&self, number: u8) -> bool {
+        (0..self.count()).any(|other| {
+            self.server(other).source == Some(number)
+                && self.is_connected(other)
+                && self.server(other).is_awake()
+        })
+    }
+
+    /// A vtorc made a server take writes.
+    pub fn promoted(&mut self, number: u8, manager: u8, automatic: bool) {
+        let now = self.now;
+        self.note(|| format!("m{manager} made s{number} take writes"));
+        let again = self.ledger.reigning() == Some(number);
+        self.ledger.won.insert(number);
+        if again {
+            return;
+        }
+        let lost: Vec<Txn> = self
+            .ledger
+            .promised
+            .iter()
+            .filter(|txn| !self.server(number).executed.contains(**txn))
+            .copied()
+            .collect();
+        if let Some(first) = lost.first() {
+            let what = format!(
+                "{} acknowledged write(s) lost, {first:?} among them: s{number} was promoted without",
+                lost.len()
+            );
+            self.ledger.violated(now, what);
+            self.ledger.weakened(&lost);
+        }
+        let calm = self.ledger.promotions.last().is_some_and(|last| !last.troubled);
+        if automatic && calm {
+            let what = format!("s{number} was promoted, and nothing was wrong with the one before");
+            self.ledger.violated(now, what);
+        }
+        self.note_orphans(number);
+        self.ledger.promotions.push(Promotion { server: number, at: now, troubled: false });
+        self.ledger.serving_since.clear();
+    }
+
+    /// What the winner lacks leads nowhere from now on.
+    fn note_orphans(&mut self, winner: u8) {
+        let mut orphans: Vec<Txn> = Vec::new();
+        for server in self.servers() {
+            let all = server.binlog.iter().chain(&server.relay);
+            orphans.extend(all.filter(|txn| !self.server(winner).executed.contains(**txn)).copied());
+        }
+        self.ledger.orphans.extend(orphans);
+    }
+
+    /// A vtorc stops receivers for a failover.
+    pub fn receiver_stopped(&mut self, number: u8, manager: u8, automatic: bool) {
+        let now = self.now;
+        let Some(source) = self.server(number).source else { return };
+        let since = self.ledger.serving_since.get(&source).copied();
+        let served = since.is_some_and(|since| now.saturating_sub(since) > SERVED_FOR_MS);
+        let connected = self.is_connected(number);
+        let primary = self.server(source).alias.clone();
+        let named = self.topology.record.primary_alias.as_ref() == Some(&primary);
+        let recorded = self.topology.tablets.get(&primary).is_some_and(|tablet| {
+            tablet.tablet_type == vtorc_core::topology::TabletType::Primary
+        });
+        if automatic && served && connected && named && recorded {
+            let what = format!(
+                "m{manager} began a failover from s{source}, which serves and is followed by s{number}"
+            );
+            self.ledger.violated(now, what);
+        }
+    }
+
+    /// The topology is about to name a primary.
+    pub fn check_named(&mut self, alias: &TabletAlias) {
+        let now = self.now;
+        let number = self.server_of(alias).map(|server| server.number);
+        if !number.is_some_and(|number| self.ledger.won.contains(&number)) {
+            let what = format!("the topology names {alias}, which nobody promoted");
+            self.ledger.violated(now, what);
+        }
+    }
+
+}

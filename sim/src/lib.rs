@@ -1,0 +1,35 @@
+//! The real actors on virtual time, against simulated servers, topology and network.
+//!
+//! One seed is one run, byte for byte: everything happens on one thread under tokio's paused clock, and all
+//! chance comes from the seed. Nothing of vtorc is modelled here: registry, probers, shards and recoveries
+//! are the ones that the daemon runs.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`gtids`], [`server`], [`statements`], [`replication`] | the MySQL servers |
+//! | [`topology`], [`network`] | the topology server, and who reaches whom |
+//! | [`clients`], [`ledger`] | who writes, and what must never happen |
+//! | [`universe`] | all of it, behind one lock |
+//! | [`ports`], [`history`], [`manager`] | what a vtorc is given instead of the real outside |
+//! | [`faults`], [`schedule`] | what goes wrong, and when |
+//! | [`order`], [`run`] | what order is; one schedule from its beginning to its verdict |
+
+pub mod clients;
+pub mod faults;
+pub mod gtids;
+pub mod history;
+pub mod ledger;
+pub mod manager;
+pub mod network;
+pub mod order;
+pub mod ports;
+pub mod replication;
+pub mod run;
+pub mod schedule;
+pub mod server;
+pub mod statements;
+pub mod topology;
+pub mod universe;
+
+/// Virtual milliseconds since the beginning of a run.
+pub type Millis = u64;

@@ -1,0 +1,164 @@
+//! `vtorc-sim`: runs fault schedules, one after the other or until stopped, and replays one by its seed.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use vtorc_sim::run::{Trace, Verdict, run};
+use vtorc_sim::schedule::Schedule;
+
+/// Runs the real actors on virtual time against simulated servers, and looks for what must never happen.
+#[derive(Parser)]
+struct Options {
+    /// Run this schedule only.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print everything that happens.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// How many schedules; without it, until stopped.
+    #[arg(long)]
+    schedules: Option<u64>,
+    /// Go on after a violation, and list all of them.
+    #[arg(long)]
+    keep_going: bool,
+    /// Threads.
+    #[arg(long, default_value_t = 2)]
+    jobs: u64,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    match options.seed {
+        Some(seed) => one(seed, options.trace),
+        None => many(&options),
+    }
+}
+
+fn one(seed: u64, trace: bool) -> ExitCode {
+    let schedule = Schedule::of(seed);
+    if trace {
+        say(&format!("{schedule:#?}"));
+    }
+    let verdict = run(&schedule, if trace { Trace::Keep } else { Trace::Drop });
+    verdict.trace.iter().for_each(|line| say(line));
+    say(&format!(
+        "seed {seed}: {} writes acknowledged, in order after {:?} ms, digest {:016x}",
+        verdict.acknowledged, verdict.settled_after_ms, verdict.digest
+    ));
+    verdict.violations.iter().for_each(|violation| say(&format!("VIOLATION {violation}")));
+    if verdict.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The sum of many verdicts.
+#[derive(Default)]
+struct Sum {
+    schedules: u64,
+    acknowledged: u64,
+    slowest_ms: u64,
+    faults: BTreeMap<String, u64>,
+    findings: BTreeMap<String, u64>,
+    steps: BTreeMap<String, u64>,
+    outcomes: BTreeMap<String, u64>,
+    bad: Vec<(u64, String)>,
+}
+
+impl Sum {
+    fn add(&mut self, seed: u64, verdict: &Verdict) {
+        self.schedules += 1;
+        self.acknowledged += verdict.acknowledged;
+        self.slowest_ms = self.slowest_ms.max(verdict.settled_after_ms.unwrap_or(0));
+        add(&mut self.faults, verdict.faults.iter().map(|(kind, n)| (format!("{kind:?}"), *n)));
+        add(&mut self.findings, verdict.findings.clone());
+        add(&mut self.steps, verdict.steps.clone());
+        add(&mut self.outcomes, verdict.outcomes.clone());
+        self.bad.extend(verdict.violations.first().map(|first| (seed, first.clone())));
+    }
+}
+
+fn add(sum: &mut BTreeMap<String, u64>, more: impl IntoIterator<Item = (String, u64)>) {
+    for (name, count) in more {
+        *sum.entry(name).or_default() += count;
+    }
+}
+
+fn many(options: &Options) -> ExitCode {
+    let started = Instant::now();
+    let next = AtomicU64::new(options.from);
+    let last = options.schedules.map_or(u64::MAX, |count| options.from.saturating_add(count));
+    let (sender, verdicts) = mpsc::channel::<(u64, Verdict)>();
+    let mut sum = Sum::default();
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs.max(1) {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let wanted = seed < last;
+                    if !wanted || sender.send((seed, run(&Schedule::of(seed), Trace::Drop))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut told = Instant::now();
+        for (seed, verdict) in verdicts {
+            sum.add(seed, &verdict);
+            if told.elapsed() > Duration::from_secs(5) {
+                told = Instant::now();
+                progress(&sum, started);
+            }
+            if !verdict.violations.is_empty() {
+                say(&format!("seed {seed}: VIOLATION {}", verdict.violations.join("; ")));
+                if !options.keep_going {
+                    break;
+                }
+            }
+        }
+        // Those that still run find nobody to tell and end.
+    });
+    report(&sum, started)
+}
+
+fn progress(sum: &Sum, started: Instant) {
+    let minutes = started.elapsed().as_secs_f64() / 60.0;
+    say(&format!(
+        "{} schedules, {:.0} a minute, {} violations",
+        sum.schedules,
+        sum.schedules as f64 / minutes,
+        sum.bad.len()
+    ));
+}
+
+fn report(sum: &Sum, started: Instant) -> ExitCode {
+    for (title, counts) in [
+        ("faults", &sum.faults),
+        ("findings", &sum.findings),
+        ("recoveries", &sum.outcomes),
+        ("steps", &sum.steps),
+    ] {
+        say(&format!("{title}:"));
+        counts.iter().for_each(|(name, count)| say(&format!("  {count:>8}  {name}")));
+    }
+    progress(sum, started);
+    say(&format!(
+        "{} writes acknowledged; slowest return to order {} ms after the last fault",
+        sum.acknowledged, sum.slowest_ms
+    ));
+    for (seed, what) in &sum.bad {
+        say(&format!("seed {seed}: {what}\n  cargo run -p vtorc-sim -- --seed {seed} --trace"));
+    }
+    if sum.bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[expect(clippy::print_stdout, reason = "a command line program talks")]
+fn say(line: &str) {
+    println!("{line}");
+}

@@ -1,0 +1,125 @@
+//! What order is, once faults have stopped; and what is checked at the end of a run.
+
+use vtorc_core::audit::{Outcome, RecoveryRecord, Trigger};
+use vtorc_core::topology::TabletType;
+
+use crate::Millis;
+use crate::server::{Receiver, Server};
+use crate::universe::Universe;
+
+impl Universe {
+    /// Takes every fault back.
+    pub fn heal_all(&mut self) {
+        let now = self.now;
+        self.ledger.trouble();
+        self.network.heal();
+        self.topology.down = false;
+        self.topology.unread_cells.clear();
+        self.topology.watch_delay_ms = 0;
+        self.topology.conflicts = 0;
+        self.topology.version += 1;
+        for number in 0..self.count() {
+            let server = self.server_mut(number);
+            server.frozen = false;
+            server.stalled = false;
+            server.applier_sleeps_until = 0;
+            if !server.running {
+                server.restart(now);
+            }
+        }
+    }
+
+    /// What is not as it should be: exactly one primary, all others follow it, semi-sync as the policy wants.
+    pub fn disorder(&self) -> Option<String> {
+        let primaries: Vec<_> = self
+            .topology
+            .tablets
+            .values()
+            .filter(|tablet| tablet.tablet_type == TabletType::Primary)
+            .collect();
+        let [primary] = primaries.as_slice() else {
+            return Some(format!("{} tablets are PRIMARY", primaries.len()));
+        };
+        if self.topology.record.primary_alias.as_ref() != Some(&primary.alias) {
+            return Some("the shard's record names another primary".into());
+        }
+        let Some(server) = self.server_of(&primary.alias) else {
+            return Some(format!("{} has no server", primary.alias));
+        };
+        if server.read_only || !server.is_awake() || server.source.is_some() {
+            return Some(format!("s{} is primary and does not serve", server.number));
+        }
+        let wants_acks = self.topology.policy.acks_required() > 0;
+        if server.waits_for_acks != wants_acks {
+            return Some(format!("s{} waits for acks: {}", server.number, server.waits_for_acks));
+        }
+        self.servers().iter().find_map(|replica| self.replica_disorder(replica, server))
+    }
+
+    fn replica_disorder(&self, replica: &Server, primary: &Server) -> Option<String> {
+        let number = replica.number;
+        if number == primary.number {
+            return None;
+        }
+        let tablet = self.topology.tablets.get(&replica.alias)?;
+        if !replica.read_only && replica.is_awake() {
+            return Some(format!("s{number} takes writes and is no primary"));
+        }
+        if !tablet.tablet_type.is_managed() {
+            return None;
+        }
+        if replica.source != Some(primary.number) {
+            return Some(format!("s{number} follows {:?}", replica.source));
+        }
+        if !matches!(replica.receiver, Receiver::Running { .. }) || !replica.applier_running {
+            return Some(format!("s{number} does not replicate: {}", replica.receiver_error));
+        }
+        let primary_tablet = self.topology.tablets.get(&primary.alias)?;
+        let wanted = self.topology.policy.is_acker(primary_tablet, tablet);
+        (replica.acks != wanted).then(|| format!("s{number} acknowledges: {}", replica.acks))
+    }
+
+    /// At the end: everything that was promised is on the primary.
+    pub fn check_survival(&mut self) {
+        let now = self.now;
+        if !self.ledger.violations.is_empty() {
+            return;
+        }
+        let alias = self.topology.record.primary_alias.clone();
+        let Some(server) = alias.and_then(|alias| self.server_of(&alias).cloned()) else { return };
+        let lost = self.ledger.promised.iter().find(|txn| !server.executed.contains(**txn));
+        if let Some(lost) = lost.copied() {
+            let what = format!("{lost:?} was acknowledged, and s{} lacks it", server.number);
+            self.ledger.violated(now, what);
+        }
+    }
+
+    /// Within the block period of a reparent no other one was begun by the same vtorc.
+    pub fn check_block_period(
+        &mut self,
+        manager: usize,
+        records: &[RecoveryRecord],
+        block_ms: Millis,
+    ) {
+        let now = self.now;
+        let reparents = records.iter().filter(|record| {
+            record.kind == "EmergencyReparent" && record.trigger == Trigger::Automatic
+        });
+        let mut blocked_until = 0;
+        for record in reparents {
+            let began = record.started_at.as_millis();
+            if began < blocked_until {
+                let what = format!(
+                    "m{manager} began recovery {} {} ms too early",
+                    record.id,
+                    blocked_until - began
+                );
+                self.ledger.violated(now, what);
+            }
+            let changed = matches!(record.outcome, Some(Outcome::Succeeded(_) | Outcome::Unclear(_)));
+            if let Some(ended) = record.ended_at.filter(|_| changed) {
+                blocked_until = ended.as_millis() + block_ms;
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What a vtorc is given instead of the real outside: the same ports, over the simulated network.
+
+mod mysql;
+mod probes;
+mod topo;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+use vtorc_actors::board::Board;
+use vtorc_core::ids::RecoveryId;
+use vtorc_core::ports::CommandError;
+use vtorc_core::topology::MysqlAddress;
+
+use crate::network::Party;
+use crate::server::Server;
+use crate::statements::{Reply, Statement};
+use crate::universe::Shared;
+
+/// How often a waiting party looks again.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// One vtorc's way to everything else.
+#[derive(Clone)]
+pub struct Outside {
+    /// Everything.
+    pub universe: Shared,
+    /// Which vtorc.
+    pub manager: u8,
+    /// What it shows: tells which recovery a statement belongs to.
+    pub board: Arc<Board>,
+    /// The process lives.
+    pub alive: Arc<AtomicBool>,
+}
+
+/// How a question came to nothing.
+enum Lost {
+    /// It never arrived.
+    Unsent(String),
+    /// It may have arrived.
+    Unanswered(String),
+}
+
+impl From<Lost> for CommandError {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Unsent(why) => Self::NotDone(why),
+            Lost::Unanswered(why) => Self::Unknown(why),
+        }
+    }
+}
+
+/// A connection to one server, in one of its lives.
+struct Line {
+    outside: Outside,
+    server: u8,
+    incarnation: u32,
+    deadline: Instant,
+}
+
+impl Outside {
+    fn me(&self) -> Party {
+        Party::Manager(self.manager)
+    }
+
+    /// Connects: both directions must be open and somebody must listen.
+    async fn connect(&self, address: &MysqlAddress, deadline: Instant) -> Result<Line, Lost> {
+        let server = Server::number_of(address);
+        let (me, them) = (self.me(), Party::Server(server));
+        self.travel(me, them, deadline).await.map_err(|()| Lost::Unsent("no answer in time".into()))?;
+        let state = {
+            let universe = self.universe.lock();
+            let known = universe.server(server);
+            (known.running, known.frozen, known.incarnation)
+        };
+        self.travel(them, me, deadline).await.map_err(|()| Lost::Unsent("no answer in time".into()))?;
+        match state {
+            (false, _, _) => Err(Lost::Unsent("connection refused".into())),
+            // The kernel accepts; the greeting never comes.
+            (true, true, incarnation) => {
+                self.wait_for_greeting(server, incarnation, deadline).await?;
+                Ok(Line { outside: self.clone(), server, incarnation, deadline })
+            }
+            (true, false, incarnation) => {
+                Ok(Line { outside: self.clone(), server, incarnation, deadline })
+            }
+        }
+    }
+
+    async fn wait_for_greeting(
+        &self,
+        server: u8,
+        incarnation: u32,
+        deadline: Instant,
+    ) -> Result<(), Lost> {
+        while Instant::now() < deadline {
+            {
+                let universe = self.universe.lock();
+                let known = universe.server(server);
+                if !known.running || known.incarnation != incarnation {
+                    return Err(Lost::Unsent("connection reset".into()));
+                }
+                if !known.frozen {
+                    return Ok(());
+                }
+            }
+            sleep(LOOK).await;
+        }
+        Err(Lost::Unsent("no answer in time".into()))
+    }
+
+    /// A packet travels; it fails at the deadline, if it never arrives.
+    async fn travel(&self, from: Party, to: Party, deadline: Instant) -> Result<(), ()> {
+        let takes = {
+            let mut universe = self.universe.lock();
+            let universe = &mut *universe;
+            universe.network.travel(from, to, &mut universe.dice)
+        };
+        match takes {
+            Some(ms) if Instant::now() + Duration::from_millis(ms) <= deadline => {
+                sleep(Duration::from_millis(ms)).await;
+                Ok(())
+            }
+            Some(_) | None => {
+                sleep_until(deadline).await;
+                Err(())
+            }
+        }
+    }
+
+    /// The kind of the recovery that runs, and whether vtorc began it by itself.
+    fn running(&self) -> (Option<RecoveryId>, String, bool) {
+        use vtorc_core::audit::Trigger;
+        let running = self.board.running();
+        match running.first() {
+            Some(record) => {
+                let automatic = matches!(record.trigger, Trigger::Automatic);
+                (Some(record.id), record.kind.clone(), automatic)
+            }
+            None => (None, String::new(), false),
+        }
+    }
+}
+
+impl Line {
+    /// One statement, there and back.
+    async fn ask(&self, statement: Statement) -> Result<Reply, Lost> {
+        let unanswered = || Lost::Unanswered("no answer in time".into());
+        let (me, them) = (self.outside.me(), Party::Server(self.server));
+        self.outside.travel(me, them, self.deadline).await.map_err(|()| unanswered())?;
+        let arrived = self.arrive(&statement)?;
+        let reply = match arrived {
+            Ok(reply) => reply,
+            Err(ticket) => self.wait_for_answer(ticket).await?,
+        };
+        self.outside.travel(them, me, self.deadline).await.map_err(|()| unanswered())?;
+        Ok(reply)
+    }
+
+    /// Runs it, or leaves it in a frozen server's socket.
+    fn arrive(&self, statement: &Statement) -> Result<Result<Reply, u64>, Lost> {
+        let (_, kind, automatic) = self.outside.running();
+        let manager = self.outside.manager;
+        let mut universe = self.outside.universe.lock();
+        let known = universe.server(self.server);
+        if !known.running || known.incarnation != self.incarnation {
+            return Err(Lost::Unanswered("connection lost".into()));
+        }
+        if known.frozen {
+            return Ok(Err(universe.queue(self.server, statement.clone())));
+        }
+        if *statement == Statement::StopReceiver {
+            universe.receiver_stopped(self.server, manager, automatic);
+        }
+        let reply = universe.execute(self.server, statement);
+        if *statement == Statement::TakeWrites {
+            universe.promoted(self.server, manager, automatic && kind == "EmergencyReparent");
+        }
+        if *statement != Statement::Status {
+            let server = self.server;
+            universe.note(|| format!("m{manager} -> s{server} {statement:?}: {}", gist(&reply)));
+        }
+        Ok(Ok(reply))
+    }
+
+    async fn wait_for_answer(&self, ticket: u64) -> Result<Reply, Lost> {
+        while Instant::now() < self.deadline {
+            if let Some(reply) = self.outside.universe.lock().answers.remove(&ticket) {
+                return Ok(reply);
+            }
+            sleep(LOOK).await;
+        }
+        Err(Lost::Unanswered("no answer in time".into()))
+    }
+}
+
+fn gist(reply: &Reply) -> &'static str {
+    match reply {
+        Reply::Status(_) => "status",
+        Reply::Done => "done",
+        Reply::Pending => "pending",
+        Reply::Begun(_) => "begun",
+        Reply::Refused(why) => why,
+    }
+}

@@ -1,0 +1,213 @@
+//! vtorc's commands as sequences of statements, in the order in which the real client sends them.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep};
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand, Sessions, SourceChange};
+use vtorc_core::status::{ReceiverState, ServerStatus};
+use vtorc_core::topology::MysqlAddress;
+
+use super::{LOOK, Line, Outside};
+use crate::server::Server;
+use crate::statements::{Reply, Statement};
+
+#[async_trait]
+impl MysqlPort for Outside {
+    async fn run(
+        &self,
+        address: &MysqlAddress,
+        command: ServerCommand,
+        deadline: Duration,
+    ) -> Result<ServerStatus, CommandError> {
+        let line = self.connect(address, Instant::now() + deadline).await?;
+        line.run(command).await?;
+        line.status().await
+    }
+}
+
+impl Line {
+    async fn run(&self, command: ServerCommand) -> Result<(), CommandError> {
+        match command {
+            ServerCommand::ReadStatus => Ok(()),
+            ServerCommand::StopReceiver => self.stop_receiver().await,
+            ServerCommand::Demote { sessions } => self.demote(sessions).await,
+            ServerCommand::WaitForPosition { target, timeout } => self.wait(&target, timeout).await,
+            ServerCommand::StartApplier => self.tell(Statement::StartApplier).await,
+            ServerCommand::Promote { acks } => self.promote(acks).await,
+            ServerCommand::FixPrimary { acks } => self.fix_primary(acks).await,
+            ServerCommand::Follow { source, semi_sync, change } => {
+                self.follow(Server::number_of(&source), semi_sync, change).await
+            }
+            ServerCommand::RestartReceiver => {
+                self.tell(Statement::StopReceiver).await?;
+                self.tell(Statement::StartReplication).await
+            }
+            ServerCommand::WriteJournal { .. } => self.write_journal().await,
+        }
+    }
+
+    async fn tell(&self, statement: Statement) -> Result<(), CommandError> {
+        match self.ask(statement).await? {
+            Reply::Refused(why) => Err(CommandError::NotDone(why.to_owned())),
+            Reply::Status(_) | Reply::Done | Reply::Pending | Reply::Begun(_) => Ok(()),
+        }
+    }
+
+    async fn status(&self) -> Result<ServerStatus, CommandError> {
+        match self.ask(Statement::Status).await? {
+            Reply::Status(status) => Ok(*status),
+            Reply::Done | Reply::Pending | Reply::Begun(_) | Reply::Refused(_) => {
+                Err(CommandError::NotDone("no status".into()))
+            }
+        }
+    }
+
+    async fn stop_receiver(&self) -> Result<(), CommandError> {
+        let status = self.status().await?;
+        let stopped = ReceiverState::Stopped;
+        if status.replication.is_some_and(|replication| replication.receiver != stopped) {
+            self.tell(Statement::StopReceiver).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks until nothing is in flight any more; ends sessions when patience is over.
+    async fn demote(&self, sessions: Sessions) -> Result<(), CommandError> {
+        let patience = match sessions {
+            Sessions::EndAll => Duration::ZERO,
+            Sessions::EndAfter(ms) => Duration::from_millis(ms),
+        };
+        let started = Instant::now();
+        loop {
+            match self.ask(Statement::RefuseWrites).await? {
+                Reply::Done => return Ok(()),
+                Reply::Status(_) | Reply::Pending | Reply::Begun(_) | Reply::Refused(_) => {}
+            }
+            if started.elapsed() >= patience {
+                self.tell(Statement::EndSessions).await?;
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn wait(&self, target: &GtidSet, timeout: Duration) -> Result<(), CommandError> {
+        let started = Instant::now();
+        loop {
+            if self.status().await?.gtid_executed.contains(target) {
+                return Ok(());
+            }
+            if started.elapsed() >= timeout {
+                return Err(CommandError::NotDone("it did not apply everything".into()));
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn promote(&self, acks: u32) -> Result<(), CommandError> {
+        let status = self.status().await?;
+        if status.replication.is_some() {
+            self.tell(Statement::StopReplication).await?;
+        }
+        self.set_semi_sync(&status, acks, false).await?;
+        if status.read_only {
+            self.tell(Statement::TakeWrites).await?;
+        }
+        if status.replication.is_some() {
+            self.tell(Statement::ForgetSource).await?;
+        }
+        Ok(())
+    }
+
+    async fn fix_primary(&self, acks: u32) -> Result<(), CommandError> {
+        let status = self.status().await?;
+        if status.replication.is_some() {
+            self.tell(Statement::StopReplication).await?;
+            self.tell(Statement::ForgetSource).await?;
+        }
+        self.set_semi_sync(&status, acks, false).await?;
+        if status.read_only {
+            self.tell(Statement::TakeWrites).await?;
+        }
+        Ok(())
+    }
+
+    async fn set_semi_sync(
+        &self,
+        status: &ServerStatus,
+        acks_wanted: u32,
+        acknowledges: bool,
+    ) -> Result<(), CommandError> {
+        let now = &status.semi_sync;
+        let differs = now.source_enabled != (acks_wanted > 0)
+            || (acks_wanted > 0 && now.wait_count != acks_wanted);
+        if differs {
+            self.tell(Statement::WaitForAcks(acks_wanted)).await?;
+        }
+        if now.replica_enabled != acknowledges {
+            self.tell(Statement::Acknowledge(acknowledges)).await?;
+        }
+        Ok(())
+    }
+
+    async fn follow(
+        &self,
+        source: u8,
+        semi_sync: bool,
+        change: SourceChange,
+    ) -> Result<(), CommandError> {
+        let status = self.status().await?;
+        if status.is_writable() {
+            self.demote(Sessions::EndAll).await?;
+        } else if !status.super_read_only {
+            self.demote(Sessions::EndAfter(1000)).await?;
+        }
+        let acks_changed = status.semi_sync.replica_enabled != semi_sync;
+        if acks_changed {
+            self.tell(Statement::Acknowledge(semi_sync)).await?;
+        }
+        match change {
+            SourceChange::Repoint => self.repoint(source, &status).await?,
+            SourceChange::Keep => {
+                if acks_changed {
+                    self.tell(Statement::StopReceiver).await?;
+                }
+                self.tell(Statement::StartReplication).await?;
+            }
+        }
+        if status.semi_sync.source_enabled {
+            self.tell(Statement::WaitForAcks(0)).await?;
+        }
+        Ok(())
+    }
+
+    async fn repoint(&self, source: u8, status: &ServerStatus) -> Result<(), CommandError> {
+        if let Some(replication) = &status.replication {
+            if replication.receiver != ReceiverState::Stopped {
+                self.tell(Statement::StopReceiver).await?;
+            }
+            if !replication.applier_running {
+                self.tell(Statement::StartApplier).await?;
+            }
+        }
+        self.tell(Statement::ChangeSource(source)).await?;
+        self.tell(Statement::StartReplication).await
+    }
+
+    async fn write_journal(&self) -> Result<(), CommandError> {
+        let txn = match self.ask(Statement::WriteJournal).await? {
+            Reply::Begun(txn) => txn,
+            Reply::Refused(why) => return Err(CommandError::NotDone(why.to_owned())),
+            Reply::Status(_) | Reply::Done | Reply::Pending => return Ok(()),
+        };
+        loop {
+            match self.ask(Statement::IsCommitted(txn)).await? {
+                Reply::Pending => sleep(LOOK).await,
+                Reply::Status(_) | Reply::Done | Reply::Begun(_) | Reply::Refused(_) => {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}

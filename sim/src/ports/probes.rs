@@ -1,0 +1,77 @@
+//! Probes over the simulated network.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep};
+use vtorc_core::health::ProbeFailure;
+use vtorc_core::ports::{ProbeConnection, ProbePort};
+use vtorc_core::status::ServerStatus;
+use vtorc_core::topology::MysqlAddress;
+
+use super::{Line, Lost, Outside};
+use crate::network::Party;
+use crate::statements::{Reply, Statement};
+
+/// A broken connection shows within this.
+const NOTICE: Duration = Duration::from_millis(40);
+
+#[async_trait]
+impl ProbePort for Outside {
+    async fn connect(
+        &self,
+        address: &MysqlAddress,
+        deadline: Duration,
+    ) -> Result<Box<dyn ProbeConnection>, ProbeFailure> {
+        let line = Outside::connect(self, address, Instant::now() + deadline).await?;
+        Ok(Box::new(line))
+    }
+}
+
+impl From<Lost> for ProbeFailure {
+    fn from(lost: Lost) -> Self {
+        let (Lost::Unsent(why) | Lost::Unanswered(why)) = lost;
+        if why == "no answer in time" { Self::TimedOut } else { Self::Refused(why) }
+    }
+}
+
+#[async_trait]
+impl ProbeConnection for Line {
+    async fn probe(&mut self, deadline: Duration) -> Result<ServerStatus, ProbeFailure> {
+        self.deadline = Instant::now() + deadline;
+        match self.ask(Statement::Status).await? {
+            Reply::Status(status) => Ok(*status),
+            Reply::Done | Reply::Pending | Reply::Begun(_) | Reply::Refused(_) => {
+                Err(ProbeFailure::Garbled("no status".into()))
+            }
+        }
+    }
+
+    /// A connection that breaks shows at once, one that falls silent when the answer is due.
+    async fn listen(&mut self, pause: Duration, grace: Duration) -> Result<(), ProbeFailure> {
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            sleep(NOTICE.min(pause)).await;
+            let universe = self.outside.universe.lock();
+            let known = universe.server(self.server);
+            let (me, them) = (self.outside.me(), Party::Server(self.server));
+            let gone = !known.running || known.incarnation != self.incarnation;
+            if gone && universe.network.is_open(them, me) {
+                return Err(ProbeFailure::Refused("connection lost".into()));
+            }
+        }
+        let answers = || {
+            let universe = self.outside.universe.lock();
+            let (me, them) = (self.outside.me(), Party::Server(self.server));
+            universe.server(self.server).is_awake() && universe.network.is_open_both_ways(me, them)
+        };
+        let given_up = Instant::now() + grace;
+        while !answers() {
+            if Instant::now() >= given_up {
+                return Err(ProbeFailure::TimedOut);
+            }
+            sleep(NOTICE).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! The topology over the simulated network.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep};
+use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
+use vtorc_core::ports::{ShardLock, TopoError, TopoPort};
+use vtorc_core::time::TermStart;
+use vtorc_core::topology::{ShardTopology, TabletType, TopologyRead};
+
+use super::{LOOK, Outside};
+use crate::network::Party;
+use crate::topology::Holder;
+use crate::universe::Universe;
+
+/// The client gives a request up after this.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The client keeps its session alive so often.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+fn unavailable() -> TopoError {
+    TopoError::Unavailable("no answer in time".into())
+}
+
+impl Outside {
+    /// One request, there and back; keeps the session alive as well.
+    async fn request<T>(
+        &self,
+        work: impl FnOnce(&mut Universe, u64) -> Result<T, TopoError> + Send,
+    ) -> Result<T, TopoError> {
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let (me, them) = (self.me(), Party::Topology);
+        self.travel(me, them, deadline).await.map_err(|()| unavailable())?;
+        let answer = {
+            let mut universe = self.universe.lock();
+            if universe.topology.down {
+                None
+            } else {
+                let session = universe.keep_session(self.manager);
+                Some(work(&mut universe, session))
+            }
+        };
+        let Some(answer) = answer else {
+            sleep(Duration::from_millis(500)).await;
+            return Err(TopoError::Unavailable("connection refused".into()));
+        };
+        self.travel(them, me, deadline).await.map_err(|()| unavailable())?;
+        answer
+    }
+
+    /// Keeps the session alive for as long as the process lives.
+    pub async fn keep_alive(self) {
+        loop {
+            sleep(HEARTBEAT).await;
+            // What became of the session shows when it is needed.
+            let _ = self.request(|_, _| Ok(())).await;
+        }
+    }
+}
+
+impl Universe {
+    /// The session of a vtorc that was just heard; a new one where the old one has ended.
+    fn keep_session(&mut self, manager: u8) -> u64 {
+        let now = self.now;
+        self.topology.locks_taken += 1;
+        let new = self.topology.locks_taken;
+        let session = self.topology.sessions.entry(manager).or_insert((new, now));
+        session.1 = now;
+        session.0
+    }
+}
+
+#[async_trait]
+impl TopoPort for Outside {
+    async fn read(&self, _: &WatchList) -> Result<TopologyRead, TopoError> {
+        self.request(|universe, _| Ok(universe.topology.read())).await
+    }
+
+    async fn read_shard(&self, _: &KeyspaceShard) -> Result<ShardTopology, TopoError> {
+        self.request(|universe, _| {
+            // A cell that cannot be listed fails the whole reading of one shard.
+            match universe.topology.unread_cells.first() {
+                Some(cell) => Err(TopoError::Unavailable(format!("cell {cell}: no answer"))),
+                None => Ok(universe.topology.shard_topology()),
+            }
+        })
+        .await
+    }
+
+    async fn changed(&self) {
+        let seen = self.universe.lock().topology.version;
+        loop {
+            sleep(LOOK * 5).await;
+            let (version, delay) = {
+                let universe = self.universe.lock();
+                (universe.topology.version, universe.topology.watch_delay_ms)
+            };
+            if version != seen {
+                sleep(Duration::from_millis(delay)).await;
+                return;
+            }
+        }
+    }
+
+    async fn lock_shard(
+        &self,
+        shard: &KeyspaceShard,
+        _: &str,
+        patience: Duration,
+    ) -> Result<Box<dyn ShardLock>, TopoError> {
+        let started = Instant::now();
+        loop {
+            let manager = self.manager;
+            let taken = self
+                .request(move |universe, session| {
+                    if let Some(holder) = universe.topology.holder {
+                        return Ok(Err(holder));
+                    }
+                    universe.topology.locks_taken += 1;
+                    let serial = universe.topology.locks_taken;
+                    let holder = Holder { manager, session, serial };
+                    universe.topology.holder = Some(holder);
+                    universe.note(|| format!("m{manager} took the lock"));
+                    Ok(Ok(holder))
+                })
+                .await?;
+            match taken {
+                Ok(holder) => return Ok(Box::new(Held { outside: self.clone(), holder })),
+                Err(holder) if started.elapsed() >= patience => {
+                    let (shard, holder) = (shard.clone(), format!("m{}", holder.manager));
+                    return Err(TopoError::Locked { shard, holder });
+                }
+                Err(_) => sleep(LOOK * 5).await,
+            }
+        }
+    }
+
+    async fn set_tablet_type(
+        &self,
+        alias: &TabletAlias,
+        tablet_type: TabletType,
+        term_start: Option<TermStart>,
+    ) -> Result<(), TopoError> {
+        let (alias, manager) = (alias.clone(), self.manager);
+        self.request(move |universe, _| {
+            let done = universe.set_tablet_type(&alias, tablet_type, term_start);
+            universe.note(|| format!("m{manager} records {alias} {tablet_type}: {}", done.is_ok()));
+            done
+        })
+        .await
+    }
+
+    async fn set_shard_primary(
+        &self,
+        _: &KeyspaceShard,
+        primary: &TabletAlias,
+        term_start: TermStart,
+    ) -> Result<(), TopoError> {
+        let (primary, manager) = (primary.clone(), self.manager);
+        self.request(move |universe, _| {
+            universe.note(|| format!("m{manager} names {primary} since {term_start}"));
+            universe.set_shard_primary(&primary, term_start)
+        })
+        .await
+    }
+}
+
+/// The lock while it is held. A vtorc that is killed gives it back with its session.
+struct Held {
+    outside: Outside,
+    holder: Holder,
+}
+
+#[async_trait]
+impl ShardLock for Held {
+    async fn check(&self) -> Result<(), TopoError> {
+        let mine = self.holder;
+        self.outside
+            .request(move |universe, _| {
+                if universe.topology.holder == Some(mine) {
+                    Ok(())
+                } else {
+                    Err(TopoError::LockLost("the session has ended".into()))
+                }
+            })
+            .await
+    }
+
+    async fn release(self: Box<Self>) {
+        let mine = self.holder;
+        let released = self.outside.request(move |universe, _| {
+            if universe.topology.holder == Some(mine) {
+                universe.topology.holder = None;
+            }
+            Ok(())
+        });
+        // If it does not arrive, the lock goes with the session.
+        let _ = released.await;
+    }
+}
+
+impl Drop for Held {
+    /// A recovery that is called off gives its lock back as well, as the real clients do.
+    fn drop(&mut self) {
+        let mine = self.holder;
+        let mut universe = self.outside.universe.lock();
+        let (me, them) = (self.outside.me(), Party::Topology);
+        let reaches = universe.network.is_open(me, them) && !universe.topology.down;
+        let alive = self.outside.alive.load(Ordering::Acquire);
+        if reaches && alive && universe.topology.holder == Some(mine) {
+            universe.topology.holder = None;
+        }
+    }
+}

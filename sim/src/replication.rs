@@ -1,0 +1,146 @@
+//! Replication between simulated servers: receivers connect, receive and acknowledge, appliers apply.
+
+use crate::Millis;
+use crate::gtids::Txn;
+use crate::network::Party;
+use crate::server::{Receiver, Waiting};
+use crate::universe::Universe;
+
+/// A receiver that could not connect tries again after this (`SOURCE_CONNECT_RETRY = 1`).
+const CONNECT_RETRY_MS: Millis = 1000;
+/// A receiver gives a silent source up after this (`replica_net_timeout`).
+const NET_TIMEOUT_MS: Millis = 60_000;
+/// Received and applied in one step at most.
+const BATCH: usize = 50;
+
+impl Universe {
+    /// Lets replication go on for one step of time.
+    pub fn replicate(&mut self) {
+        for number in 0..self.count() {
+            if !self.server(number).is_awake() {
+                continue;
+            }
+            self.receive(number);
+            self.apply(number);
+            self.finish_commits(number);
+        }
+    }
+
+    fn receive(&mut self, number: u8) {
+        let now = self.now;
+        let server = self.server(number);
+        let Some(source) = server.source else { return };
+        match server.receiver {
+            Receiver::Stopped => {}
+            Receiver::Connecting { next_try } if now < next_try => {}
+            Receiver::Connecting { .. } => self.connect(number, source),
+            Receiver::Running { cursor, incarnation, acks, heard_at } => {
+                let (from, to) = (Party::Server(source), Party::Server(number));
+                let open = self.network.is_open(from, to);
+                let origin = self.server(source);
+                let lives = origin.running && origin.incarnation == incarnation;
+                if !lives && open || now.saturating_sub(heard_at) > NET_TIMEOUT_MS {
+                    let next_try = now + CONNECT_RETRY_MS;
+                    self.server_mut(number).receiver = Receiver::Connecting { next_try: now.min(next_try) };
+                } else if lives && open && origin.is_awake() && !self.server(number).stalled {
+                    self.stream(number, source, cursor, acks, heard_at);
+                }
+            }
+        }
+    }
+
+    /// A connection is made, unless the source no longer has what is needed, or lacks what it once sent.
+    fn connect(&mut self, number: u8, source: u8) {
+        let now = self.now;
+        let (one, other) = (Party::Server(number), Party::Server(source));
+        let reached = source != number
+            && self.server(source).is_awake()
+            && self.network.is_open_both_ways(one, other);
+        if !reached {
+            let next_try = now + CONNECT_RETRY_MS;
+            self.server_mut(number).receiver = Receiver::Connecting { next_try };
+            return;
+        }
+        let (replica, origin) = (self.server(number), self.server(source));
+        let purged = origin.binlog.iter().take(origin.purged);
+        let error = if purged.into_iter().any(|txn| !replica.has_received(*txn)) {
+            "1236: the source purged binary logs that this server needs"
+        } else if replica.executed.next_of(source) > origin.executed.next_of(source) {
+            "1236: this server has more transactions of the source's uuid than the source"
+        } else {
+            ""
+        };
+        let incarnation = origin.incarnation;
+        let server = self.server_mut(number);
+        if error.is_empty() {
+            let acks = server.acks;
+            server.heard += 1;
+            server.receiver = Receiver::Running { cursor: 0, incarnation, acks, heard_at: now };
+        } else {
+            server.receiver_error = error.to_owned();
+            server.receiver = Receiver::Stopped;
+        }
+    }
+
+    fn stream(&mut self, number: u8, source: u8, cursor: usize, acks: bool, heard_at: Millis) {
+        let now = self.now;
+        let upto = self.server(source).binlog.len().min(cursor + BATCH);
+        let mut received: Vec<Txn> = Vec::new();
+        for at in cursor..upto {
+            let Some(txn) = self.server(source).binlog.get(at).copied() else { break };
+            if txn.source != number && !self.server(number).has_received(txn) {
+                let server = self.server_mut(number);
+                server.relay.push_back(txn);
+                server.retrieved.insert(txn);
+            }
+            received.push(txn);
+        }
+        let heartbeat = self.server(number).heartbeat_ms;
+        let heard = !received.is_empty() || now.saturating_sub(heard_at) >= heartbeat;
+        let server = self.server_mut(number);
+        let Receiver::Running { incarnation, .. } = server.receiver else { return };
+        let heard_at = if heard { now } else { heard_at };
+        server.heard += u64::from(heard);
+        server.receiver = Receiver::Running { cursor: upto, incarnation, acks, heard_at };
+        let back = self.network.is_open(Party::Server(number), Party::Server(source));
+        if acks && back {
+            let waits = |waiting: &Waiting| received.contains(&waiting.txn);
+            for waiting in self.server_mut(source).waiting.iter_mut().filter(|one| waits(one)) {
+                if !waiting.ackers.contains(&number) {
+                    waiting.ackers.push(number);
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, number: u8) {
+        let now = self.now;
+        for _ in 0..BATCH {
+            let server = self.server_mut(number);
+            if !server.applier_running || server.stalled || server.applier_sleeps_until > now {
+                return;
+            }
+            let Some(txn) = server.relay.pop_front() else { return };
+            let is_journal = self.journal_txns.contains(&txn);
+            let server = self.server_mut(number);
+            if !server.executed.contains(txn) {
+                server.commit(txn, is_journal);
+            }
+        }
+    }
+
+    /// Tells the clients whose commits have all acknowledgements.
+    fn finish_commits(&mut self, number: u8) {
+        let server = self.server_mut(number);
+        if server.waiting.is_empty() || server.stalled {
+            return;
+        }
+        let enough = server.wait_count as usize;
+        let (done, waiting): (Vec<Waiting>, Vec<Waiting>) =
+            server.waiting.drain(..).partition(|commit| commit.ackers.len() >= enough);
+        server.waiting = waiting;
+        for commit in done {
+            self.committed(number, &commit);
+        }
+    }
+}

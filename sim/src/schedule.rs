@@ -1,0 +1,120 @@
+//! What a seed stands for: a shard, some vtorcs, and faults at their moments.
+//!
+//! Each seed switches a few kinds of fault on and the others off: all kinds at once hide one another.
+
+use vtorc_core::durability::DurabilityPolicy;
+use vtorc_core::topology::TabletType;
+
+use crate::Millis;
+use crate::faults::{Fault, Kind};
+
+/// The shard is left to bring itself up for so long.
+const QUIET_MS: Millis = 4_000;
+/// Faults begin until here.
+const FAULTS_UNTIL_MS: Millis = 34_000;
+/// The longest fault.
+const LASTS_MAX_MS: Millis = 12_000;
+
+/// One run, planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// Where all chance comes from.
+    pub seed: u64,
+    /// The keyspace's policy.
+    pub policy: DurabilityPolicy,
+    /// Cells and types of the tablets.
+    pub tablets: Vec<(&'static str, TabletType)>,
+    /// How many vtorcs.
+    pub managers: u8,
+    /// How far their wall clocks differ.
+    pub skews_ms: Vec<i64>,
+    /// The block period.
+    pub block_ms: Millis,
+    /// Probes can see heartbeats.
+    pub heartbeats_seen: bool,
+    /// What goes wrong, in order of time.
+    pub faults: Vec<Fault>,
+    /// When everything is well again.
+    pub healed_at: Millis,
+}
+
+impl Schedule {
+    /// The schedule of a seed.
+    pub fn of(seed: u64) -> Self {
+        // Not the dice of the run: a change there must not change the schedule.
+        let mut dice = fastrand::Rng::with_seed(seed ^ 0x5eed_0f5c_ed01_e5);
+        let policy = pick(
+            &mut dice,
+            &[
+                DurabilityPolicy::SemiSync,
+                DurabilityPolicy::SemiSync,
+                DurabilityPolicy::SemiSync,
+                DurabilityPolicy::CrossCell,
+                DurabilityPolicy::SemiSyncWithRdonlyAck,
+                DurabilityPolicy::CrossCellWithRdonlyAck,
+                DurabilityPolicy::None,
+            ],
+        );
+        let tablets = tablets(&mut dice);
+        let managers = dice.u8(1..=2);
+        let skews_ms = (0..managers).map(|_| dice.i64(-600_000..600_000)).collect();
+        let count = u8::try_from(tablets.len()).unwrap_or(u8::MAX);
+        let mut faults = faults(&mut dice, count, managers);
+        faults.sort_by_key(|fault| fault.at);
+        let last = faults.iter().map(|fault| fault.at + fault.lasts).max();
+        Self {
+            seed,
+            policy,
+            tablets,
+            managers,
+            skews_ms,
+            block_ms: pick(&mut dice, &[0, 5_000, 5_000, 20_000]),
+            heartbeats_seen: dice.u8(0..8) > 0,
+            faults,
+            healed_at: last.unwrap_or(QUIET_MS),
+        }
+    }
+}
+
+fn pick<T: Copy>(dice: &mut fastrand::Rng, all: &[T]) -> T {
+    #[expect(clippy::indexing_slicing, reason = "the number is below the length")]
+    all[dice.usize(0..all.len())]
+}
+
+fn tablets(dice: &mut fastrand::Rng) -> Vec<(&'static str, TabletType)> {
+    let near = dice.usize(2..=3);
+    let far = dice.usize(0..=2).max(3usize.saturating_sub(near));
+    let mut tablets = vec![("zone1", TabletType::Replica); near];
+    tablets.extend(vec![("zone2", TabletType::Replica); far]);
+    if dice.bool() {
+        tablets.push((pick(dice, &["zone1", "zone2"]), TabletType::Rdonly));
+    }
+    tablets
+}
+
+fn faults(dice: &mut fastrand::Rng, servers: u8, managers: u8) -> Vec<Fault> {
+    let kinds: Vec<Kind> = (0..dice.usize(1..=4)).map(|_| pick(dice, &Kind::ALL)).collect();
+    let between = pick(dice, &[1_500, 3_000, 6_000, 12_000]);
+    let mut faults = Vec::new();
+    let mut at = QUIET_MS;
+    loop {
+        at += dice.u64(1..between * 2);
+        if at >= FAULTS_UNTIL_MS {
+            return faults;
+        }
+        let kind = pick(dice, &kinds);
+        let lasts = pick(dice, &[200, 1_000, 3_000, 6_000, LASTS_MAX_MS]);
+        // Half of all faults hit whoever is primary then.
+        let server = dice.bool().then(|| dice.u8(0..servers));
+        let manager = dice.u8(0..managers);
+        let other = dice.u8(0..servers);
+        if kind == Kind::Flapping {
+            for times in 0..10 {
+                let at = at + times * 900;
+                faults.push(Fault { kind, at, lasts: 450, server, manager, other });
+            }
+        } else {
+            faults.push(Fault { kind, at, lasts, server, manager, other });
+        }
+    }
+}

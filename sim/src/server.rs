@@ -1,0 +1,316 @@
+//! One simulated MySQL server: what it has, what it is told, and what it answers.
+
+use std::collections::VecDeque;
+
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::ids::TabletAlias;
+use vtorc_core::status::{
+    Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
+};
+use vtorc_core::topology::{MysqlAddress, TabletType};
+
+use crate::Millis;
+use crate::gtids::{Txn, TxnSet, uuid};
+
+/// As vtorc sets it: never falls back by itself.
+const SEMI_SYNC_TIMEOUT_MS: u64 = 1_000_000_000_000;
+/// What a server is set up with before vtorc sees it.
+const HEARTBEAT_DEFAULT_MS: Millis = 30_000;
+/// What vtorc sets with every `CHANGE REPLICATION SOURCE`.
+pub const HEARTBEAT_MS: Millis = 250;
+
+/// The receiver thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receiver {
+    /// Stopped.
+    Stopped,
+    /// Trying to connect, next at this moment.
+    Connecting {
+        /// When.
+        next_try: Millis,
+    },
+    /// Connected.
+    Running {
+        /// Read so far of the source's binary log.
+        cursor: usize,
+        /// The source's life to which it is connected.
+        incarnation: u32,
+        /// It acknowledges.
+        acks: bool,
+        /// Something last arrived.
+        heard_at: Millis,
+    },
+}
+
+/// A commit that waits for acknowledgements.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// Of which transaction.
+    pub txn: Txn,
+    /// Whose; none for the manager's own.
+    pub attempt: Option<u64>,
+    /// Who acknowledged so far.
+    pub ackers: Vec<u8>,
+}
+
+/// A simulated server.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Its number.
+    pub number: u8,
+    /// Its tablet.
+    pub alias: TabletAlias,
+    /// What its tablet is for, as long as nothing happens.
+    pub made_for: TabletType,
+    /// The process runs.
+    pub running: bool,
+    /// Counts its starts.
+    pub incarnation: u32,
+    /// Stopped in its tracks.
+    pub frozen: bool,
+    /// Writes to its disk hang.
+    pub stalled: bool,
+    /// `read_only`.
+    pub read_only: bool,
+    /// `super_read_only`.
+    pub super_read_only: bool,
+    /// An operator opened it by mistake; clients do not use it.
+    pub opened_by_mistake: bool,
+    /// In commit order.
+    pub binlog: Vec<Txn>,
+    /// Everything committed.
+    pub executed: TxnSet,
+    /// Removed from the binary log: so many from its beginning.
+    pub purged: usize,
+    /// Received and not applied.
+    pub relay: VecDeque<Txn>,
+    /// Ever received from the present source.
+    pub retrieved: TxnSet,
+    /// Whom it follows.
+    pub source: Option<u8>,
+    /// The receiver.
+    pub receiver: Receiver,
+    /// Its last error.
+    pub receiver_error: String,
+    /// The applier runs.
+    pub applier_running: bool,
+    /// Applies nothing before this moment: it lags.
+    pub applier_sleeps_until: Millis,
+    /// The source sends a heartbeat so often.
+    pub heartbeat_ms: Millis,
+    /// Probes can see heartbeats.
+    pub heartbeats_seen: bool,
+    /// Counts what arrives.
+    pub heard: u64,
+    /// Semi-sync as a source.
+    pub waits_for_acks: bool,
+    /// How many.
+    pub wait_count: u32,
+    /// Semi-sync as a replica, for the next connection.
+    pub acks: bool,
+    /// Commits that wait.
+    pub waiting: Vec<Waiting>,
+    /// Somebody is about to refuse writes; until then new ones are held back.
+    pub fencing_until: Millis,
+    /// Reparents that its journal tells of.
+    pub journal: u64,
+}
+
+impl Server {
+    /// A new server without data.
+    pub fn new(number: u8, alias: TabletAlias, made_for: TabletType) -> Self {
+        Self {
+            number,
+            alias,
+            made_for,
+            running: true,
+            incarnation: 0,
+            frozen: false,
+            stalled: false,
+            read_only: true,
+            super_read_only: true,
+            opened_by_mistake: false,
+            binlog: Vec::new(),
+            executed: TxnSet::default(),
+            purged: 0,
+            relay: VecDeque::new(),
+            retrieved: TxnSet::default(),
+            source: None,
+            receiver: Receiver::Stopped,
+            receiver_error: String::new(),
+            applier_running: false,
+            applier_sleeps_until: 0,
+            heartbeat_ms: HEARTBEAT_DEFAULT_MS,
+            heartbeats_seen: true,
+            heard: 0,
+            waits_for_acks: false,
+            wait_count: 1,
+            acks: false,
+            waiting: Vec::new(),
+            fencing_until: 0,
+            journal: 0,
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(number: u8) -> MysqlAddress {
+        MysqlAddress { host: format!("s{number}"), port: 3306 }
+    }
+
+    /// The server behind an address.
+    pub fn number_of(address: &MysqlAddress) -> u8 {
+        address.host.trim_start_matches('s').parse().unwrap_or(u8::MAX)
+    }
+
+    /// It can do something now.
+    pub fn is_awake(&self) -> bool {
+        self.running && !self.frozen
+    }
+
+    /// A client's write would be taken.
+    pub fn takes_writes(&self, now: Millis) -> bool {
+        self.is_awake() && !self.read_only && self.fencing_until <= now
+    }
+
+    /// Everything committed or received.
+    pub fn has_received(&self, txn: Txn) -> bool {
+        self.executed.contains(txn) || self.relay.contains(&txn)
+    }
+
+    /// Commits a transaction.
+    pub fn commit(&mut self, txn: Txn, is_journal: bool) {
+        self.binlog.push(txn);
+        self.executed.insert(txn);
+        self.journal += u64::from(is_journal);
+    }
+
+    /// Begins a transaction of its own.
+    pub fn next_txn(&self) -> Txn {
+        Txn { source: self.number, number: self.executed.next_of(self.number) }
+    }
+
+    /// Stops the receiver.
+    pub fn stop_receiver(&mut self) {
+        self.receiver = Receiver::Stopped;
+    }
+
+    /// Starts the receiver where it stands.
+    pub fn start_receiver(&mut self, now: Millis) {
+        if self.source.is_some() && self.receiver == Receiver::Stopped {
+            self.receiver_error.clear();
+            self.receiver = Receiver::Connecting { next_try: now };
+        }
+    }
+
+    /// `CHANGE REPLICATION SOURCE`. With the applier running the relay log stays, else it is thrown away.
+    pub fn change_source(&mut self, source: u8) {
+        self.receiver = Receiver::Stopped;
+        if !self.applier_running {
+            self.relay.clear();
+        }
+        if self.source != Some(source) {
+            self.retrieved = TxnSet::default();
+        }
+        self.source = Some(source);
+        self.receiver_error.clear();
+        self.heartbeat_ms = HEARTBEAT_MS;
+    }
+
+    /// `RESET REPLICA ALL`.
+    pub fn forget_source(&mut self) {
+        self.receiver = Receiver::Stopped;
+        self.applier_running = false;
+        self.source = None;
+        self.relay.clear();
+        self.retrieved = TxnSet::default();
+    }
+
+    /// The process is killed. What was received and not applied is fetched again after a restart
+    /// (`relay_log_recovery`): until then it is lost. Answers what was lost.
+    pub fn crash(&mut self) -> Vec<Txn> {
+        self.running = false;
+        self.frozen = false;
+        self.waiting.clear();
+        self.fencing_until = 0;
+        if matches!(self.receiver, Receiver::Running { .. }) {
+            self.receiver = Receiver::Connecting { next_try: 0 };
+        }
+        self.relay.drain(..).collect()
+    }
+
+    /// It starts again, as its configuration file says: refusing writes, replication started.
+    pub fn restart(&mut self, now: Millis) {
+        self.running = true;
+        self.incarnation += 1;
+        self.read_only = true;
+        self.super_read_only = true;
+        self.opened_by_mistake = false;
+        self.waits_for_acks = false;
+        self.acks = false;
+        self.retrieved = TxnSet::default();
+        self.receiver = Receiver::Stopped;
+        self.applier_running = self.source.is_some();
+        self.start_receiver(now);
+    }
+
+    /// What a probe finds.
+    pub fn status(&self, now: Millis) -> ServerStatus {
+        let purged = self.binlog.iter().take(self.purged).copied().collect::<TxnSet>();
+        ServerStatus {
+            flavor: Flavor::MySql,
+            version: "9.7.0".into(),
+            server_id: u32::from(self.number) + 1,
+            server_uuid: Some(uuid(self.number)),
+            read_only: self.read_only,
+            super_read_only: self.super_read_only,
+            gtid_mode_on: true,
+            log_bin: true,
+            log_replica_updates: true,
+            gtid_executed: self.executed.to_gtid_set(),
+            gtid_purged: purged.to_gtid_set(),
+            replication: self.source.map(|source| self.replication(source, now)),
+            semi_sync: SemiSyncStatus {
+                source_available: true,
+                replica_available: true,
+                source_enabled: self.waits_for_acks,
+                replica_enabled: self.acks,
+                source_active: self.waits_for_acks,
+                replica_active: matches!(self.receiver, Receiver::Running { acks: true, .. }),
+                clients: 0,
+                wait_count: self.wait_count,
+                timeout_ms: SEMI_SYNC_TIMEOUT_MS,
+                waiting_sessions: u32::try_from(self.waiting.len()).unwrap_or(u32::MAX),
+            },
+            journal_length: Some(self.journal),
+        }
+    }
+
+    fn replication(&self, source: u8, now: Millis) -> ReplicationStatus {
+        let receiver = match self.receiver {
+            Receiver::Stopped => ReceiverState::Stopped,
+            Receiver::Connecting { .. } => ReceiverState::Connecting,
+            Receiver::Running { .. } => ReceiverState::Running,
+        };
+        let lag = self.applier_sleeps_until.saturating_sub(now) / 1000;
+        ReplicationStatus {
+            source: Self::address(source),
+            source_uuid: Some(uuid(source)),
+            source_server_id: Some(u32::from(source) + 1),
+            receiver,
+            receiver_error: self.receiver_error.clone(),
+            applier_running: self.applier_running,
+            applier_error: String::new(),
+            retrieved: self.retrieved_set(),
+            auto_position: true,
+            lag_seconds: self.applier_running.then_some(lag),
+            delay_seconds: 0,
+            heartbeat_period_ms: Some(self.heartbeat_ms),
+            received_marker: self.heard.to_string(),
+            marker_sees_heartbeats: self.heartbeats_seen,
+        }
+    }
+
+    fn retrieved_set(&self) -> GtidSet {
+        self.retrieved.to_gtid_set()
+    }
+}

@@ -1,0 +1,235 @@
+//! What a server does when it is told something. Each statement is one round trip, so a command can be cut
+//! off between any two of them.
+
+use vtorc_core::status::ServerStatus;
+
+use crate::Millis;
+use crate::gtids::Txn;
+use crate::server::{Receiver, Server, Waiting};
+use crate::universe::Universe;
+
+/// How long a pending `SET GLOBAL read_only` holds new writes back without being asked for again.
+const FENCE_HOLDS_MS: Millis = 60;
+
+/// One statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Statement {
+    /// What a probe asks.
+    Status,
+    /// `STOP REPLICA IO_THREAD`.
+    StopReceiver,
+    /// `STOP REPLICA`.
+    StopReplication,
+    /// `START REPLICA`.
+    StartReplication,
+    /// `START REPLICA SQL_THREAD`.
+    StartApplier,
+    /// `CHANGE REPLICATION SOURCE TO`.
+    ChangeSource(u8),
+    /// `RESET REPLICA ALL`.
+    ForgetSource,
+    /// Waits for so many acknowledgements as a source; 0 switches it off and lets waiting commits go.
+    WaitForAcks(u32),
+    /// Acknowledges as a replica.
+    Acknowledge(bool),
+    /// `SET GLOBAL super_read_only = ON`: waits for commits in flight.
+    RefuseWrites,
+    /// `SET GLOBAL read_only = OFF`.
+    TakeWrites,
+    /// `KILL` for every client session.
+    EndSessions,
+    /// `INSERT INTO _vt.reparent_journal`.
+    WriteJournal,
+    /// Whether a commit of ours was acknowledged.
+    IsCommitted(Txn),
+    /// A client's insert.
+    Insert(u64),
+}
+
+/// What it answers.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// Its state.
+    Status(Box<ServerStatus>),
+    /// Done.
+    Done,
+    /// Begun; ask again.
+    Pending,
+    /// A commit has begun.
+    Begun(Txn),
+    /// Refused.
+    Refused(&'static str),
+}
+
+impl Universe {
+    /// Runs a statement on a server that is awake.
+    pub fn execute(&mut self, number: u8, statement: &Statement) -> Reply {
+        let now = self.now;
+        match statement {
+            Statement::RefuseWrites => return self.refuse_writes(number),
+            Statement::TakeWrites => {
+                self.server_mut(number).read_only = false;
+                self.server_mut(number).super_read_only = false;
+                self.server_mut(number).opened_by_mistake = false;
+                return Reply::Done;
+            }
+            Statement::EndSessions => {
+                self.end_sessions(number);
+                return Reply::Done;
+            }
+            Statement::WriteJournal => return self.begin_journal(number),
+            Statement::Insert(attempt) => {
+                self.insert(number, *attempt);
+                return Reply::Done;
+            }
+            Statement::WaitForAcks(acks) => {
+                self.set_wait_for_acks(number, *acks);
+                return Reply::Done;
+            }
+            Statement::Status
+            | Statement::StopReceiver
+            | Statement::StopReplication
+            | Statement::StartReplication
+            | Statement::StartApplier
+            | Statement::ChangeSource(_)
+            | Statement::ForgetSource
+            | Statement::Acknowledge(_)
+            | Statement::IsCommitted(_) => {}
+        }
+        let server = self.server_mut(number);
+        match statement {
+            Statement::Status => return Reply::Status(Box::new(server.status(now))),
+            Statement::StopReceiver => server.stop_receiver(),
+            Statement::StopReplication => {
+                server.stop_receiver();
+                server.applier_running = false;
+            }
+            Statement::StartReplication => {
+                server.start_receiver(now);
+                server.applier_running = server.source.is_some();
+            }
+            Statement::StartApplier => server.applier_running = server.source.is_some(),
+            Statement::ChangeSource(source) => server.change_source(*source),
+            Statement::ForgetSource => server.forget_source(),
+            Statement::Acknowledge(acks) => server.acks = *acks,
+            Statement::IsCommitted(txn) => {
+                let waits = server.waiting.iter().any(|waiting| waiting.txn == *txn);
+                return if waits { Reply::Pending } else { Reply::Done };
+            }
+            Statement::RefuseWrites
+            | Statement::TakeWrites
+            | Statement::EndSessions
+            | Statement::WriteJournal
+            | Statement::Insert(_)
+            | Statement::WaitForAcks(_) => {}
+        }
+        Reply::Done
+    }
+
+    fn refuse_writes(&mut self, number: u8) -> Reply {
+        let now = self.now;
+        let server = self.server_mut(number);
+        if server.stalled {
+            return Reply::Pending;
+        }
+        server.fencing_until = now + FENCE_HOLDS_MS;
+        if !server.waiting.is_empty() {
+            return Reply::Pending;
+        }
+        server.read_only = true;
+        server.super_read_only = true;
+        server.opened_by_mistake = false;
+        server.fencing_until = 0;
+        self.ledger.stopped_taking_writes(number);
+        Reply::Done
+    }
+
+    /// Clients are cut off; what they had begun stays in the log, unacknowledged.
+    fn end_sessions(&mut self, number: u8) {
+        let waiting = std::mem::take(&mut self.server_mut(number).waiting);
+        for commit in waiting {
+            match commit.attempt {
+                Some(attempt) => self.ledger.failed(attempt),
+                None => self.server_mut(number).waiting.push(commit),
+            }
+        }
+    }
+
+    /// Switching semi-sync off lets waiting commits go, as if they had been acknowledged.
+    fn set_wait_for_acks(&mut self, number: u8, acks: u32) {
+        let server = self.server_mut(number);
+        server.waits_for_acks = acks > 0;
+        if acks > 0 {
+            server.wait_count = acks;
+            return;
+        }
+        let waiting = std::mem::take(&mut server.waiting);
+        for commit in waiting {
+            self.committed(number, &commit);
+        }
+    }
+
+    fn begin_journal(&mut self, number: u8) -> Reply {
+        let server = self.server_mut(number);
+        if server.super_read_only {
+            return Reply::Refused("super_read_only is ON");
+        }
+        let txn = server.next_txn();
+        server.commit(txn, true);
+        if server.waits_for_acks {
+            server.waiting.push(Waiting { txn, attempt: None, ackers: Vec::new() });
+        }
+        self.journal_txns.insert(txn);
+        Reply::Begun(txn)
+    }
+
+    /// A client's insert arrives.
+    fn insert(&mut self, number: u8, attempt: u64) {
+        let now = self.now;
+        let server = self.server_mut(number);
+        if !server.takes_writes(now) || server.opened_by_mistake {
+            self.ledger.failed(attempt);
+            return;
+        }
+        if server.stalled {
+            return;
+        }
+        let txn = server.next_txn();
+        server.commit(txn, false);
+        self.ledger.began(attempt, txn);
+        let commit = Waiting { txn, attempt: Some(attempt), ackers: Vec::new() };
+        if self.server(number).waits_for_acks {
+            self.server_mut(number).waiting.push(commit);
+        } else {
+            self.committed(number, &commit);
+        }
+    }
+
+    /// The server tells the client that its write is done.
+    pub fn committed(&mut self, number: u8, commit: &Waiting) {
+        let Some(attempt) = commit.attempt else { return };
+        self.acknowledge(number, attempt, commit.txn);
+    }
+
+    /// An operator writes on a replica by mistake.
+    pub fn write_by_mistake(&mut self, number: u8) {
+        let server = self.server_mut(number);
+        let txn = server.next_txn();
+        server.commit(txn, false);
+        self.ledger.errant.insert(txn);
+    }
+
+    /// Tells whether a receiver is connected to the life that its source lives now.
+    pub fn is_connected(&self, number: u8) -> bool {
+        let server = self.server(number);
+        match (server.receiver, server.source) {
+            (Receiver::Running { incarnation, .. }, Some(source)) => {
+                let source: &Server = self.server(source);
+                source.running && source.incarnation == incarnation
+            }
+            (Receiver::Running { .. } | Receiver::Stopped | Receiver::Connecting { .. }, _) => {
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Everything that exists in one run, behind one lock: servers, topology, network, who wrote what.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vtorc_core::durability::DurabilityPolicy;
+use vtorc_core::ids::{KeyspaceShard, TabletAlias};
+use vtorc_core::topology::{Tablet, TabletType};
+
+use crate::Millis;
+use crate::gtids::Txn;
+use crate::ledger::Ledger;
+use crate::network::Network;
+use crate::server::Server;
+use crate::statements::{Reply, Statement};
+use crate::topology::Topology;
+
+/// A statement that reached a frozen server and waits in its socket. It is run when the server goes on,
+/// whether anybody still waits for the answer or not.
+pub struct Queued {
+    /// Which server.
+    pub server: u8,
+    /// Its life; a restart empties the sockets.
+    pub incarnation: u32,
+    /// What.
+    pub statement: Statement,
+    /// Which question it answers.
+    pub ticket: u64,
+}
+
+/// Everything.
+pub struct Universe {
+    /// Virtual time.
+    pub now: Millis,
+    /// All chance.
+    pub dice: fastrand::Rng,
+    servers: Vec<Server>,
+    /// The topology server.
+    pub topology: Topology,
+    /// Who reaches whom.
+    pub network: Network,
+    /// Who wrote what, and what must never happen.
+    pub ledger: Ledger,
+    /// Transactions that are rows of a reparent journal.
+    pub journal_txns: BTreeSet<Txn>,
+    /// Statements in the sockets of frozen servers.
+    pub queued: Vec<Queued>,
+    /// Answers to queued statements.
+    pub answers: BTreeMap<u64, Reply>,
+    tickets: u64,
+    /// What happened, in words; empty unless asked for.
+    pub trace: Option<Vec<String>>,
+    /// Stands for all that happened, to compare two runs.
+    pub digest: u64,
+}
+
+/// A universe that everybody in a run shares.
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<Universe>>);
+
+impl Shared {
+    /// Shares it.
+    pub fn new(universe: Universe) -> Self {
+        Self(Arc::new(Mutex::new(universe)))
+    }
+
+    /// Never held across an await.
+    pub fn lock(&self) -> MutexGuard<'_, Universe> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Universe {
+    /// A shard with these tablets and empty servers.
+    pub fn new(seed: u64, policy: DurabilityPolicy, tablets: &[(&str, TabletType)]) -> Self {
+        let shard = KeyspaceShard { keyspace: "ks".into(), shard: "0".into() };
+        let mut universe = Self {
+            now: 0,
+            dice: fastrand::Rng::with_seed(seed),
+            servers: Vec::new(),
+            topology: Topology::new(shard, policy),
+            network: Network::default(),
+            ledger: Ledger::default(),
+            journal_txns: BTreeSet::new(),
+            queued: Vec::new(),
+            answers: BTreeMap::new(),
+            tickets: 0,
+            trace: None,
+            digest: 0xcbf2_9ce4_8422_2325,
+        };
+        for (cell, tablet_type) in tablets {
+            universe.add_tablet(cell, *tablet_type);
+        }
+        universe
+    }
+
+    fn add_tablet(&mut self, cell: &str, tablet_type: TabletType) {
+        let number = u8::try_from(self.servers.len()).unwrap_or(u8::MAX);
+        let alias = TabletAlias { cell: cell.to_owned(), uid: 100 + u32::from(number) };
+        self.servers.push(Server::new(number, alias.clone(), tablet_type));
+        let tablet = self.new_record(number);
+        self.topology.tablets.insert(alias, tablet);
+    }
+
+    /// The record that an operator would make for a server.
+    pub fn new_record(&self, number: u8) -> Tablet {
+        Tablet {
+            alias: self.server(number).alias.clone(),
+            shard: self.topology.shard.clone(),
+            tablet_type: self.server(number).made_for,
+            mysql: Some(Server::address(number)),
+            term_start: None,
+            grpc_port: None,
+        }
+    }
+
+    /// How many servers there are.
+    pub fn count(&self) -> u8 {
+        u8::try_from(self.servers.len()).unwrap_or(u8::MAX)
+    }
+
+    /// All servers.
+    pub fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
+    /// One server.
+    #[expect(clippy::indexing_slicing, reason = "numbers are given out by add_tablet only")]
+    pub fn server(&self, number: u8) -> &Server {
+        &self.servers[usize::from(number)]
+    }
+
+    /// One server, to change it.
+    #[expect(clippy::indexing_slicing, reason = "numbers are given out by add_tablet only")]
+    pub fn server_mut(&mut self, number: u8) -> &mut Server {
+        &mut self.servers[usize::from(number)]
+    }
+
+    /// The server of a tablet.
+    pub fn server_of(&self, alias: &TabletAlias) -> Option<&Server> {
+        self.servers.iter().find(|server| server.alias == *alias)
+    }
+
+    /// Notes what happened.
+    pub fn note(&mut self, what: impl FnOnce() -> String) {
+        let line = format!("{:>8} {}", self.now, what());
+        // FNV-1a: the same text gives the same number on every machine.
+        for byte in line.bytes() {
+            self.digest = (self.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.push(line);
+        }
+    }
+
+    /// Puts a statement into a frozen server's socket.
+    pub fn queue(&mut self, server: u8, statement: Statement) -> u64 {
+        self.tickets += 1;
+        let incarnation = self.server(server).incarnation;
+        self.queued.push(Queued { server, incarnation, statement, ticket: self.tickets });
+        self.tickets
+    }
+
+    /// One step of time.
+    pub fn tick(&mut self, now: Millis) {
+        self.now = now;
+        self.drain_sockets();
+        self.replicate();
+        self.topology.expire(now);
+        self.ledger.look(now);
+    }
+
+    fn drain_sockets(&mut self) {
+        if self.queued.is_empty() {
+            return;
+        }
+        for queued in std::mem::take(&mut self.queued) {
+            let server = self.server(queued.server);
+            if !server.running || server.incarnation != queued.incarnation {
+                continue;
+            }
+            if server.frozen {
+                self.queued.push(queued);
+                continue;
+            }
+            let answer = self.execute(queued.server, &queued.statement);
+            self.answers.insert(queued.ticket, answer);
+        }
+    }
+}
