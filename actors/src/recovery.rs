@@ -53,6 +53,7 @@ pub struct RecoveryActor {
     repairs: BTreeMap<TabletAlias, Ledger>,
     receivers: Ledger,
     running: Option<Running>,
+    begun: u64,
     held_back: Option<String>,
     meter: Arc<Meter>,
     log: Logger,
@@ -70,6 +71,8 @@ pub(crate) enum Task {
 }
 
 struct Running {
+    /// Tells it from one that was called off before it had a number.
+    serial: u64,
     id: RecoveryId,
     task: Task,
     work: JoinHandle<()>,
@@ -82,6 +85,7 @@ struct LedgerWasRead(Result<Option<admission::Block>, HistoryError>);
 #[derive(Message)]
 #[rtype(result = "()")]
 struct IdWasGiven {
+    serial: u64,
     id: Result<RecoveryId, HistoryError>,
     task: Task,
     snapshot: ShardSnapshot,
@@ -151,6 +155,7 @@ impl RecoveryActor {
             repairs: BTreeMap::new(),
             receivers: Ledger::default(),
             running: None,
+            begun: 0,
             held_back: None,
             meter: meter.clone(),
             log,
@@ -227,7 +232,7 @@ impl RecoveryActor {
 
     /// A reparent does not wait for a repair: the repair is called off, and starts again if still needed.
     fn make_way(&mut self, task: &Task) -> bool {
-        let urgent = matches!(task.remedy(), Remedy::EmergencyReparent);
+        let urgent = task.remedy().is_reparent();
         let Some(running) = &self.running else { return true };
         if !urgent || running.task.remedy().is_reparent() || running.work.is_finished() {
             return false;
@@ -256,11 +261,13 @@ impl RecoveryActor {
         let placeholder = RecoveryId(0);
         // Nothing else may start while the number is fetched.
         let work = actix::spawn(async {});
-        self.running = Some(Running { id: placeholder, task: task.clone(), work });
+        self.begun += 1;
+        let serial = self.begun;
+        self.running = Some(Running { serial, id: placeholder, task: task.clone(), work });
         let history = self.world.history.clone();
         let fetch = async move { history.next_recovery_id().await };
         context.spawn(fetch.into_actor(self).then(move |id, _, context| {
-            context.notify(IdWasGiven { id, task, snapshot, reply });
+            context.notify(IdWasGiven { serial, id, task, snapshot, reply });
             fut::ready(())
         }));
     }
@@ -292,7 +299,7 @@ impl RecoveryActor {
             });
             myself.do_send(Ended { id, outcome, told });
         });
-        self.running = Some(Running { id, task, work });
+        self.running = Some(Running { serial: self.begun, id, task, work });
         self.hold_back(None);
         self.meter.doing(format!("recovery {id}"));
         self.tell_standing(None);
@@ -306,11 +313,16 @@ impl RecoveryActor {
         if let Some(ledger) = &mut self.ledger {
             match (task, outcome) {
                 (
-                    Task::Shard(Remedy::EmergencyReparent, _),
+                    Task::Shard(Remedy::EmergencyReparent | Remedy::FinishReparent, _),
                     Outcome::Succeeded(_) | Outcome::Unclear(_),
                 ) => {
                     ledger.start_block(id, &settings.recovery, now);
-                    ledger.fresh_start();
+                    // What was left half-done is tried again, but not in a storm.
+                    if matches!(outcome, Outcome::Unclear(_)) {
+                        ledger.attempt_failed(now);
+                    } else {
+                        ledger.fresh_start();
+                    }
                     block = ledger.block.clone();
                 }
                 (Task::Shard(Remedy::RestartReceiver, _), _) => {
@@ -445,7 +457,11 @@ impl Handler<StartRequested> for RecoveryActor {
 impl Handler<IdWasGiven> for RecoveryActor {
     type Result = ();
     fn handle(&mut self, message: IdWasGiven, context: &mut Context<Self>) {
-        let IdWasGiven { id, task, snapshot, reply } = message;
+        let IdWasGiven { serial, id, task, snapshot, reply } = message;
+        if self.running.as_ref().is_none_or(|running| running.serial != serial) {
+            // Called off meanwhile; only repairs are, and nobody waits for those.
+            return;
+        }
         match id {
             Ok(id) => self.run(id, task, snapshot, reply, context),
             Err(error) => {

@@ -141,13 +141,16 @@ pub fn admit(
     if !recoveries_enabled {
         return refused(Refusal::Disabled);
     }
-    if remedy == Remedy::EmergencyReparent {
+    if matches!(remedy, Remedy::EmergencyReparent | Remedy::FinishReparent) {
         if snapshot.emergency_reparent_disabled {
             return refused(Refusal::EmergencyReparentDisabled);
         }
         if !settings.recovers(&snapshot.shard) {
             return refused(Refusal::Filtered);
         }
+    }
+    // What a reparent left half-done is completed at once, also within the block that it started.
+    if remedy == Remedy::EmergencyReparent {
         if let Some(block) = ledger.block_at(snapshot.now) {
             return refused(Refusal::InBlockPeriod(block.clone()));
         }

@@ -38,6 +38,8 @@ pub enum FindingKind {
     UnreachablePrimary,
     /// Another server of the shard was promoted and the records do not say so yet.
     UnfinishedPromotion,
+    /// Two servers of the shard take writes, and each may be followed.
+    SplitBrain,
     /// The primary replicates from something.
     PrimaryHasPrimary,
     /// The primary refuses writes.
@@ -80,7 +82,7 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::UnknownDurabilityPolicy,
         Self::ClusterHasNoPrimary,
         Self::PrimaryTabletDeleted,
@@ -91,6 +93,7 @@ impl FindingKind {
         Self::DeadPrimaryWithoutReplicas,
         Self::UnreachablePrimary,
         Self::UnfinishedPromotion,
+        Self::SplitBrain,
         Self::PrimaryHasPrimary,
         Self::PrimaryIsReadOnly,
         Self::PrimarySemiSyncMustBeSet,

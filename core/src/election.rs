@@ -25,6 +25,11 @@ pub struct Contender {
 }
 
 impl Contender {
+    /// A tablet as it answered.
+    pub fn new(tablet: &Tablet, status: ServerStatus) -> Self {
+        Self { tablet: tablet.clone(), was_replica: status.replication.is_some(), status }
+    }
+
     /// Everything it committed or received.
     pub fn received(&self) -> GtidSet {
         self.status.gtid_received()
@@ -58,6 +63,8 @@ pub struct Constraints<'a> {
     pub wanted: Option<&'a TabletAlias>,
     /// The tablet that an operator wants to avoid.
     pub avoid: Option<&'a TabletAlias>,
+    /// Everybody who could hold a write of this shard was reached.
+    pub complete: bool,
 }
 
 /// The outcome of an election.
@@ -82,6 +89,12 @@ pub struct PassedOver {
     pub reason: Reason,
 }
 
+impl PassedOver {
+    fn is_errant(&self) -> bool {
+        matches!(self.reason, Reason::Errant(_))
+    }
+}
+
 /// Why a tablet cannot or did not win.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -91,6 +104,8 @@ pub enum Reason {
     Errant(GtidSet),
     /// It missed reparents that others know of, and disagrees with them.
     MissedReparents,
+    /// It wrote what nobody else ever received: no client was told that it is done.
+    Unacknowledged(GtidSet),
     /// GTIDs or the binary log are off.
     NoGtids,
     /// Too few who could acknowledge its writes were reached.
@@ -125,6 +140,9 @@ impl fmt::Display for Reason {
             Self::Errant(gtids) => write!(f, "it has errant GTIDs {gtids}"),
             Self::MissedReparents => {
                 f.write_str("it missed a reparent and disagrees with the others")
+            }
+            Self::Unacknowledged(gtids) => {
+                write!(f, "it alone has {gtids}, which nobody ever acknowledged")
             }
             Self::NoGtids => f.write_str("GTIDs or the binary log are off"),
             Self::TooFewAckers { found, required } => {
@@ -195,15 +213,25 @@ pub fn elect(
 ) -> Result<Election, NoCandidate> {
     let mut passed_over = Vec::new();
     let mut trusted: Vec<&Contender> = Vec::new();
-    for contender in everybody.iter().filter(|one| one.tablet.tablet_type.is_managed()) {
+    for contender in everybody.iter().filter(|one| one.tablet.tablet_type.is_witness()) {
         match mistrust(contender, everybody) {
             Some(reason) => passed_over.push(passed(contender, reason)),
             None => trusted.push(contender),
         }
     }
+    if most_advanced(&trusted).is_err() {
+        drop_unacknowledged(&mut trusted, &mut passed_over, everybody, constraints);
+    }
     let source = most_advanced(&trusted)?;
     let target = source.received();
-    let reached: BTreeSet<&TabletAlias> = trusted.iter().map(|one| &one.tablet.alias).collect();
+    let mut reached: BTreeSet<&TabletAlias> = trusted.iter().map(|one| &one.tablet.alias).collect();
+    // One with errant transactions is never promoted; it follows and acknowledges like any other.
+    reached.extend(
+        everybody
+            .iter()
+            .map(|one| &one.tablet.alias)
+            .filter(|alias| passed_over.iter().any(|one| one.alias == **alias && one.is_errant())),
+    );
     let mut ranked: Vec<(Rank, &Contender)> = Vec::new();
     for contender in &trusted {
         match unfit(contender, everybody, &reached, constraints) {
@@ -236,10 +264,10 @@ fn passed(contender: &Contender, reason: Reason) -> PassedOver {
 /// or an old primary wins because it has "more".
 fn mistrust(contender: &Contender, everybody: &[Contender]) -> Option<Reason> {
     let others = everybody.iter().filter(|one| one.tablet.alias != contender.tablet.alias);
-    let managed = others.filter(|one| one.tablet.tablet_type.is_managed());
-    let longest = managed.clone().map(Contender::journal).max().unwrap_or(0);
+    let witnesses = others.filter(|one| one.tablet.tablet_type.is_witness());
+    let longest = witnesses.clone().map(Contender::journal).max().unwrap_or(0);
     let union =
-        managed.fold(empty_like(&contender.received()), |all, one| all.union(&one.received()));
+        witnesses.fold(empty_like(&contender.received()), |all, one| all.union(&one.received()));
     let mut extra = contender.received().subtract(&union);
     if extra.is_empty() {
         return None;
@@ -251,9 +279,14 @@ fn mistrust(contender: &Contender, everybody: &[Contender]) -> Option<Reason> {
     if contender.status.flavor == Flavor::MariaDb {
         return None;
     }
-    // What came from its source is its advance over the others, not an error of its own.
-    if let Some(uuid) = contender.status.replication.as_ref().and_then(|r| r.source_uuid.as_ref()) {
-        extra = extra.without_source(uuid);
+    // What came from the primary that anybody followed is its advance over the others, not an error.
+    for source in everybody.iter().filter_map(followed) {
+        let replicas = everybody.iter().filter(|one| one.was_replica);
+        let is_replica = |one: &Contender| one.status.server_uuid.as_deref() == Some(source);
+        let own_source = followed(contender) == Some(source);
+        if own_source || !replicas.clone().any(is_replica) {
+            extra = extra.without_source(source);
+        }
     }
     // A server that follows nobody was a primary: its own writes are its advance.
     if !contender.was_replica
@@ -264,11 +297,61 @@ fn mistrust(contender: &Contender, everybody: &[Contender]) -> Option<Reason> {
     (!extra.is_empty()).then_some(Reason::Errant(extra))
 }
 
+/// The uuid of whom a replica follows, or followed until it was stopped.
+fn followed(contender: &Contender) -> Option<&str> {
+    contender.status.replication.as_ref()?.source_uuid.as_deref()
+}
+
 fn empty_like(set: &GtidSet) -> GtidSet {
     match set {
         GtidSet::MySql(_) => GtidSet::empty_mysql(),
         GtidSet::MariaDb(_) => GtidSet::empty_mariadb(),
     }
+}
+
+/// Where histories differ and the policy demands acknowledgements: what a server wrote and no acker of its
+/// ever received was written in vain. No client was told that it is done, so whoever has it does not stand
+/// in the way, provided that everybody who could have acknowledged it was reached.
+fn drop_unacknowledged(
+    trusted: &mut Vec<&Contender>,
+    passed_over: &mut Vec<PassedOver>,
+    everybody: &[Contender],
+    constraints: &Constraints<'_>,
+) {
+    if !constraints.complete || constraints.policy.acks_required() == 0 {
+        return;
+    }
+    let in_vain = |one: &Contender| unacknowledged(one, everybody, constraints.policy);
+    let (kept, dropped): (Vec<&Contender>, Vec<&Contender>) =
+        trusted.iter().partition(|one| in_vain(one).is_empty());
+    let Ok(best) = most_advanced(&kept) else { return };
+    let loses = |one: &&Contender| {
+        let acknowledged = one.received().subtract(&in_vain(one));
+        !best.received().contains(&acknowledged)
+    };
+    if dropped.iter().any(|one| loses(one)) {
+        return;
+    }
+    passed_over.extend(dropped.iter().map(|one| passed(one, Reason::Unacknowledged(in_vain(one)))));
+    *trusted = kept;
+}
+
+/// What this one has and no acker of the server that wrote it ever received.
+fn unacknowledged(
+    contender: &Contender,
+    everybody: &[Contender],
+    policy: DurabilityPolicy,
+) -> GtidSet {
+    let received = contender.received();
+    let mut in_vain = empty_like(&received);
+    for writer in everybody {
+        let Some(uuid) = &writer.status.server_uuid else { continue };
+        let written = received.of_source(uuid);
+        let ackers = everybody.iter().filter(|one| policy.is_acker(&writer.tablet, &one.tablet));
+        let left = ackers.fold(written, |left, acker| left.subtract(&acker.received()));
+        in_vain = in_vain.union(&left);
+    }
+    in_vain
 }
 
 /// The one who has everything that anybody has. Each is asked about all the others: a running "best so
@@ -294,6 +377,28 @@ fn most_advanced<'a>(trusted: &[&'a Contender]) -> Result<&'a Contender, NoCandi
         }
     }
     Ok(first)
+}
+
+/// Tells whether anybody whose position is believed has more than the primary: written in a term that the
+/// records do not tell of.
+pub fn somebody_is_ahead(primary: &TabletAlias, everybody: &[Contender]) -> bool {
+    let Some(incumbent) = everybody.iter().find(|one| one.tablet.alias == *primary) else {
+        return false;
+    };
+    let mut mine = incumbent.received();
+    // A replica that was asked a moment later has more of what a primary writes meanwhile.
+    if incumbent.status.is_writable()
+        && let (Some(uuid), GtidSet::MySql(_)) = (&incumbent.status.server_uuid, &mine)
+    {
+        let newer = everybody.iter().fold(mine.clone(), |all, one| all.union(&one.received()));
+        mine = mine.union(&newer.subtract(&newer.without_source(uuid)));
+    } else if incumbent.status.is_writable() {
+        return false;
+    }
+    let others = everybody.iter().filter(|one| one.tablet.alias != *primary);
+    others
+        .filter(|one| !mine.contains(&one.received()))
+        .any(|one| mistrust(one, everybody).is_none())
 }
 
 /// Why a tablet whose position is believed still cannot be primary.

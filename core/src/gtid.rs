@@ -119,6 +119,19 @@ impl GtidSet {
         }
     }
 
+    /// The transactions that began on the server with this uuid (MySQL only).
+    pub fn of_source(&self, server_uuid: &str) -> GtidSet {
+        match self {
+            Self::MySql(set) => {
+                let uuid = server_uuid.to_ascii_lowercase();
+                let mut part = set.clone();
+                part.sources.retain(|(source, _), _| *source == uuid);
+                Self::MySql(part)
+            }
+            Self::MariaDb(_) => Self::empty_mariadb(),
+        }
+    }
+
     /// Vitess's form with the flavour before the set, as kept in the reparent journal.
     pub fn to_vitess_position(&self) -> String {
         match self {

@@ -7,6 +7,8 @@ use crate::analysis::{Finding, FindingKind};
 pub enum Remedy {
     /// Replace the primary by the most advanced replica.
     EmergencyReparent,
+    /// Complete a reparent that stopped half-way, by the same steps.
+    FinishReparent,
     /// Choose a first primary.
     ElectPrimary,
     /// Bring the primary's settings in order.
@@ -25,7 +27,7 @@ impl Remedy {
     /// Tells whether it changes who the primary is.
     pub fn is_reparent(self) -> bool {
         match self {
-            Self::EmergencyReparent | Self::ElectPrimary => true,
+            Self::EmergencyReparent | Self::FinishReparent | Self::ElectPrimary => true,
             Self::FixPrimary
             | Self::FixReplica
             | Self::RestartReceiver
@@ -38,6 +40,7 @@ impl Remedy {
     pub fn name(self) -> &'static str {
         match self {
             Self::EmergencyReparent => "EmergencyReparent",
+            Self::FinishReparent => "FinishReparent",
             Self::ElectPrimary => "ElectPrimary",
             Self::FixPrimary => "FixPrimary",
             Self::FixReplica => "FixReplica",
@@ -54,8 +57,8 @@ pub fn remedy(kind: FindingKind) -> Remedy {
         FindingKind::ClusterHasNoPrimary => Remedy::ElectPrimary,
         FindingKind::PrimaryTabletDeleted
         | FindingKind::DeadPrimary
-        | FindingKind::DeadPrimaryAndSomeReplicas
-        | FindingKind::UnfinishedPromotion => Remedy::EmergencyReparent,
+        | FindingKind::DeadPrimaryAndSomeReplicas => Remedy::EmergencyReparent,
+        FindingKind::UnfinishedPromotion | FindingKind::SplitBrain => Remedy::FinishReparent,
         FindingKind::PrimaryHasPrimary
         | FindingKind::PrimaryIsReadOnly
         | FindingKind::PrimarySemiSyncMustBeSet
@@ -101,6 +104,7 @@ pub fn wanted(findings: &[Finding]) -> Wanted {
     if let Some((chosen, finding)) = first {
         match chosen {
             Remedy::EmergencyReparent
+            | Remedy::FinishReparent
             | Remedy::ElectPrimary
             | Remedy::FixPrimary
             | Remedy::FixShardRecord

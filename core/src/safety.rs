@@ -39,31 +39,78 @@ pub enum Unsafe {
 /// The rule of Vitess's emergency reparent: for every tablet that could be accepting writes, fewer of its
 /// ackers are missing than the policy demands acknowledgements. If the old primary alone is missing, all of
 /// its ackers were reached.
+///
+/// `stray` are tablets that acknowledge, or may, although the policy does not count them: one that takes a
+/// backup goes on acknowledging unless somebody told it not to.
 pub fn check_reached<'a>(
     policy: DurabilityPolicy,
     tablets: impl IntoIterator<Item = &'a Tablet>,
     reached: &BTreeSet<TabletAlias>,
+    stray: &BTreeSet<TabletAlias>,
     old_primary: Option<&TabletAlias>,
 ) -> Result<(), Unsafe> {
-    let managed = tablets.into_iter().filter(|tablet| tablet.tablet_type.is_managed());
-    let missing: Vec<&Tablet> = managed.filter(|tablet| !reached.contains(&tablet.alias)).collect();
+    let missing: Vec<&Tablet> = missing(tablets, reached, stray);
     let others: Vec<TabletAlias> = missing
         .iter()
+        .filter(|tablet| tablet.tablet_type.is_managed())
         .filter(|tablet| Some(&tablet.alias) != old_primary)
         .map(|tablet| tablet.alias.clone())
         .collect();
-    if others.is_empty() {
+    let strays_gone = missing.iter().any(|tablet| stray.contains(&tablet.alias));
+    if others.is_empty() && !strays_gone {
         return Ok(());
     }
-    if old_primary.is_none() {
+    if old_primary.is_none() && !others.is_empty() {
         return Err(Unsafe::PrimaryUnknown { missing: others });
     }
-    let required = policy.acks_required();
-    if required == 0 {
-        return Err(Unsafe::NothingProven { missing: others });
+    if policy.acks_required() == 0 {
+        return if others.is_empty() {
+            Ok(())
+        } else {
+            Err(Unsafe::NothingProven { missing: others })
+        };
     }
+    acks_out_of_sight(policy, &missing, stray)
+}
+
+fn missing<'a>(
+    tablets: impl IntoIterator<Item = &'a Tablet>,
+    reached: &BTreeSet<TabletAlias>,
+    stray: &BTreeSet<TabletAlias>,
+) -> Vec<&'a Tablet> {
+    let counted = tablets
+        .into_iter()
+        .filter(|tablet| tablet.tablet_type.is_managed() || stray.contains(&tablet.alias));
+    counted.filter(|tablet| !reached.contains(&tablet.alias)).collect()
+}
+
+/// Checks that no tablet out of sight can have been made primary, and have had writes acknowledged, without
+/// anybody in sight knowing: only then may the primary that the records name take writes again.
+///
+/// Where the policy demands no acknowledgements nothing was promised, and those in sight must do.
+pub fn check_incumbent<'a>(
+    policy: DurabilityPolicy,
+    tablets: impl IntoIterator<Item = &'a Tablet>,
+    reached: &BTreeSet<TabletAlias>,
+    stray: &BTreeSet<TabletAlias>,
+) -> Result<(), Unsafe> {
+    if policy.acks_required() == 0 {
+        return Ok(());
+    }
+    acks_out_of_sight(policy, &missing(tablets, reached, stray), stray)
+}
+
+fn acks_out_of_sight(
+    policy: DurabilityPolicy,
+    missing: &[&Tablet],
+    stray: &BTreeSet<TabletAlias>,
+) -> Result<(), Unsafe> {
+    let required = policy.acks_required();
     for writer in missing.iter().filter(|tablet| tablet.tablet_type.is_promotable()) {
-        let ackers = missing.iter().filter(|tablet| policy.is_acker(writer, tablet));
+        let ackers = missing.iter().filter(|tablet| {
+            policy.is_acker(writer, tablet)
+                || (stray.contains(&tablet.alias) && tablet.alias != writer.alias)
+        });
         let ackers: Vec<TabletAlias> = ackers.map(|tablet| tablet.alias.clone()).collect();
         if ackers.len() >= required as usize {
             return Err(Unsafe::AcksOutOfSight {
@@ -117,7 +164,8 @@ mod tests {
                 grpc_port: None,
             });
         }
-        match check_reached(policy.parse().unwrap(), &all, &reached, primary.as_ref()) {
+        let stray = BTreeSet::new();
+        match check_reached(policy.parse().unwrap(), &all, &reached, &stray, primary.as_ref()) {
             Ok(()) => "safe".into(),
             Err(Unsafe::NothingProven { .. }) => "nothing proven".into(),
             Err(Unsafe::AcksOutOfSight { writer, .. }) => format!("acks for {writer}"),

@@ -180,6 +180,23 @@ impl ShardSnapshot {
         managed.filter(move |state| state.tablet.alias != *primary)
     }
 
+    /// Tablets that vtorc leaves alone and that acknowledge all the same, as far as they ever answered; one
+    /// that never did may.
+    pub fn stray_ackers(&self) -> std::collections::BTreeSet<TabletAlias> {
+        let unmanaged =
+            self.tablets.values().filter(|state| !state.tablet.tablet_type.is_managed());
+        unmanaged
+            .filter(|state| state.tablet.mysql.is_some())
+            .filter(|state| {
+                let status = state.status.as_ref();
+                status.is_none_or(|status| {
+                    status.semi_sync.replica_enabled && status.replication.is_some()
+                })
+            })
+            .map(|state| state.tablet.alias.clone())
+            .collect()
+    }
+
     /// The newest term that any record of the shard names.
     pub fn newest_term(&self) -> Option<crate::time::TermStart> {
         let tablets = self.tablets.values().filter_map(|state| state.tablet.term_start);

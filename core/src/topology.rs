@@ -72,6 +72,26 @@ impl TabletType {
         }
     }
 
+    /// Tells whether such a tablet must refuse writes. One that is being restored is written by whoever
+    /// restores it.
+    pub fn must_refuse_writes(self) -> bool {
+        match self {
+            Self::Replica
+            | Self::Rdonly
+            | Self::Spare
+            | Self::Experimental
+            | Self::Backup
+            | Self::Drained => true,
+            Self::Unknown | Self::Primary | Self::Restore => false,
+        }
+    }
+
+    /// Tells whether what such a tablet has received counts in an election, as it does for whoever was
+    /// acknowledging until a moment ago.
+    pub fn is_witness(self) -> bool {
+        self.is_managed() || self == Self::Backup
+    }
+
     /// Tells whether such a tablet may become primary (every known policy says PRIMARY and REPLICA).
     pub fn is_promotable(self) -> bool {
         matches!(self, Self::Primary | Self::Replica)

@@ -91,6 +91,7 @@ fn election(
         old_primary: old.as_ref(),
         wanted: want.as_ref(),
         avoid: avoid.as_ref(),
+        complete: !args.contains_key("incomplete"),
     };
     let mut text = String::new();
     match elect(&contenders, &constraints) {

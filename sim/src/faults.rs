@@ -194,7 +194,9 @@ impl Universe {
                 self.network.cut(Party::Manager(fault.manager), Party::Topology);
                 self.network.cut(Party::Topology, Party::Manager(fault.manager));
             }
-            Kind::SessionExpired => self.topology.end_session(fault.manager),
+            Kind::SessionExpired => {
+                self.topology.end_sessions(|manager, _| manager == fault.manager)
+            }
             Kind::PartialRead => {
                 let cell = self.server(server).alias.cell.clone();
                 self.topology.unread_cells.insert(cell);
@@ -299,7 +301,9 @@ impl Universe {
     /// An operator deletes the record of a server that is gone: what only it and the primary have is given up.
     fn delete_record(&mut self, server: u8) {
         let alias = self.server(server).alias.clone();
-        if self.topology.tablets.len() <= 2 || self.topology.tablets.remove(&alias).is_none() {
+        // Two living tablets that nobody knows of could go on without the others: no manager can help that.
+        let complete = self.topology.tablets.len() == usize::from(self.count());
+        if !complete || self.topology.tablets.remove(&alias).is_none() {
             return;
         }
         self.topology.version += 1;
@@ -310,7 +314,8 @@ impl Universe {
             });
             holders.insert(*txn, u32::try_from(kept.count()).unwrap_or(u32::MAX));
         }
-        let weak: Vec<_> = holders.into_iter().filter(|(_, n)| *n < 2).map(|(txn, _)| txn).collect();
+        let weak: Vec<_> =
+            holders.into_iter().filter(|(_, n)| *n < 2).map(|(txn, _)| txn).collect();
         self.ledger.weakened(&weak);
     }
 

@@ -175,7 +175,10 @@ impl Universe {
         } else {
             self.ledger.serving_since.remove(&number);
         }
-        if let Some(reigning) = self.ledger.reigning().filter(|reigning| *reigning != number) {
+        let later = self.ledger.promotions.last().filter(|last| last.server != number).copied();
+        let acked = |last: &Promotion| self.ledger.last_ack(last.server) > Some(last.at);
+        if let Some(last) = later.filter(acked) {
+            let reigning = last.server;
             let what = format!(
                 "two primaries: s{number} acknowledged {txn:?} after s{reigning} was promoted"
             );
@@ -230,7 +233,8 @@ impl Universe {
         let mut orphans: Vec<Txn> = Vec::new();
         for server in self.servers() {
             let all = server.binlog.iter().chain(&server.relay);
-            orphans.extend(all.filter(|txn| !self.server(winner).executed.contains(**txn)).copied());
+            orphans
+                .extend(all.filter(|txn| !self.server(winner).executed.contains(**txn)).copied());
         }
         self.ledger.orphans.extend(orphans);
     }
@@ -244,9 +248,10 @@ impl Universe {
         let connected = self.is_connected(number);
         let primary = self.server(source).alias.clone();
         let named = self.topology.record.primary_alias.as_ref() == Some(&primary);
-        let recorded = self.topology.tablets.get(&primary).is_some_and(|tablet| {
-            tablet.tablet_type == vtorc_core::topology::TabletType::Primary
-        });
+        let recorded =
+            self.topology.tablets.get(&primary).is_some_and(|tablet| {
+                tablet.tablet_type == vtorc_core::topology::TabletType::Primary
+            });
         if automatic && served && connected && named && recorded {
             let what = format!(
                 "m{manager} began a failover from s{source}, which serves and is followed by s{number}"
@@ -264,5 +269,4 @@ impl Universe {
             self.ledger.violated(now, what);
         }
     }
-
 }

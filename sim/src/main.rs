@@ -101,7 +101,9 @@ fn many(options: &Options) -> ExitCode {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let wanted = seed < last;
-                    if !wanted || sender.send((seed, run(&Schedule::of(seed), Trace::Drop))).is_err() {
+                    if !wanted
+                        || sender.send((seed, run(&Schedule::of(seed), Trace::Drop))).is_err()
+                    {
                         return;
                     }
                 }

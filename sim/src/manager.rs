@@ -65,11 +65,14 @@ impl Manager {
         let tasks = LocalSet::new();
         let board = Arc::new(Board::new());
         let alive = Arc::new(AtomicBool::new(true));
+        let life = universe.lock().topology.new_serial();
         let outside = Outside {
             universe: universe.clone(),
             manager: number,
+            life,
             board: board.clone(),
             alive: alive.clone(),
+            unwanted: Arc::default(),
         };
         let settings = Settings {
             recovery,

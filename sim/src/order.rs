@@ -116,7 +116,8 @@ impl Universe {
                 );
                 self.ledger.violated(now, what);
             }
-            let changed = matches!(record.outcome, Some(Outcome::Succeeded(_) | Outcome::Unclear(_)));
+            let changed =
+                matches!(record.outcome, Some(Outcome::Succeeded(_) | Outcome::Unclear(_)));
             if let Some(ended) = record.ended_at.filter(|_| changed) {
                 blocked_until = ended.as_millis() + block_ms;
             }

@@ -4,8 +4,8 @@ mod mysql;
 mod probes;
 mod topo;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
@@ -29,10 +29,14 @@ pub struct Outside {
     pub universe: Shared,
     /// Which vtorc.
     pub manager: u8,
+    /// Which of its lives: each has a session of its own with the topology server.
+    pub life: u64,
     /// What it shows: tells which recovery a statement belongs to.
     pub board: Arc<Board>,
     /// The process lives.
     pub alive: Arc<AtomicBool>,
+    /// Locks that are not wanted any more and that the topology server has not been told of.
+    pub unwanted: Arc<Mutex<Vec<u64>>>,
 }
 
 /// How a question came to nothing.
@@ -69,13 +73,17 @@ impl Outside {
     async fn connect(&self, address: &MysqlAddress, deadline: Instant) -> Result<Line, Lost> {
         let server = Server::number_of(address);
         let (me, them) = (self.me(), Party::Server(server));
-        self.travel(me, them, deadline).await.map_err(|()| Lost::Unsent("no answer in time".into()))?;
+        self.travel(me, them, deadline)
+            .await
+            .map_err(|()| Lost::Unsent("no answer in time".into()))?;
         let state = {
             let universe = self.universe.lock();
             let known = universe.server(server);
             (known.running, known.frozen, known.incarnation)
         };
-        self.travel(them, me, deadline).await.map_err(|()| Lost::Unsent("no answer in time".into()))?;
+        self.travel(them, me, deadline)
+            .await
+            .map_err(|()| Lost::Unsent("no answer in time".into()))?;
         match state {
             (false, _, _) => Err(Lost::Unsent("connection refused".into())),
             // The kernel accepts; the greeting never comes.
@@ -171,7 +179,7 @@ impl Line {
         if known.frozen {
             return Ok(Err(universe.queue(self.server, statement.clone())));
         }
-        if *statement == Statement::StopReceiver {
+        if *statement == Statement::StopReceiver && kind == "EmergencyReparent" {
             universe.receiver_stopped(self.server, manager, automatic);
         }
         let reply = universe.execute(self.server, statement);
@@ -183,6 +191,13 @@ impl Line {
             universe.note(|| format!("m{manager} -> s{server} {statement:?}: {}", gist(&reply)));
         }
         Ok(Ok(reply))
+    }
+
+    /// The server was made to take writes.
+    fn took_writes(&self) {
+        let (_, kind, automatic) = self.outside.running();
+        let automatic = automatic && kind == "EmergencyReparent";
+        self.outside.universe.lock().promoted(self.server, self.outside.manager, automatic);
     }
 
     async fn wait_for_answer(&self, ticket: u64) -> Result<Reply, Lost> {

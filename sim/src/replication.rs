@@ -41,7 +41,8 @@ impl Universe {
                 let lives = origin.running && origin.incarnation == incarnation;
                 if !lives && open || now.saturating_sub(heard_at) > NET_TIMEOUT_MS {
                     let next_try = now + CONNECT_RETRY_MS;
-                    self.server_mut(number).receiver = Receiver::Connecting { next_try: now.min(next_try) };
+                    self.server_mut(number).receiver =
+                        Receiver::Connecting { next_try: now.min(next_try) };
                 } else if lives && open && origin.is_awake() && !self.server(number).stalled {
                     self.stream(number, source, cursor, acks, heard_at);
                 }

@@ -71,7 +71,8 @@ struct Stage {
 
 /// Runs a schedule.
 pub fn run(schedule: &Schedule, trace: Trace) -> Verdict {
-    let builder = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let builder =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = match builder {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -184,7 +185,11 @@ async fn begin(stage: &SharedStage, fault: &Fault, server: u8) {
     }
     match fault.kind {
         Kind::ManagerKilled => {
-            let killed = stage.borrow_mut().managers.get_mut(usize::from(fault.manager)).and_then(Option::take);
+            let killed = stage
+                .borrow_mut()
+                .managers
+                .get_mut(usize::from(fault.manager))
+                .and_then(Option::take);
             if let Some(killed) = &killed {
                 killed.kill();
             }
@@ -308,7 +313,8 @@ async fn settle(stage: &SharedStage, healed_at: Millis) -> Option<Millis> {
             Some(why) => {
                 in_order_since = None;
                 if now >= bound {
-                    let what = format!("not in order {} ms after the last fault: {why}", now - healed_at);
+                    let what =
+                        format!("not in order {} ms after the last fault: {why}", now - healed_at);
                     stage.universe.lock().ledger.violated(now, what);
                     return None;
                 }

@@ -83,7 +83,7 @@ fn pick<T: Copy>(dice: &mut fastrand::Rng, all: &[T]) -> T {
 
 fn tablets(dice: &mut fastrand::Rng) -> Vec<(&'static str, TabletType)> {
     let near = dice.usize(2..=3);
-    let far = dice.usize(0..=2).max(3usize.saturating_sub(near));
+    let far = dice.usize(1..=2);
     let mut tablets = vec![("zone1", TabletType::Replica); near];
     tablets.extend(vec![("zone2", TabletType::Replica); far]);
     if dice.bool() {

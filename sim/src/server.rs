@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::status::{
-    Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
-};
+use vtorc_core::status::{Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus};
 use vtorc_core::topology::{MysqlAddress, TabletType};
 
 use crate::Millis;

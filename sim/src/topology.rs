@@ -37,7 +37,7 @@ pub struct Topology {
     pub tablets: BTreeMap<TabletAlias, Tablet>,
     /// Who holds its lock.
     pub holder: Option<Holder>,
-    /// Locks ever taken.
+    /// Numbers given to sessions and locks.
     pub locks_taken: u64,
     /// It answers nobody.
     pub down: bool,
@@ -49,8 +49,8 @@ pub struct Topology {
     pub conflicts: u32,
     /// Counts changes.
     pub version: u64,
-    /// Each vtorc's session and when it was last heard.
-    pub sessions: BTreeMap<u8, (u64, Millis)>,
+    /// The sessions of each vtorc's lives, and when each was last heard.
+    pub sessions: BTreeMap<(u8, u64), (u64, Millis)>,
 }
 
 impl Topology {
@@ -103,21 +103,27 @@ impl Topology {
             self.sessions.values_mut().for_each(|(_, heard_at)| *heard_at = now);
             return;
         }
-        let ended: Vec<u8> = self
-            .sessions
-            .iter()
-            .filter(|(_, (_, heard_at))| now.saturating_sub(*heard_at) > SESSION_TIMEOUT_MS)
-            .map(|(manager, _)| *manager)
-            .collect();
-        ended.into_iter().for_each(|manager| self.end_session(manager));
+        self.end_sessions(|_, heard_at| now.saturating_sub(heard_at) > SESSION_TIMEOUT_MS);
     }
 
-    /// Ends one session and gives its locks back.
-    pub fn end_session(&mut self, manager: u8) {
-        let ended = self.sessions.remove(&manager);
-        if let (Some((session, _)), Some(holder)) = (ended, self.holder)
-            && (holder.manager, holder.session) == (manager, session)
-        {
+    /// Ends sessions and gives their locks back.
+    pub fn end_sessions(&mut self, which: impl Fn(u8, Millis) -> bool) {
+        self.sessions.retain(|(manager, _), (_, heard_at)| !which(*manager, *heard_at));
+        let sessions = &self.sessions;
+        self.holder = self
+            .holder
+            .filter(|holder| sessions.values().any(|(session, _)| *session == holder.session));
+    }
+
+    /// A number that was not used before.
+    pub fn new_serial(&mut self) -> u64 {
+        self.locks_taken += 1;
+        self.locks_taken
+    }
+
+    /// Takes locks back that their holders do not want any more.
+    pub fn give_back(&mut self, serials: &[u64]) {
+        if self.holder.is_some_and(|holder| serials.contains(&holder.serial)) {
             self.holder = None;
         }
     }

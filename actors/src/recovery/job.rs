@@ -324,7 +324,7 @@ impl Locked<'_> {
             Task::Shard(remedy, finding) => {
                 self.still_there(finding)?;
                 match remedy {
-                    Remedy::ElectPrimary | Remedy::EmergencyReparent => {
+                    Remedy::ElectPrimary | Remedy::EmergencyReparent | Remedy::FinishReparent => {
                         self.reparent(*remedy, None).await
                     }
                     Remedy::FixPrimary => self.fix_primary().await,

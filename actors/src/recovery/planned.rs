@@ -75,15 +75,10 @@ impl Locked<'_> {
         if wanted == Some(alias) || leaves_as_is {
             return Ok((primary.tablet.clone(), None));
         }
-        let as_contender = |tablet: &Tablet, status: &vtorc_core::status::ServerStatus| Contender {
-            tablet: tablet.clone(),
-            status: status.clone(),
-            was_replica: status.replication.is_some(),
-        };
         let replicas: Vec<Contender> = self
             .fresh
             .replicas_of(alias)
-            .filter_map(|state| Some(as_contender(&state.tablet, state.valid_status()?)))
+            .filter_map(|state| Some(Contender::new(&state.tablet, state.valid_status()?.clone())))
             .collect();
         if let Some(wanted) = wanted.filter(|wanted| !self.answered(wanted)) {
             return Err(Stopped::Refused(format!("{wanted} does not answer")));
@@ -94,8 +89,9 @@ impl Locked<'_> {
             old_primary: Some(alias),
             wanted,
             avoid: request.avoid_primary.as_ref(),
+            complete: false,
         };
-        let current = as_contender(&primary.tablet, status);
+        let current = Contender::new(&primary.tablet, status.clone());
         let election = election::choose_successor(&current, &replicas, &constraints)
             .map_err(|error| Stopped::Refused(error.to_string()))?;
         self.announce(&election);

@@ -2,9 +2,11 @@
 
 use futures::future;
 use vtorc_core::analysis::{self, Finding, FindingKind};
+use vtorc_core::audit::StepOutcome;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{ServerCommand, Sessions, SourceChange};
+use vtorc_core::safety;
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
 use vtorc_core::status::{Flavor, ServerStatus};
 use vtorc_core::time::TermStart;
@@ -16,6 +18,7 @@ impl Locked<'_> {
     /// Brings semi-sync and writability in order, and takes away a source that a primary must not have.
     pub(super) async fn fix_primary(&self) -> Result<String, Stopped> {
         let primary = self.primary()?.tablet.clone();
+        self.check_incumbent()?;
         self.check_lock().await?;
         let fix = ServerCommand::FixPrimary { acks: self.policy.acks_required() };
         let timeout = self.job.settings.command_timeout;
@@ -24,6 +27,26 @@ impl Locked<'_> {
             Ok(_) => Err(Stopped::Failed(format!("{} still refuses writes", primary.alias))),
             Err(error) => Err(Stopped::Failed(format!("{}: {error}", primary.alias))),
         }
+    }
+
+    /// A primary that refuses writes may have been replaced without the records knowing.
+    fn check_incumbent(&self) -> Result<(), Stopped> {
+        if self.primary()?.status.as_ref().is_some_and(ServerStatus::is_writable) {
+            return Ok(());
+        }
+        self.check_reached_for_incumbent()
+    }
+
+    fn check_reached_for_incumbent(&self) -> Result<(), Stopped> {
+        let answered = self.fresh.tablets.values().filter(|state| state.valid_status().is_some());
+        let reached = answered.map(|state| state.tablet.alias.clone()).collect();
+        safety::check_incumbent(
+            self.policy,
+            &self.everybody(),
+            &reached,
+            &self.fresh.stray_ackers(),
+        )
+        .map_err(|error| Stopped::Refused(error.to_string()))
     }
 
     /// Completes the records after a crash between two of their writes.
@@ -75,6 +98,7 @@ impl Locked<'_> {
             return Err(Stopped::AlreadyFixed);
         }
         self.check_lock().await?;
+        self.leave_lost_source(&due).await?;
         let repairs = due.iter().filter_map(|finding| {
             let alias = finding.tablet.clone()?;
             Some(async move { (alias.clone(), self.fix_replica(&alias, finding.kind).await) })
@@ -100,6 +124,64 @@ impl Locked<'_> {
         }
     }
 
+    /// Replicas may follow a tablet that was promoted without the records knowing and that is out of sight
+    /// now. Taking its followers away one by one would leave what they acknowledged to chance: they are all
+    /// stopped first, and go on only if none of them has anything that the primary lacks.
+    async fn leave_lost_source(&self, due: &[&Finding]) -> Result<(), Stopped> {
+        let followers: Vec<Tablet> = due
+            .iter()
+            .filter_map(|finding| self.fresh.tablet(finding.tablet.as_ref()?))
+            .filter(|state| self.follows_lost_tablet(state))
+            .map(|state| state.tablet.clone())
+            .collect();
+        if followers.is_empty() {
+            return Ok(());
+        }
+        self.check_reached_for_incumbent()?;
+        let primary = self.primary()?.tablet.clone();
+        let step = self.job.begin_step("stop those who follow a lost tablet", None);
+        let stopped = self.job.ask_all(&followers, ServerCommand::StopReceiver).await;
+        let source = self.job.ask_all(&[primary.clone()], ServerCommand::ReadStatus).await;
+        let source = source.into_values().next().and_then(Result::ok);
+        let ahead: Vec<String> = stopped
+            .iter()
+            .filter(|(_, answer)| match (answer, &source) {
+                (Ok(status), Some(source)) => {
+                    let received = status.gtid_received();
+                    let own = source.server_uuid.as_deref().unwrap_or_default();
+                    !received.subtract(&source.gtid_executed).without_source(own).is_empty()
+                }
+                (Err(_), _) | (Ok(_), None) => true,
+            })
+            .map(|(alias, _)| alias.to_string())
+            .collect();
+        if ahead.is_empty() {
+            self.job.end_step(step, StepOutcome::Done(format!("{} stopped", followers.len())));
+            return Ok(());
+        }
+        let why = format!(
+            "{} may have what a tablet out of sight wrote as primary; it must come back first",
+            ahead.join(", ")
+        );
+        self.job.end_step(step, StepOutcome::NotDone(why.clone()));
+        Err(Stopped::Refused(why))
+    }
+
+    /// Its source is a tablet of the shard that could be primary and does not answer.
+    fn follows_lost_tablet(&self, state: &TabletState) -> bool {
+        let replication = state.valid_status().and_then(|status| status.replication.as_ref());
+        let Some(replication) = replication else { return false };
+        let mut others = self.fresh.tablets.values().filter(|other| {
+            other.tablet.tablet_type.is_promotable() && other.valid_status().is_none()
+        });
+        others.any(|other| {
+            let by_address = other.tablet.mysql.as_ref() == Some(&replication.source);
+            let known = other.status.as_ref();
+            by_address
+                || known.is_some_and(|s| s.is_source_of(replication, other.tablet.mysql.as_ref()))
+        })
+    }
+
     /// Read-only first, then whom it follows; only what is wrong is changed. One that has transactions
     /// which the primary lacks is taken out of service: nothing is rewound silently.
     async fn fix_replica(&self, alias: &TabletAlias, kind: FindingKind) -> Result<String, Stopped> {
@@ -111,6 +193,9 @@ impl Locked<'_> {
         if status.is_writable() {
             let fence = ServerCommand::Demote { sessions: Sessions::EndAll };
             status = self.job.on("fence", &tablet, fence, timeout).await.map_err(failed)?;
+        }
+        if !tablet.tablet_type.is_managed() {
+            return Ok(format!("is {} and refuses writes", tablet.tablet_type));
         }
         let source = self.job.on(
             "read the primary's position",

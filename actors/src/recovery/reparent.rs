@@ -12,7 +12,6 @@ use vtorc_core::ports::{CommandError, ServerCommand, Sessions, SourceChange};
 use vtorc_core::remedy::Remedy;
 use vtorc_core::safety;
 use vtorc_core::settings::UnappliedPolicy;
-use vtorc_core::status::ServerStatus;
 use vtorc_core::topology::Tablet;
 
 use super::finish::Promotion;
@@ -51,11 +50,11 @@ impl Locked<'_> {
         self.announce(&election);
         self.catch_up(&contenders, &election).await?;
         self.check_lock().await?;
-        let mut followers: Vec<Tablet> = self.managed();
-        followers.retain(|tablet| {
-            tablet.alias != election.winner
-                && contenders.iter().any(|one| one.tablet.alias == tablet.alias)
-        });
+        let others = contenders.iter().filter(|one| one.tablet.alias != election.winner);
+        let followers: Vec<Tablet> = others
+            .filter(|one| one.tablet.tablet_type.is_managed() || one.was_replica)
+            .map(|one| one.tablet.clone())
+            .collect();
         let promotion = Promotion {
             winner: self.tablet(&election.winner)?.clone(),
             followers,
@@ -75,6 +74,25 @@ impl Locked<'_> {
         tablets.filter(|tablet| tablet.tablet_type.is_managed()).cloned().collect()
     }
 
+    /// Every tablet, also those that vtorc leaves alone.
+    pub(super) fn everybody(&self) -> Vec<Tablet> {
+        self.fresh.tablets.values().map(|state| state.tablet.clone()).collect()
+    }
+
+    /// The managed tablets, and those left alone that follow somebody: what they received may be all that is
+    /// left of a write, and they might go on acknowledging.
+    fn to_be_stopped(&self) -> Vec<Tablet> {
+        let follows = |alias: &TabletAlias| {
+            let state = self.fresh.tablet(alias);
+            state.is_some_and(|state| {
+                state.status.as_ref().is_some_and(|status| status.replication.is_some())
+            })
+        };
+        let mut tablets = self.everybody();
+        tablets.retain(|tablet| tablet.tablet_type.is_managed() || follows(&tablet.alias));
+        tablets
+    }
+
     /// The server that all others follow already, where every tablet answered.
     fn reigning(&self) -> Option<TabletAlias> {
         let managed = self.managed();
@@ -82,7 +100,7 @@ impl Locked<'_> {
             .iter()
             .filter_map(|tablet| {
                 let status = self.fresh.tablet(&tablet.alias)?.valid_status()?.clone();
-                Some(contender(tablet, status))
+                Some(Contender::new(tablet, status))
             })
             .collect();
         let all_answered = contenders.len() == managed.len();
@@ -119,7 +137,7 @@ impl Locked<'_> {
     /// and its position counts.
     async fn stop_everything(&self) -> Vec<Contender> {
         let step = self.job.begin_step("stop all receivers", None);
-        let tablets = self.managed();
+        let tablets = self.to_be_stopped();
         let answers = self.job.ask_all(&tablets, ServerCommand::StopReceiver).await;
         let mut stopped = Vec::new();
         let mut alone = Vec::new();
@@ -127,9 +145,10 @@ impl Locked<'_> {
         for tablet in &tablets {
             match answers.get(&tablet.alias) {
                 Some(Ok(status)) if status.replication.is_some() => {
-                    stopped.push(contender(tablet, status.clone()));
+                    stopped.push(Contender::new(tablet, status.clone()));
                 }
-                Some(Ok(_)) => alone.push(tablet.clone()),
+                Some(Ok(_)) if tablet.tablet_type.is_managed() => alone.push(tablet.clone()),
+                Some(Ok(_)) => {}
                 Some(Err(error)) => silent.push(format!("{}: {error}", tablet.alias)),
                 None => {}
             }
@@ -159,7 +178,7 @@ impl Locked<'_> {
         let mut failed = Vec::new();
         for tablet in alone {
             match answers.get(&tablet.alias) {
-                Some(Ok(status)) => demoted.push(contender(tablet, status.clone())),
+                Some(Ok(status)) => demoted.push(Contender::new(tablet, status.clone())),
                 Some(Err(error)) => failed.push(format!("{}: {error}", tablet.alias)),
                 None => {}
             }
@@ -183,9 +202,14 @@ impl Locked<'_> {
     ) -> Result<Election, String> {
         let reached: BTreeSet<TabletAlias> =
             contenders.iter().map(|one| one.tablet.alias.clone()).collect();
-        let managed = self.managed();
-        safety::check_reached(self.policy, &managed, &reached, old_primary)
+        let stray = self.fresh.stray_ackers();
+        safety::check_reached(self.policy, &self.everybody(), &reached, &stray, old_primary)
             .map_err(|error| error.to_string())?;
+        let could_hold =
+            |tablet: &&Tablet| tablet.tablet_type.is_managed() || stray.contains(&tablet.alias);
+        let everybody = self.everybody();
+        let complete =
+            everybody.iter().filter(could_hold).all(|tablet| reached.contains(&tablet.alias));
         // Whoever asks for an emergency reparent wants another primary than this one.
         let asked_away = request.filter(|request| request.new_primary.is_none()).and(old_primary);
         let constraints = Constraints {
@@ -194,6 +218,7 @@ impl Locked<'_> {
             old_primary,
             wanted: request.and_then(|request| request.new_primary.as_ref()),
             avoid: request.and_then(|request| request.avoid_primary.as_ref()).or(asked_away),
+            complete,
         };
         election::elect(contenders, &constraints).map_err(|error| error.to_string())
     }
@@ -282,8 +307,4 @@ impl Locked<'_> {
             .map(|_| ())
             .map_err(failed)
     }
-}
-
-fn contender(tablet: &Tablet, status: ServerStatus) -> Contender {
-    Contender { tablet: tablet.clone(), was_replica: status.replication.is_some(), status }
 }

@@ -1,12 +1,13 @@
 //! The facts that the rules are written in, drawn from a snapshot. Facts count; rules judge.
 
 use crate::durability::DurabilityPolicy;
+use crate::election::{self, Contender};
 use crate::health::Reachability;
 use crate::ids::TabletAlias;
 use crate::settings::RecoverySettings;
 use crate::snapshot::{Receiving, ShardSnapshot, TabletState};
 use crate::status::{Flavor, ReceiverState, ServerStatus};
-use crate::topology::TabletType;
+use crate::topology::{Tablet, TabletType};
 
 /// What the shard rules look at.
 #[derive(Clone, Debug, Default)]
@@ -39,8 +40,14 @@ pub struct Facts {
     pub primary_read_only: bool,
     /// The primary replicates from something.
     pub primary_has_source: bool,
-    /// Another tablet takes writes, follows nobody and has all that the primary has.
+    /// Another tablet takes writes, follows nobody and has all that the primary has; or the primary follows
+    /// one that takes writes.
     pub promoted_elsewhere: bool,
+    /// The primary takes writes, and so does another tablet that replicas follow.
+    pub rival_followed: bool,
+    /// Those reached have transactions that the primary lacks and that are no errors of their own: they
+    /// were written in a later term.
+    pub others_ahead: bool,
     /// The primary waits for acknowledgements.
     pub primary_semi_sync: bool,
     /// The primary waits for as many as the policy wants, without ever falling back.
@@ -70,6 +77,8 @@ pub struct ReplicaFacts {
     pub stale_primary: bool,
     /// It takes writes.
     pub writable: bool,
+    /// Nothing but its writability is vtorc's business: it is taken out of service or taking a backup.
+    pub only_fenced: bool,
     /// It has a source.
     pub connected: bool,
     /// Its source is not the primary.
@@ -113,7 +122,13 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
     if let (Some(status), Some(policy)) = (primary.valid_status(), policy) {
         primary_settings(&mut facts, snapshot, primary, status, policy, settings);
         facts.replicas = snapshot
-            .replicas_of(alias)
+            .tablets
+            .values()
+            .filter(|state| state.tablet.alias != *alias)
+            .filter(|state| {
+                state.tablet.tablet_type.is_managed()
+                    || state.tablet.tablet_type.must_refuse_writes()
+            })
             .filter_map(|replica| replica_facts(replica, primary, policy, settings, snapshot))
             .collect();
     }
@@ -227,15 +242,22 @@ fn primary_settings(
     let alias = &primary.tablet.alias;
     facts.primary_read_only = status.read_only;
     facts.primary_has_source = status.replication.is_some();
-    facts.promoted_elsewhere = snapshot.replicas_of(alias).any(|other| {
-        other.tablet.tablet_type.is_promotable()
-            && other.valid_status().is_some_and(|theirs| {
-                theirs.is_writable()
-                    && theirs.replication.is_none()
-                    && theirs.gtid_executed.contains(&status.gtid_executed)
-                    && theirs.gtid_executed != status.gtid_executed
-            })
+    facts.promoted_elsewhere = writable_others(snapshot, alias).any(|(other, theirs)| {
+        let follows = status
+            .replication
+            .as_ref()
+            .is_some_and(|mine| theirs.is_source_of(mine, other.mysql.as_ref()));
+        let has_all = theirs.gtid_executed.contains(&status.gtid_executed);
+        follows || (theirs.replication.is_none() && has_all)
     });
+    facts.rival_followed = status.is_writable()
+        && writable_others(snapshot, alias).any(|(rival, theirs)| {
+            // One that has nothing of its own, and cannot get anything acknowledged, is simply fenced.
+            let harmless = status.gtid_executed.contains(&theirs.gtid_executed);
+            let acked = policy.acks_required() > 0;
+            (acked || !harmless) && is_followed(snapshot, rival, theirs, acked && harmless)
+        });
+    facts.others_ahead = election::somebody_is_ahead(alias, &contenders(snapshot));
     facts.acks_required = policy.acks_required();
     facts.primary_semi_sync_available = status.semi_sync.source_available;
     facts.primary_semi_sync = status.semi_sync.source_enabled;
@@ -258,6 +280,42 @@ fn primary_settings(
     if settings.use_super_read_only && status.flavor == Flavor::MySql && status.read_only {
         facts.evidence.push(format!("super_read_only {}", on_off(status.super_read_only)));
     }
+}
+
+/// Promotable tablets other than the primary that take writes.
+fn writable_others<'a>(
+    snapshot: &'a ShardSnapshot,
+    primary: &'a TabletAlias,
+) -> impl Iterator<Item = (&'a Tablet, &'a ServerStatus)> {
+    let others =
+        snapshot.replicas_of(primary).filter(|other| other.tablet.tablet_type.is_promotable());
+    others
+        .filter_map(|other| Some((&other.tablet, other.valid_status()?)))
+        .filter(|(_, status)| status.is_writable())
+}
+
+/// Tells whether any replica receives from this server; with `acks`, whether any acknowledges as well.
+fn is_followed(
+    snapshot: &ShardSnapshot,
+    source: &Tablet,
+    status: &ServerStatus,
+    acks: bool,
+) -> bool {
+    let replicas = snapshot.tablets.values().filter(|other| other.tablet.alias != source.alias);
+    replicas
+        .filter_map(|other| other.valid_status())
+        .filter(|status| !acks || status.semi_sync.replica_enabled)
+        .filter_map(|status| status.replication.as_ref())
+        .filter(|replication| replication.receiver == ReceiverState::Running)
+        .any(|replication| status.is_source_of(replication, source.mysql.as_ref()))
+}
+
+/// Everybody managed who answered the last probe.
+fn contenders(snapshot: &ShardSnapshot) -> Vec<Contender> {
+    let managed = snapshot.tablets.values().filter(|state| state.tablet.tablet_type.is_managed());
+    managed
+        .filter_map(|state| Some(Contender::new(&state.tablet, state.valid_status()?.clone())))
+        .collect()
 }
 
 /// A source that waits less than this would fall back to asynchronous by itself and lose what it promised.
@@ -294,6 +352,7 @@ pub fn replica_facts(
         alias: replica.tablet.alias.clone(),
         stale_primary: replica.tablet.tablet_type == TabletType::Primary,
         writable,
+        only_fenced: !replica.tablet.tablet_type.is_managed(),
         connected: replication.is_some(),
         wrong_source,
         stopped: replication.is_some_and(|replication| {

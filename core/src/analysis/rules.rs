@@ -106,8 +106,16 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         kind: FindingKind::UnfinishedPromotion,
-        why: "the primary is read-only while another server was promoted: a reparent stopped half-way",
-        holds: |f| f.primary_valid && f.primary_read_only && f.promoted_elsewhere,
+        why: "another server was promoted and the records do not say so: a reparent stopped half-way",
+        holds: |f| {
+            f.primary_valid && (f.others_ahead || (f.primary_read_only && f.promoted_elsewhere))
+        },
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::SplitBrain,
+        why: "another tablet takes writes as well, and replicas follow it",
+        holds: |f| f.primary_valid && f.rival_followed,
         lets_replicas_be_repaired: false,
     },
     Rule {
@@ -163,27 +171,27 @@ pub const REPLICA_RULES: &[ReplicaRule] = &[
     ReplicaRule {
         kind: FindingKind::NotConnectedToPrimary,
         why: "it has no source",
-        holds: |r| !r.connected,
+        holds: |r| !r.only_fenced && !r.connected,
     },
     ReplicaRule {
         kind: FindingKind::ConnectedToWrongPrimary,
         why: "its source is not the primary",
-        holds: |r| r.wrong_source,
+        holds: |r| !r.only_fenced && r.wrong_source,
     },
     ReplicaRule {
         kind: FindingKind::ReplicationStopped,
         why: "its receiver or applier does not run",
-        holds: |r| r.stopped,
+        holds: |r| !r.only_fenced && r.stopped,
     },
     ReplicaRule {
         kind: FindingKind::ReplicaSemiSyncMustBeSet,
         why: "the policy wants it to acknowledge and it does not",
-        holds: |r| r.semi_sync_wanted && !r.semi_sync && r.semi_sync_available,
+        holds: |r| !r.only_fenced && r.semi_sync_wanted && !r.semi_sync && r.semi_sync_available,
     },
     ReplicaRule {
         kind: FindingKind::ReplicaSemiSyncMustNotBeSet,
         why: "it acknowledges and the policy does not want it to",
-        holds: |r| !r.semi_sync_wanted && r.semi_sync,
+        holds: |r| !r.only_fenced && !r.semi_sync_wanted && r.semi_sync,
     },
 ];
 

@@ -22,8 +22,15 @@ impl MysqlPort for Outside {
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError> {
         let line = self.connect(address, Instant::now() + deadline).await?;
+        let promotes =
+            matches!(command, ServerCommand::Promote { .. } | ServerCommand::FixPrimary { .. });
         line.run(command).await?;
-        line.status().await
+        let status = line.status().await?;
+        // Also where it took writes before.
+        if promotes && status.is_writable() {
+            line.took_writes();
+        }
+        Ok(status)
     }
 }
 

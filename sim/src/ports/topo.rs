@@ -1,6 +1,7 @@
 //! The topology over the simulated network.
 
 use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -38,7 +39,9 @@ impl Outside {
             if universe.topology.down {
                 None
             } else {
-                let session = universe.keep_session(self.manager);
+                let session = universe.keep_session(self.manager, self.life);
+                let unwanted = std::mem::take(&mut *self.unwanted());
+                universe.topology.give_back(&unwanted);
                 Some(work(&mut universe, session))
             }
         };
@@ -48,6 +51,10 @@ impl Outside {
         };
         self.travel(them, me, deadline).await.map_err(|()| unavailable())?;
         answer
+    }
+
+    fn unwanted(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.unwanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the session alive for as long as the process lives.
@@ -62,11 +69,10 @@ impl Outside {
 
 impl Universe {
     /// The session of a vtorc that was just heard; a new one where the old one has ended.
-    fn keep_session(&mut self, manager: u8) -> u64 {
+    fn keep_session(&mut self, manager: u8, life: u64) -> u64 {
         let now = self.now;
-        self.topology.locks_taken += 1;
-        let new = self.topology.locks_taken;
-        let session = self.topology.sessions.entry(manager).or_insert((new, now));
+        let new = self.topology.new_serial();
+        let session = self.topology.sessions.entry((manager, life)).or_insert((new, now));
         session.1 = now;
         session.0
     }
@@ -113,19 +119,21 @@ impl TopoPort for Outside {
         let started = Instant::now();
         loop {
             let manager = self.manager;
+            let serial = self.universe.lock().topology.new_serial();
+            // Called off, or without an answer: it may be ours without our knowing.
+            let unsure = Unsure { outside: self, serial: Some(serial) };
             let taken = self
                 .request(move |universe, session| {
                     if let Some(holder) = universe.topology.holder {
                         return Ok(Err(holder));
                     }
-                    universe.topology.locks_taken += 1;
-                    let serial = universe.topology.locks_taken;
                     let holder = Holder { manager, session, serial };
                     universe.topology.holder = Some(holder);
                     universe.note(|| format!("m{manager} took the lock"));
                     Ok(Ok(holder))
                 })
                 .await?;
+            unsure.is_sure();
             match taken {
                 Ok(holder) => return Ok(Box::new(Held { outside: self.clone(), holder })),
                 Err(holder) if started.elapsed() >= patience => {
@@ -189,28 +197,40 @@ impl ShardLock for Held {
     }
 
     async fn release(self: Box<Self>) {
-        let mine = self.holder;
-        let released = self.outside.request(move |universe, _| {
-            if universe.topology.holder == Some(mine) {
-                universe.topology.holder = None;
-            }
-            Ok(())
-        });
-        // If it does not arrive, the lock goes with the session.
-        let _ = released.await;
+        self.outside.unwanted().push(self.holder.serial);
+        // If it does not arrive, the next request brings it.
+        let _ = self.outside.request(|_, _| Ok(())).await;
     }
 }
 
 impl Drop for Held {
     /// A recovery that is called off gives its lock back as well, as the real clients do.
     fn drop(&mut self) {
-        let mine = self.holder;
-        let mut universe = self.outside.universe.lock();
-        let (me, them) = (self.outside.me(), Party::Topology);
-        let reaches = universe.network.is_open(me, them) && !universe.topology.down;
-        let alive = self.outside.alive.load(Ordering::Acquire);
-        if reaches && alive && universe.topology.holder == Some(mine) {
-            universe.topology.holder = None;
+        if self.outside.alive.load(Ordering::Acquire) {
+            self.outside.unwanted().push(self.holder.serial);
+            let outside = self.outside.clone();
+            tokio::task::spawn_local(async move {
+                // If it does not arrive, the next request brings it.
+                let _ = outside.request(|_, _| Ok(())).await;
+            });
         }
+    }
+}
+
+/// A lock that was asked for, until the answer is there.
+struct Unsure<'a> {
+    outside: &'a Outside,
+    serial: Option<u64>,
+}
+
+impl Unsure<'_> {
+    fn is_sure(mut self) {
+        self.serial = None;
+    }
+}
+
+impl Drop for Unsure<'_> {
+    fn drop(&mut self) {
+        self.outside.unwanted().extend(self.serial);
     }
 }
