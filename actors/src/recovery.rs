@@ -27,6 +27,7 @@ use vtorc_core::audit::{Outcome, RecoveryRecord, Trigger};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
 use vtorc_core::ports::HistoryError;
 use vtorc_core::remedy::{Remedy, Wanted};
+use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::snapshot::ShardSnapshot;
 
 use crate::board::Meter;
@@ -316,9 +317,11 @@ impl RecoveryActor {
                     Task::Shard(Remedy::EmergencyReparent | Remedy::FinishReparent, _),
                     Outcome::Succeeded(_) | Outcome::Unclear(_),
                 ) => {
-                    ledger.start_block(id, &settings.recovery, now);
+                    let unclear = matches!(outcome, Outcome::Unclear(_));
+                    let old = task.finding().and_then(|finding| finding.tablet.clone());
+                    ledger.start_block(id, &settings.recovery, now, old.filter(|_| unclear));
                     // What was left half-done is tried again, but not in a storm.
-                    if matches!(outcome, Outcome::Unclear(_)) {
+                    if unclear {
                         ledger.attempt_failed(now);
                     } else {
                         ledger.fresh_start();
@@ -330,6 +333,9 @@ impl RecoveryActor {
                 }
                 (Task::Shard(..), Outcome::Succeeded(_) | Outcome::AlreadyFixed) => {
                     ledger.fresh_start();
+                }
+                (Task::Shard(..), Outcome::Failed(_)) if sabotage::has(Bug::BlockOnLostLock) => {
+                    ledger.start_block(id, &settings.recovery, now, None);
                 }
                 (Task::Shard(..), _) => ledger.attempt_failed(now),
                 (Task::Replicas(findings), _) => {

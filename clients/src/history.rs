@@ -182,6 +182,7 @@ impl HistoryPort for SqliteHistory {
                 params![shard.keyspace, shard.shard],
                 |row| {
                     Ok(Block {
+                        unfinished: None,
                         recovery: RecoveryId(row.get::<_, i64>(0)?.unsigned_abs()),
                         since: timestamp(row.get(1)?),
                         until: timestamp(row.get(2)?),

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::ids::RecoveryId;
+use crate::ids::{RecoveryId, TabletAlias};
 use crate::remedy::Remedy;
 use crate::settings::RecoverySettings;
 use crate::snapshot::ShardSnapshot;
@@ -26,6 +26,8 @@ pub struct Block {
     pub since: Timestamp,
     /// When it is over.
     pub until: Timestamp,
+    /// The primary that it was to replace, if nobody knows whether it did: that may be completed at once.
+    pub unfinished: Option<TabletAlias>,
 }
 
 /// What admission remembers of a shard.
@@ -70,9 +72,10 @@ impl Ledger {
         recovery: RecoveryId,
         settings: &RecoverySettings,
         now: Timestamp,
+        unfinished: Option<TabletAlias>,
     ) {
         let until = now + settings.block_period;
-        self.block = Some(Block { recovery, since: now, until });
+        self.block = Some(Block { recovery, since: now, until, unfinished });
     }
 }
 
@@ -150,10 +153,12 @@ pub fn admit(
         }
     }
     // What a reparent left half-done is completed at once, also within the block that it started.
-    if remedy == Remedy::EmergencyReparent {
-        if let Some(block) = ledger.block_at(snapshot.now) {
-            return refused(Refusal::InBlockPeriod(block.clone()));
-        }
+    let primary = snapshot.primary().map(|state| &state.tablet.alias);
+    let in_force = ledger.block_at(snapshot.now).filter(|_| remedy == Remedy::EmergencyReparent);
+    if let Some(block) =
+        in_force.filter(|b| b.unfinished.is_none() || b.unfinished.as_ref() != primary)
+    {
+        return refused(Refusal::InBlockPeriod(block.clone()));
     }
     match ledger.not_before {
         Some(until) if snapshot.now < until => refused(Refusal::BackingOff { until }),
@@ -187,7 +192,7 @@ mod tests {
     fn the_block_counts_from_the_end_and_stops_only_emergency_reparents() {
         let settings = testkit::settings();
         let mut ledger = Ledger::default();
-        ledger.start_block(RecoveryId(7), &settings, at(100));
+        ledger.start_block(RecoveryId(7), &settings, at(100), None);
         let admit_at = |remedy, second| admit(&ledger, remedy, &snapshot(second), &settings, true);
         let blocked = admit_at(Remedy::EmergencyReparent, 159);
         assert!(matches!(blocked, Admission::Refused(Refusal::InBlockPeriod(_))));

@@ -9,6 +9,7 @@ use std::fmt;
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
+use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::status::{Flavor, ServerStatus};
 use crate::topology::{Tablet, TabletType};
@@ -65,6 +66,8 @@ pub struct Constraints<'a> {
     pub avoid: Option<&'a TabletAlias>,
     /// Everybody who could hold a write of this shard was reached.
     pub complete: bool,
+    /// What the old primary last answered: what it had is no error of anybody else.
+    pub last_known: Option<&'a ServerStatus>,
 }
 
 /// The outcome of an election.
@@ -183,6 +186,18 @@ pub enum NoCandidate {
         /// What only the second has.
         only_other: Box<GtidSet>,
     },
+    /// A tablet that must not be promoted alone has what may have been acknowledged.
+    #[error(
+        "{alias} has errant GTIDs {errant}, so it is not promoted; and it alone has {only}, which may have been acknowledged: bring the old primary back, or ask for an emergency reparent to {alias}"
+    )]
+    HeldByErrant {
+        /// Who.
+        alias: TabletAlias,
+        /// Its errant transactions.
+        errant: Box<GtidSet>,
+        /// What no candidate has.
+        only: Box<GtidSet>,
+    },
     /// Everybody was passed over.
     #[error("no tablet can be promoted: {}", list(.0))]
     AllPassedOver(Vec<PassedOver>),
@@ -214,7 +229,7 @@ pub fn elect(
     let mut passed_over = Vec::new();
     let mut trusted: Vec<&Contender> = Vec::new();
     for contender in everybody.iter().filter(|one| one.tablet.tablet_type.is_witness()) {
-        match mistrust(contender, everybody) {
+        match mistrust(contender, everybody, constraints.last_known) {
             Some(reason) => passed_over.push(passed(contender, reason)),
             None => trusted.push(contender),
         }
@@ -224,6 +239,7 @@ pub fn elect(
     }
     let source = most_advanced(&trusted)?;
     let target = source.received();
+    check_held_by_errant(everybody, &passed_over, &target, constraints)?;
     let mut reached: BTreeSet<&TabletAlias> = trusted.iter().map(|one| &one.tablet.alias).collect();
     // One with errant transactions is never promoted; it follows and acknowledges like any other.
     reached.extend(
@@ -240,12 +256,15 @@ pub fn elect(
         }
     }
     ranked.sort_by(|(one, _), (other, _)| one.cmp(other));
+    if sabotage::has(Bug::PromoteSecondBest) {
+        ranked.sort_by_key(|(rank, _)| !rank.behind);
+    }
     let mut ranked = ranked.into_iter();
     let Some((first_rank, winner)) = ranked.next() else {
         return Err(NoCandidate::AllPassedOver(passed_over));
     };
     passed_over.extend(ranked.map(|(_, contender)| passed(contender, Reason::RanksLower)));
-    let has_all = !first_rank.behind;
+    let has_all = !first_rank.behind || sabotage::has(Bug::PromoteSecondBest);
     let election = Election {
         winner: winner.tablet.alias.clone(),
         most_advanced: if has_all { &winner.tablet.alias } else { &source.tablet.alias }.clone(),
@@ -262,7 +281,14 @@ fn passed(contender: &Contender, reason: Reason) -> PassedOver {
 
 /// Whose position must not be believed: errant transactions are discarded before positions are compared,
 /// or an old primary wins because it has "more".
-fn mistrust(contender: &Contender, everybody: &[Contender]) -> Option<Reason> {
+fn mistrust(
+    contender: &Contender,
+    everybody: &[Contender],
+    last_known: Option<&ServerStatus>,
+) -> Option<Reason> {
+    if sabotage::has(Bug::TrustErrant) {
+        return None;
+    }
     let others = everybody.iter().filter(|one| one.tablet.alias != contender.tablet.alias);
     let witnesses = others.filter(|one| one.tablet.tablet_type.is_witness());
     let longest = witnesses.clone().map(Contender::journal).max().unwrap_or(0);
@@ -275,9 +301,19 @@ fn mistrust(contender: &Contender, everybody: &[Contender]) -> Option<Reason> {
     if contender.journal() < longest {
         return Some(Reason::MissedReparents);
     }
+    // The others missed a reparent: what they lack may be of a term that they know nothing of.
+    if contender.journal() > longest {
+        return None;
+    }
     // MariaDB's positions do not say where a transaction came from; the journal is all there is to go by.
     if contender.status.flavor == Flavor::MariaDb {
         return None;
+    }
+    if let Some(primary) = last_known {
+        extra = extra.subtract(&primary.gtid_executed);
+        if let Some(uuid) = &primary.server_uuid {
+            extra = extra.without_source(uuid);
+        }
     }
     // What came from the primary that anybody followed is its advance over the others, not an error.
     for source in everybody.iter().filter_map(followed) {
@@ -309,6 +345,33 @@ fn empty_like(set: &GtidSet) -> GtidSet {
     }
 }
 
+/// A tablet with errant transactions acknowledges like any other: what else it has must not be lost.
+fn check_held_by_errant(
+    everybody: &[Contender],
+    passed_over: &[PassedOver],
+    target: &GtidSet,
+    constraints: &Constraints<'_>,
+) -> Result<(), NoCandidate> {
+    if constraints.policy.acks_required() == 0 {
+        return Ok(());
+    }
+    for one in passed_over {
+        let Reason::Errant(errant) = &one.reason else { continue };
+        let Some(holder) = everybody.iter().find(|other| other.tablet.alias == one.alias) else {
+            continue;
+        };
+        let only = holder.received().subtract(errant).subtract(target);
+        if !only.is_empty() {
+            return Err(NoCandidate::HeldByErrant {
+                alias: one.alias.clone(),
+                errant: Box::new(errant.clone()),
+                only: Box::new(only),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Where histories differ and the policy demands acknowledgements: what a server wrote and no acker of its
 /// ever received was written in vain. No client was told that it is done, so whoever has it does not stand
 /// in the way, provided that everybody who could have acknowledged it was reached.
@@ -329,7 +392,7 @@ fn drop_unacknowledged(
         let acknowledged = one.received().subtract(&in_vain(one));
         !best.received().contains(&acknowledged)
     };
-    if dropped.iter().any(|one| loses(one)) {
+    if dropped.iter().any(loses) {
         return;
     }
     passed_over.extend(dropped.iter().map(|one| passed(one, Reason::Unacknowledged(in_vain(one)))));
@@ -379,26 +442,45 @@ fn most_advanced<'a>(trusted: &[&'a Contender]) -> Result<&'a Contender, NoCandi
     Ok(first)
 }
 
-/// Tells whether anybody whose position is believed has more than the primary: written in a term that the
-/// records do not tell of.
-pub fn somebody_is_ahead(primary: &TabletAlias, everybody: &[Contender]) -> bool {
-    let Some(incumbent) = everybody.iter().find(|one| one.tablet.alias == *primary) else {
-        return false;
-    };
+/// How a primary's position stands to those of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody has anything that it lacks and that counts.
+    Leads,
+    /// Somebody has all that it has and more, or has what it lacks and what was acknowledged: written in a
+    /// term that the records do not tell of.
+    Behind,
+}
+
+/// How the primary stands to those whose position is believed.
+pub fn standing_of(
+    primary: &TabletAlias,
+    everybody: &[Contender],
+    policy: DurabilityPolicy,
+) -> Standing {
+    let incumbent = everybody.iter().find(|one| one.tablet.alias == *primary);
+    let Some(incumbent) = incumbent else { return Standing::Leads };
     let mut mine = incumbent.received();
-    // A replica that was asked a moment later has more of what a primary writes meanwhile.
-    if incumbent.status.is_writable()
-        && let (Some(uuid), GtidSet::MySql(_)) = (&incumbent.status.server_uuid, &mine)
-    {
-        let newer = everybody.iter().fold(mine.clone(), |all, one| all.union(&one.received()));
-        mine = mine.union(&newer.subtract(&newer.without_source(uuid)));
-    } else if incumbent.status.is_writable() {
-        return false;
+    if incumbent.status.is_writable() {
+        // A replica that was asked a moment later has more of what a primary writes meanwhile.
+        match &incumbent.status.server_uuid {
+            Some(uuid) => {
+                let newer = everybody.iter().map(|one| one.received().of_source(uuid));
+                mine = newer.fold(mine, |all, part| all.union(&part));
+            }
+            None => return Standing::Leads,
+        }
     }
     let others = everybody.iter().filter(|one| one.tablet.alias != *primary);
-    others
-        .filter(|one| !mine.contains(&one.received()))
-        .any(|one| mistrust(one, everybody).is_none())
+    let counts = |one: &&Contender| {
+        let extra = one.received().subtract(&mine);
+        if extra.is_empty() || mistrust(one, everybody, Some(&incumbent.status)).is_some() {
+            return false;
+        }
+        let acknowledged = || extra.subtract(&unacknowledged(one, everybody, policy));
+        one.received().contains(&mine) || (policy.acks_required() > 0 && !acknowledged().is_empty())
+    };
+    if others.filter(counts).count() > 0 { Standing::Behind } else { Standing::Leads }
 }
 
 /// Why a tablet whose position is believed still cannot be primary.

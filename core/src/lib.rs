@@ -26,6 +26,8 @@ pub mod health;
 pub mod ids;
 pub mod ports;
 pub mod remedy;
+#[doc(hidden)]
+pub mod sabotage;
 pub mod safety;
 pub mod settings;
 pub mod shard;

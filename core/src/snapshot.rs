@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::durability::{DurabilityPolicy, UnknownPolicy};
 use crate::health::{ProbeFailure, Reachability};
 use crate::ids::{KeyspaceShard, TabletAlias};
+use crate::sabotage::{self, Bug};
 use crate::status::{ReceiverState, ServerStatus};
 use crate::time::Timestamp;
 use crate::topology::{ShardRecord, ShardTopology, Tablet, TabletType};
@@ -57,6 +58,7 @@ impl TabletState {
         let Some(replication) = &status.replication else { return Receiving::No };
         match replication.receiver {
             ReceiverState::Stopped | ReceiverState::Connecting => return Receiving::No,
+            ReceiverState::Running if sabotage::has(Bug::IdleIsDead) => return Receiving::No,
             ReceiverState::Running => {}
         }
         let Some(period) = replication.heartbeat_period_ms else { return Receiving::Yes };

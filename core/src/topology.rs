@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::durability::{DurabilityPolicy, UnknownPolicy};
 use crate::ids::{KeyspaceShard, TabletAlias};
+use crate::sabotage::{self, Bug};
 use crate::time::TermStart;
 
 /// What a tablet is for, as its record says.
@@ -201,6 +202,9 @@ pub fn merge(
     read: TopologyRead,
 ) -> BTreeMap<KeyspaceShard, ShardTopology> {
     let mut merged = read.shards;
+    if sabotage::has(Bug::PartialReadIsWhole) {
+        return merged;
+    }
     for (name, old) in before {
         if read.unread_keyspaces.contains_key(&name.keyspace) {
             merged.entry(name.clone()).or_insert_with(|| old.clone());

@@ -91,6 +91,10 @@ fn election(
         old_primary: old.as_ref(),
         wanted: want.as_ref(),
         avoid: avoid.as_ref(),
+        last_known: old
+            .as_ref()
+            .and_then(|old| snapshot.tablet(old))
+            .and_then(|state| state.status.as_ref()),
         complete: !args.contains_key("incomplete"),
     };
     let mut text = String::new();

@@ -180,7 +180,11 @@ impl Universe {
             }
             Kind::WrongSemiSync => self.server_mut(server).acks ^= true,
             Kind::WrongSource => {
-                let may = self.server(server).source.is_some() && fault.other != server;
+                let other = &self.server(fault.other).alias;
+                let serves = self.topology.tablets.get(other);
+                let may = self.server(server).source.is_some()
+                    && fault.other != server
+                    && serves.is_some_and(|tablet| tablet.tablet_type.is_managed());
                 if may && self.server(server).is_awake() {
                     let replica = self.server_mut(server);
                     replica.change_source(fault.other);
@@ -307,6 +311,12 @@ impl Universe {
             return;
         }
         self.topology.version += 1;
+        if Some(server) != self.ledger.reigning() {
+            // Who takes a replica away for good stops it first.
+            let replica = self.server_mut(server);
+            replica.stop_receiver();
+            replica.acks = false;
+        }
         let mut holders: BTreeMap<crate::gtids::Txn, u32> = BTreeMap::new();
         for txn in &self.ledger.promised {
             let kept = self.servers().iter().filter(|other| {

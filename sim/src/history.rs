@@ -28,6 +28,11 @@ impl MemoryHistory {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The shard's block.
+    pub fn only_block(&self) -> Option<Block> {
+        self.kept().blocks.values().next().cloned()
+    }
+
     /// All recoveries, oldest first.
     pub fn all(&self) -> Vec<RecoveryRecord> {
         self.kept().recoveries.values().cloned().collect()

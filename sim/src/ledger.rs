@@ -177,7 +177,9 @@ impl Universe {
         }
         let later = self.ledger.promotions.last().filter(|last| last.server != number).copied();
         let acked = |last: &Promotion| self.ledger.last_ack(last.server) > Some(last.at);
-        if let Some(last) = later.filter(acked) {
+        // What the new primary has as well was acknowledged in the old term; the answer came late.
+        let lacks = |last: &Promotion| !self.server(last.server).has_received(txn);
+        if let Some(last) = later.filter(acked).filter(lacks) {
             let reigning = last.server;
             let what = format!(
                 "two primaries: s{number} acknowledged {txn:?} after s{reigning} was promoted"

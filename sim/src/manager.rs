@@ -83,6 +83,7 @@ impl Manager {
         };
         let (sender, settings) = watch::channel(Arc::new(settings));
         let log = logger(universe.clone(), number);
+        let struck = universe.clone();
         let now = universe.lock().now;
         let base = (EPOCH_MS + now).saturating_add_signed(clock_skew_ms);
         let started = tasks.run_until(async {
@@ -101,7 +102,7 @@ impl Manager {
                 ending: Arc::default(),
                 topology_wanted: Arc::default(),
                 log,
-                failpoint: Arc::new(|_| {}),
+                failpoint: Arc::new(move |_| struck.lock().reach_point()),
             };
             tokio::task::spawn_local(outside.keep_alive());
             Registry::launch(world)

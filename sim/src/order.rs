@@ -1,5 +1,6 @@
 //! What order is, once faults have stopped; and what is checked at the end of a run.
 
+use vtorc_core::admission::Block;
 use vtorc_core::audit::{Outcome, RecoveryRecord, Trigger};
 use vtorc_core::topology::TabletType;
 
@@ -13,6 +14,7 @@ impl Universe {
         let now = self.now;
         self.ledger.trouble();
         self.network.heal();
+        self.forget_strikes();
         self.topology.down = false;
         self.topology.unread_cells.clear();
         self.topology.watch_delay_ms = 0;
@@ -99,16 +101,28 @@ impl Universe {
         &mut self,
         manager: usize,
         records: &[RecoveryRecord],
+        block: Option<&Block>,
         block_ms: Millis,
     ) {
         let now = self.now;
+        if let Some(block) = block {
+            let cause = records.iter().find(|record| record.id == block.recovery);
+            let failed =
+                cause.is_some_and(|record| matches!(record.outcome, Some(Outcome::Failed(_))));
+            if failed {
+                let what = format!("recovery {} failed and blocks the shard", block.recovery);
+                self.ledger.violated(now, what);
+            }
+        }
         let reparents = records.iter().filter(|record| {
             record.kind == "EmergencyReparent" && record.trigger == Trigger::Automatic
         });
         let mut blocked_until = 0;
+        let mut unfinished = None;
         for record in reparents {
             let began = record.started_at.as_millis();
-            if began < blocked_until {
+            let completes = unfinished.is_some() && unfinished == record.finding_tablet;
+            if began < blocked_until && !completes {
                 let what = format!(
                     "m{manager} began recovery {} {} ms too early",
                     record.id,
@@ -118,6 +132,10 @@ impl Universe {
             }
             let changed =
                 matches!(record.outcome, Some(Outcome::Succeeded(_) | Outcome::Unclear(_)));
+            if changed {
+                let unclear = matches!(record.outcome, Some(Outcome::Unclear(_)));
+                unfinished = record.finding_tablet.clone().filter(|_| unclear);
+            }
             if let Some(ended) = record.ended_at.filter(|_| changed) {
                 blocked_until = ended.as_millis() + block_ms;
             }

@@ -19,6 +19,8 @@ use crate::server::Server;
 use crate::statements::{Reply, Statement};
 use crate::universe::Shared;
 
+/// A lock that was lost so lately may not be known to be lost.
+const LOCK_GRACE_MS: crate::Millis = 50;
 /// How often a waiting party looks again.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -135,6 +137,17 @@ impl Outside {
                 sleep_until(deadline).await;
                 Err(())
             }
+        }
+    }
+
+    /// Nothing that cannot be undone is begun without the lock.
+    fn check_lock_held(&self) {
+        let mut universe = self.universe.lock();
+        let now = universe.now;
+        let held_at = universe.held_at.get(&self.manager).copied().unwrap_or(0);
+        if now.saturating_sub(held_at) > LOCK_GRACE_MS {
+            let what = format!("m{} promotes without the lock", self.manager);
+            universe.ledger.violated(now, what);
         }
     }
 

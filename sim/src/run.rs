@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::sleep;
 use vtorc_actors::messages::{ReparentKind, ReparentRequest, RequestReparent};
+use vtorc_core::analysis::FindingKind;
+use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::settings::{RecoverySettings, UnappliedPolicy};
 
 use crate::Millis;
@@ -25,6 +27,8 @@ use crate::universe::{Shared, Universe};
 const TICK_MS: Millis = 5;
 /// So long after the last fault everything must be in order, block period and back-off aside.
 pub const SETTLES_WITHIN_MS: Millis = 75_000;
+/// A primary's record that was there for so long is known.
+const CLAIM_AFTER_MS: Millis = 3_000;
 /// In order for so long is in order.
 const STAYS_MS: Millis = 2_000;
 
@@ -69,6 +73,14 @@ struct Stage {
     findings: BTreeMap<String, u64>,
 }
 
+/// Runs a schedule with a deliberate bug in vtorc.
+pub fn run_with(bug: Bug, schedule: &Schedule) -> Verdict {
+    sabotage::plant(Some(bug));
+    let verdict = run(schedule, Trace::Drop);
+    sabotage::plant(None);
+    verdict
+}
+
 /// Runs a schedule.
 pub fn run(schedule: &Schedule, trace: Trace) -> Verdict {
     let builder =
@@ -82,6 +94,8 @@ pub fn run(schedule: &Schedule, trace: Trace) -> Verdict {
     };
     let mut universe = Universe::new(schedule.seed, schedule.policy, &schedule.tablets);
     universe.trace = (trace == Trace::Keep).then(Vec::new);
+    universe.strikes.clone_from(&schedule.strikes);
+    universe.managers = schedule.managers;
     for number in 0..universe.count() {
         universe.server_mut(number).heartbeats_seen = schedule.heartbeats_seen;
     }
@@ -343,6 +357,7 @@ fn disorder(stage: &Stage) -> Option<String> {
 }
 
 fn collect_findings(stage: &SharedStage) {
+    check_claims(&stage.borrow());
     let mut stage = stage.borrow_mut();
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     for manager in stage.managers.iter().flatten() {
@@ -356,12 +371,38 @@ fn collect_findings(stage: &SharedStage) {
     }
 }
 
+/// No vtorc that can read the topology says that a primary's record is gone while it is there.
+fn check_claims(stage: &Stage) {
+    let blinding = [Kind::TopologyCut, Kind::TopologyDown, Kind::LateWatches];
+    let strikes = stage.schedule.strikes.iter().map(|(_, fault)| fault);
+    if stage.schedule.faults.iter().chain(strikes).any(|fault| blinding.contains(&fault.kind)) {
+        return;
+    }
+    let mut universe = stage.universe.lock();
+    if universe.now.saturating_sub(universe.without_primary_at) < CLAIM_AFTER_MS {
+        return;
+    }
+    let shard = universe.topology.shard.clone();
+    for manager in stage.managers.iter().flatten() {
+        let report = manager.board.shard(&shard);
+        let claims = report.is_some_and(|report| {
+            report.findings.iter().any(|finding| finding.kind == FindingKind::PrimaryTabletDeleted)
+        });
+        if claims {
+            let (now, number) = (universe.now, manager.number);
+            let what = format!("m{number} says that the primary's record is gone, and it is not");
+            universe.ledger.violated(now, what);
+        }
+    }
+}
+
 fn conclude(stage: &SharedStage, mut verdict: Verdict) -> Verdict {
     let stage = stage.borrow();
     let mut universe = stage.universe.lock();
     for (number, history) in stage.histories.iter().enumerate() {
         let records = history.all();
-        universe.check_block_period(number, &records, stage.schedule.block_ms);
+        let block = history.only_block();
+        universe.check_block_period(number, &records, block.as_ref(), stage.schedule.block_ms);
         for record in &records {
             let ended = record.outcome.as_ref().map_or("unfinished", |outcome| outcome.name());
             *verdict.outcomes.entry(format!("{} {ended}", record.kind)).or_default() += 1;

@@ -34,6 +34,8 @@ pub struct Schedule {
     pub heartbeats_seen: bool,
     /// What goes wrong, in order of time.
     pub faults: Vec<Fault>,
+    /// What goes wrong at the n-th step of all recoveries, whenever that is.
+    pub strikes: Vec<(u64, Fault)>,
     /// When everything is well again.
     pub healed_at: Millis,
 }
@@ -70,6 +72,7 @@ impl Schedule {
             skews_ms,
             block_ms: pick(&mut dice, &[0, 5_000, 5_000, 20_000]),
             heartbeats_seen: dice.u8(0..8) > 0,
+            strikes: strikes(&mut dice, count, managers),
             faults,
             healed_at: last.unwrap_or(QUIET_MS),
         }
@@ -90,6 +93,35 @@ fn tablets(dice: &mut fastrand::Rng) -> Vec<(&'static str, TabletType)> {
         tablets.push((pick(dice, &["zone1", "zone2"]), TabletType::Rdonly));
     }
     tablets
+}
+
+/// Kinds that hit a recovery where it hurts.
+const STRIKES: [Kind; 8] = [
+    Kind::SessionExpired,
+    Kind::SessionExpired,
+    Kind::Crash,
+    Kind::Freeze,
+    Kind::Isolate,
+    Kind::ManagerCut,
+    Kind::TopologyCut,
+    Kind::Conflicts,
+];
+
+fn strikes(dice: &mut fastrand::Rng, servers: u8, managers: u8) -> Vec<(u64, Fault)> {
+    let count = if dice.bool() { dice.usize(1..=3) } else { 0 };
+    let strike = |dice: &mut fastrand::Rng| {
+        let lasts = pick(dice, &[200, 1_000, 4_000, 8_000]);
+        let fault = Fault {
+            kind: pick(dice, &STRIKES),
+            at: 0,
+            lasts,
+            server: dice.bool().then(|| dice.u8(0..servers)),
+            manager: dice.u8(0..managers),
+            other: dice.u8(0..servers),
+        };
+        (dice.u64(20..160), fault)
+    };
+    (0..count).map(|_| strike(dice)).collect()
 }
 
 fn faults(dice: &mut fastrand::Rng, servers: u8, managers: u8) -> Vec<Fault> {

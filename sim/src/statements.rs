@@ -148,9 +148,8 @@ impl Universe {
     fn end_sessions(&mut self, number: u8) {
         let waiting = std::mem::take(&mut self.server_mut(number).waiting);
         for commit in waiting {
-            match commit.attempt {
-                Some(attempt) => self.ledger.failed(attempt),
-                None => self.server_mut(number).waiting.push(commit),
+            if let Some(attempt) = commit.attempt {
+                self.ledger.failed(attempt);
             }
         }
     }

@@ -8,6 +8,7 @@ use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::topology::{Tablet, TabletType};
 
 use crate::Millis;
+use crate::faults::Fault;
 use crate::gtids::Txn;
 use crate::ledger::Ledger;
 use crate::network::Network;
@@ -48,6 +49,18 @@ pub struct Universe {
     /// Answers to queued statements.
     pub answers: BTreeMap<u64, Reply>,
     tickets: u64,
+    /// Steps of recoveries so far, of all vtorcs.
+    pub points: u64,
+    /// What goes wrong at which of them.
+    pub strikes: Vec<(u64, Fault)>,
+    /// Struck: the server, and when it is over.
+    struck: Vec<(Millis, Fault, u8)>,
+    /// How many vtorcs there are.
+    pub managers: u8,
+    /// When there was last no tablet of type PRIMARY.
+    pub without_primary_at: Millis,
+    /// When each vtorc last held the shard's lock.
+    pub held_at: BTreeMap<u8, Millis>,
     /// What happened, in words; empty unless asked for.
     pub trace: Option<Vec<String>>,
     /// Stands for all that happened, to compare two runs.
@@ -85,6 +98,12 @@ impl Universe {
             queued: Vec::new(),
             answers: BTreeMap::new(),
             tickets: 0,
+            points: 0,
+            strikes: Vec::new(),
+            struck: Vec::new(),
+            managers: 0,
+            without_primary_at: 0,
+            held_at: BTreeMap::new(),
             trace: None,
             digest: 0xcbf2_9ce4_8422_2325,
         };
@@ -167,7 +186,50 @@ impl Universe {
         self.drain_sockets();
         self.replicate();
         self.topology.expire(now);
+        if let Some(holder) = self.topology.holder {
+            self.held_at.insert(holder.manager, now);
+        }
+        let types = self.topology.tablets.values().map(|tablet| tablet.tablet_type);
+        if types.into_iter().all(|tablet_type| tablet_type != TabletType::Primary) {
+            self.without_primary_at = now;
+        }
+        self.end_strikes();
         self.ledger.look(now);
+    }
+
+    /// A recovery reaches a step: what is to strike there does.
+    pub fn reach_point(&mut self) {
+        self.points += 1;
+        let point = self.points;
+        let due: Vec<Fault> = self
+            .strikes
+            .iter()
+            .filter(|(at, _)| *at == point)
+            .map(|(_, fault)| fault.clone())
+            .collect();
+        for fault in due {
+            let server = fault.server.unwrap_or(self.primary_now());
+            self.note(|| format!("STRIKE {:?} on s{server} m{}", fault.kind, fault.manager));
+            self.begin(&fault, server, self.managers);
+            self.struck.push((self.now + fault.lasts, fault, server));
+        }
+    }
+
+    fn end_strikes(&mut self) {
+        let now = self.now;
+        let (over, going): (Vec<_>, Vec<_>) =
+            self.struck.drain(..).partition(|(until, _, _)| *until <= now);
+        self.struck = going;
+        for (_, fault, server) in over {
+            self.note(|| format!("MENDED {:?} on s{server} m{}", fault.kind, fault.manager));
+            self.end(&fault, server, self.managers);
+        }
+    }
+
+    /// Everything that struck is over.
+    pub fn forget_strikes(&mut self) {
+        self.strikes.clear();
+        self.struck.clear();
     }
 
     fn drain_sockets(&mut self) {

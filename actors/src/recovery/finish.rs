@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{CommandError, ServerCommand, SourceChange};
+use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::time::{TermStart, Timestamp};
 use vtorc_core::topology::{Tablet, TabletType};
 
@@ -36,6 +37,9 @@ impl Locked<'_> {
         let winner = &promotion.winner;
         let repointing = self.repoint_all(&promotion);
         let promoting = async {
+            if sabotage::has(Bug::RecordFirst) {
+                self.record(&promotion).await?;
+            }
             let position = self.take_writes(winner).await?;
             let now = self.job.world.clock.now();
             let outage = promotion.writes_stopped_at.map(|since| since.age(now).as_millis());

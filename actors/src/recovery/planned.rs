@@ -7,6 +7,7 @@ use vtorc_core::election::{self, Constraints, Contender};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{CommandError, ServerCommand, Sessions};
+use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::topology::Tablet;
 
 use super::finish::Promotion;
@@ -32,7 +33,11 @@ impl Locked<'_> {
         self.check_lock().await?;
         let writes_stopped_at = self.job.world.clock.now();
         let position = self.demote(&primary).await?;
-        if let Err(why) = self.reach(&candidate, position, writes_stopped_at).await {
+        let reached = match sabotage::has(Bug::SkipLastWait) {
+            true => Ok(()),
+            false => self.reach(&candidate, position, writes_stopped_at).await,
+        };
+        if let Err(why) = reached {
             return Err(self.undo(&primary, why).await);
         }
         if let Err(lost) = self.check_lock().await {
@@ -90,6 +95,7 @@ impl Locked<'_> {
             wanted,
             avoid: request.avoid_primary.as_ref(),
             complete: false,
+            last_known: Some(status),
         };
         let current = Contender::new(&primary.tablet, status.clone());
         let election = election::choose_successor(&current, &replicas, &constraints)

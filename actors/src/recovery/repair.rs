@@ -6,6 +6,7 @@ use vtorc_core::audit::StepOutcome;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{ServerCommand, Sessions, SourceChange};
+use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::safety;
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
 use vtorc_core::status::{Flavor, ServerStatus};
@@ -31,7 +32,8 @@ impl Locked<'_> {
 
     /// A primary that refuses writes may have been replaced without the records knowing.
     fn check_incumbent(&self) -> Result<(), Stopped> {
-        if self.primary()?.status.as_ref().is_some_and(ServerStatus::is_writable) {
+        let writable = self.primary()?.status.as_ref().is_some_and(ServerStatus::is_writable);
+        if writable || sabotage::has(Bug::FixBlindly) {
             return Ok(());
         }
         self.check_reached_for_incumbent()
@@ -134,14 +136,15 @@ impl Locked<'_> {
             .filter(|state| self.follows_lost_tablet(state))
             .map(|state| state.tablet.clone())
             .collect();
-        if followers.is_empty() {
+        if followers.is_empty() || sabotage::has(Bug::TakeOneByOne) {
             return Ok(());
         }
         self.check_reached_for_incumbent()?;
         let primary = self.primary()?.tablet.clone();
         let step = self.job.begin_step("stop those who follow a lost tablet", None);
         let stopped = self.job.ask_all(&followers, ServerCommand::StopReceiver).await;
-        let source = self.job.ask_all(&[primary.clone()], ServerCommand::ReadStatus).await;
+        let source =
+            self.job.ask_all(std::slice::from_ref(&primary), ServerCommand::ReadStatus).await;
         let source = source.into_values().next().and_then(Result::ok);
         let ahead: Vec<String> = stopped
             .iter()

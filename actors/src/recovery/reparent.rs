@@ -10,8 +10,10 @@ use vtorc_core::election::{self, Constraints, Contender, Election};
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{CommandError, ServerCommand, Sessions, SourceChange};
 use vtorc_core::remedy::Remedy;
+use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::safety;
 use vtorc_core::settings::UnappliedPolicy;
+use vtorc_core::status::ReceiverState;
 use vtorc_core::topology::Tablet;
 
 use super::finish::Promotion;
@@ -164,6 +166,9 @@ impl Locked<'_> {
         };
         self.job.end_step(step, vtorc_core::audit::StepOutcome::Done(text));
         self.job.failpoint("after stop all receivers");
+        if sabotage::has(Bug::LeaveWritable) {
+            return stopped;
+        }
         if !alone.is_empty() {
             stopped.extend(self.demote_all(&alone).await);
         }
@@ -203,8 +208,11 @@ impl Locked<'_> {
         let reached: BTreeSet<TabletAlias> =
             contenders.iter().map(|one| one.tablet.alias.clone()).collect();
         let stray = self.fresh.stray_ackers();
-        safety::check_reached(self.policy, &self.everybody(), &reached, &stray, old_primary)
-            .map_err(|error| error.to_string())?;
+        let safe =
+            safety::check_reached(self.policy, &self.everybody(), &reached, &stray, old_primary);
+        if !sabotage::has(Bug::SkipSafety) {
+            safe.map_err(|error| error.to_string())?;
+        }
         let could_hold =
             |tablet: &&Tablet| tablet.tablet_type.is_managed() || stray.contains(&tablet.alias);
         let everybody = self.everybody();
@@ -219,14 +227,25 @@ impl Locked<'_> {
             wanted: request.and_then(|request| request.new_primary.as_ref()),
             avoid: request.and_then(|request| request.avoid_primary.as_ref()).or(asked_away),
             complete,
+            last_known: self.fresh.primary().and_then(|state| state.status.as_ref()),
         };
         election::elect(contenders, &constraints).map_err(|error| error.to_string())
     }
 
-    /// Nothing comes of it: those who were stopped go on as before.
+    /// Nothing comes of it: those who were stopped go on as before. Those who stood already stay: their
+    /// source may be a primary that was replaced, and must not be given acknowledgements.
     async fn let_go_on(&self, contenders: &[Contender]) {
-        let replicas: Vec<Tablet> =
-            contenders.iter().filter(|one| one.was_replica).map(|one| one.tablet.clone()).collect();
+        let ran = |alias: &TabletAlias| {
+            let status = self.fresh.tablet(alias).and_then(|state| state.valid_status());
+            let replication = status.and_then(|status| status.replication.as_ref());
+            replication.is_some_and(|replication| replication.receiver != ReceiverState::Stopped)
+        };
+        let replicas: Vec<Tablet> = contenders
+            .iter()
+            .filter(|one| one.was_replica)
+            .filter(|one| ran(&one.tablet.alias) || sabotage::has(Bug::RestartStopped))
+            .map(|one| one.tablet.clone())
+            .collect();
         if replicas.is_empty() {
             return;
         }

@@ -108,7 +108,9 @@ impl Helper<'_> {
         let mut somebody_waits = false;
         let mut somebody_would_be_told = false;
         for (id, user, command, state, _) in &sessions {
-            if !is_client(self.access, user, command) {
+            // A write of vtorc's own, such as the reparent journal's, promised nothing to anybody.
+            let own_in_vain = *user == self.access.user && waits_for_ack(state);
+            if !is_client(self.access, user, command) && !own_in_vain {
                 continue;
             }
             somebody_waits |= waits_for_ack(state);

@@ -1,9 +1,10 @@
 //! The facts that the rules are written in, drawn from a snapshot. Facts count; rules judge.
 
 use crate::durability::DurabilityPolicy;
-use crate::election::{self, Contender};
+use crate::election::{self, Contender, Standing};
 use crate::health::Reachability;
 use crate::ids::TabletAlias;
+use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::snapshot::{Receiving, ShardSnapshot, TabletState};
 use crate::status::{Flavor, ReceiverState, ServerStatus};
@@ -250,14 +251,17 @@ fn primary_settings(
         let has_all = theirs.gtid_executed.contains(&status.gtid_executed);
         follows || (theirs.replication.is_none() && has_all)
     });
+    // Without acknowledgements nothing tells whose writes count: the records' primary stays, others are fenced.
+    let promised = policy.acks_required() > 0;
     facts.rival_followed = status.is_writable()
+        && promised
         && writable_others(snapshot, alias).any(|(rival, theirs)| {
             // One that has nothing of its own, and cannot get anything acknowledged, is simply fenced.
             let harmless = status.gtid_executed.contains(&theirs.gtid_executed);
-            let acked = policy.acks_required() > 0;
-            (acked || !harmless) && is_followed(snapshot, rival, theirs, acked && harmless)
+            is_followed(snapshot, rival, theirs, harmless)
         });
-    facts.others_ahead = election::somebody_is_ahead(alias, &contenders(snapshot));
+    let standing = election::standing_of(alias, &contenders(snapshot), policy);
+    facts.others_ahead = standing == Standing::Behind && !sabotage::has(Bug::FixBlindly);
     facts.acks_required = policy.acks_required();
     facts.primary_semi_sync_available = status.semi_sync.source_available;
     facts.primary_semi_sync = status.semi_sync.source_enabled;

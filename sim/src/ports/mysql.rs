@@ -21,6 +21,9 @@ impl MysqlPort for Outside {
         command: ServerCommand,
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError> {
+        if matches!(command, ServerCommand::Promote { .. }) {
+            self.check_lock_held();
+        }
         let line = self.connect(address, Instant::now() + deadline).await?;
         let promotes =
             matches!(command, ServerCommand::Promote { .. } | ServerCommand::FixPrimary { .. });

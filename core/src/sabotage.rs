@@ -1,0 +1,79 @@
+//! Deliberate bugs, to prove that the simulator would see them. Without the `sabotage` feature, which only
+//! the simulator asks for, there are none and [`has`] is always false.
+
+/// A deliberate bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Promote the one that ranks last, without letting it catch up.
+    PromoteSecondBest,
+    /// Do not ask whether those out of sight could acknowledge.
+    SkipSafety,
+    /// Do not make sure of the lock before what cannot be undone.
+    ForgetLock,
+    /// Take every connected replica for one that hears nothing.
+    IdleIsDead,
+    /// Start the block period also where the lock was lost to somebody else.
+    BlockOnLostLock,
+    /// Date a new term by the wall clock alone.
+    TrustWallClock,
+    /// Take a partial reading of the topology for all there is.
+    PartialReadIsWhole,
+    /// Leave those who follow nobody alone before an election.
+    LeaveWritable,
+    /// Let the primary that the records name take writes again without a question.
+    FixBlindly,
+    /// Believe every position.
+    TrustErrant,
+    /// Promote in a planned reparent without waiting for the last position.
+    SkipLastWait,
+    /// Name the new primary before it takes writes.
+    RecordFirst,
+    /// Start receivers again that somebody else had stopped.
+    RestartStopped,
+    /// Take followers away from a lost tablet one by one.
+    TakeOneByOne,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::PromoteSecondBest,
+        Self::SkipSafety,
+        Self::ForgetLock,
+        Self::IdleIsDead,
+        Self::BlockOnLostLock,
+        Self::TrustWallClock,
+        Self::PartialReadIsWhole,
+        Self::LeaveWritable,
+        Self::FixBlindly,
+        Self::TrustErrant,
+        Self::SkipLastWait,
+        Self::RecordFirst,
+        Self::RestartStopped,
+        Self::TakeOneByOne,
+    ];
+}
+
+#[cfg(feature = "sabotage")]
+thread_local! {
+    static PRESENT: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Puts a bug into this thread, or takes it out.
+#[cfg(feature = "sabotage")]
+pub fn plant(bug: Option<Bug>) {
+    PRESENT.with(|present| present.set(bug));
+}
+
+/// Tells whether this thread has the bug.
+#[cfg(feature = "sabotage")]
+pub fn has(bug: Bug) -> bool {
+    PRESENT.with(|present| present.get() == Some(bug))
+}
+
+/// Tells whether this thread has the bug: it never has.
+#[cfg(not(feature = "sabotage"))]
+#[inline(always)]
+pub fn has(_: Bug) -> bool {
+    false
+}
