@@ -1,6 +1,6 @@
 # Two commands are all the set-up there is: `make demo` and `make test`.
 
-.PHONY: demo test test-fast bench lint docs
+.PHONY: demo test test-fast soak bench lint docs
 
 demo: ## watch a real failover on this machine
 	scripts/servers.sh demo
@@ -12,6 +12,9 @@ test: ## everything, on real servers
 
 test-fast: ## what needs no servers
 	cargo test --workspace --locked --lib --bins
+
+soak: ## fault schedules against the simulator until stopped; exits non-zero at the first violation
+	cargo run --release --locked -p vtorc-sim -- $(SOAK_FLAGS)
 
 bench: ## N failovers on real servers beside the bare SQL
 	scripts/servers.sh test

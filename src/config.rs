@@ -311,6 +311,7 @@ impl Config {
             },
             recover_filters: self.recover_master_cluster_filters.clone(),
             promotion_ignore_hosts: self.promotion_ignore_hostname_filters.clone(),
+            heartbeat_period: seconds(self.replica_heartbeat_seconds),
             command_timeout: seconds(self.topology_read_timeout_seconds),
         })
     }

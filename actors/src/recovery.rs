@@ -314,7 +314,10 @@ impl RecoveryActor {
         if let Some(ledger) = &mut self.ledger {
             match (task, outcome) {
                 (
-                    Task::Shard(Remedy::EmergencyReparent | Remedy::FinishReparent, _),
+                    Task::Shard(
+                        Remedy::EmergencyReparent | Remedy::FinishReparent | Remedy::ReplacePrimary,
+                        _,
+                    ),
                     Outcome::Succeeded(_) | Outcome::Unclear(_),
                 ) => {
                     let unclear = matches!(outcome, Outcome::Unclear(_));
@@ -336,6 +339,7 @@ impl RecoveryActor {
                 }
                 (Task::Shard(..), Outcome::Failed(_)) if sabotage::has(Bug::BlockOnLostLock) => {
                     ledger.start_block(id, &settings.recovery, now, None);
+                    block = ledger.block.clone();
                 }
                 (Task::Shard(..), _) => ledger.attempt_failed(now),
                 (Task::Replicas(findings), _) => {

@@ -144,7 +144,8 @@ pub fn admit(
     if !recoveries_enabled {
         return refused(Refusal::Disabled);
     }
-    if matches!(remedy, Remedy::EmergencyReparent | Remedy::FinishReparent) {
+    let replaces = matches!(remedy, Remedy::EmergencyReparent | Remedy::ReplacePrimary);
+    if replaces || remedy == Remedy::FinishReparent {
         if snapshot.emergency_reparent_disabled {
             return refused(Refusal::EmergencyReparentDisabled);
         }
@@ -154,7 +155,7 @@ pub fn admit(
     }
     // What a reparent left half-done is completed at once, also within the block that it started.
     let primary = snapshot.primary().map(|state| &state.tablet.alias);
-    let in_force = ledger.block_at(snapshot.now).filter(|_| remedy == Remedy::EmergencyReparent);
+    let in_force = ledger.block_at(snapshot.now).filter(|_| replaces);
     if let Some(block) =
         in_force.filter(|b| b.unfinished.is_none() || b.unfinished.as_ref() != primary)
     {
@@ -184,6 +185,7 @@ mod tests {
             emergency_reparent_disabled: false,
             tablets: Default::default(),
             damaged: Default::default(),
+            incomplete: false,
         };
         ShardSnapshot::unprobed(&topology, at(second))
     }

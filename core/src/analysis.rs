@@ -8,7 +8,7 @@ mod rules;
 
 use std::fmt;
 
-pub use facts::{Facts, ReplicaFacts, errant_gtids, facts, replica_facts};
+pub use facts::{Facts, ReplicaFacts, errant_gtids, facts, heartbeats_too_rare, replica_facts};
 pub use rules::{REPLICA_RULES, RULES, ReplicaRule, Rule, Told, WARNINGS, Warning};
 
 use crate::ids::TabletAlias;
@@ -36,6 +36,14 @@ pub enum FindingKind {
     DeadPrimaryWithoutReplicas,
     /// The primary cannot be reached from here, but its replicas follow it.
     UnreachablePrimary,
+    /// The primary answers now and then and fails more often than it answers.
+    IncapacitatedPrimary,
+    /// Commits wait for acknowledgements and none comes, though enough ackers are connected.
+    PrimarySemiSyncBlocked,
+    /// The primary cannot be reached from here; some replicas follow it, others do not.
+    UnreachablePrimaryWithBrokenReplicas,
+    /// The primary cannot be reached from here; its replicas follow it, far behind.
+    UnreachablePrimaryWithLaggingReplicas,
     /// Another server of the shard was promoted and the records do not say so yet.
     UnfinishedPromotion,
     /// Two servers of the shard take writes, and each may be followed.
@@ -62,6 +70,8 @@ pub enum FindingKind {
     ConnectedToWrongPrimary,
     /// A replica's receiver or applier does not run.
     ReplicationStopped,
+    /// A replica expects heartbeats so seldom that a dead source shows late.
+    ReplicaMisconfigured,
     /// A replica must acknowledge and does not.
     ReplicaSemiSyncMustBeSet,
     /// A replica acknowledges and must not.
@@ -78,11 +88,35 @@ pub enum FindingKind {
     GtidModeOff,
     /// The policy wants semi-sync and the server has no plugin for it.
     SemiSyncPluginMissing,
+    /// The primary waits for more acknowledgements than ackers are connected.
+    LockedSemiSyncPrimaryHypothesis,
+    /// ... and commits have been waiting for a while.
+    LockedSemiSyncPrimary,
+    /// The only replica does not replicate.
+    PrimarySingleReplicaNotReplicating,
+    /// The only replica cannot be reached.
+    PrimarySingleReplicaDead,
+    /// No replica replicates.
+    AllPrimaryReplicasNotReplicating,
+    /// No replica replicates; some cannot be reached.
+    AllPrimaryReplicasNotReplicatingOrDead,
+    /// Fewer ackers can be reached than the policy demands acknowledgements.
+    NotEnoughSemiSyncReplicas,
+    /// The servers of the shard are of several major versions.
+    SeveralMajorVersions,
+    /// A server does not log what it receives: others could not follow it.
+    NoLogReplicaUpdates,
+    /// The primary no longer has what a replica still needs.
+    PurgedGtids,
+    /// A replica does not apply everything.
+    ReplicationFilters,
+    /// Every replica is delayed on purpose.
+    DelayedReplicasOnly,
 }
 
 impl FindingKind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 47] = [
         Self::UnknownDurabilityPolicy,
         Self::ClusterHasNoPrimary,
         Self::PrimaryTabletDeleted,
@@ -92,6 +126,10 @@ impl FindingKind {
         Self::DeadPrimaryAndReplicas,
         Self::DeadPrimaryWithoutReplicas,
         Self::UnreachablePrimary,
+        Self::UnreachablePrimaryWithBrokenReplicas,
+        Self::UnreachablePrimaryWithLaggingReplicas,
+        Self::IncapacitatedPrimary,
+        Self::PrimarySemiSyncBlocked,
         Self::UnfinishedPromotion,
         Self::SplitBrain,
         Self::PrimaryHasPrimary,
@@ -105,6 +143,7 @@ impl FindingKind {
         Self::NotConnectedToPrimary,
         Self::ConnectedToWrongPrimary,
         Self::ReplicationStopped,
+        Self::ReplicaMisconfigured,
         Self::ReplicaSemiSyncMustBeSet,
         Self::ReplicaSemiSyncMustNotBeSet,
         Self::InvalidReplica,
@@ -113,12 +152,24 @@ impl FindingKind {
         Self::DamagedRecord,
         Self::GtidModeOff,
         Self::SemiSyncPluginMissing,
+        Self::LockedSemiSyncPrimaryHypothesis,
+        Self::LockedSemiSyncPrimary,
+        Self::PrimarySingleReplicaNotReplicating,
+        Self::PrimarySingleReplicaDead,
+        Self::AllPrimaryReplicasNotReplicating,
+        Self::AllPrimaryReplicasNotReplicatingOrDead,
+        Self::NotEnoughSemiSyncReplicas,
+        Self::SeveralMajorVersions,
+        Self::NoLogReplicaUpdates,
+        Self::PurgedGtids,
+        Self::ReplicationFilters,
+        Self::DelayedReplicasOnly,
     ];
 
     /// Tells whether it may stay although everything that can be repaired was repaired: it tells of
     /// something that only a person can decide.
     pub fn may_stay(self) -> bool {
-        self == Self::ErrantGTIDDetected
+        matches!(self, Self::ErrantGTIDDetected | Self::PurgedGtids)
     }
 }
 

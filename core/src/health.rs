@@ -1,5 +1,6 @@
 //! Whether a server can be reached: one bad probe is an observation, several are a verdict.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -104,9 +105,34 @@ pub const REFUSALS_UNTIL_UNREACHABLE: u32 = 2;
 /// this process, short enough that a frozen primary is replaced within four seconds.
 pub const SILENCE_UNTIL_UNREACHABLE: Duration = Duration::from_millis(1500);
 
+/// How far back a server's probes are counted to tell one that is overloaded from one that stumbled.
+pub const WINDOW: Duration = Duration::from_secs(10);
+/// So many failures within the window, and more than successes, are an incapacitated server.
+pub const WINDOW_FAILURES_MIN: u32 = 3;
+
+/// How many probes of the last [`WINDOW`] failed and succeeded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecentProbes {
+    /// Without an answer in time.
+    pub timed_out: u32,
+    /// Answered.
+    pub succeeded: u32,
+}
+
+impl RecentProbes {
+    /// Tells whether a server that answers now and then fails more often than it answers.
+    pub fn is_incapacitated(self) -> bool {
+        self.timed_out >= WINDOW_FAILURES_MIN
+            && self.timed_out > self.succeeded
+            && self.succeeded > 0
+    }
+}
+
 /// The recent failures of one tablet's probes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProbeHistory {
+    /// When the probes of the window ended, and whether they timed out.
+    window: VecDeque<(Timestamp, bool)>,
     ever_reached: bool,
     failing_since: Option<Timestamp>,
     refusals: u32,
@@ -115,13 +141,35 @@ pub struct ProbeHistory {
 
 impl ProbeHistory {
     /// Takes in a success.
-    pub fn succeeded(&mut self) {
-        *self = Self { ever_reached: true, ..Self::default() };
+    pub fn succeeded(&mut self, now: Timestamp) {
+        let window = std::mem::take(&mut self.window);
+        *self = Self { ever_reached: true, window, ..Self::default() };
+        self.count(now, false);
+    }
+
+    fn count(&mut self, now: Timestamp, timed_out: bool) {
+        self.window.push_back((now, timed_out));
+        while self.window.front().is_some_and(|(at, _)| at.age(now) > WINDOW) {
+            self.window.pop_front();
+        }
+    }
+
+    /// How the probes of the window went. A refused connection is no sign of overload.
+    pub fn recent(&self, now: Timestamp) -> RecentProbes {
+        let of_window = self.window.iter().filter(|(at, _)| at.age(now) <= WINDOW);
+        let mut recent = RecentProbes::default();
+        for (_, timed_out) in of_window {
+            if *timed_out { recent.timed_out += 1 } else { recent.succeeded += 1 }
+        }
+        recent
     }
 
     /// Takes in a failure. `since` is when the failed probe was sent.
     pub fn failed(&mut self, failure: ProbeFailure, since: Timestamp) {
         self.failing_since.get_or_insert(since);
+        if failure == ProbeFailure::TimedOut {
+            self.count(since, true);
+        }
         self.refusals = match failure {
             ProbeFailure::Refused(_) => self.refusals.saturating_add(1),
             ProbeFailure::TimedOut | ProbeFailure::TurnedAway(_) | ProbeFailure::Garbled(_) => 0,
@@ -167,20 +215,20 @@ mod tests {
     #[test]
     fn one_refusal_is_doubt_two_are_a_verdict() {
         let mut history = ProbeHistory::default();
-        history.succeeded();
+        history.succeeded(at(0));
         assert!(judge(&history, at(0)).is_valid());
         history.failed(ProbeFailure::Refused("reset".into()), at(10));
         assert!(judge(&history, at(11)).is_suspect());
         history.failed(ProbeFailure::Refused("refused".into()), at(12));
         assert!(judge(&history, at(12)).is_unreachable());
-        history.succeeded();
+        history.succeeded(at(0));
         assert!(judge(&history, at(13)).is_valid());
     }
 
     #[test]
     fn silence_becomes_a_verdict_with_time_only() {
         let mut history = ProbeHistory::default();
-        history.succeeded();
+        history.succeeded(at(0));
         history.failed(ProbeFailure::TimedOut, at(1000));
         history.failed(ProbeFailure::TimedOut, at(1400));
         assert!(judge(&history, at(2499)).is_suspect());

@@ -11,6 +11,8 @@ pub enum Remedy {
     FinishReparent,
     /// Choose a first primary.
     ElectPrimary,
+    /// Replace a primary that hardly answers: with its help if that can be had, else without.
+    ReplacePrimary,
     /// Bring the primary's settings in order.
     FixPrimary,
     /// Make a tablet a proper replica of the primary.
@@ -27,7 +29,10 @@ impl Remedy {
     /// Tells whether it changes who the primary is.
     pub fn is_reparent(self) -> bool {
         match self {
-            Self::EmergencyReparent | Self::FinishReparent | Self::ElectPrimary => true,
+            Self::EmergencyReparent
+            | Self::FinishReparent
+            | Self::ElectPrimary
+            | Self::ReplacePrimary => true,
             Self::FixPrimary
             | Self::FixReplica
             | Self::RestartReceiver
@@ -42,6 +47,7 @@ impl Remedy {
             Self::EmergencyReparent => "EmergencyReparent",
             Self::FinishReparent => "FinishReparent",
             Self::ElectPrimary => "ElectPrimary",
+            Self::ReplacePrimary => "ReplacePrimary",
             Self::FixPrimary => "FixPrimary",
             Self::FixReplica => "FixReplica",
             Self::RestartReceiver => "RestartReceiver",
@@ -57,7 +63,9 @@ pub fn remedy(kind: FindingKind) -> Remedy {
         FindingKind::ClusterHasNoPrimary => Remedy::ElectPrimary,
         FindingKind::PrimaryTabletDeleted
         | FindingKind::DeadPrimary
-        | FindingKind::DeadPrimaryAndSomeReplicas => Remedy::EmergencyReparent,
+        | FindingKind::DeadPrimaryAndSomeReplicas
+        | FindingKind::PrimarySemiSyncBlocked => Remedy::EmergencyReparent,
+        FindingKind::IncapacitatedPrimary => Remedy::ReplacePrimary,
         FindingKind::UnfinishedPromotion | FindingKind::SplitBrain => Remedy::FinishReparent,
         FindingKind::PrimaryHasPrimary
         | FindingKind::PrimaryIsReadOnly
@@ -69,9 +77,12 @@ pub fn remedy(kind: FindingKind) -> Remedy {
         | FindingKind::NotConnectedToPrimary
         | FindingKind::ConnectedToWrongPrimary
         | FindingKind::ReplicationStopped
+        | FindingKind::ReplicaMisconfigured
         | FindingKind::ReplicaSemiSyncMustBeSet
         | FindingKind::ReplicaSemiSyncMustNotBeSet => Remedy::FixReplica,
-        FindingKind::UnreachablePrimary => Remedy::RestartReceiver,
+        FindingKind::UnreachablePrimary | FindingKind::UnreachablePrimaryWithBrokenReplicas => {
+            Remedy::RestartReceiver
+        }
         FindingKind::UnknownDurabilityPolicy
         | FindingKind::ErrantGTIDDetected
         | FindingKind::InvalidPrimary
@@ -82,7 +93,20 @@ pub fn remedy(kind: FindingKind) -> Remedy {
         | FindingKind::NoMysqlAddress
         | FindingKind::DamagedRecord
         | FindingKind::GtidModeOff
-        | FindingKind::SemiSyncPluginMissing => Remedy::WatchOnly,
+        | FindingKind::UnreachablePrimaryWithLaggingReplicas
+        | FindingKind::SemiSyncPluginMissing
+        | FindingKind::LockedSemiSyncPrimaryHypothesis
+        | FindingKind::LockedSemiSyncPrimary
+        | FindingKind::PrimarySingleReplicaNotReplicating
+        | FindingKind::PrimarySingleReplicaDead
+        | FindingKind::AllPrimaryReplicasNotReplicating
+        | FindingKind::AllPrimaryReplicasNotReplicatingOrDead
+        | FindingKind::NotEnoughSemiSyncReplicas
+        | FindingKind::SeveralMajorVersions
+        | FindingKind::NoLogReplicaUpdates
+        | FindingKind::PurgedGtids
+        | FindingKind::ReplicationFilters
+        | FindingKind::DelayedReplicasOnly => Remedy::WatchOnly,
     }
 }
 
@@ -106,6 +130,7 @@ pub fn wanted(findings: &[Finding]) -> Wanted {
             Remedy::EmergencyReparent
             | Remedy::FinishReparent
             | Remedy::ElectPrimary
+            | Remedy::ReplacePrimary
             | Remedy::FixPrimary
             | Remedy::FixShardRecord
             | Remedy::RestartReceiver => return Wanted::Shard(chosen, finding.clone()),

@@ -28,15 +28,11 @@ pub enum Bug {
     SkipLastWait,
     /// Name the new primary before it takes writes.
     RecordFirst,
-    /// Start receivers again that somebody else had stopped.
-    RestartStopped,
-    /// Take followers away from a lost tablet one by one.
-    TakeOneByOne,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 12] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -49,8 +45,6 @@ impl Bug {
         Self::TrustErrant,
         Self::SkipLastWait,
         Self::RecordFirst,
-        Self::RestartStopped,
-        Self::TakeOneByOne,
     ];
 }
 

@@ -32,6 +32,8 @@ pub struct RecoverySettings {
     pub recover_filters: Vec<String>,
     /// Tablets whose host name contains one of these are never promoted.
     pub promotion_ignore_hosts: Vec<String>,
+    /// What vtorc sets as every replica's heartbeat period.
+    pub heartbeat_period: Duration,
     /// One statement on a server that answers takes at most this long.
     pub command_timeout: Duration,
 }

@@ -77,6 +77,7 @@ struct Memory {
     status: Option<ServerStatus>,
     status_at: Timestamp,
     received_at: Option<Timestamp>,
+    stuck_since: Option<Timestamp>,
     answered_after: Timestamp,
 }
 
@@ -159,6 +160,8 @@ impl ShardState {
                 status: memory.status.clone(),
                 status_at: memory.status_at,
                 received_at: memory.received_at,
+                stuck_since: memory.stuck_since,
+                recent: memory.history.recent(now),
             };
         }
         snapshot
@@ -194,15 +197,18 @@ impl ShardState {
             status: None,
             status_at: Timestamp::default(),
             received_at: None,
+            stuck_since: None,
             answered_after: Timestamp::default(),
         });
         memory.answered_after = sent_at;
         match result {
             Ok(status) => {
-                memory.history.succeeded();
+                memory.history.succeeded(now);
                 if marker(&status) != memory.status.as_ref().and_then(marker) {
                     memory.received_at = Some(now);
                 }
+                let before = memory.status.as_ref();
+                memory.stuck_since = stuck_since(&status, before, memory.stuck_since, sent_at);
                 memory.status = Some(status);
                 memory.status_at = sent_at;
             }
@@ -299,6 +305,21 @@ impl ShardState {
             asked_since || !state.reachability.is_valid()
         })
     }
+}
+
+/// Since when commits wait and nothing gets through: from the first probe that saw somebody wait, as long as
+/// no transaction was committed since.
+fn stuck_since(
+    status: &ServerStatus,
+    before: Option<&ServerStatus>,
+    since: Option<Timestamp>,
+    sent_at: Timestamp,
+) -> Option<Timestamp> {
+    if status.semi_sync.waiting_sessions == 0 {
+        return None;
+    }
+    let progressed = before.is_some_and(|before| before.gtid_executed != status.gtid_executed);
+    since.filter(|_| !progressed).or(Some(sent_at))
 }
 
 fn marker(status: &ServerStatus) -> Option<&String> {

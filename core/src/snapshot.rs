@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::durability::{DurabilityPolicy, UnknownPolicy};
-use crate::health::{ProbeFailure, Reachability};
+use crate::health::{ProbeFailure, Reachability, RecentProbes};
 use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::sabotage::{self, Bug};
 use crate::status::{ReceiverState, ServerStatus};
@@ -27,6 +27,10 @@ pub struct TabletState {
     pub status_at: Timestamp,
     /// When something last arrived from the source, as far as probes could see.
     pub received_at: Option<Timestamp>,
+    /// Since when commits wait for acknowledgements and none gets through, as far as probes could see.
+    pub stuck_since: Option<Timestamp>,
+    /// Probes failed and succeeded in the last [`crate::health::WINDOW`].
+    pub recent: RecentProbes,
 }
 
 /// What a replica says about receiving from the primary.
@@ -88,6 +92,8 @@ pub struct ShardSnapshot {
     pub tablets: BTreeMap<TabletAlias, TabletState>,
     /// Records that could not be understood, by path, and why.
     pub damaged: BTreeMap<String, String>,
+    /// Some tablets' records could not be read: what is not seen is not known to be gone.
+    pub incomplete: bool,
     /// The moment.
     pub now: Timestamp,
 }
@@ -102,6 +108,8 @@ impl ShardSnapshot {
                 status: None,
                 status_at: Timestamp::default(),
                 received_at: None,
+                stuck_since: None,
+                recent: RecentProbes::default(),
             };
             (alias.clone(), state)
         });
@@ -112,6 +120,7 @@ impl ShardSnapshot {
             emergency_reparent_disabled: topology.emergency_reparent_disabled,
             tablets: tablets.collect(),
             damaged: topology.damaged.clone(),
+            incomplete: topology.incomplete,
             now,
         }
     }
@@ -132,6 +141,8 @@ impl ShardSnapshot {
         for (alias, state) in &mut fresh.tablets {
             let before = self.tablets.get(alias);
             state.received_at = before.and_then(|before| before.received_at);
+            state.stuck_since = before.and_then(|before| before.stuck_since);
+            state.recent = before.map(|before| before.recent).unwrap_or_default();
             match answers.remove(alias) {
                 Some(Ok(status)) => {
                     let marker = |status: &ServerStatus| {

@@ -121,6 +121,8 @@ pub struct ReplicationStatus {
     pub retrieved: GtidSet,
     /// GTID auto-positioning is on.
     pub auto_position: bool,
+    /// Some of what is received is not applied, on purpose.
+    pub filtered: bool,
     /// Seconds behind the source; unknown is not zero.
     pub lag_seconds: Option<u64>,
     /// Configured delay.

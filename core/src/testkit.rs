@@ -19,6 +19,7 @@ pub fn settings() -> RecoverySettings {
         unapplied: UnappliedPolicy::Wait,
         recover_filters: vec!["*".into()],
         promotion_ignore_hosts: Vec::new(),
+        heartbeat_period: Duration::from_millis(250),
         command_timeout: Duration::from_secs(5),
     }
 }

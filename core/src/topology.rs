@@ -176,6 +176,8 @@ pub struct ShardTopology {
     pub tablets: BTreeMap<TabletAlias, Tablet>,
     /// Records of this shard that could not be read or understood, by path, and why.
     pub damaged: BTreeMap<String, String>,
+    /// Some tablets' records could not be read: what is not seen is not known to be gone.
+    pub incomplete: bool,
 }
 
 /// One reading of the topology, possibly incomplete.
@@ -218,6 +220,10 @@ pub fn merge(
             }
         }
     }
+    let partial = !read.unread_cells.is_empty() || !read.unread_tablets.is_empty();
+    for (name, shard) in &mut merged {
+        shard.incomplete = partial || read.unread_keyspaces.contains_key(&name.keyspace);
+    }
     merged
 }
 
@@ -246,6 +252,7 @@ mod tests {
             emergency_reparent_disabled: false,
             tablets: tablets.collect(),
             damaged: BTreeMap::new(),
+            incomplete: false,
         };
         (name, topology)
     }

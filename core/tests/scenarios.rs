@@ -20,7 +20,7 @@ use std::time::Duration;
 use vtorc_core::analysis::detect;
 use vtorc_core::election::{Constraints, Contender, elect};
 use vtorc_core::gtid::GtidSet;
-use vtorc_core::health::{ProbeFailure, Reachability};
+use vtorc_core::health::{ProbeFailure, Reachability, RecentProbes};
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::remedy::{Wanted, wanted};
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
@@ -158,6 +158,7 @@ fn snapshot(args: &std::collections::HashMap<String, Vec<String>>, input: &str) 
         emergency_reparent_disabled: false,
         tablets: BTreeMap::new(),
         damaged: BTreeMap::new(),
+        incomplete: args.contains_key("incomplete"),
     };
     let mut snapshot = ShardSnapshot::unprobed(&topology, NOW);
     for line in input.lines().filter(|line| !line.trim().is_empty()) {
@@ -184,6 +185,8 @@ fn tablet(line: &str) -> TabletState {
         status: None,
         status_at: NOW,
         received_at: Some(NOW),
+        stuck_since: None,
+        recent: RecentProbes::default(),
     };
     let mut status = server(&alias);
     let mut seen = true;
@@ -215,12 +218,35 @@ fn tablet(line: &str) -> TabletState {
                     state.received_at = Some(Timestamp::from_millis(95_000));
                 }
             }
+            "filtered" => status.replication.as_mut().unwrap().filtered = true,
             "noapply" => status.replication.as_mut().unwrap().applier_running = false,
             "waits" => (status.semi_sync.source_enabled, status.semi_sync.wait_count) = (true, 1),
             "acks" => status.semi_sync.replica_enabled = true,
             "gtid" => status.gtid_executed = gtid(value),
             "got" => status.replication.as_mut().unwrap().retrieved = gtid(value),
             "journal" => status.journal_length = value.parse().ok(),
+            "lag" => status.replication.as_mut().unwrap().lag_seconds = value.parse().ok(),
+            "beats" => {
+                let period = value.parse().ok();
+                status.replication.as_mut().unwrap().heartbeat_period_ms = period;
+            }
+            "delay" => {
+                status.replication.as_mut().unwrap().delay_seconds = value.parse().unwrap();
+            }
+            "clients" => status.semi_sync.clients = value.parse().unwrap(),
+            "stuck" => {
+                status.semi_sync.waiting_sessions = 1;
+                let ago = Duration::from_secs(value.parse().unwrap());
+                state.stuck_since = Some(Timestamp::from_millis(
+                    NOW.as_millis() - u64::try_from(ago.as_millis()).unwrap(),
+                ));
+            }
+            "timeouts" => {
+                state.recent = RecentProbes { timed_out: value.parse().unwrap(), succeeded: 2 };
+            }
+            "version" => status.version = value.to_owned(),
+            "nolog" => status.log_replica_updates = false,
+            "purged" => status.gtid_purged = gtid(value),
             "term" => state.tablet.term_start = Some(term(value)),
             other => panic!("unknown word {other}"),
         }
@@ -273,9 +299,10 @@ fn replication(kind: &str, source: &str) -> ReplicationStatus {
         applier_error: String::new(),
         retrieved: GtidSet::empty_mysql(),
         auto_position: true,
+        filtered: false,
         lag_seconds: Some(0),
         delay_seconds: 0,
-        heartbeat_period_ms: Some(500),
+        heartbeat_period_ms: Some(250),
         received_marker: "1".into(),
         marker_sees_heartbeats: true,
     }

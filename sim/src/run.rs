@@ -28,7 +28,7 @@ const TICK_MS: Millis = 5;
 /// So long after the last fault everything must be in order, block period and back-off aside.
 pub const SETTLES_WITHIN_MS: Millis = 75_000;
 /// A primary's record that was there for so long is known.
-const CLAIM_AFTER_MS: Millis = 3_000;
+const CLAIM_AFTER_MS: Millis = 15_000;
 /// In order for so long is in order.
 const STAYS_MS: Millis = 2_000;
 
@@ -283,6 +283,7 @@ fn settings(schedule: &Schedule) -> RecoverySettings {
         unapplied: UnappliedPolicy::Wait,
         recover_filters: vec!["*".into()],
         promotion_ignore_hosts: Vec::new(),
+        heartbeat_period: Duration::from_millis(crate::server::HEARTBEAT_MS),
         command_timeout: Duration::from_secs(3),
     }
 }
@@ -373,13 +374,14 @@ fn collect_findings(stage: &SharedStage) {
 
 /// No vtorc that can read the topology says that a primary's record is gone while it is there.
 fn check_claims(stage: &Stage) {
-    let blinding = [Kind::TopologyCut, Kind::TopologyDown, Kind::LateWatches];
+    let blinding = [Kind::TopologyCut, Kind::TopologyDown, Kind::LateWatches, Kind::DeletedRecord];
     let strikes = stage.schedule.strikes.iter().map(|(_, fault)| fault);
     if stage.schedule.faults.iter().chain(strikes).any(|fault| blinding.contains(&fault.kind)) {
         return;
     }
     let mut universe = stage.universe.lock();
-    if universe.now.saturating_sub(universe.without_primary_at) < CLAIM_AFTER_MS {
+    let last = universe.ledger.promotions.last().map_or(0, |promotion| promotion.at);
+    if universe.now.saturating_sub(universe.without_primary_at.max(last)) < CLAIM_AFTER_MS {
         return;
     }
     let shard = universe.topology.shard.clone();

@@ -300,6 +300,7 @@ impl Server {
             applier_error: String::new(),
             retrieved: self.retrieved_set(),
             auto_position: true,
+            filtered: false,
             lag_seconds: self.applier_running.then_some(lag),
             delay_seconds: 0,
             heartbeat_period_ms: Some(self.heartbeat_ms),

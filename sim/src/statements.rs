@@ -86,8 +86,18 @@ impl Universe {
                 self.set_wait_for_acks(number, *acks);
                 return Reply::Done;
             }
-            Statement::Status
-            | Statement::StopReceiver
+            Statement::Status => {
+                let ackers = (0..self.count()).filter(|other| {
+                    let replica = self.server(*other);
+                    let acks = matches!(replica.receiver, Receiver::Running { acks: true, .. });
+                    acks && replica.source == Some(number) && self.is_connected(*other)
+                });
+                let ackers = ackers.count();
+                let mut status = self.server(number).status(now);
+                status.semi_sync.clients = u32::try_from(ackers).unwrap_or(u32::MAX);
+                return Reply::Status(Box::new(status));
+            }
+            Statement::StopReceiver
             | Statement::StopReplication
             | Statement::StartReplication
             | Statement::StartApplier
@@ -98,7 +108,6 @@ impl Universe {
         }
         let server = self.server_mut(number);
         match statement {
-            Statement::Status => return Reply::Status(Box::new(server.status(now))),
             Statement::StopReceiver => server.stop_receiver(),
             Statement::StopReplication => {
                 server.stop_receiver();
@@ -116,7 +125,8 @@ impl Universe {
                 let waits = server.waiting.iter().any(|waiting| waiting.txn == *txn);
                 return if waits { Reply::Pending } else { Reply::Done };
             }
-            Statement::RefuseWrites
+            Statement::Status
+            | Statement::RefuseWrites
             | Statement::TakeWrites
             | Statement::EndSessions
             | Statement::WriteJournal

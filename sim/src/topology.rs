@@ -81,6 +81,7 @@ impl Topology {
             emergency_reparent_disabled: false,
             tablets: self.tablets.clone(),
             damaged: BTreeMap::new(),
+            incomplete: false,
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use slog::{Logger, info, warn};
 use tokio::time::{Instant, timeout, timeout_at};
-use vtorc_core::analysis::{self, Finding};
+use vtorc_core::analysis::{self, Finding, FindingKind};
 use vtorc_core::audit::{Outcome, RecoveryRecord, StepOutcome, StepRecord};
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::health::ProbeFailure;
@@ -21,7 +21,7 @@ use vtorc_core::status::ServerStatus;
 use vtorc_core::topology::{MysqlAddress, ShardTopology, Tablet};
 
 use super::Task;
-use crate::messages::{Audit, ReparentKind};
+use crate::messages::{Audit, ReparentKind, ReparentRequest};
 use crate::world::World;
 
 /// When everybody from whom an answer is expected has answered, those held for dead get this much more.
@@ -326,8 +326,12 @@ impl Locked<'_> {
                 self.still_there(finding)?;
                 match remedy {
                     Remedy::ElectPrimary | Remedy::EmergencyReparent | Remedy::FinishReparent => {
-                        self.reparent(*remedy, None).await
+                        // One that lives and does not serve must not be elected again.
+                        let away = finding.kind == FindingKind::PrimarySemiSyncBlocked;
+                        let request = away.then(|| self.away_from_primary(ReparentKind::Emergency));
+                        self.reparent(*remedy, request.as_ref()).await
                     }
+                    Remedy::ReplacePrimary => self.replace_primary().await,
                     Remedy::FixPrimary => self.fix_primary().await,
                     Remedy::FixShardRecord => self.fix_shard_record().await,
                     Remedy::RestartReceiver => self.restart_receiver().await,
@@ -343,6 +347,30 @@ impl Locked<'_> {
                     self.reparent(Remedy::EmergencyReparent, Some(request)).await
                 }
             },
+        }
+    }
+
+    /// With the primary's help if it can be had, else without.
+    async fn replace_primary(&self) -> Result<String, Stopped> {
+        let planned = self.away_from_primary(ReparentKind::Planned);
+        match self.planned_reparent(&planned).await {
+            Err(Stopped::Refused(why) | Stopped::Failed(why) | Stopped::Undone(why)) => {
+                self.job.decided("go on without the primary's help", None, why);
+                let request = self.away_from_primary(ReparentKind::Emergency);
+                self.reparent(Remedy::EmergencyReparent, Some(&request)).await
+            }
+            done @ (Ok(_) | Err(Stopped::AlreadyFixed | Stopped::Unclear(_))) => done,
+        }
+    }
+
+    fn away_from_primary(&self, kind: ReparentKind) -> ReparentRequest {
+        ReparentRequest {
+            kind,
+            new_primary: None,
+            avoid_primary: self.fresh.primary().map(|state| state.tablet.alias.clone()),
+            reason: String::new(),
+            by: "vtorc".into(),
+            ignore_block: false,
         }
     }
 

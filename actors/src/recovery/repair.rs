@@ -136,7 +136,7 @@ impl Locked<'_> {
             .filter(|state| self.follows_lost_tablet(state))
             .map(|state| state.tablet.clone())
             .collect();
-        if followers.is_empty() || sabotage::has(Bug::TakeOneByOne) {
+        if followers.is_empty() {
             return Ok(());
         }
         self.check_reached_for_incumbent()?;
@@ -226,7 +226,8 @@ impl Locked<'_> {
         let sound = status
             .replication
             .as_ref()
-            .is_some_and(|r| r.auto_position && r.receiver_error.is_empty());
+            .is_some_and(|r| r.auto_position && r.receiver_error.is_empty())
+            && kind != FindingKind::ReplicaMisconfigured;
         let change = if follows && sound { SourceChange::Keep } else { SourceChange::Repoint };
         let follow = ServerCommand::Follow { source: address, semi_sync, change };
         self.job.on("follow the primary", &tablet, follow, timeout).await.map_err(failed)?;

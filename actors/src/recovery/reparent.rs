@@ -242,8 +242,7 @@ impl Locked<'_> {
         };
         let replicas: Vec<Tablet> = contenders
             .iter()
-            .filter(|one| one.was_replica)
-            .filter(|one| ran(&one.tablet.alias) || sabotage::has(Bug::RestartStopped))
+            .filter(|one| one.was_replica && ran(&one.tablet.alias))
             .map(|one| one.tablet.clone())
             .collect();
         if replicas.is_empty() {

@@ -31,7 +31,11 @@ pub(crate) fn follow(
     let acks_changed = set_replica_semi_sync(session, &status, semi_sync)?;
     match change {
         SourceChange::Repoint => repoint(session, source, &status)?,
-        SourceChange::Keep => resume(session, &status, acks_changed)?,
+        SourceChange::Keep => {
+            // Told to acknowledge, and connected since before that.
+            let idle = semi_sync && !status.semi_sync.replica_active;
+            resume(session, &status, acks_changed || idle)?;
+        }
     }
     // Last: a commit that still waits for an acknowledgement must not be let through by this.
     set_source_semi_sync(session, &status, 0)

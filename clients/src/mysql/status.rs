@@ -53,6 +53,12 @@ pub(crate) fn read(dialect: Dialect, answers: &Answers) -> Result<ServerStatus, 
     })
 }
 
+/// The columns of the replication filters.
+fn is_filter(column: &str) -> bool {
+    ["replicate_do_", "replicate_ignore_", "replicate_wild_"].iter().any(|p| column.starts_with(p))
+        && !column.contains("server_ids")
+}
+
 fn executed(dialect: Dialect, server: &Row) -> Result<GtidSet, String> {
     match dialect {
         Dialect::MySql | Dialect::OldMySql => parse_gtid(dialect, &text(server, "gtid_executed")),
@@ -121,6 +127,9 @@ fn replication(
             Dialect::MySql | Dialect::OldMySql => text(row, "auto_position") == "1",
             Dialect::MariaDb => !text(row, "using_gtid").eq_ignore_ascii_case("no"),
         },
+        filtered: row
+            .iter()
+            .any(|(name, value)| is_filter(name) && value.as_ref().is_some_and(|v| !v.is_empty())),
         lag_seconds: either("seconds_behind_source", "seconds_behind_master").parse().ok(),
         delay_seconds: number(row, "sql_delay").unwrap_or(0),
         heartbeat_period_ms,

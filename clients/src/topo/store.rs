@@ -107,6 +107,7 @@ impl TopoStore {
             record,
             tablets: BTreeMap::new(),
             damaged: BTreeMap::new(),
+            incomplete: false,
         })
     }
 

@@ -1,5 +1,7 @@
 //! The facts that the rules are written in, drawn from a snapshot. Facts count; rules judge.
 
+use std::time::Duration;
+
 use crate::durability::DurabilityPolicy;
 use crate::election::{self, Contender, Standing};
 use crate::health::Reachability;
@@ -7,7 +9,7 @@ use crate::ids::TabletAlias;
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::snapshot::{Receiving, ShardSnapshot, TabletState};
-use crate::status::{Flavor, ReceiverState, ServerStatus};
+use crate::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus};
 use crate::topology::{Tablet, TabletType};
 
 /// What the shard rules look at.
@@ -19,7 +21,7 @@ pub struct Facts {
     pub primary: Option<TabletAlias>,
     /// The shard's record has a term start: there was a primary once.
     pub had_primary: bool,
-    /// There are tablets to choose from.
+    /// There are tablets to choose from, and all of them are known.
     pub has_tablets: bool,
     /// The primary's last probe succeeded.
     pub primary_valid: bool,
@@ -37,6 +39,14 @@ pub struct Facts {
     pub replicas_receiving: usize,
     /// Of those, not asked again since the primary fails.
     pub replicas_not_asked: usize,
+    /// Of those that receive, none is less far behind than is reasonable.
+    pub all_receiving_lag: bool,
+    /// The primary fails more often than it answers.
+    pub primary_incapacitated: bool,
+    /// Commits wait on the primary for longer than any acknowledgement takes.
+    pub primary_stuck: bool,
+    /// Ackers connected to the primary.
+    pub ackers_connected: u32,
     /// The primary refuses writes.
     pub primary_read_only: bool,
     /// The primary replicates from something.
@@ -86,8 +96,13 @@ pub struct ReplicaFacts {
     pub wrong_source: bool,
     /// Its receiver or applier does not run.
     pub stopped: bool,
+    /// It expects heartbeats too seldom.
+    pub heartbeats_too_rare: bool,
     /// It acknowledges.
     pub semi_sync: bool,
+    /// It was told to acknowledge, does not, and the primary has too few who do: its receiver was not
+    /// started anew since.
+    pub semi_sync_idle: bool,
     /// The policy wants it to acknowledge.
     pub semi_sync_wanted: bool,
     /// It can acknowledge at all.
@@ -102,7 +117,8 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
     let mut facts = Facts {
         policy_known: policy.is_some(),
         had_primary: snapshot.record.term_start.is_some(),
-        has_tablets: snapshot.tablets.values().any(|state| state.tablet.tablet_type.is_managed()),
+        has_tablets: !snapshot.incomplete
+            && snapshot.tablets.values().any(|state| state.tablet.tablet_type.is_managed()),
         ..Facts::default()
     };
     let Some(primary) = snapshot.primary() else {
@@ -119,7 +135,22 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
     facts.record_names_primary = snapshot.record.primary_alias.as_ref() == Some(alias)
         && snapshot.record.term_start == primary.tablet.term_start;
     facts.evidence.push(reach_evidence(primary, snapshot));
-    count_replicas(&mut facts, snapshot, primary);
+    facts.primary_incapacitated = primary.recent.is_incapacitated();
+    facts.primary_stuck =
+        primary.stuck_since.is_some_and(|since| since.age(snapshot.now) >= STUCK_AFTER);
+    if let Some(since) = primary.stuck_since {
+        facts.evidence.push(format!(
+            "commits wait for acknowledgements since {} ms",
+            since.age(snapshot.now).as_millis()
+        ));
+    }
+    if facts.primary_incapacitated {
+        facts.evidence.push(format!(
+            "of its last probes {} timed out and {} succeeded",
+            primary.recent.timed_out, primary.recent.succeeded
+        ));
+    }
+    count_replicas(&mut facts, snapshot, primary, settings);
     if let (Some(status), Some(policy)) = (primary.valid_status(), policy) {
         primary_settings(&mut facts, snapshot, primary, status, policy, settings);
         facts.replicas = snapshot
@@ -161,7 +192,13 @@ fn reach_evidence(state: &TabletState, snapshot: &ShardSnapshot) -> String {
 }
 
 /// Only answers younger than the primary's first failure are evidence of its death.
-fn count_replicas(facts: &mut Facts, snapshot: &ShardSnapshot, primary: &TabletState) {
+fn count_replicas(
+    facts: &mut Facts,
+    snapshot: &ShardSnapshot,
+    primary: &TabletState,
+    settings: &RecoverySettings,
+) {
+    let mut timely = 0;
     let asked_at = primary.reachability.failing_since().unwrap_or_default();
     for replica in snapshot.replicas_of(&primary.tablet.alias) {
         facts.replicas_total += 1;
@@ -174,7 +211,10 @@ fn count_replicas(facts: &mut Facts, snapshot: &ShardSnapshot, primary: &TabletS
             given @ (Receiving::Yes | Receiving::No | Receiving::Unknown) => given,
         };
         match receiving {
-            Receiving::Yes => facts.replicas_receiving += 1,
+            Receiving::Yes => {
+                facts.replicas_receiving += 1;
+                timely += usize::from(!lags(replica, settings));
+            }
             Receiving::No => {}
             Receiving::Unknown => {
                 // One that is itself gone, or turns us away, will not be asked again with success.
@@ -189,6 +229,14 @@ fn count_replicas(facts: &mut Facts, snapshot: &ShardSnapshot, primary: &TabletS
             facts.evidence.push(receiving_evidence(replica, primary, receiving, snapshot));
         }
     }
+    facts.all_receiving_lag = facts.replicas_receiving > 0 && timely == 0;
+}
+
+/// Tells whether a replica is further behind than is reasonable; unknown is far.
+fn lags(replica: &TabletState, settings: &RecoverySettings) -> bool {
+    let replication = replica.valid_status().and_then(|status| status.replication.as_ref());
+    let lag = replication.and_then(|replication| replication.lag_seconds);
+    lag.is_none_or(|lag| lag > settings.reasonable_lag.as_secs())
 }
 
 /// Tells whether a replica's source is known to be another tablet than the primary: what it receives from
@@ -265,6 +313,7 @@ fn primary_settings(
     facts.acks_required = policy.acks_required();
     facts.primary_semi_sync_available = status.semi_sync.source_available;
     facts.primary_semi_sync = status.semi_sync.source_enabled;
+    facts.ackers_connected = status.semi_sync.clients;
     facts.primary_semi_sync_right = status.semi_sync.source_enabled
         && status.semi_sync.wait_count == facts.acks_required
         && status.semi_sync.timeout_ms >= SEMI_SYNC_TIMEOUT_MIN_MS;
@@ -362,11 +411,30 @@ pub fn replica_facts(
         stopped: replication.is_some_and(|replication| {
             replication.receiver == ReceiverState::Stopped || !replication.applier_running
         }),
+        heartbeats_too_rare: replication
+            .is_some_and(|replication| heartbeats_too_rare(replication, settings)),
         semi_sync: status.semi_sync.replica_enabled,
+        semi_sync_idle: status.semi_sync.replica_enabled
+            && !status.semi_sync.replica_active
+            && source.semi_sync.source_enabled
+            && source.semi_sync.clients < source.semi_sync.wait_count
+            && replication.is_some_and(|r| r.receiver == ReceiverState::Running),
         semi_sync_wanted: policy.is_acker(&primary.tablet, &replica.tablet),
         semi_sync_available: status.semi_sync.replica_available,
         evidence: replica_evidence(replica, status, snapshot),
     })
+}
+
+/// A commit that waits for so long is not going to be acknowledged by itself.
+pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// Tells whether a silent source would show much later than it should. Servers round the period, so twice
+/// as long is still right; one that is not known, or off where it cannot be seen, is nobody's fault.
+pub fn heartbeats_too_rare(replication: &ReplicationStatus, settings: &RecoverySettings) -> bool {
+    let wanted = u64::try_from(settings.heartbeat_period.as_millis()).unwrap_or(u64::MAX);
+    replication
+        .heartbeat_period_ms
+        .is_some_and(|period| period == 0 || period > wanted.saturating_mul(2))
 }
 
 /// The transactions of a replica that did not come from its primary.

@@ -1,10 +1,11 @@
 //! The rules: name, reason, predicate. The documentation's table is made from these rows.
 
 use crate::analysis::FindingKind;
-use crate::analysis::facts::{Facts, ReplicaFacts, errant_gtids};
+use crate::analysis::facts::{Facts, ReplicaFacts, STUCK_AFTER, errant_gtids};
 use crate::health::Reachability;
 use crate::ids::TabletAlias;
 use crate::snapshot::{ShardSnapshot, TabletState};
+use crate::status::{ReplicationStatus, ServerStatus};
 
 /// A rule about the shard's primary. The first that holds is the shard's finding.
 pub struct Rule {
@@ -91,6 +92,22 @@ pub const RULES: &[Rule] = &[
         lets_replicas_be_repaired: false,
     },
     Rule {
+        kind: FindingKind::UnreachablePrimaryWithLaggingReplicas,
+        why: "the primary cannot be reached from here; replicas receive from it and are far behind",
+        holds: |f| f.primary_unreachable && f.all_receiving_lag,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::UnreachablePrimaryWithBrokenReplicas,
+        why: "the primary cannot be reached from here; some replicas receive from it, others do not",
+        holds: |f| {
+            f.primary_unreachable
+                && f.replicas_receiving > 0
+                && f.replicas_receiving < f.replicas_valid
+        },
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
         kind: FindingKind::UnreachablePrimary,
         why: "the primary cannot be reached from here, but replicas receive from it",
         holds: |f| f.primary_unreachable && f.replicas_receiving > 0,
@@ -105,6 +122,12 @@ pub const RULES: &[Rule] = &[
         lets_replicas_be_repaired: false,
     },
     Rule {
+        kind: FindingKind::IncapacitatedPrimary,
+        why: "the primary fails more often than it answers, and is not dead",
+        holds: |f| f.primary.is_some() && !f.primary_unreachable && f.primary_incapacitated,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
         kind: FindingKind::UnfinishedPromotion,
         why: "another server was promoted and the records do not say so: a reparent stopped half-way",
         holds: |f| {
@@ -116,6 +139,18 @@ pub const RULES: &[Rule] = &[
         kind: FindingKind::SplitBrain,
         why: "another tablet takes writes as well, and replicas follow it",
         holds: |f| f.primary_valid && f.rival_followed,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::PrimarySemiSyncBlocked,
+        why: "commits wait for acknowledgements that do not come, though enough ackers are connected",
+        holds: |f| {
+            f.primary_valid
+                && f.primary_stuck
+                && f.acks_required > 0
+                && f.ackers_connected >= f.acks_required
+                && f.ackers_ready >= f.acks_required
+        },
         lets_replicas_be_repaired: false,
     },
     Rule {
@@ -184,9 +219,17 @@ pub const REPLICA_RULES: &[ReplicaRule] = &[
         holds: |r| !r.only_fenced && r.stopped,
     },
     ReplicaRule {
+        kind: FindingKind::ReplicaMisconfigured,
+        why: "it expects heartbeats so seldom that a silent source would show late",
+        holds: |r| !r.only_fenced && r.heartbeats_too_rare,
+    },
+    ReplicaRule {
         kind: FindingKind::ReplicaSemiSyncMustBeSet,
         why: "the policy wants it to acknowledge and it does not",
-        holds: |r| !r.only_fenced && r.semi_sync_wanted && !r.semi_sync && r.semi_sync_available,
+        holds: |r| {
+            let acks = r.semi_sync && !r.semi_sync_idle;
+            !r.only_fenced && r.semi_sync_wanted && !acks && r.semi_sync_available
+        },
     },
     ReplicaRule {
         kind: FindingKind::ReplicaSemiSyncMustNotBeSet,
@@ -197,6 +240,88 @@ pub const REPLICA_RULES: &[ReplicaRule] = &[
 
 /// What is shown and never repaired.
 pub const WARNINGS: &[Warning] = &[
+    Warning {
+        kind: FindingKind::LockedSemiSyncPrimary,
+        why: "commits wait for acknowledgements and too few ackers are connected",
+        find: |snapshot| locked(snapshot, true),
+    },
+    Warning {
+        kind: FindingKind::LockedSemiSyncPrimaryHypothesis,
+        why: "fewer ackers are connected than the primary waits for: the next commit will wait",
+        find: |snapshot| locked(snapshot, false),
+    },
+    Warning {
+        kind: FindingKind::PrimarySingleReplicaNotReplicating,
+        why: "the only replica does not replicate",
+        find: |snapshot| crowd(snapshot, |c| c.total == 1 && c.valid == 1 && c.replicating == 0),
+    },
+    Warning {
+        kind: FindingKind::PrimarySingleReplicaDead,
+        why: "the only replica cannot be reached",
+        find: |snapshot| crowd(snapshot, |c| c.total == 1 && c.gone == 1),
+    },
+    Warning {
+        kind: FindingKind::AllPrimaryReplicasNotReplicating,
+        why: "no replica replicates",
+        find: |snapshot| {
+            crowd(snapshot, |c| c.total > 1 && c.valid == c.total && c.replicating == 0)
+        },
+    },
+    Warning {
+        kind: FindingKind::AllPrimaryReplicasNotReplicatingOrDead,
+        why: "no replica replicates, and some cannot be reached",
+        find: |snapshot| {
+            crowd(snapshot, |c| {
+                c.total > 1 && c.gone > 0 && c.valid + c.gone == c.total && c.replicating == 0
+            })
+        },
+    },
+    Warning {
+        kind: FindingKind::NotEnoughSemiSyncReplicas,
+        why: "fewer ackers can be reached than the policy demands acknowledgements",
+        find: too_few_ackers,
+    },
+    Warning {
+        kind: FindingKind::SeveralMajorVersions,
+        why: "servers of several major versions: a newer one cannot be followed by an older one",
+        find: several_versions,
+    },
+    Warning {
+        kind: FindingKind::NoLogReplicaUpdates,
+        why: "it does not log what it receives, so it is never promoted",
+        find: |snapshot| {
+            each_valid(snapshot, |_, status| !status.log_replica_updates || !status.log_bin)
+        },
+    },
+    Warning {
+        kind: FindingKind::PurgedGtids,
+        why: "the primary's binary logs no longer hold what it needs: it must be cloned anew",
+        find: purged,
+    },
+    Warning {
+        kind: FindingKind::ReplicationFilters,
+        why: "replication filters: it does not have everything, and is promoted only as a last resort",
+        find: |snapshot| {
+            each_valid(snapshot, |_, status| {
+                status.replication.as_ref().is_some_and(|r| r.filtered)
+            })
+        },
+    },
+    Warning {
+        kind: FindingKind::DelayedReplicasOnly,
+        why: "every replica is delayed on purpose: a failover would take as long as the delay",
+        find: |snapshot| {
+            let Some(primary) = snapshot.primary() else { return Vec::new() };
+            let mut delays = snapshot
+                .replicas_of(&primary.tablet.alias)
+                .filter(|state| state.tablet.tablet_type.is_promotable())
+                .filter_map(|state| state.valid_status()?.replication.as_ref())
+                .map(|replication| replication.delay_seconds)
+                .peekable();
+            let all_delayed = delays.peek().is_some() && delays.all(|delay| delay > 0);
+            if all_delayed { vec![(None, Vec::new())] } else { Vec::new() }
+        },
+    },
     Warning {
         kind: FindingKind::ErrantGTIDDetected,
         why: "it has transactions that the primary lacks; it is never promoted",
@@ -280,5 +405,117 @@ fn failures<'a>(states: impl Iterator<Item = &'a TabletState>) -> Vec<Told> {
     let told = |state: &TabletState| state.reachability.failure().map(ToString::to_string);
     states
         .map(|state| (Some(state.tablet.alias.clone()), told(state).into_iter().collect()))
+        .collect()
+}
+
+/// Tablets whose server answered and for which this holds.
+fn each_valid(
+    snapshot: &ShardSnapshot,
+    holds: impl Fn(&TabletState, &ServerStatus) -> bool,
+) -> Vec<Told> {
+    let managed = snapshot.tablets.values().filter(|state| state.tablet.tablet_type.is_managed());
+    managed
+        .filter(|state| state.valid_status().is_some_and(|status| holds(state, status)))
+        .map(|state| (Some(state.tablet.alias.clone()), Vec::new()))
+        .collect()
+}
+
+/// The replicas of a primary that is in order, counted.
+#[derive(Default)]
+struct Crowd {
+    total: usize,
+    valid: usize,
+    gone: usize,
+    replicating: usize,
+}
+
+/// Tells of the shard where its replicas, all together, are like this.
+fn crowd(snapshot: &ShardSnapshot, holds: impl Fn(&Crowd) -> bool) -> Vec<Told> {
+    let Some(primary) = snapshot.primary().filter(|state| state.valid_status().is_some()) else {
+        return Vec::new();
+    };
+    let mut crowd = Crowd::default();
+    for replica in snapshot.replicas_of(&primary.tablet.alias) {
+        crowd.total += 1;
+        crowd.gone += usize::from(replica.reachability.is_unreachable());
+        let Some(status) = replica.valid_status() else { continue };
+        crowd.valid += 1;
+        let healthy = status.replication.as_ref().is_some_and(ReplicationStatus::is_healthy);
+        crowd.replicating += usize::from(healthy);
+    }
+    if !holds(&crowd) {
+        return Vec::new();
+    }
+    let text = format!(
+        "{} replicas: {} answer, {} replicate, {} cannot be reached",
+        crowd.total, crowd.valid, crowd.replicating, crowd.gone
+    );
+    vec![(Some(primary.tablet.alias.clone()), vec![text])]
+}
+
+/// A primary that waits for more acknowledgements than ackers are connected.
+fn locked(snapshot: &ShardSnapshot, stuck: bool) -> Vec<Told> {
+    let Some(primary) = snapshot.primary() else { return Vec::new() };
+    let Some(status) = primary.valid_status() else { return Vec::new() };
+    let semi_sync = &status.semi_sync;
+    let short = semi_sync.source_enabled && semi_sync.clients < semi_sync.wait_count;
+    let is_stuck = primary.stuck_since.is_some_and(|since| since.age(snapshot.now) >= STUCK_AFTER);
+    if !short || is_stuck != stuck {
+        return Vec::new();
+    }
+    let text = format!(
+        "{} ackers connected of {} that are waited for, {} sessions wait",
+        semi_sync.clients, semi_sync.wait_count, semi_sync.waiting_sessions
+    );
+    vec![(Some(primary.tablet.alias.clone()), vec![text])]
+}
+
+fn too_few_ackers(snapshot: &ShardSnapshot) -> Vec<Told> {
+    let (Ok(policy), Some(primary)) = (&snapshot.durability, snapshot.primary()) else {
+        return Vec::new();
+    };
+    let ackers = snapshot
+        .replicas_of(&primary.tablet.alias)
+        .filter(|state| state.reachability.is_valid())
+        .filter(|state| policy.is_acker(&primary.tablet, &state.tablet));
+    let (found, required) = (ackers.count(), policy.acks_required() as usize);
+    let undecided = snapshot.tablets.values().any(|state| {
+        matches!(state.reachability, Reachability::Unseen | Reachability::Suspect { .. })
+    });
+    if found >= required || undecided {
+        return Vec::new();
+    }
+    vec![(None, vec![format!("{found} ackers can be reached, {policy} demands {required}")])]
+}
+
+/// The part of a version that decides who can follow whom.
+fn major(version: &str) -> String {
+    version.split('.').take(2).collect::<Vec<_>>().join(".")
+}
+
+fn several_versions(snapshot: &ShardSnapshot) -> Vec<Told> {
+    let mut versions: std::collections::BTreeMap<String, Vec<String>> = Default::default();
+    for state in snapshot.tablets.values() {
+        let Some(status) = state.valid_status() else { continue };
+        versions.entry(major(&status.version)).or_default().push(state.tablet.alias.to_string());
+    }
+    if versions.len() < 2 {
+        return Vec::new();
+    }
+    let each = versions.iter().map(|(version, who)| format!("{version}: {}", who.join(", ")));
+    vec![(None, each.collect())]
+}
+
+/// Replicas that would need what the primary has purged. MariaDB does not tell what it purged.
+fn purged(snapshot: &ShardSnapshot) -> Vec<Told> {
+    let Some(primary) = snapshot.primary() else { return Vec::new() };
+    let Some(source) = primary.valid_status() else { return Vec::new() };
+    snapshot
+        .replicas_of(&primary.tablet.alias)
+        .filter_map(|state| {
+            let missing = source.gtid_purged.subtract(&state.valid_status()?.gtid_received());
+            let text = format!("it lacks {missing}, which the primary purged");
+            (!missing.is_empty()).then(|| (Some(state.tablet.alias.clone()), vec![text]))
+        })
         .collect()
 }

@@ -180,7 +180,7 @@ impl Line {
         match change {
             SourceChange::Repoint => self.repoint(source, &status).await?,
             SourceChange::Keep => {
-                if acks_changed {
+                if acks_changed || (semi_sync && !status.semi_sync.replica_active) {
                     self.tell(Statement::StopReceiver).await?;
                 }
                 self.tell(Statement::StartReplication).await?;
