@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Demo(DemoOptions),
     /// Measure failovers on real servers beside the bare SQL done by hand.
     Bench(BenchOptions),
+    /// Say what vtorc would find, do and promote, from a snapshot of a shard.
+    Explain(ExplainOptions),
     /// Look at the topology and change it, without Vitess's own tools.
     #[command(subcommand)]
     Topo(TopoCommand),
@@ -109,6 +111,12 @@ pub(crate) struct DemoOptions {
     /// Seconds within which a second automatic failover of a shard is blocked.
     #[arg(long, default_value_t = 5.0)]
     pub(crate) block_seconds: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainOptions {
+    /// What `GET /api/v1/shards/{keyspace}/{shard}/snapshot` answered; - for standard input.
+    pub(crate) snapshot: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use vtorc_clients::mysql::{MysqlAccess, Secret, TlsFiles};
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::settings::{RecoverySettings, UnappliedPolicy};
+use vtorc_core::topology::PromotionRule;
 use vtorc_web::Authentication;
 
 use crate::Failure;
@@ -71,6 +72,7 @@ pub(crate) struct Config {
     pub(crate) prevent_cross_data_center_master_failover: bool,
     pub(crate) recover_master_cluster_filters: Vec<String>,
     pub(crate) promotion_ignore_hostname_filters: Vec<String>,
+    pub(crate) promotion_rules: std::collections::BTreeMap<String, String>,
     pub(crate) audit_log_file: String,
     pub(crate) audit_to_syslog: bool,
     #[serde(rename = "AuditToBackendDB")]
@@ -155,6 +157,7 @@ impl Default for Config {
             prevent_cross_data_center_master_failover: false,
             recover_master_cluster_filters: vec!["*".into()],
             promotion_ignore_hostname_filters: Vec::new(),
+            promotion_rules: Default::default(),
             audit_log_file: String::new(),
             audit_to_syslog: false,
             audit_to_backend_db: true,
@@ -288,6 +291,19 @@ impl Config {
         self.durability.parse().map_err(|error| Failure(format!("Durability: {error}")))
     }
 
+    /// By alias or host pattern.
+    fn promotion_rules(&self) -> Result<Vec<(String, PromotionRule)>, Failure> {
+        let each = self.promotion_rules.iter().map(|(who, name)| {
+            let rule = PromotionRule::from_name(name).ok_or_else(|| {
+                Failure(format!(
+                    "PromotionRules: {who} is {name:?}; rules are prefer, neutral, prefer_not, must_not"
+                ))
+            })?;
+            Ok((who.clone(), rule))
+        });
+        each.collect()
+    }
+
     /// The block period; seconds win over minutes.
     pub(crate) fn block_period(&self) -> Duration {
         let minutes = self.recovery_period_block_minutes.map(|minutes| minutes * 60.0);
@@ -310,6 +326,7 @@ impl Config {
                 UnappliedPolicy::Wait
             },
             recover_filters: self.recover_master_cluster_filters.clone(),
+            promotion_rules: self.promotion_rules()?,
             promotion_ignore_hosts: self.promotion_ignore_hostname_filters.clone(),
             heartbeat_period: seconds(self.replica_heartbeat_seconds),
             command_timeout: seconds(self.topology_read_timeout_seconds),

@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod daemon;
 mod demo;
+mod explain;
 mod logging;
 mod topo;
 mod wiring;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         None => daemon::run(cli.daemon),
         Some(Command::Demo(options)) => demo::run(options),
         Some(Command::Bench(options)) => bench::run(options),
+        Some(Command::Explain(options)) => explain::run(&options, cli.daemon.config.as_deref()),
         Some(Command::Topo(command)) => topo::run(cli.daemon, command),
         Some(Command::Completions { shell }) => {
             cli::print_completions(shell);

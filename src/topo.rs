@@ -87,7 +87,8 @@ async fn execute(options: DaemonOptions, command: TopoCommand) -> Result<(), Fai
     Ok(())
 }
 
-fn say(text: &str) {
+/// Prints a line.
+pub(crate) fn say(text: &str) {
     use std::io::Write;
     // A closed pipe is the reader's choice.
     let _ = writeln!(std::io::stdout(), "{text}");

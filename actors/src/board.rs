@@ -11,6 +11,7 @@ use vtorc_core::admission::Block;
 use vtorc_core::analysis::Finding;
 use vtorc_core::audit::RecoveryRecord;
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
+use vtorc_core::prognosis::Prognosis;
 use vtorc_core::snapshot::ShardSnapshot;
 
 /// Changes that a slow reader may lag behind before it is told to read everything anew.
@@ -31,6 +32,8 @@ pub struct ShardReport {
     pub running: Option<RecoveryId>,
     /// Why what is wanted is not done.
     pub held_back: Option<String>,
+    /// What would happen if the primary died now.
+    pub prognosis: Prognosis,
 }
 
 /// Whether a report says anything that the one before did not.

@@ -9,6 +9,7 @@ use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, 
 use slog::{Logger, info, o, warn};
 use vtorc_core::analysis::Finding;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
+use vtorc_core::prognosis::{self, Prognosis};
 use vtorc_core::shard::{Effect, Pace, ProbeTarget, ShardEvent, ShardState};
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
 use vtorc_core::topology::ShardTopology;
@@ -183,6 +184,8 @@ impl ShardActor {
         let block = self.standing.block.clone().filter(|block| snapshot.now < block.until);
         let mut gist = gist(&snapshot);
         gist.push(format!("blocked {}", block.is_some()));
+        let prognosis = prognosis::if_primary_died(&snapshot, self.state.settings());
+        gist.push(forecast(&prognosis));
         let news =
             if self.changed || gist != self.told { News::Something } else { News::OnlyFresher };
         self.changed = false;
@@ -193,6 +196,7 @@ impl ShardActor {
             block,
             running: self.standing.running,
             held_back: self.standing.held_back.clone(),
+            prognosis,
         };
         self.world.board.post_shard(report, news);
     }
@@ -200,6 +204,15 @@ impl ShardActor {
     fn tick_later(&self, context: &mut Context<Self>) {
         let pause = if self.pace == Pace::Alert { TICK_ALERT } else { TICK_CALM };
         context.notify_later(Tick, pause);
+    }
+}
+
+/// Whom a failover would promote, or that it would be refused.
+fn forecast(prognosis: &Prognosis) -> String {
+    match prognosis {
+        Prognosis::NoPrimary => "no primary".into(),
+        Prognosis::Promotes { winner, may_lose, .. } => format!("{winner} {may_lose:?}"),
+        Prognosis::Refuses { why, .. } => why.clone(),
     }
 }
 

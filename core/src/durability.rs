@@ -105,6 +105,7 @@ mod tests {
             mysql: None,
             term_start: None,
             grpc_port: None,
+            promotion_rule: None,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::ids::TabletAlias;
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::status::{Flavor, ServerStatus};
-use crate::topology::{Tablet, TabletType};
+use crate::topology::{PromotionRule, Tablet, TabletType};
 
 /// A tablet that answered while everything stood still: its record and its server's state.
 #[derive(Clone, Debug)]
@@ -111,6 +111,10 @@ pub enum Reason {
     Unacknowledged(GtidSet),
     /// GTIDs or the binary log are off.
     NoGtids,
+    /// It does not log what it received: nobody could follow it.
+    NoLogReplicaUpdates,
+    /// Its promotion rule is `must_not`.
+    MustNot,
     /// Too few who could acknowledge its writes were reached.
     TooFewAckers {
         /// How many are reached.
@@ -148,6 +152,10 @@ impl fmt::Display for Reason {
                 write!(f, "it alone has {gtids}, which nobody ever acknowledged")
             }
             Self::NoGtids => f.write_str("GTIDs or the binary log are off"),
+            Self::NoLogReplicaUpdates => {
+                f.write_str("log_replica_updates is off, so others could not follow it")
+            }
+            Self::MustNot => f.write_str("its promotion rule is must_not"),
             Self::TooFewAckers { found, required } => {
                 write!(f, "{found} of {required} ackers that the policy demands were reached")
             }
@@ -212,7 +220,10 @@ fn list(passed_over: &[PassedOver]) -> String {
 /// ordered, so they are not here: the winner catches up with whoever has most.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
+    rule: PromotionRule,
     crosses_cell: bool,
+    filtered_or_delayed: bool,
+    newer_version: bool,
     applier_stands: bool,
     behind: bool,
     was_replica: bool,
@@ -230,6 +241,10 @@ pub fn elect(
     let mut trusted: Vec<&Contender> = Vec::new();
     for contender in everybody.iter().filter(|one| one.tablet.tablet_type.is_witness()) {
         match mistrust(contender, everybody, constraints.last_known) {
+            // Asked for by name, with its errant transactions known.
+            Some(Reason::Errant(_)) if constraints.wanted == Some(&contender.tablet.alias) => {
+                trusted.push(contender);
+            }
             Some(reason) => passed_over.push(passed(contender, reason)),
             None => trusted.push(contender),
         }
@@ -252,7 +267,10 @@ pub fn elect(
     for contender in &trusted {
         match unfit(contender, everybody, &reached, constraints) {
             Some(reason) => passed_over.push(passed(contender, reason)),
-            None => ranked.push((rank(contender, &target, constraints), contender)),
+            None => {
+                let oldest = trusted.iter().map(|one| version_of(&one.status)).min();
+                ranked.push((rank(contender, &target, oldest, constraints), contender));
+            }
         }
     }
     ranked.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -289,20 +307,23 @@ fn mistrust(
     if sabotage::has(Bug::TrustErrant) {
         return None;
     }
+    let received = contender.received();
     let others = everybody.iter().filter(|one| one.tablet.alias != contender.tablet.alias);
-    let witnesses = others.filter(|one| one.tablet.tablet_type.is_witness());
-    let longest = witnesses.clone().map(Contender::journal).max().unwrap_or(0);
-    let union =
-        witnesses.fold(empty_like(&contender.received()), |all, one| all.union(&one.received()));
-    let mut extra = contender.received().subtract(&union);
-    if extra.is_empty() {
-        return None;
+    let witnesses: Vec<&Contender> =
+        others.filter(|one| one.tablet.tablet_type.is_witness()).collect();
+    let longest = witnesses.iter().map(|one| one.journal()).max().unwrap_or(0);
+    // Its own journal is only complete when it has applied all that it received.
+    let knows_less =
+        contender.journal() < longest && contender.status.gtid_executed.contains(&received);
+    if knows_less {
+        let leaders = witnesses.iter().filter(|one| one.journal() == longest);
+        let known = leaders.fold(empty_like(&received), |all, one| all.union(&one.received()));
+        return (!known.contains(&received)).then_some(Reason::MissedReparents);
     }
-    if contender.journal() < longest {
-        return Some(Reason::MissedReparents);
-    }
+    let union = witnesses.iter().fold(empty_like(&received), |all, one| all.union(&one.received()));
+    let mut extra = received.subtract(&union);
     // The others missed a reparent: what they lack may be of a term that they know nothing of.
-    if contender.journal() > longest {
+    if extra.is_empty() || contender.journal() > longest {
         return None;
     }
     // MariaDB's positions do not say where a transaction came from; the journal is all there is to go by.
@@ -503,6 +524,12 @@ fn unfit(
     if !contender.status.gtid_mode_on || !contender.status.log_bin {
         return Some(Reason::NoGtids);
     }
+    if !contender.status.log_replica_updates {
+        return Some(Reason::NoLogReplicaUpdates);
+    }
+    if constraints.settings.promotion_rule(tablet) == PromotionRule::MustNot {
+        return Some(Reason::MustNot);
+    }
     let host = tablet.mysql.as_ref().map(|address| address.host.as_str()).unwrap_or_default();
     let ignored = &constraints.settings.promotion_ignore_hosts;
     if ignored.iter().any(|part| !part.is_empty() && host.contains(part.as_str())) {
@@ -519,9 +546,24 @@ fn unfit(
     (found < required).then_some(Reason::TooFewAckers { found, required })
 }
 
-fn rank(contender: &Contender, target: &GtidSet, constraints: &Constraints<'_>) -> Rank {
+/// Major and minor version: a newer server cannot be followed by an older one for sure.
+fn version_of(status: &ServerStatus) -> (u32, u32) {
+    let mut parts = status.version.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+fn rank(
+    contender: &Contender,
+    target: &GtidSet,
+    oldest: Option<(u32, u32)>,
+    constraints: &Constraints<'_>,
+) -> Rank {
     let alias = &contender.tablet.alias;
+    let replication = contender.status.replication.as_ref();
     Rank {
+        rule: constraints.settings.promotion_rule(&contender.tablet),
+        filtered_or_delayed: replication.is_some_and(|r| r.filtered || r.delay_seconds > 0),
+        newer_version: oldest.is_some_and(|oldest| version_of(&contender.status) > oldest),
         crosses_cell: constraints.old_primary.is_some_and(|old| old.cell != alias.cell),
         applier_stands: contender.applier_stands(),
         behind: !contender.received().contains(target),
@@ -541,7 +583,7 @@ pub fn choose_successor(
     everybody.push(primary.clone());
     let reached: BTreeSet<&TabletAlias> = everybody.iter().map(|one| &one.tablet.alias).collect();
     let mut passed_over = Vec::new();
-    let mut ranked: Vec<(bool, u64, TabletAlias)> = Vec::new();
+    let mut ranked: Vec<(PromotionRule, bool, u64, TabletAlias)> = Vec::new();
     for contender in replicas {
         let reason = unfit(contender, &everybody, &reached, constraints)
             .or_else(|| not_following(contender, primary, constraints.settings));
@@ -551,6 +593,7 @@ pub fn choose_successor(
                 let alias = contender.tablet.alias.clone();
                 let lag = contender.status.replication.as_ref().and_then(|r| r.lag_seconds);
                 ranked.push((
+                    constraints.settings.promotion_rule(&contender.tablet),
                     alias.cell != primary.tablet.alias.cell,
                     lag.unwrap_or(u64::MAX),
                     alias,
@@ -559,11 +602,12 @@ pub fn choose_successor(
         }
     }
     ranked.sort();
-    let Some((_, _, winner)) = ranked.first().cloned() else {
+    let Some((_, _, _, winner)) = ranked.first().cloned() else {
         return Err(NoCandidate::AllPassedOver(passed_over));
     };
     let rest = ranked.into_iter().skip(1);
-    passed_over.extend(rest.map(|(_, _, alias)| PassedOver { alias, reason: Reason::RanksLower }));
+    passed_over
+        .extend(rest.map(|(_, _, _, alias)| PassedOver { alias, reason: Reason::RanksLower }));
     Ok(Election {
         most_advanced: winner.clone(),
         target: empty_like(&primary.status.gtid_executed),

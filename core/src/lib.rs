@@ -12,6 +12,7 @@
 //! | [`shard`] | the shard's memory: events in, effects out |
 //! | [`admission`] | whether an automatic recovery may start now |
 //! | [`safety`], [`election`] | whether a reparent loses nothing, and who wins |
+//! | [`prognosis`] | what would happen if the primary died now |
 //! | [`audit`] | what is kept of a recovery |
 //!
 //! A new finding touches exactly: the row in [`analysis::RULES`], its arm in [`remedy`], one scenario.
@@ -25,6 +26,7 @@ pub mod gtid;
 pub mod health;
 pub mod ids;
 pub mod ports;
+pub mod prognosis;
 pub mod remedy;
 #[doc(hidden)]
 pub mod sabotage;

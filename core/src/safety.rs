@@ -162,6 +162,7 @@ mod tests {
                 mysql: None,
                 term_start: None,
                 grpc_port: None,
+                promotion_rule: None,
             });
         }
         let stray = BTreeSet::new();

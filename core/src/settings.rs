@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::durability::DurabilityPolicy;
 use crate::ids::KeyspaceShard;
+use crate::topology::{PromotionRule, Tablet};
 
 /// What the recoveries may do and how long they may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,9 @@ pub struct RecoverySettings {
     /// Keyspaces or shards in which primaries are replaced (`RecoverMasterClusterFilters`): `*` for all, a
     /// keyspace, a keyspace/shard, or a regular expression over `keyspace/shard`. Empty: nowhere.
     pub recover_filters: Vec<String>,
+    /// How willingly tablets are promoted, first match: an alias, or a regular expression over the host.
+    /// They go before the records' tags.
+    pub promotion_rules: Vec<(String, PromotionRule)>,
     /// Tablets whose host name contains one of these are never promoted.
     pub promotion_ignore_hosts: Vec<String>,
     /// What vtorc sets as every replica's heartbeat period.
@@ -48,6 +52,18 @@ pub enum UnappliedPolicy {
 }
 
 impl RecoverySettings {
+    /// How willingly this tablet is promoted.
+    pub fn promotion_rule(&self, tablet: &Tablet) -> PromotionRule {
+        let alias = tablet.alias.to_string();
+        let host = tablet.mysql.as_ref().map(|address| address.host.as_str()).unwrap_or_default();
+        let by_settings = self.promotion_rules.iter().find(|(pattern, _)| {
+            let matches =
+                || regex_lite::Regex::new(pattern).is_ok_and(|regex| regex.is_match(host));
+            *pattern == alias || (!pattern.is_empty() && matches())
+        });
+        by_settings.map(|(_, rule)| *rule).or(tablet.promotion_rule).unwrap_or_default()
+    }
+
     /// Tells whether primaries of this shard may be replaced automatically.
     pub fn recovers(&self, shard: &KeyspaceShard) -> bool {
         let name = shard.to_string();

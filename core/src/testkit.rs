@@ -18,6 +18,7 @@ pub fn settings() -> RecoverySettings {
         use_super_read_only: true,
         unapplied: UnappliedPolicy::Wait,
         recover_filters: vec!["*".into()],
+        promotion_rules: Vec::new(),
         promotion_ignore_hosts: Vec::new(),
         heartbeat_period: Duration::from_millis(250),
         command_timeout: Duration::from_secs(5),

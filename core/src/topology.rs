@@ -139,6 +139,42 @@ pub struct Tablet {
     pub term_start: Option<TermStart>,
     /// The gRPC port of its vttablet; none where no vttablet publishes the record.
     pub grpc_port: Option<u16>,
+    /// How its record's `promotion_rule` tag ranks it; none where it has no such tag.
+    pub promotion_rule: Option<PromotionRule>,
+}
+
+/// How willingly a tablet is promoted, as Orchestrator calls it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PromotionRule {
+    /// Before all others.
+    Prefer,
+    /// Like any other.
+    #[default]
+    Neutral,
+    /// Only where there is nobody else.
+    PreferNot,
+    /// Never.
+    MustNot,
+}
+
+impl PromotionRule {
+    /// All of them, from the most to the least wanted.
+    pub const ALL: [Self; 4] = [Self::Prefer, Self::Neutral, Self::PreferNot, Self::MustNot];
+
+    /// The name in tags, in the configuration and on the page.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prefer => "prefer",
+            Self::Neutral => "neutral",
+            Self::PreferNot => "prefer_not",
+            Self::MustNot => "must_not",
+        }
+    }
+
+    /// Reads a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rule| rule.name() == name)
+    }
 }
 
 /// A shard's record.
@@ -242,6 +278,7 @@ mod tests {
                 mysql: None,
                 term_start: None,
                 grpc_port: None,
+                promotion_rule: None,
             };
             (alias, tablet)
         });

@@ -22,12 +22,15 @@ use vtorc_core::election::{Constraints, Contender, elect};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::health::{ProbeFailure, Reachability, RecentProbes};
 use vtorc_core::ids::TabletAlias;
+use vtorc_core::prognosis::{Prognosis, if_primary_died};
 use vtorc_core::remedy::{Wanted, wanted};
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
 use vtorc_core::status::{Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus};
 use vtorc_core::testkit;
 use vtorc_core::time::{TermStart, Timestamp};
-use vtorc_core::topology::{MysqlAddress, ShardRecord, ShardTopology, Tablet, TabletType};
+use vtorc_core::topology::{
+    MysqlAddress, PromotionRule, ShardRecord, ShardTopology, Tablet, TabletType,
+};
 
 const NOW: Timestamp = Timestamp::from_millis(100_000);
 
@@ -38,6 +41,7 @@ fn scenarios() {
             let snapshot = snapshot(&case.args, &case.input);
             match case.directive.as_str() {
                 "shard" => findings(&snapshot),
+                "died" => prognosis(&snapshot),
                 "elect" => election(&snapshot, &case.args),
                 other => panic!("unknown directive {other}"),
             }
@@ -113,6 +117,29 @@ fn election(
     text
 }
 
+fn prognosis(snapshot: &ShardSnapshot) -> String {
+    let mut text = String::new();
+    let others = match if_primary_died(snapshot, &testkit::settings()) {
+        Prognosis::NoPrimary => return "no primary\n".into(),
+        Prognosis::Promotes { winner, catches_up_from, passed_over, may_lose } => {
+            writeln!(text, "promotes {winner}").unwrap();
+            if let Some(from) = catches_up_from {
+                writeln!(text, "catches up from {from}").unwrap();
+            }
+            writeln!(text, "may lose: {}", may_lose.as_deref().unwrap_or("nothing")).unwrap();
+            passed_over
+        }
+        Prognosis::Refuses { why, passed_over } => {
+            writeln!(text, "refuses: {}", short(&why)).unwrap();
+            passed_over
+        }
+    };
+    for one in others {
+        writeln!(text, "not {}: {}", one.alias, short(&one.reason.to_string())).unwrap();
+    }
+    text
+}
+
 /// Uuids as their letters again.
 fn short(text: &str) -> String {
     ('a'..='f')
@@ -172,22 +199,7 @@ fn tablet(line: &str) -> TabletState {
     let mut words = line.split_whitespace();
     let alias: TabletAlias = words.next().unwrap().parse().unwrap();
     let tablet_type = TabletType::from_name(words.next().unwrap()).unwrap();
-    let mut state = TabletState {
-        tablet: Tablet {
-            mysql: Some(address(&alias)),
-            shard: "ks/0".parse().unwrap(),
-            alias: alias.clone(),
-            tablet_type,
-            term_start: None,
-            grpc_port: None,
-        },
-        reachability: Reachability::Valid,
-        status: None,
-        status_at: NOW,
-        received_at: Some(NOW),
-        stuck_since: None,
-        recent: RecentProbes::default(),
-    };
+    let mut state = unprobed(&alias, tablet_type);
     let mut status = server(&alias);
     let mut seen = true;
     for word in words {
@@ -210,30 +222,12 @@ fn tablet(line: &str) -> TabletState {
                 state.reachability = Reachability::Unseen;
                 seen = false;
             }
-            "rw" => (status.read_only, status.super_read_only) = (false, false),
-            "ro" => (status.read_only, status.super_read_only) = (true, true),
             "from" | "lost" | "halted" | "quiet" => {
                 status.replication = Some(replication(key, value));
                 if key == "quiet" {
                     state.received_at = Some(Timestamp::from_millis(95_000));
                 }
             }
-            "filtered" => status.replication.as_mut().unwrap().filtered = true,
-            "noapply" => status.replication.as_mut().unwrap().applier_running = false,
-            "waits" => (status.semi_sync.source_enabled, status.semi_sync.wait_count) = (true, 1),
-            "acks" => status.semi_sync.replica_enabled = true,
-            "gtid" => status.gtid_executed = gtid(value),
-            "got" => status.replication.as_mut().unwrap().retrieved = gtid(value),
-            "journal" => status.journal_length = value.parse().ok(),
-            "lag" => status.replication.as_mut().unwrap().lag_seconds = value.parse().ok(),
-            "beats" => {
-                let period = value.parse().ok();
-                status.replication.as_mut().unwrap().heartbeat_period_ms = period;
-            }
-            "delay" => {
-                status.replication.as_mut().unwrap().delay_seconds = value.parse().unwrap();
-            }
-            "clients" => status.semi_sync.clients = value.parse().unwrap(),
             "stuck" => {
                 status.semi_sync.waiting_sessions = 1;
                 let ago = Duration::from_secs(value.parse().unwrap());
@@ -244,15 +238,63 @@ fn tablet(line: &str) -> TabletState {
             "timeouts" => {
                 state.recent = RecentProbes { timed_out: value.parse().unwrap(), succeeded: 2 };
             }
-            "version" => status.version = value.to_owned(),
-            "nolog" => status.log_replica_updates = false,
-            "purged" => status.gtid_purged = gtid(value),
+            "prefer" | "neutral" | "prefer_not" | "must_not" => {
+                state.tablet.promotion_rule = PromotionRule::from_name(key);
+            }
             "term" => state.tablet.term_start = Some(term(value)),
-            other => panic!("unknown word {other}"),
+            _ => server_word(&mut status, key, value),
         }
     }
     state.status = seen.then_some(status);
     state
+}
+
+/// What a word says of the server alone.
+fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
+    match key {
+        "rw" => (status.read_only, status.super_read_only) = (false, false),
+        "ro" => (status.read_only, status.super_read_only) = (true, true),
+        "filtered" => status.replication.as_mut().unwrap().filtered = true,
+        "noapply" => status.replication.as_mut().unwrap().applier_running = false,
+        "waits" => (status.semi_sync.source_enabled, status.semi_sync.wait_count) = (true, 1),
+        "acks" => status.semi_sync.replica_enabled = true,
+        "gtid" => status.gtid_executed = gtid(value),
+        "got" => status.replication.as_mut().unwrap().retrieved = gtid(value),
+        "journal" => status.journal_length = value.parse().ok(),
+        "lag" => status.replication.as_mut().unwrap().lag_seconds = value.parse().ok(),
+        "beats" => {
+            let period = value.parse().ok();
+            status.replication.as_mut().unwrap().heartbeat_period_ms = period;
+        }
+        "delay" => {
+            status.replication.as_mut().unwrap().delay_seconds = value.parse().unwrap();
+        }
+        "clients" => status.semi_sync.clients = value.parse().unwrap(),
+        "version" => status.version = value.to_owned(),
+        "nolog" => status.log_replica_updates = false,
+        "purged" => status.gtid_purged = gtid(value),
+        other => panic!("unknown word {other}"),
+    }
+}
+
+fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
+    TabletState {
+        tablet: Tablet {
+            mysql: Some(address(alias)),
+            shard: "ks/0".parse().unwrap(),
+            alias: alias.clone(),
+            tablet_type,
+            term_start: None,
+            grpc_port: None,
+            promotion_rule: None,
+        },
+        reachability: Reachability::Valid,
+        status: None,
+        status_at: NOW,
+        received_at: Some(NOW),
+        stuck_since: None,
+        recent: RecentProbes::default(),
+    }
 }
 
 fn address(alias: &TabletAlias) -> MysqlAddress {

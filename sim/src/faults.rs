@@ -127,39 +127,18 @@ impl Universe {
 
     /// Begins a fault on `server`. What concerns a vtorc's process is done by the run.
     pub fn begin(&mut self, fault: &Fault, server: u8, managers: u8) {
-        let now = self.now;
         self.ledger.trouble();
+        self.disturb(fault, server, managers, true);
+        let now = self.now;
         match fault.kind {
             Kind::Crash => {
                 let lost = self.server_mut(server).crash();
                 self.ledger.weakened(&lost);
                 self.ledger.serving_since.remove(&server);
             }
-            Kind::Freeze => self.server_mut(server).frozen = true,
-            Kind::DiskStall => self.server_mut(server).stalled = true,
-            Kind::Isolate | Kind::Flapping => self.cut_off(server, managers, true),
-            Kind::ManagerCut => {
-                let (one, other) = (Party::Manager(fault.manager), Party::Server(server));
-                self.network.cut(one, other);
-                self.network.cut(other, one);
-            }
-            Kind::OneWayCut => {
-                let to = if fault.other % 2 == 0 {
-                    Party::Manager(fault.manager)
-                } else {
-                    Party::Server(fault.other)
-                };
-                self.network.cut(Party::Server(server), to);
-            }
-            Kind::SlowLinks => {
-                for party in self.everybody(managers) {
-                    self.network.trouble(party, Party::Server(server), 300, 20);
-                    self.network.trouble(Party::Server(server), party, 300, 20);
-                }
-            }
             Kind::SlowApplier => self.server_mut(server).applier_sleeps_until = now + fault.lasts,
             Kind::StoppedReplica => {
-                let stops_applier = fault.other % 2 == 0;
+                let stops_applier = fault.other.is_multiple_of(2);
                 let server = self.server_mut(server);
                 server.applier_running &= !stops_applier;
                 if !stops_applier && server.receiver != Receiver::Stopped {
@@ -179,107 +158,130 @@ impl Universe {
                 }
             }
             Kind::WrongSemiSync => self.server_mut(server).acks ^= true,
-            Kind::WrongSource => {
-                let other = &self.server(fault.other).alias;
-                let serves = self.topology.tablets.get(other);
-                let may = self.server(server).source.is_some()
-                    && fault.other != server
-                    && serves.is_some_and(|tablet| tablet.tablet_type.is_managed());
-                if may && self.server(server).is_awake() {
-                    let replica = self.server_mut(server);
-                    replica.change_source(fault.other);
-                    replica.start_receiver(now);
-                }
-            }
-            Kind::Backup => self.change_type(server, TabletType::Replica, TabletType::Backup),
+            Kind::WrongSource => self.point_wrongly(server, fault.other),
             Kind::DeletedRecord => self.delete_record(server),
-            Kind::TopologyDown => self.topology.down = true,
-            Kind::TopologyCut => {
-                self.network.cut(Party::Manager(fault.manager), Party::Topology);
-                self.network.cut(Party::Topology, Party::Manager(fault.manager));
-            }
             Kind::SessionExpired => {
-                self.topology.end_sessions(|manager, _| manager == fault.manager)
+                self.topology.end_sessions(|manager, _| manager == fault.manager);
             }
-            Kind::PartialRead => {
-                let cell = self.server(server).alias.cell.clone();
-                self.topology.unread_cells.insert(cell);
-                self.topology.version += 1;
-            }
-            Kind::LateWatches => self.topology.watch_delay_ms = 4_000,
             Kind::Conflicts => self.topology.conflicts += 2,
-            Kind::ManagerKilled | Kind::PlannedReparent => {}
+            Kind::Freeze
+            | Kind::DiskStall
+            | Kind::Isolate
+            | Kind::ManagerCut
+            | Kind::OneWayCut
+            | Kind::Flapping
+            | Kind::SlowLinks
+            | Kind::Backup
+            | Kind::TopologyDown
+            | Kind::TopologyCut
+            | Kind::PartialRead
+            | Kind::LateWatches
+            | Kind::ManagerKilled
+            | Kind::PlannedReparent => {}
         }
     }
 
     /// Takes a fault back.
     pub fn end(&mut self, fault: &Fault, server: u8, managers: u8) {
-        let now = self.now;
         self.ledger.trouble();
+        self.disturb(fault, server, managers, false);
+        let now = self.now;
         match fault.kind {
-            Kind::Crash => {
-                if !self.server(server).running {
-                    self.server_mut(server).restart(now);
-                }
-            }
-            Kind::Freeze => self.server_mut(server).frozen = false,
-            Kind::DiskStall => self.server_mut(server).stalled = false,
-            Kind::Isolate | Kind::Flapping => self.cut_off(server, managers, false),
-            Kind::ManagerCut => {
-                let (one, other) = (Party::Manager(fault.manager), Party::Server(server));
-                self.network.mend(one, other);
-                self.network.mend(other, one);
-            }
-            Kind::OneWayCut => {
-                let to = if fault.other % 2 == 0 {
-                    Party::Manager(fault.manager)
-                } else {
-                    Party::Server(fault.other)
-                };
-                self.network.mend(Party::Server(server), to);
-            }
-            Kind::SlowLinks => {
-                for party in self.everybody(managers) {
-                    self.network.trouble(party, Party::Server(server), 0, 0);
-                    self.network.trouble(Party::Server(server), party, 0, 0);
-                }
-            }
-            Kind::Backup => self.change_type(server, TabletType::Backup, TabletType::Replica),
+            Kind::Crash if !self.server(server).running => self.server_mut(server).restart(now),
             Kind::DeletedRecord => self.make_record_again(server),
-            Kind::TopologyDown => self.topology.down = false,
-            Kind::TopologyCut => {
-                self.network.mend(Party::Manager(fault.manager), Party::Topology);
-                self.network.mend(Party::Topology, Party::Manager(fault.manager));
-            }
-            Kind::PartialRead => {
-                self.topology.unread_cells.clear();
-                self.topology.version += 1;
-            }
-            Kind::LateWatches => self.topology.watch_delay_ms = 0,
             Kind::Conflicts => self.topology.conflicts = 0,
-            Kind::SlowApplier
+            Kind::Crash
+            | Kind::Freeze
+            | Kind::DiskStall
+            | Kind::Isolate
+            | Kind::ManagerCut
+            | Kind::OneWayCut
+            | Kind::Flapping
+            | Kind::SlowLinks
+            | Kind::SlowApplier
             | Kind::StoppedReplica
             | Kind::WritableReplica
             | Kind::ErrantWrite
             | Kind::ReadOnlyPrimary
             | Kind::WrongSemiSync
             | Kind::WrongSource
+            | Kind::Backup
+            | Kind::TopologyDown
+            | Kind::TopologyCut
             | Kind::SessionExpired
+            | Kind::PartialRead
+            | Kind::LateWatches
             | Kind::ManagerKilled
             | Kind::PlannedReparent => {}
         }
     }
 
-    fn cut_off(&mut self, server: u8, managers: u8, cut: bool) {
-        let me = Party::Server(server);
-        for party in self.everybody(managers).into_iter().filter(|party| *party != me) {
-            for (from, to) in [(me, party), (party, me)] {
-                if cut {
-                    self.network.cut(from, to);
-                } else {
-                    self.network.mend(from, to);
+    /// Does what is done and taken back alike.
+    fn disturb(&mut self, fault: &Fault, server: u8, managers: u8, begins: bool) {
+        let (manager, me) = (Party::Manager(fault.manager), Party::Server(server));
+        match fault.kind {
+            Kind::Freeze => self.server_mut(server).frozen = begins,
+            Kind::DiskStall => self.server_mut(server).stalled = begins,
+            Kind::Isolate | Kind::Flapping => {
+                for party in self.everybody(managers).into_iter().filter(|party| *party != me) {
+                    self.network.switch(&[(me, party), (party, me)], begins);
                 }
             }
+            Kind::ManagerCut => self.network.switch(&[(manager, me), (me, manager)], begins),
+            Kind::OneWayCut => {
+                let deaf = fault.other.is_multiple_of(2);
+                let to = if deaf { manager } else { Party::Server(fault.other) };
+                self.network.switch(&[(me, to)], begins);
+            }
+            Kind::SlowLinks => {
+                let (delay, loss) = if begins { (300, 20) } else { (0, 0) };
+                for party in self.everybody(managers) {
+                    self.network.trouble(party, me, delay, loss);
+                    self.network.trouble(me, party, delay, loss);
+                }
+            }
+            Kind::Backup if begins => {
+                self.change_type(server, TabletType::Replica, TabletType::Backup)
+            }
+            Kind::Backup => self.change_type(server, TabletType::Backup, TabletType::Replica),
+            Kind::TopologyDown => self.topology.down = begins,
+            Kind::TopologyCut => {
+                let topology = Party::Topology;
+                self.network.switch(&[(manager, topology), (topology, manager)], begins);
+            }
+            Kind::PartialRead => {
+                let cell = self.server(server).alias.cell.clone();
+                self.topology.unread_cells.clear();
+                self.topology.unread_cells.extend(begins.then_some(cell));
+                self.topology.version += 1;
+            }
+            Kind::LateWatches => self.topology.watch_delay_ms = if begins { 4_000 } else { 0 },
+            Kind::Crash
+            | Kind::SlowApplier
+            | Kind::StoppedReplica
+            | Kind::WritableReplica
+            | Kind::ErrantWrite
+            | Kind::ReadOnlyPrimary
+            | Kind::WrongSemiSync
+            | Kind::WrongSource
+            | Kind::DeletedRecord
+            | Kind::SessionExpired
+            | Kind::Conflicts
+            | Kind::ManagerKilled
+            | Kind::PlannedReparent => {}
+        }
+    }
+
+    fn point_wrongly(&mut self, server: u8, at: u8) {
+        let now = self.now;
+        let other = self.topology.tablets.get(&self.server(at).alias);
+        let may = self.server(server).source.is_some()
+            && at != server
+            && other.is_some_and(|tablet| tablet.tablet_type.is_managed());
+        if may && self.server(server).is_awake() {
+            let replica = self.server_mut(server);
+            replica.change_source(at);
+            replica.start_receiver(now);
         }
     }
 

@@ -61,14 +61,13 @@ impl Network {
         }
     }
 
-    /// Cuts one direction; several cuts need as many [`Network::mend`]s.
-    pub fn cut(&mut self, from: Party, to: Party) {
-        self.change(from, to, |link| link.cuts += 1);
-    }
-
-    /// Takes one cut away.
-    pub fn mend(&mut self, from: Party, to: Party) {
-        self.change(from, to, |link| link.cuts = link.cuts.saturating_sub(1));
+    /// Cuts directions, or mends them; several cuts need to be mended as often.
+    pub fn switch(&mut self, links: &[(Party, Party)], cut: bool) {
+        for (from, to) in links {
+            self.change(*from, *to, |link| {
+                link.cuts = if cut { link.cuts + 1 } else { link.cuts.saturating_sub(1) };
+            });
+        }
     }
 
     /// Makes one direction slow and lossy.

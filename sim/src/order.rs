@@ -115,14 +115,15 @@ impl Universe {
             }
         }
         let reparents = records.iter().filter(|record| {
-            record.kind == "EmergencyReparent" && record.trigger == Trigger::Automatic
+            let kinds = ["EmergencyReparent", "FinishReparent", "ReplacePrimary"];
+            kinds.contains(&record.kind.as_str()) && record.trigger == Trigger::Automatic
         });
         let mut blocked_until = 0;
         let mut unfinished = None;
         for record in reparents {
             let began = record.started_at.as_millis();
             let completes = unfinished.is_some() && unfinished == record.finding_tablet;
-            if began < blocked_until && !completes {
+            if began < blocked_until && !completes && record.kind != "FinishReparent" {
                 let what = format!(
                     "m{manager} began recovery {} {} ms too early",
                     record.id,

@@ -197,19 +197,15 @@ async fn begin(stage: &SharedStage, fault: &Fault, server: u8) {
         universe.note(|| format!("FAULT {:?} on s{server} m{}", fault.kind, fault.manager));
         universe.begin(fault, server, managers);
     }
-    match fault.kind {
-        Kind::ManagerKilled => {
-            let killed = stage
-                .borrow_mut()
-                .managers
-                .get_mut(usize::from(fault.manager))
-                .and_then(Option::take);
-            if let Some(killed) = &killed {
-                killed.kill();
-            }
+    if fault.kind == Kind::ManagerKilled {
+        let mut stage = stage.borrow_mut();
+        let place = stage.managers.get_mut(usize::from(fault.manager));
+        if let Some(killed) = place.and_then(Option::take) {
+            killed.kill();
         }
-        Kind::PlannedReparent => ask_for_reparent(stage, fault),
-        _ => {}
+    }
+    if fault.kind == Kind::PlannedReparent {
+        ask_for_reparent(stage, fault);
     }
 }
 
@@ -230,7 +226,7 @@ fn ask_for_reparent(stage: &SharedStage, fault: &Fault) {
     let stage = stage.borrow();
     let Some(Some(manager)) = stage.managers.get(usize::from(fault.manager)) else { return };
     let universe = stage.universe.lock();
-    let named = fault.other % 2 == 0;
+    let named = fault.other.is_multiple_of(2);
     let new_primary = named.then(|| universe.server(fault.other).alias.clone());
     let request = ReparentRequest {
         kind: ReparentKind::Planned,
@@ -282,6 +278,7 @@ fn settings(schedule: &Schedule) -> RecoverySettings {
         use_super_read_only: true,
         unapplied: UnappliedPolicy::Wait,
         recover_filters: vec!["*".into()],
+        promotion_rules: Vec::new(),
         promotion_ignore_hosts: Vec::new(),
         heartbeat_period: Duration::from_millis(crate::server::HEARTBEAT_MS),
         command_timeout: Duration::from_secs(3),

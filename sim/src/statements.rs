@@ -86,17 +86,7 @@ impl Universe {
                 self.set_wait_for_acks(number, *acks);
                 return Reply::Done;
             }
-            Statement::Status => {
-                let ackers = (0..self.count()).filter(|other| {
-                    let replica = self.server(*other);
-                    let acks = matches!(replica.receiver, Receiver::Running { acks: true, .. });
-                    acks && replica.source == Some(number) && self.is_connected(*other)
-                });
-                let ackers = ackers.count();
-                let mut status = self.server(number).status(now);
-                status.semi_sync.clients = u32::try_from(ackers).unwrap_or(u32::MAX);
-                return Reply::Status(Box::new(status));
-            }
+            Statement::Status => return Reply::Status(Box::new(self.status_of(number))),
             Statement::StopReceiver
             | Statement::StopReplication
             | Statement::StartReplication
@@ -134,6 +124,19 @@ impl Universe {
             | Statement::WaitForAcks(_) => {}
         }
         Reply::Done
+    }
+
+    /// What a probe finds, with those who acknowledge to it.
+    fn status_of(&self, number: u8) -> ServerStatus {
+        let ackers = (0..self.count()).filter(|other| {
+            let replica = self.server(*other);
+            let acks = matches!(replica.receiver, Receiver::Running { acks: true, .. });
+            acks && replica.source == Some(number) && self.is_connected(*other)
+        });
+        let ackers = ackers.count();
+        let mut status = self.server(number).status(self.now);
+        status.semi_sync.clients = u32::try_from(ackers).unwrap_or(u32::MAX);
+        status
     }
 
     fn refuse_writes(&mut self, number: u8) -> Reply {

@@ -130,6 +130,7 @@ impl Universe {
             mysql: Some(Server::address(number)),
             term_start: None,
             grpc_port: None,
+            promotion_rule: None,
         }
     }
 

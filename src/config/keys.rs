@@ -194,6 +194,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("ProblemIgnoreHostnameFilters", Ignored, "it has no meaning here"),
     key("ProcessesShellCommand", Incompatible, "hooks are not run by this version"),
     key("PromotionIgnoreHostnameFilters", Honoured, "tablets whose host name contains one of these are never promoted"),
+    key("PromotionRules", Honoured, "how willingly tablets are promoted: `{\"zone1-0000000101\": \"must_not\", \"backup.*\": \"prefer_not\"}`, by alias or host pattern; goes before the `promotion_rule` tag of a record"),
     key("PseudoGTIDMonotonicHint", Incompatible, "GTIDs are required"),
     key("PseudoGTIDPattern", Incompatible, "GTIDs are required"),
     key("PseudoGTIDPatternIsFixedSubstring", Incompatible, "GTIDs are required"),

@@ -261,7 +261,17 @@ impl Cluster {
                                 && replication["applier"] == "running"
                         }
             });
+            // With a tablet gone, these are what is left to say.
+            let consequences = [
+                "PrimarySingleReplicaDead",
+                "AllPrimaryReplicasNotReplicatingOrDead",
+                "NotEnoughSemiSyncReplicas",
+                "LockedSemiSyncPrimaryHypothesis",
+            ];
             let excused = |finding: &Value| {
+                if !except.is_empty() && consequences.iter().any(|code| finding["code"] == *code) {
+                    return true;
+                }
                 let tablet = finding["tablet"].as_str().unwrap_or_default();
                 let aside =
                     tablets.iter().any(|one| one["alias"] == tablet && one["type"] == "DRAINED");

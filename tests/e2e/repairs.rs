@@ -205,8 +205,9 @@ fn names_that_differ_between_topology_and_replication_are_no_finding() {
     let replica = if primary == padded("zone1-101") { "zone1-102" } else { "zone1-101" };
     let port = cluster.server(&primary).port;
     let before = cluster.daemon().recoveries().len();
-    let change =
-        format!("CHANGE REPLICATION SOURCE TO SOURCE_HOST='localhost', SOURCE_PORT={port}");
+    let change = format!(
+        "CHANGE REPLICATION SOURCE TO SOURCE_HOST='localhost', SOURCE_PORT={port}, SOURCE_HEARTBEAT_PERIOD=0.25"
+    );
     cluster.daemon().post("/api/v1/recoveries/disable", json!({}));
     cluster
         .server(replica)

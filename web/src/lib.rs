@@ -7,6 +7,7 @@
 //! | `views` | what core's values look like as JSON |
 //! | `events` | the stream of all that changes |
 //! | `metrics` | the same figures for Prometheus |
+//! | `snapshot` | a shard's state as a file, there and back |
 //! | `console` | the status page's files |
 
 pub mod access;
@@ -17,8 +18,10 @@ mod metrics;
 mod recoveries;
 pub mod server;
 mod shards;
+mod snapshot;
 mod system;
 mod views;
 
 pub use access::{Access, Authentication};
 pub use server::{Tls, WebContext, serve};
+pub use snapshot::SnapshotFile;

@@ -9,6 +9,7 @@ use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 
 use crate::error::ApiError;
 use crate::server::WebContext;
+use crate::snapshot::SnapshotFile;
 use crate::views::{BlockView, ShardView};
 
 pub(crate) async fn list(
@@ -31,6 +32,18 @@ pub(crate) async fn one(
     let report = context.world.board.shard(&name);
     let report = report.ok_or_else(|| unknown(&name))?;
     Ok(HttpResponse::Ok().json(ShardView::of(&report)))
+}
+
+/// The shard's state as a file for `vtorc explain`.
+pub(crate) async fn snapshot(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    context.access.may_read(&request)?;
+    let name = shard_name(&path)?;
+    let report = context.world.board.shard(&name).ok_or_else(|| unknown(&name))?;
+    Ok(HttpResponse::Ok().json(SnapshotFile::of(&report.snapshot)))
 }
 
 fn unknown(name: &KeyspaceShard) -> ApiError {

@@ -1,16 +1,20 @@
 //! What core's values look like as JSON. Inner types are not serialisable on purpose: these are the contract.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use vtorc_actors::board::{ActorReport, ActorState, ShardReport};
 use vtorc_core::admission::Block;
 use vtorc_core::analysis::Finding;
 use vtorc_core::audit::{RecoveryRecord, StepRecord, Trigger};
-use vtorc_core::health::Reachability;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
+use vtorc_core::prognosis::Prognosis;
 use vtorc_core::remedy;
 use vtorc_core::snapshot::TabletState;
 use vtorc_core::status::{Flavor, ReplicationStatus, SemiSyncStatus, ServerStatus};
 use vtorc_core::time::{TermStart, Timestamp};
+
+use crate::snapshot::state_name;
 
 /// A moment as RFC 3339 with milliseconds.
 pub(crate) fn time(at: Timestamp) -> String {
@@ -39,6 +43,7 @@ pub(crate) struct ShardView {
     recovery_block: Option<BlockView>,
     recovering: Option<u64>,
     held_back: Option<String>,
+    if_primary_died: PrognosisView,
     tablets: Vec<TabletView>,
     as_of: String,
 }
@@ -63,9 +68,52 @@ impl ShardView {
                 .map(|block| BlockView::of(block, &snapshot.shard)),
             recovering: report.running.map(|id| id.0),
             held_back: report.held_back.clone(),
+            if_primary_died: PrognosisView::of(&report.prognosis),
             tablets: snapshot.tablets.values().map(TabletView::of).collect(),
             as_of: time(snapshot.now),
         }
+    }
+}
+
+/// What would happen if the primary died this second.
+#[derive(Serialize)]
+pub(crate) struct PrognosisView {
+    /// `promotes`, `refuses` or `no_primary`.
+    outcome: &'static str,
+    new_primary: Option<String>,
+    catches_up_from: Option<String>,
+    may_lose: Option<String>,
+    why: Option<String>,
+    not: BTreeMap<String, String>,
+}
+
+impl PrognosisView {
+    pub(crate) fn of(prognosis: &Prognosis) -> Self {
+        let mut view = Self {
+            outcome: "no_primary",
+            new_primary: None,
+            catches_up_from: None,
+            may_lose: None,
+            why: None,
+            not: BTreeMap::new(),
+        };
+        let others = match prognosis {
+            Prognosis::NoPrimary => return view,
+            Prognosis::Promotes { winner, catches_up_from, passed_over, may_lose } => {
+                view.outcome = "promotes";
+                view.new_primary = Some(name(winner));
+                view.catches_up_from = catches_up_from.as_ref().map(name);
+                view.may_lose.clone_from(may_lose);
+                passed_over
+            }
+            Prognosis::Refuses { why, passed_over } => {
+                view.outcome = "refuses";
+                view.why = Some(why.clone());
+                passed_over
+            }
+        };
+        view.not = others.iter().map(|one| (name(&one.alias), one.reason.to_string())).collect();
+        view
     }
 }
 
@@ -144,13 +192,7 @@ impl TabletView {
             mysql_host: tablet.mysql.as_ref().map(|address| address.host.clone()),
             mysql_port: tablet.mysql.as_ref().map(|address| address.port),
             reachable: reachability.is_valid(),
-            state: match reachability {
-                Reachability::Unseen => "never_seen",
-                Reachability::Valid => "reachable",
-                Reachability::Suspect { .. } => "suspect",
-                Reachability::Unreachable { .. } => "unreachable",
-                Reachability::TurnedAway { .. } => "turned_away",
-            },
+            state: state_name(reachability),
             trouble: reachability.failure().map(ToString::to_string),
             last_seen: status.map(|_| time(state.status_at)),
             version: status.map(|status| status.version.clone()),

@@ -53,6 +53,8 @@ pub(crate) struct Tablet {
     pub(crate) key_range: Option<KeyRange>,
     #[prost(int32, tag = "8")]
     pub(crate) tablet_type: i32,
+    #[prost(btree_map = "string, string", tag = "10")]
+    pub(crate) tags: BTreeMap<String, String>,
     #[prost(string, tag = "12")]
     pub(crate) mysql_hostname: String,
     #[prost(int32, tag = "13")]

@@ -2,7 +2,7 @@
 
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::{MysqlAddress, ShardRecord, Tablet, TabletType};
+use vtorc_core::topology::{MysqlAddress, PromotionRule, ShardRecord, Tablet, TabletType};
 
 use super::records;
 
@@ -79,6 +79,10 @@ pub(crate) fn tablet(path_alias: &TabletAlias, record: &records::Tablet) -> Resu
         mysql,
         term_start: record.primary_term_start_time.as_ref().and_then(term_from_record),
         grpc_port: u16::try_from(grpc).ok().filter(|port| *port != 0),
+        promotion_rule: record
+            .tags
+            .get(PROMOTION_RULE_TAG)
+            .and_then(|name| PromotionRule::from_name(name)),
     })
 }
 
@@ -93,6 +97,9 @@ pub(crate) fn shard(record: &records::Shard) -> ShardRecord {
     }
 }
 
+/// The tag of a tablet's record that says how willingly it is promoted.
+const PROMOTION_RULE_TAG: &str = "promotion_rule";
+
 /// A new tablet's record.
 pub(crate) fn new_tablet(tablet: &Tablet) -> records::Tablet {
     let address = tablet.mysql.clone();
@@ -105,6 +112,11 @@ pub(crate) fn new_tablet(tablet: &Tablet) -> records::Tablet {
         shard: tablet.shard.shard.clone(),
         key_range: key_range_to_record(&tablet.shard),
         tablet_type: type_to_record(tablet.tablet_type),
+        tags: tablet
+            .promotion_rule
+            .map(|rule| (PROMOTION_RULE_TAG.to_owned(), rule.name().to_owned()))
+            .into_iter()
+            .collect(),
         mysql_hostname: host,
         mysql_port: address.map(|address| i32::from(address.port)).unwrap_or(0),
         primary_term_start_time: None,

@@ -133,7 +133,7 @@ impl TopoPort for Outside {
                     Ok(Ok(holder))
                 })
                 .await?;
-            unsure.is_sure();
+            unsure.answered();
             match taken {
                 Ok(holder) => return Ok(Box::new(Held { outside: self.clone(), holder })),
                 Err(holder) if started.elapsed() >= patience => {
@@ -224,7 +224,7 @@ struct Unsure<'a> {
 }
 
 impl Unsure<'_> {
-    fn is_sure(mut self) {
+    fn answered(mut self) {
         self.serial = None;
     }
 }

@@ -1,0 +1,102 @@
+//! What would happen if the primary died this second: the same safety rule and the same election, on what is
+//! known now. Shown for every shard, always, so that the bad day holds no surprise.
+
+use std::collections::BTreeSet;
+
+use crate::election::{self, Constraints, Contender, PassedOver};
+use crate::ids::TabletAlias;
+use crate::safety;
+use crate::settings::RecoverySettings;
+use crate::snapshot::ShardSnapshot;
+
+/// What would happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prognosis {
+    /// There is no primary that could die.
+    NoPrimary,
+    /// Another tablet would take over.
+    Promotes {
+        /// Who.
+        winner: TabletAlias,
+        /// From whom it would first catch up; none if it has everything.
+        catches_up_from: Option<TabletAlias>,
+        /// Everybody else, and why not.
+        passed_over: Vec<PassedOver>,
+        /// Why acknowledged writes could be lost; none if they could not.
+        may_lose: Option<String>,
+    },
+    /// Nothing would be done, and why.
+    Refuses {
+        /// Why.
+        why: String,
+        /// Everybody who cannot take over, and why not.
+        passed_over: Vec<PassedOver>,
+    },
+}
+
+/// Says what would happen.
+pub fn if_primary_died(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Prognosis {
+    let refuses = |why: String| Prognosis::Refuses { why, passed_over: Vec::new() };
+    let Some(primary) = snapshot.primary() else { return Prognosis::NoPrimary };
+    let policy = match &snapshot.durability {
+        Ok(policy) => *policy,
+        Err(unknown) => return refuses(unknown.to_string()),
+    };
+    if snapshot.emergency_reparent_disabled {
+        return refuses("the records disable emergency reparents".into());
+    }
+    if !settings.recovers(&snapshot.shard) {
+        return refuses("RecoverMasterClusterFilters does not name this shard".into());
+    }
+    let old = &primary.tablet.alias;
+    let everybody: Vec<Contender> = snapshot
+        .tablets
+        .values()
+        .filter(|state| state.tablet.alias != *old)
+        .filter_map(|state| Some(Contender::new(&state.tablet, state.valid_status()?.clone())))
+        .collect();
+    let reached: BTreeSet<TabletAlias> =
+        everybody.iter().map(|one| one.tablet.alias.clone()).collect();
+    let tablets = snapshot.tablets.values().map(|state| &state.tablet);
+    let safe =
+        safety::check_reached(policy, tablets, &reached, &snapshot.stray_ackers(), Some(old));
+    if let Err(why) = safe {
+        return refuses(why.to_string());
+    }
+    let constraints = Constraints {
+        policy,
+        settings,
+        old_primary: Some(old),
+        wanted: None,
+        avoid: None,
+        complete: false,
+        last_known: primary.status.as_ref(),
+    };
+    match election::elect(&everybody, &constraints) {
+        Ok(election) => Prognosis::Promotes {
+            catches_up_from: Some(election.most_advanced).filter(|from| *from != election.winner),
+            winner: election.winner,
+            passed_over: election.passed_over,
+            may_lose: may_lose(snapshot),
+        },
+        Err(election::NoCandidate::AllPassedOver(passed_over)) => {
+            Prognosis::Refuses { why: "no tablet can be promoted".into(), passed_over }
+        }
+        Err(none) => refuses(none.to_string()),
+    }
+}
+
+/// Why writes that the primary acknowledges now could be on the primary alone.
+fn may_lose(snapshot: &ShardSnapshot) -> Option<String> {
+    let policy = snapshot.durability.as_ref().ok()?;
+    let required = policy.acks_required();
+    if required == 0 {
+        return Some("durability policy none: what no replica has received yet is lost".into());
+    }
+    let status = snapshot.primary()?.valid_status()?;
+    let semi_sync = &status.semi_sync;
+    if !semi_sync.source_enabled || semi_sync.wait_count < required {
+        return Some("the primary does not wait for acknowledgements, against the policy".into());
+    }
+    None
+}

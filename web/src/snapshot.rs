@@ -1,0 +1,404 @@
+//! A shard's state as a file: everything that decisions rest on, to be looked at later or elsewhere.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use vtorc_core::durability::DurabilityPolicy;
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::health::{ProbeFailure, Reachability, RecentProbes};
+use vtorc_core::ids::KeyspaceShard;
+use vtorc_core::snapshot::{ShardSnapshot, TabletState};
+use vtorc_core::status::{Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus};
+use vtorc_core::time::{TermStart, Timestamp};
+use vtorc_core::topology::{MysqlAddress, PromotionRule, ShardRecord, Tablet, TabletType};
+
+/// A snapshot, as `GET …/snapshot` answers it and `vtorc explain` reads it.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotFile {
+    keyspace: String,
+    shard: String,
+    durability_policy: String,
+    #[serde(default)]
+    primary_alias: Option<String>,
+    #[serde(default)]
+    primary_term_start: Option<Term>,
+    #[serde(default)]
+    emergency_reparent_disabled: bool,
+    #[serde(default)]
+    incomplete: bool,
+    #[serde(default)]
+    damaged: BTreeMap<String, String>,
+    /// Milliseconds since the epoch.
+    now_ms: u64,
+    tablets: Vec<TabletFile>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Term {
+    seconds: i64,
+    nanos: i32,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct TabletFile {
+    alias: String,
+    #[serde(rename = "type")]
+    tablet_type: String,
+    #[serde(default)]
+    host: Option<String>,
+    #[serde(default)]
+    port: Option<u16>,
+    #[serde(default)]
+    grpc_port: Option<u16>,
+    #[serde(default)]
+    term_start: Option<Term>,
+    #[serde(default)]
+    promotion_rule: Option<String>,
+    /// `never_seen`, `reachable`, `suspect`, `unreachable` or `turned_away`.
+    state: String,
+    #[serde(default)]
+    failing_since_ms: Option<u64>,
+    #[serde(default)]
+    trouble: Option<String>,
+    #[serde(default)]
+    asked_at_ms: u64,
+    #[serde(default)]
+    received_at_ms: Option<u64>,
+    #[serde(default)]
+    stuck_since_ms: Option<u64>,
+    #[serde(default)]
+    recent_timeouts: u32,
+    #[serde(default)]
+    recent_answers: u32,
+    #[serde(default)]
+    server: Option<ServerFile>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct ServerFile {
+    flavor: String,
+    version: String,
+    server_id: u32,
+    server_uuid: Option<String>,
+    read_only: bool,
+    super_read_only: bool,
+    gtid_mode_on: bool,
+    log_bin: bool,
+    log_replica_updates: bool,
+    gtid_executed: String,
+    gtid_purged: String,
+    journal_length: Option<u64>,
+    semi_sync: SemiSyncFile,
+    replication: Option<ReplicationFile>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct SemiSyncFile {
+    source_available: bool,
+    replica_available: bool,
+    source_enabled: bool,
+    replica_enabled: bool,
+    source_active: bool,
+    replica_active: bool,
+    clients: u32,
+    wait_count: u32,
+    timeout_ms: u64,
+    waiting_sessions: u32,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct ReplicationFile {
+    source_host: String,
+    source_port: u16,
+    source_uuid: Option<String>,
+    source_server_id: Option<u32>,
+    receiver: String,
+    receiver_error: String,
+    applier_running: bool,
+    applier_error: String,
+    retrieved: String,
+    auto_position: bool,
+    filtered: bool,
+    lag_seconds: Option<u64>,
+    delay_seconds: u64,
+    heartbeat_period_ms: Option<u64>,
+    received_marker: String,
+    marker_sees_heartbeats: bool,
+}
+
+impl SnapshotFile {
+    /// The file of a snapshot.
+    pub fn of(snapshot: &ShardSnapshot) -> Self {
+        Self {
+            keyspace: snapshot.shard.keyspace.clone(),
+            shard: snapshot.shard.shard.clone(),
+            durability_policy: match &snapshot.durability {
+                Ok(policy) => policy.name().to_owned(),
+                Err(unknown) => unknown.0.clone(),
+            },
+            primary_alias: snapshot.record.primary_alias.as_ref().map(ToString::to_string),
+            primary_term_start: snapshot.record.term_start.map(Term::of),
+            emergency_reparent_disabled: snapshot.emergency_reparent_disabled,
+            incomplete: snapshot.incomplete,
+            damaged: snapshot.damaged.clone(),
+            now_ms: snapshot.now.as_millis(),
+            tablets: snapshot.tablets.values().map(TabletFile::of).collect(),
+        }
+    }
+
+    /// Reads a file's text; the error says where it is wrong.
+    pub fn parse(text: &str) -> Result<ShardSnapshot, String> {
+        let file: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        file.into_snapshot()
+    }
+
+    fn into_snapshot(self) -> Result<ShardSnapshot, String> {
+        let told = |error: &dyn std::fmt::Display| error.to_string();
+        let shard =
+            KeyspaceShard::new(&self.keyspace, &self.shard).map_err(|error| told(&error))?;
+        let primary_alias = self.primary_alias.map(|alias| alias.parse()).transpose();
+        let mut tablets = BTreeMap::new();
+        for tablet in self.tablets {
+            let alias = tablet.alias.clone();
+            let state =
+                tablet.into_state(&shard).map_err(|error| format!("tablet {alias}: {error}"))?;
+            tablets.insert(state.tablet.alias.clone(), state);
+        }
+        Ok(ShardSnapshot {
+            durability: self.durability_policy.parse::<DurabilityPolicy>(),
+            record: ShardRecord {
+                primary_alias: primary_alias.map_err(|error| told(&error))?,
+                term_start: self.primary_term_start.map(Term::into_core),
+                emergency_reparent_disabled: false,
+            },
+            emergency_reparent_disabled: self.emergency_reparent_disabled,
+            incomplete: self.incomplete,
+            damaged: self.damaged,
+            now: Timestamp::from_millis(self.now_ms),
+            shard,
+            tablets,
+        })
+    }
+}
+
+impl Term {
+    fn of(term: TermStart) -> Self {
+        Self { seconds: term.seconds, nanos: term.nanos }
+    }
+
+    fn into_core(self) -> TermStart {
+        TermStart { seconds: self.seconds, nanos: self.nanos }
+    }
+}
+
+impl TabletFile {
+    fn of(state: &TabletState) -> Self {
+        let tablet = &state.tablet;
+        Self {
+            alias: tablet.alias.to_string(),
+            tablet_type: tablet.tablet_type.name().to_owned(),
+            host: tablet.mysql.as_ref().map(|address| address.host.clone()),
+            port: tablet.mysql.as_ref().map(|address| address.port),
+            grpc_port: tablet.grpc_port,
+            term_start: tablet.term_start.map(Term::of),
+            promotion_rule: tablet.promotion_rule.map(|rule| rule.name().to_owned()),
+            state: state_name(&state.reachability).to_owned(),
+            failing_since_ms: state.reachability.failing_since().map(Timestamp::as_millis),
+            trouble: state.reachability.failure().map(ToString::to_string),
+            asked_at_ms: state.status_at.as_millis(),
+            received_at_ms: state.received_at.map(Timestamp::as_millis),
+            stuck_since_ms: state.stuck_since.map(Timestamp::as_millis),
+            recent_timeouts: state.recent.timed_out,
+            recent_answers: state.recent.succeeded,
+            server: state.status.as_ref().map(ServerFile::of),
+        }
+    }
+
+    fn into_state(self, shard: &KeyspaceShard) -> Result<TabletState, String> {
+        let tablet_type = TabletType::from_name(&self.tablet_type);
+        let rule = self.promotion_rule.as_deref().map(|name| {
+            PromotionRule::from_name(name).ok_or_else(|| format!("no promotion rule {name:?}"))
+        });
+        let since = Timestamp::from_millis(self.failing_since_ms.unwrap_or_default());
+        let why = || ProbeFailure::Refused(self.trouble.clone().unwrap_or_default());
+        let reachability = match self.state.as_str() {
+            "never_seen" => Reachability::Unseen,
+            "reachable" => Reachability::Valid,
+            "suspect" => Reachability::Suspect { since, why: why() },
+            "unreachable" => Reachability::Unreachable { since, why: why() },
+            "turned_away" => Reachability::TurnedAway { since, why: why() },
+            other => return Err(format!("no state {other:?}")),
+        };
+        Ok(TabletState {
+            tablet: Tablet {
+                alias: self.alias.parse().map_err(|error| format!("{error}"))?,
+                shard: shard.clone(),
+                tablet_type: tablet_type
+                    .ok_or_else(|| format!("no type {:?}", self.tablet_type))?,
+                mysql: self.host.zip(self.port).map(|(host, port)| MysqlAddress { host, port }),
+                term_start: self.term_start.map(Term::into_core),
+                grpc_port: self.grpc_port,
+                promotion_rule: rule.transpose()?,
+            },
+            reachability,
+            status: self.server.map(ServerFile::into_status).transpose()?,
+            status_at: Timestamp::from_millis(self.asked_at_ms),
+            received_at: self.received_at_ms.map(Timestamp::from_millis),
+            stuck_since: self.stuck_since_ms.map(Timestamp::from_millis),
+            recent: RecentProbes {
+                timed_out: self.recent_timeouts,
+                succeeded: self.recent_answers,
+            },
+        })
+    }
+}
+
+/// The name of what the probes amount to.
+pub(crate) fn state_name(reachability: &Reachability) -> &'static str {
+    match reachability {
+        Reachability::Unseen => "never_seen",
+        Reachability::Valid => "reachable",
+        Reachability::Suspect { .. } => "suspect",
+        Reachability::Unreachable { .. } => "unreachable",
+        Reachability::TurnedAway { .. } => "turned_away",
+    }
+}
+
+impl ServerFile {
+    fn of(status: &ServerStatus) -> Self {
+        Self {
+            flavor: match status.flavor {
+                Flavor::MySql => "mysql".into(),
+                Flavor::MariaDb => "mariadb".into(),
+            },
+            version: status.version.clone(),
+            server_id: status.server_id,
+            server_uuid: status.server_uuid.clone(),
+            read_only: status.read_only,
+            super_read_only: status.super_read_only,
+            gtid_mode_on: status.gtid_mode_on,
+            log_bin: status.log_bin,
+            log_replica_updates: status.log_replica_updates,
+            gtid_executed: status.gtid_executed.to_string(),
+            gtid_purged: status.gtid_purged.to_string(),
+            journal_length: status.journal_length,
+            semi_sync: SemiSyncFile::of(&status.semi_sync),
+            replication: status.replication.as_ref().map(ReplicationFile::of),
+        }
+    }
+
+    fn into_status(self) -> Result<ServerStatus, String> {
+        let flavor = match self.flavor.as_str() {
+            "mysql" => Flavor::MySql,
+            "mariadb" => Flavor::MariaDb,
+            other => return Err(format!("no flavor {other:?}")),
+        };
+        Ok(ServerStatus {
+            gtid_executed: gtids(flavor, &self.gtid_executed)?,
+            gtid_purged: gtids(flavor, &self.gtid_purged)?,
+            replication: self.replication.map(|file| file.into_core(flavor)).transpose()?,
+            semi_sync: self.semi_sync.into_core(),
+            flavor,
+            version: self.version,
+            server_id: self.server_id,
+            server_uuid: self.server_uuid,
+            read_only: self.read_only,
+            super_read_only: self.super_read_only,
+            gtid_mode_on: self.gtid_mode_on,
+            log_bin: self.log_bin,
+            log_replica_updates: self.log_replica_updates,
+            journal_length: self.journal_length,
+        })
+    }
+}
+
+fn gtids(flavor: Flavor, text: &str) -> Result<GtidSet, String> {
+    let parsed = match flavor {
+        Flavor::MySql => GtidSet::parse_mysql(text),
+        Flavor::MariaDb => GtidSet::parse_mariadb(text),
+    };
+    parsed.map_err(|error| error.to_string())
+}
+
+impl SemiSyncFile {
+    fn of(status: &SemiSyncStatus) -> Self {
+        Self {
+            source_available: status.source_available,
+            replica_available: status.replica_available,
+            source_enabled: status.source_enabled,
+            replica_enabled: status.replica_enabled,
+            source_active: status.source_active,
+            replica_active: status.replica_active,
+            clients: status.clients,
+            wait_count: status.wait_count,
+            timeout_ms: status.timeout_ms,
+            waiting_sessions: status.waiting_sessions,
+        }
+    }
+
+    fn into_core(self) -> SemiSyncStatus {
+        SemiSyncStatus {
+            source_available: self.source_available,
+            replica_available: self.replica_available,
+            source_enabled: self.source_enabled,
+            replica_enabled: self.replica_enabled,
+            source_active: self.source_active,
+            replica_active: self.replica_active,
+            clients: self.clients,
+            wait_count: self.wait_count,
+            timeout_ms: self.timeout_ms,
+            waiting_sessions: self.waiting_sessions,
+        }
+    }
+}
+
+impl ReplicationFile {
+    fn of(status: &ReplicationStatus) -> Self {
+        Self {
+            source_host: status.source.host.clone(),
+            source_port: status.source.port,
+            source_uuid: status.source_uuid.clone(),
+            source_server_id: status.source_server_id,
+            receiver: status.receiver.to_string(),
+            receiver_error: status.receiver_error.clone(),
+            applier_running: status.applier_running,
+            applier_error: status.applier_error.clone(),
+            retrieved: status.retrieved.to_string(),
+            auto_position: status.auto_position,
+            filtered: status.filtered,
+            lag_seconds: status.lag_seconds,
+            delay_seconds: status.delay_seconds,
+            heartbeat_period_ms: status.heartbeat_period_ms,
+            received_marker: status.received_marker.clone(),
+            marker_sees_heartbeats: status.marker_sees_heartbeats,
+        }
+    }
+
+    fn into_core(self, flavor: Flavor) -> Result<ReplicationStatus, String> {
+        let states = [ReceiverState::Running, ReceiverState::Connecting, ReceiverState::Stopped];
+        let receiver = states.into_iter().find(|state| state.to_string() == self.receiver);
+        Ok(ReplicationStatus {
+            source: MysqlAddress { host: self.source_host, port: self.source_port },
+            source_uuid: self.source_uuid,
+            source_server_id: self.source_server_id,
+            receiver: receiver.ok_or_else(|| format!("no receiver state {:?}", self.receiver))?,
+            receiver_error: self.receiver_error,
+            applier_running: self.applier_running,
+            applier_error: self.applier_error,
+            retrieved: gtids(flavor, &self.retrieved)?,
+            auto_position: self.auto_position,
+            filtered: self.filtered,
+            lag_seconds: self.lag_seconds,
+            delay_seconds: self.delay_seconds,
+            heartbeat_period_ms: self.heartbeat_period_ms,
+            received_marker: self.received_marker,
+            marker_sees_heartbeats: self.marker_sees_heartbeats,
+        })
+    }
+}
