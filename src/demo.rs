@@ -201,6 +201,7 @@ async fn register(
             mysql: Some(MysqlAddress { host: one.server.host.clone(), port: one.server.port }),
             term_start: None,
             grpc_port: None,
+            promotion_rule: None,
         };
         store.add_tablet(&tablet).await?;
     }

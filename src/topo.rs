@@ -61,6 +61,7 @@ async fn execute(options: DaemonOptions, command: TopoCommand) -> Result<(), Fai
                 mysql: Some(address(&mysql)?),
                 term_start: None,
                 grpc_port: None,
+                promotion_rule: None,
             };
             store.add_tablet(&tablet).await?;
             say(&format!("added tablet {}", tablet.alias));
@@ -327,6 +328,7 @@ async fn register(
             mysql: Some(server.address),
             term_start: None,
             grpc_port: None,
+            promotion_rule: None,
         };
         store.add_tablet(&tablet).await?;
         say(&format!("added {}", line(&tablet)));

@@ -48,6 +48,7 @@ async fn what_is_kept_survives_a_restart() {
     let file = directory.path().join("history.sqlite3");
     let shard: KeyspaceShard = "ks/-80".parse().unwrap();
     let block = Block {
+        unfinished: None,
         recovery: RecoveryId(1),
         since: Timestamp::from_millis(5),
         until: Timestamp::from_millis(3_600_005),

@@ -1,7 +1,5 @@
 //! The simulator can see: each deliberate bug is found within a stated number of schedules.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -91,6 +91,10 @@ fn the_page_follows_a_failover_and_its_button_asks_back() {
     browser.until("the shard is not in order", "document.body.innerText.includes('All in order')");
     let primary = "document.querySelector('tr.is-primary .alias')?.textContent";
     browser.until("the primary is not marked", &format!("{primary} === '{first}'"));
+    browser.until(
+        "it does not say what would happen",
+        "document.querySelector('.prognosis')?.textContent.includes('would promote zone1-')",
+    );
     browser.run("window.notReloaded = true");
     // A failover by itself.
     cluster.server_mut(&first).kill();

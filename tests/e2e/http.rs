@@ -39,6 +39,9 @@ fn the_api_answers_and_refuses_as_documented() {
     ] {
         assert!(first.get(key).is_some(), "{key}");
     }
+    let would = &shard["if_primary_died"];
+    assert_eq!(would["outcome"], "promotes", "{would:#}");
+    assert!(would["may_lose"].as_str().unwrap().contains("durability policy none"));
     let recovery = daemon.recovery(|one| one["kind"] == "ElectPrimary");
     let steps = recovery["steps"].as_array().unwrap();
     assert!(

@@ -16,6 +16,7 @@ mod console;
 mod crash;
 mod daemon;
 mod demo;
+mod explain;
 mod failover;
 mod harness;
 mod http;

@@ -45,7 +45,24 @@ export function card(shard, actions) {
     shard.held_back && h("div", { class: "notice bad" }, h("strong", {}, "Not recovering:"), shard.held_back),
     shard.recovery_block && block(shard, actions),
     h("div", { class: "scroll" }, tablets(shard)),
+    prognosis(shard.if_primary_died),
     shard.findings.map((finding) => found(finding)));
+}
+
+// What would happen if the primary died this second: said before it happens.
+function prognosis(would) {
+  const others = Object.entries(would.not);
+  if (would.outcome === "no_primary") return null;
+  const promotes = would.outcome === "promotes";
+  const colour = promotes ? would.may_lose ? "warn" : "good" : "bad";
+  const short = promotes ? ["would promote ", h("span", { class: "mono" }, would.new_primary)] : "no failover possible";
+  return h("details", { class: "finding small prognosis", "data-name": "prognosis" },
+    h("summary", {}, h("span", { class: "dim" }, "If the primary died now: "), h("span", { class: `pill ${colour}` }, short)),
+    promotes
+      ? h("p", { class: "dim" }, would.may_lose ? `Could be lost: ${would.may_lose}.` : "Nothing that was acknowledged would be lost.",
+        would.catches_up_from && ` It would first catch up from ${would.catches_up_from}.`)
+      : h("p", { class: "dim" }, would.why),
+    h("ul", {}, others.map(([alias, why]) => h("li", {}, "not ", h("span", { class: "mono" }, alias), `: ${why}`))));
 }
 
 function block(shard, actions) {

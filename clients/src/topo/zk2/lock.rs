@@ -35,7 +35,13 @@ pub(super) async fn take(
     {
         return Err(TopoError::Locked { shard: shard.clone(), holder });
     }
-    let name = queue_up(conn, &client, &queue, contents).await?;
+    let name = match queue_up(conn, &client, &queue, contents).await {
+        Ok(name) => name,
+        Err(error) => {
+            sweep_later(&client, &queue);
+            return Err(error);
+        }
+    };
     let place =
         Place { client: client.clone(), node: format!("{queue}/{name}"), queue: queue.clone() };
     let started = Instant::now();
@@ -112,7 +118,7 @@ struct Place {
 
 impl Place {
     async fn leave(&self) {
-        // If it cannot be deleted now, it goes with the session.
+        // What cannot be deleted now is deleted later: see `Drop`.
         let _ = timeout(REQUEST_TIMEOUT, self.client.delete(&self.node, None)).await;
         // As Vitess does: the queue goes with its last member.
         let _ = timeout(REQUEST_TIMEOUT, self.client.delete(&self.queue, None)).await;
@@ -120,14 +126,49 @@ impl Place {
 }
 
 impl Drop for Place {
+    /// A place that is not wanted any more must not block the shard for as long as the session lives, and the
+    /// session lives as long as the process: it is deleted again and again until it is gone for certain.
     fn drop(&mut self) {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (client, node) = (self.client.clone(), self.node.clone());
             runtime.spawn(async move {
-                let _ = timeout(REQUEST_TIMEOUT, client.delete(&node, None)).await;
+                while !client.state().is_terminated() {
+                    match timeout(REQUEST_TIMEOUT, client.delete(&node, None)).await {
+                        Ok(Ok(()) | Err(zk::Error::NoNode)) => return,
+                        Ok(Err(_)) | Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+                    }
+                }
             });
         }
     }
+}
+
+/// Deletes whatever our session has in the queue: a place whose creation was not answered may be there
+/// without our knowing. Nobody else of this process waits in this queue: it runs one recovery a shard.
+fn sweep_later(client: &zk::Client, queue: &str) {
+    let (client, queue) = (client.clone(), queue.to_owned());
+    tokio::spawn(async move {
+        while !client.state().is_terminated() {
+            match timeout(REQUEST_TIMEOUT, sweep(&client, &queue)).await {
+                Ok(Ok(()) | Err(zk::Error::NoNode)) => return,
+                Ok(Err(_)) | Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
+    });
+}
+
+async fn sweep(client: &zk::Client, queue: &str) -> Result<(), zk::Error> {
+    for name in client.list_children(queue).await? {
+        let node = format!("{queue}/{name}");
+        let Some(stat) = client.check_stat(&node).await? else { continue };
+        if stat.ephemeral_owner == client.session_id().0 {
+            match client.delete(&node, None).await {
+                Ok(()) | Err(zk::Error::NoNode) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
 }
 
 #[async_trait]
