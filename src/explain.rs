@@ -5,8 +5,9 @@ use std::fmt::Write;
 use std::io::Read;
 use std::path::Path;
 
-use vtorc_core::admission::{self, Admission, Ledger};
+use vtorc_core::admission::{self, Admission, Ledger, Switches};
 use vtorc_core::analysis;
+use vtorc_core::controls::Controls;
 use vtorc_core::election::PassedOver;
 use vtorc_core::prognosis::{Prognosis, if_primary_died};
 use vtorc_core::remedy::{self, Remedy, Wanted};
@@ -65,12 +66,15 @@ fn line(text: &mut String, depth: usize, what: &str) {
 
 fn now(text: &mut String, snapshot: &ShardSnapshot, settings: &RecoverySettings, wanted: &Wanted) {
     line(text, 0, "Now:");
+    let controls = Controls::default();
+    let switches = Switches { recoveries_enabled: true, controls: &controls };
     let refusal = |remedy: Remedy| match admission::admit(
         &Ledger::default(),
         remedy,
         snapshot,
         settings,
-        true,
+        switches,
+        None,
     ) {
         Admission::Admitted => String::new(),
         Admission::Refused(refusal) => format!(", but {refusal}"),

@@ -2,8 +2,8 @@
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use actix::Addr;
@@ -151,6 +151,8 @@ pub(crate) async fn start(
     let history = Arc::new(open_history(config, options, &log)?);
     let enabled = history.recoveries_enabled().await;
     let enabled = enabled.map_err(|error| Failure::while_doing("read the switches", error))?;
+    let controls = history.controls().await;
+    let controls = controls.map_err(|error| Failure::while_doing("read the controls", error))?;
     let board = Arc::new(Board::new());
     let meter = board.register("auditor", "auditor");
     let kept: Arc<dyn HistoryPort> = history;
@@ -168,6 +170,7 @@ pub(crate) async fn start(
         clock: Clock::starting_at(wall_clock()),
         settings: receiver,
         recoveries_enabled: Arc::new(AtomicBool::new(enabled)),
+        controls: Arc::new(RwLock::new(controls)),
         ending: Arc::new(AtomicBool::new(false)),
         topology_wanted: Arc::default(),
         log,

@@ -48,6 +48,7 @@ async fn write(history: Arc<dyn HistoryPort>, what: Audit) -> Result<(), History
         Audit::Recovery(record) => history.save_recovery(*record).await,
         Audit::Block(shard, block) => history.save_block(&shard, block).await,
         Audit::RecoveriesEnabled(enabled) => history.save_recoveries_enabled(enabled).await,
+        Audit::Controls(controls) => history.save_controls(controls).await,
         Audit::Act(entry) => history.save_audit(entry).await,
     }
 }

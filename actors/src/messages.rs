@@ -4,6 +4,7 @@ use actix::Message;
 use tokio::sync::oneshot;
 use vtorc_core::admission::Block;
 use vtorc_core::audit::{AuditEntry, Outcome, RecoveryRecord};
+use vtorc_core::controls::{Control, Controls};
 use vtorc_core::health::ProbeFailure;
 use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
 use vtorc_core::ports::TopoError;
@@ -57,6 +58,29 @@ pub struct SwitchRecoveries {
     pub by: String,
     /// Why.
     pub comment: String,
+}
+
+/// Set a control, or lift it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ChangeControl {
+    /// Which.
+    pub control: Control,
+    /// Set it, until then or until it is lifted; or lift it.
+    pub change: ControlChange,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub comment: String,
+}
+
+/// What is done with a control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlChange {
+    /// Set, for so long; without it, until it is lifted.
+    Set(Option<std::time::Duration>),
+    /// Lifted.
+    Lift,
 }
 
 // To a ShardActor ------------------------------------------------------------------------------------
@@ -209,6 +233,8 @@ pub enum Audit {
     Block(KeyspaceShard, Option<Block>),
     /// The switch of automatic recoveries.
     RecoveriesEnabled(bool),
+    /// What operators control.
+    Controls(Controls),
     /// An operator's act.
     Act(AuditEntry),
 }

@@ -21,7 +21,7 @@ use futures::FutureExt;
 use slog::{Logger, info, o, warn};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use vtorc_core::admission::{self, Admission, Ledger, Refusal};
+use vtorc_core::admission::{self, Admission, Ledger, Refusal, Switches};
 use vtorc_core::analysis::Finding;
 use vtorc_core::audit::{Outcome, RecoveryRecord, Trigger};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
@@ -194,20 +194,22 @@ impl RecoveryActor {
         snapshot: &ShardSnapshot,
     ) -> Result<Option<Task>, Refusal> {
         let settings = self.world.settings();
-        let enabled = self.world.recoveries_enabled();
-        let ask = |ledger: &Ledger, remedy: Remedy| {
-            admission::admit(ledger, remedy, snapshot, &settings.recovery, enabled)
+        let controls = self.world.controls();
+        let switches =
+            Switches { recoveries_enabled: self.world.recoveries_enabled(), controls: &controls };
+        let ask = |ledger: &Ledger, remedy: Remedy, tablet: Option<&TabletAlias>| {
+            admission::admit(ledger, remedy, snapshot, &settings.recovery, switches, tablet)
         };
         let Some(ledger) = &self.ledger else { return Ok(None) };
         match wanted {
             Wanted::Nothing => Ok(None),
             Wanted::Shard(Remedy::RestartReceiver, finding) => {
-                match ask(&self.receivers, Remedy::RestartReceiver) {
+                match ask(&self.receivers, Remedy::RestartReceiver, None) {
                     Admission::Admitted => Ok(Some(Task::Shard(Remedy::RestartReceiver, finding))),
                     Admission::Refused(refusal) => Err(refusal),
                 }
             }
-            Wanted::Shard(remedy, finding) => match ask(ledger, remedy) {
+            Wanted::Shard(remedy, finding) => match ask(ledger, remedy, finding.tablet.as_ref()) {
                 Admission::Admitted => Ok(Some(Task::Shard(remedy, finding))),
                 Admission::Refused(refusal) => Err(refusal),
             },
@@ -217,7 +219,7 @@ impl RecoveryActor {
                 for finding in findings {
                     let Some(alias) = &finding.tablet else { continue };
                     let ledger = self.repairs.entry(alias.clone()).or_default();
-                    match ask(ledger, Remedy::FixReplica) {
+                    match ask(ledger, Remedy::FixReplica, Some(alias)) {
                         Admission::Admitted => due.push(finding),
                         Admission::Refused(refusal) => refused = Some(refusal),
                     }

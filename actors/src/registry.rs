@@ -1,12 +1,13 @@
 //! Knows which shards there are, starts and stops their actors, and hands requests to them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Supervised};
 use slog::{error, info, warn};
 use vtorc_core::audit::AuditEntry;
+use vtorc_core::controls::Grounds;
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::ports::TopoError;
 use vtorc_core::topology::{ShardTopology, TopologyRead, merge};
@@ -14,8 +15,8 @@ use vtorc_core::topology::{ShardTopology, TopologyRead, merge};
 use crate::board::Meter;
 use crate::guardian::start_guarded;
 use crate::messages::{
-    Acknowledge, Audit, Rejected, RequestReparent, ShardTopologyWasRead, SwitchRecoveries,
-    TopologyWasRead,
+    Acknowledge, Audit, ChangeControl, ControlChange, Rejected, RequestReparent,
+    ShardTopologyWasRead, SwitchRecoveries, TopologyWasRead,
 };
 use crate::shard::{Retire, ShardActor};
 use crate::topo_watcher::TopoWatcher;
@@ -172,6 +173,37 @@ impl Handler<Acknowledge> for Registry {
                 let _ = message.reply.send(Err(rejected));
             }
         }
+    }
+}
+
+impl Handler<ChangeControl> for Registry {
+    type Result = ();
+    fn handle(&mut self, message: ChangeControl, _: &mut Context<Self>) {
+        self.meter.handled();
+        let ChangeControl { control, change, by, comment } = message;
+        let now = self.world.clock.now();
+        let mut controls = self.world.controls();
+        controls.prune(now);
+        let action = match change {
+            ControlChange::Set(lasts) => {
+                let until = lasts.map(|lasts| now + lasts);
+                let grounds =
+                    Grounds { by: by.clone(), comment: comment.clone(), since: now, until };
+                controls.set(control.clone(), grounds);
+                format!("set {control}")
+            }
+            ControlChange::Lift => {
+                controls.lift(&control);
+                format!("lift {control}")
+            }
+        };
+        warn!(self.world.log, "control changed"; "action" => &action, "by" => &by,
+            "comment" => &comment);
+        *self.world.controls.write().unwrap_or_else(PoisonError::into_inner) = controls.clone();
+        self.world.auditor.do_send(Audit::Controls(controls));
+        let entry = AuditEntry { at: now, shard: None, action, by, comment };
+        self.world.auditor.do_send(Audit::Act(entry));
+        self.world.board.system_changed();
     }
 }
 

@@ -184,7 +184,7 @@ impl ShardActor {
         let block = self.standing.block.clone().filter(|block| snapshot.now < block.until);
         let mut gist = gist(&snapshot);
         gist.push(format!("blocked {}", block.is_some()));
-        let prognosis = prognosis::if_primary_died(&snapshot, self.state.settings());
+        let prognosis = prognosis::if_primary_died(&snapshot, &self.world.recovery_settings());
         gist.push(forecast(&prognosis));
         let news =
             if self.changed || gist != self.told { News::Something } else { News::OnlyFresher };

@@ -1,12 +1,13 @@
 //! What every actor is given: the ports, the clock, the board, the settings.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use actix::Recipient;
 use slog::Logger;
 use tokio::sync::{Notify, watch};
+use vtorc_core::controls::Controls;
 use vtorc_core::ids::WatchList;
 use vtorc_core::ports::{HistoryPort, MysqlPort, ProbePort, TopoPort};
 use vtorc_core::settings::RecoverySettings;
@@ -54,6 +55,8 @@ pub struct World {
     pub settings: watch::Receiver<Arc<Settings>>,
     /// Automatic recoveries are on; kept in the history.
     pub recoveries_enabled: Arc<AtomicBool>,
+    /// What operators control; kept in the history.
+    pub controls: Arc<RwLock<Controls>>,
     /// The process is ending: nothing new is started.
     pub ending: Arc<AtomicBool>,
     /// Somebody wants the topology to be read now.
@@ -73,6 +76,19 @@ impl World {
     /// Tells whether the process is ending.
     pub fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Acquire)
+    }
+
+    /// What operators control.
+    pub fn controls(&self) -> Controls {
+        self.controls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The settings of recoveries, with the promotion rules that operators gave before all others.
+    pub fn recovery_settings(&self) -> RecoverySettings {
+        let mut settings = self.settings().recovery.clone();
+        let rules = self.controls().promotion_rules(self.clock.now());
+        settings.promotion_rules.splice(0..0, rules);
+        settings
     }
 
     /// Tells whether automatic recoveries are on.

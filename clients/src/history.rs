@@ -16,6 +16,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
 use vtorc_core::admission::Block;
 use vtorc_core::audit::{AuditEntry, RecoveryRecord};
+use vtorc_core::controls::{Controls, Grounds};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
 use vtorc_core::ports::{HistoryError, HistoryPort, RecoveryFilter};
 use vtorc_core::time::Timestamp;
@@ -214,6 +215,51 @@ impl HistoryPort for SqliteHistory {
             )
         })
         .await
+    }
+
+    async fn save_controls(&self, controls: Controls) -> Result<(), HistoryError> {
+        self.ask(move |db| {
+            let transaction = db.transaction()?;
+            transaction.execute("DELETE FROM controls", [])?;
+            for (control, grounds) in controls.all() {
+                transaction.execute(
+                    "INSERT INTO controls (control, by, comment, since_ms, until_ms) \
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                    params![
+                        control.to_string(),
+                        grounds.by,
+                        grounds.comment,
+                        millis(grounds.since),
+                        grounds.until.map(millis)
+                    ],
+                )?;
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    async fn controls(&self) -> Result<Controls, HistoryError> {
+        let rows = self.ask(|db| {
+            let mut statement =
+                db.prepare("SELECT control, by, comment, since_ms, until_ms FROM controls")?;
+            let rows = statement.query_map([], |row| {
+                let grounds = Grounds {
+                    by: row.get(1)?,
+                    comment: row.get(2)?,
+                    since: timestamp(row.get(3)?),
+                    until: row.get::<_, Option<i64>>(4)?.map(timestamp),
+                };
+                Ok((row.get::<_, String>(0)?, grounds))
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        });
+        let mut controls = Controls::default();
+        for (text, grounds) in rows.await? {
+            let control = text.parse().map_err(|error| HistoryError(format!("{error}")))?;
+            controls.set(control, grounds);
+        }
+        Ok(controls)
     }
 
     async fn save_audit(&self, entry: AuditEntry) -> Result<(), HistoryError> {

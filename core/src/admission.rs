@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::controls::{Controls, Grounds};
 use crate::ids::{RecoveryId, TabletAlias};
 use crate::remedy::Remedy;
 use crate::settings::RecoverySettings;
@@ -93,6 +94,12 @@ pub enum Admission {
 pub enum Refusal {
     /// Automatic recoveries are switched off.
     Disabled,
+    /// An operator switched the recoveries of this shard or keyspace off.
+    SwitchedOff(Grounds),
+    /// An operator switched the emergency reparents of this shard or keyspace off.
+    EmergencyReparentsSwitchedOff(Grounds),
+    /// An operator excused the tablet.
+    InDowntime(Grounds),
     /// The records forbid emergency reparents of this keyspace or shard.
     EmergencyReparentDisabled,
     /// `RecoverMasterClusterFilters` does not name the shard.
@@ -112,6 +119,19 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Disabled => f.write_str("automatic recoveries are disabled"),
+            Self::SwitchedOff(grounds) => write!(
+                f,
+                "recoveries of this shard were switched off by {}: {}",
+                grounds.by, grounds.comment
+            ),
+            Self::EmergencyReparentsSwitchedOff(grounds) => write!(
+                f,
+                "emergency reparents of this shard were switched off by {}: {}",
+                grounds.by, grounds.comment
+            ),
+            Self::InDowntime(grounds) => {
+                write!(f, "the tablet is in downtime, by {}: {}", grounds.by, grounds.comment)
+            }
             Self::EmergencyReparentDisabled => {
                 f.write_str("the keyspace's or shard's record disables emergency reparents")
             }
@@ -129,23 +149,44 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Says whether an automatic recovery may start.
+/// What operators switched.
+#[derive(Clone, Copy, Debug)]
+pub struct Switches<'a> {
+    /// Automatic recoveries are on at all.
+    pub recoveries_enabled: bool,
+    /// The finer switches.
+    pub controls: &'a Controls,
+}
+
+/// Says whether an automatic recovery may start; `tablet` is the one to be repaired.
 pub fn admit(
     ledger: &Ledger,
     remedy: Remedy,
     snapshot: &ShardSnapshot,
     settings: &RecoverySettings,
-    recoveries_enabled: bool,
+    switches: Switches<'_>,
+    tablet: Option<&TabletAlias>,
 ) -> Admission {
     let refused = Admission::Refused;
     if remedy == Remedy::WatchOnly {
         return refused(Refusal::WatchOnly);
     }
-    if !recoveries_enabled {
+    if !switches.recoveries_enabled {
         return refused(Refusal::Disabled);
+    }
+    let (controls, now) = (switches.controls, snapshot.now);
+    if let Some(grounds) = controls.recoveries_off(&snapshot.shard, now) {
+        return refused(Refusal::SwitchedOff(grounds.clone()));
+    }
+    let excused = tablet.and_then(|alias| controls.downtime(alias, now));
+    if let Some(grounds) = excused.filter(|_| !remedy.is_reparent()) {
+        return refused(Refusal::InDowntime(grounds.clone()));
     }
     let replaces = matches!(remedy, Remedy::EmergencyReparent | Remedy::ReplacePrimary);
     if replaces || remedy == Remedy::FinishReparent {
+        if let Some(grounds) = controls.emergency_off(&snapshot.shard, now) {
+            return refused(Refusal::EmergencyReparentsSwitchedOff(grounds.clone()));
+        }
         if snapshot.emergency_reparent_disabled {
             return refused(Refusal::EmergencyReparentDisabled);
         }
@@ -173,6 +214,10 @@ mod tests {
     use crate::testkit;
     use crate::topology::{ShardRecord, ShardTopology};
 
+    fn on(controls: &Controls) -> Switches<'_> {
+        Switches { recoveries_enabled: true, controls }
+    }
+
     fn at(second: u64) -> Timestamp {
         Timestamp::from_millis(second * 1000)
     }
@@ -192,10 +237,11 @@ mod tests {
 
     #[test]
     fn the_block_counts_from_the_end_and_stops_only_emergency_reparents() {
-        let settings = testkit::settings();
+        let (settings, none) = (testkit::settings(), Controls::default());
         let mut ledger = Ledger::default();
         ledger.start_block(RecoveryId(7), &settings, at(100), None);
-        let admit_at = |remedy, second| admit(&ledger, remedy, &snapshot(second), &settings, true);
+        let admit_at =
+            |remedy, second| admit(&ledger, remedy, &snapshot(second), &settings, on(&none), None);
         let blocked = admit_at(Remedy::EmergencyReparent, 159);
         assert!(matches!(blocked, Admission::Refused(Refusal::InBlockPeriod(_))));
         assert_eq!(admit_at(Remedy::EmergencyReparent, 160), Admission::Admitted);
@@ -205,7 +251,7 @@ mod tests {
 
     #[test]
     fn failures_back_off_from_one_second_to_thirty() {
-        let settings = testkit::settings();
+        let (settings, none) = (testkit::settings(), Controls::default());
         let mut ledger = Ledger::default();
         let mut pauses = Vec::new();
         for _ in 0..7 {
@@ -213,30 +259,65 @@ mod tests {
             pauses.push(ledger.not_before.unwrap().as_millis() / 1000);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
-        let early = admit(&ledger, Remedy::EmergencyReparent, &snapshot(29), &settings, true);
+        let early =
+            admit(&ledger, Remedy::EmergencyReparent, &snapshot(29), &settings, on(&none), None);
         assert!(matches!(early, Admission::Refused(Refusal::BackingOff { .. })));
         ledger.fresh_start();
-        let now = admit(&ledger, Remedy::EmergencyReparent, &snapshot(29), &settings, true);
+        let now =
+            admit(&ledger, Remedy::EmergencyReparent, &snapshot(29), &settings, on(&none), None);
         assert_eq!(now, Admission::Admitted);
     }
 
     #[test]
     fn switches_stop_recoveries() {
+        let none = Controls::default();
         let mut settings = testkit::settings();
         let ledger = Ledger::default();
         let mut snapshot = snapshot(0);
-        let disabled = admit(&ledger, Remedy::FixReplica, &snapshot, &settings, false);
+        let disabled = admit(
+            &ledger,
+            Remedy::FixReplica,
+            &snapshot,
+            &settings,
+            Switches { recoveries_enabled: false, controls: &none },
+            None,
+        );
         assert_eq!(disabled, Admission::Refused(Refusal::Disabled));
         snapshot.emergency_reparent_disabled = true;
-        let forbidden = admit(&ledger, Remedy::EmergencyReparent, &snapshot, &settings, true);
+        let forbidden =
+            admit(&ledger, Remedy::EmergencyReparent, &snapshot, &settings, on(&none), None);
         assert_eq!(forbidden, Admission::Refused(Refusal::EmergencyReparentDisabled));
         assert_eq!(
-            admit(&ledger, Remedy::FixReplica, &snapshot, &settings, true),
+            admit(&ledger, Remedy::FixReplica, &snapshot, &settings, on(&none), None),
             Admission::Admitted
         );
         snapshot.emergency_reparent_disabled = false;
         settings.recover_filters.clear();
-        let filtered = admit(&ledger, Remedy::EmergencyReparent, &snapshot, &settings, true);
+        let filtered =
+            admit(&ledger, Remedy::EmergencyReparent, &snapshot, &settings, on(&none), None);
         assert_eq!(filtered, Admission::Refused(Refusal::Filtered));
+    }
+
+    #[test]
+    fn operators_switch_shards_and_excuse_tablets() {
+        let (settings, ledger) = (testkit::settings(), Ledger::default());
+        let grounds =
+            Grounds { by: "ann".into(), comment: "disk".into(), since: at(0), until: None };
+        let refusal = |control: &str, remedy, tablet: Option<&str>| {
+            let mut controls = Controls::default();
+            controls.set(control.parse().unwrap(), grounds.clone());
+            let tablet = tablet.map(|alias| alias.parse().unwrap());
+            match admit(&ledger, remedy, &snapshot(1), &settings, on(&controls), tablet.as_ref()) {
+                Admission::Admitted => "admitted".to_owned(),
+                Admission::Refused(refusal) => refusal.to_string(),
+            }
+        };
+        let (fix, emergency) = (Remedy::FixReplica, Remedy::EmergencyReparent);
+        assert!(refusal("recoveries-off ks", fix, None).contains("off by ann: disk"));
+        assert!(refusal("emergency-reparents-off ks/0", emergency, None).contains("off by ann"));
+        assert_eq!(refusal("emergency-reparents-off ks/0", fix, None), "admitted");
+        assert_eq!(refusal("recoveries-off other", emergency, None), "admitted");
+        assert!(refusal("downtime zone1-1", fix, Some("zone1-1")).contains("downtime"));
+        assert_eq!(refusal("downtime zone1-1", fix, Some("zone1-2")), "admitted");
     }
 }

@@ -10,6 +10,7 @@
 //! | [`status`], [`health`] | what is: one server's answer, and whether it can be reached |
 //! | [`snapshot`], [`analysis`], [`remedy`] | a shard at one moment, what is wrong with it, what would help |
 //! | [`shard`] | the shard's memory: events in, effects out |
+//! | [`controls`] | what operators switched, excused or asked for |
 //! | [`admission`] | whether an automatic recovery may start now |
 //! | [`safety`], [`election`] | whether a reparent loses nothing, and who wins |
 //! | [`prognosis`] | what would happen if the primary died now |
@@ -20,6 +21,7 @@
 pub mod admission;
 pub mod analysis;
 pub mod audit;
+pub mod controls;
 pub mod durability;
 pub mod election;
 pub mod gtid;

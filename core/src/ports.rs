@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use crate::admission::Block;
 use crate::audit::{AuditEntry, RecoveryRecord};
+use crate::controls::Controls;
 use crate::gtid::GtidSet;
 use crate::health::ProbeFailure;
 use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias, WatchList};
@@ -262,6 +263,12 @@ pub trait HistoryPort: Send + Sync {
 
     /// Whether automatic recoveries are on.
     async fn recoveries_enabled(&self) -> Result<bool, HistoryError>;
+
+    /// Keeps what operators control, all of it.
+    async fn save_controls(&self, controls: Controls) -> Result<(), HistoryError>;
+
+    /// What operators control.
+    async fn controls(&self) -> Result<Controls, HistoryError>;
 
     /// Keeps an operator's act.
     async fn save_audit(&self, entry: AuditEntry) -> Result<(), HistoryError>;

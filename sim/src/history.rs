@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use vtorc_core::admission::Block;
 use vtorc_core::audit::{AuditEntry, RecoveryRecord};
+use vtorc_core::controls::Controls;
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
 use vtorc_core::ports::{HistoryError, HistoryPort, RecoveryFilter};
 
@@ -21,6 +22,7 @@ struct Kept {
     recoveries: BTreeMap<RecoveryId, RecoveryRecord>,
     blocks: BTreeMap<KeyspaceShard, Block>,
     disabled: bool,
+    controls: Controls,
 }
 
 impl MemoryHistory {
@@ -87,6 +89,15 @@ impl HistoryPort for MemoryHistory {
 
     async fn recoveries_enabled(&self) -> Result<bool, HistoryError> {
         Ok(!self.kept().disabled)
+    }
+
+    async fn save_controls(&self, controls: Controls) -> Result<(), HistoryError> {
+        self.kept().controls = controls;
+        Ok(())
+    }
+
+    async fn controls(&self) -> Result<Controls, HistoryError> {
+        Ok(self.kept().controls.clone())
     }
 
     async fn save_audit(&self, _: AuditEntry) -> Result<(), HistoryError> {

@@ -220,7 +220,10 @@ impl Universe {
             self.ledger.violated(now, what);
             self.ledger.weakened(&lost);
         }
-        let calm = self.ledger.promotions.last().is_some_and(|last| !last.troubled);
+        // One that the records do not name yet is not known to all.
+        let named = self.topology.record.primary_alias.clone();
+        let known = |last: &Promotion| named.as_ref() == Some(&self.server(last.server).alias);
+        let calm = self.ledger.promotions.last().is_some_and(|last| !last.troubled && known(last));
         if automatic && calm {
             let what = format!("s{number} was promoted, and nothing was wrong with the one before");
             self.ledger.violated(now, what);

@@ -99,6 +99,7 @@ impl Manager {
                 clock: Clock::starting_at(Timestamp::from_millis(base)),
                 settings,
                 recoveries_enabled: Arc::new(AtomicBool::new(true)),
+                controls: Arc::default(),
                 ending: Arc::default(),
                 topology_wanted: Arc::default(),
                 log,

@@ -14,6 +14,7 @@ use vtorc_actors::messages::{ReparentKind, ReparentRequest, RequestReparent};
 use vtorc_core::analysis::FindingKind;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::settings::{RecoverySettings, UnappliedPolicy};
+use vtorc_core::topology::TabletType;
 
 use crate::Millis;
 use crate::clients;
@@ -345,7 +346,22 @@ fn disorder(stage: &Stage) -> Option<String> {
         let Some(report) = manager.board.shard(&shard) else {
             return Some(format!("m{} shows no shard", manager.number));
         };
-        let finding = report.findings.iter().find(|finding| !finding.kind.may_stay());
+        let drained = report
+            .snapshot
+            .tablets
+            .values()
+            .any(|state| state.tablet.tablet_type == TabletType::Drained);
+        let may_stay = |kind: FindingKind| {
+            // With a tablet out of service a person must bring another one.
+            let short = matches!(
+                kind,
+                FindingKind::NotEnoughSemiSyncReplicas
+                    | FindingKind::LockedSemiSyncPrimaryHypothesis
+                    | FindingKind::LockedSemiSyncPrimary
+            );
+            kind.may_stay() || (drained && short)
+        };
+        let finding = report.findings.iter().find(|finding| !may_stay(finding.kind));
         if let Some(finding) = finding {
             let held_back = report.held_back.clone().unwrap_or_default();
             return Some(format!("m{} finds {finding} ({held_back})", manager.number));

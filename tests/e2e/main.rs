@@ -13,6 +13,7 @@
 
 mod bringup;
 mod console;
+mod controls;
 mod crash;
 mod daemon;
 mod demo;

@@ -2,7 +2,7 @@
 
 import { follow, get, post } from "./api.js";
 import * as actorsView from "./actors.js";
-import { byId, h, list } from "./dom.js";
+import { byId, clock, h, list } from "./dom.js";
 import { story } from "./recoveries.js";
 import * as shardsView from "./shards.js";
 
@@ -59,6 +59,10 @@ function showSummary() {
 function showNotices() {
   const notices = [];
   if (!live) notices.push(["bad", "This page has lost vtorc; what it shows is old. Trying again …"]);
+  for (const one of system?.controls ?? []) {
+    const until = one.until ? `until ${clock(one.until)}` : "until it is lifted";
+    notices.push(["", `${one.control} ${until}: ${one.comment} (${one.by})`]);
+  }
   if (system && !system.recoveries_enabled) notices.push(["", "Automatic recoveries are paused: nothing is repaired until they are resumed."]);
   if (system?.topology_error) notices.push(["bad", `The topology cannot be read; no recovery is possible until it answers: ${system.topology_error}`]);
   for (const [what, why] of Object.entries(system?.topology_warnings ?? {})) notices.push(["", `${what}: ${why}`]);

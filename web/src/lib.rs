@@ -8,10 +8,12 @@
 //! | `events` | the stream of all that changes |
 //! | `metrics` | the same figures for Prometheus |
 //! | `snapshot` | a shard's state as a file, there and back |
+//! | `controls` | what operators switched, excused or asked for |
 //! | `console` | the status page's files |
 
 pub mod access;
 mod console;
+mod controls;
 mod error;
 mod events;
 mod metrics;

@@ -15,7 +15,7 @@ use vtorc_actors::world::World;
 
 use crate::access::Access;
 use crate::error::ApiError;
-use crate::{console, events, metrics, recoveries, shards, system};
+use crate::{console, controls, events, metrics, recoveries, shards, system};
 
 /// A request's body is at most this long.
 const BODY_MAX: usize = 64 * 1024;
@@ -110,6 +110,9 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/recoveries/disable", web::post().to(recoveries::disable))
         .route("/api/v1/recoveries/enable", web::post().to(recoveries::enable))
         .route("/api/v1/recoveries/{id}", web::get().to(recoveries::one))
+        .route("/api/v1/controls", web::get().to(controls::list))
+        .route("/api/v1/controls/set", web::post().to(controls::set))
+        .route("/api/v1/controls/lift", web::post().to(controls::lift))
         .route("/api/v1/actors", web::get().to(system::actors))
         .route("/api/v1/system", web::get().to(system::system))
         .route("/api/v1/events", web::get().to(events::events))

@@ -4,6 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 use vtorc_actors::world::World;
 
+use crate::controls;
 use crate::error::ApiError;
 use crate::server::WebContext;
 use crate::views::ActorView;
@@ -24,6 +25,7 @@ pub(crate) fn system_json(world: &World) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "recoveries_enabled": world.recoveries_enabled(),
+        "controls": controls::views(world),
         "topology_read": system.topology_read,
         "topology_error": system.topology_error,
         "topology_warnings": system.topology_warnings,

@@ -82,7 +82,7 @@ impl Job {
         seen: ShardSnapshot,
         log: Logger,
     ) -> Self {
-        let settings = world.settings().recovery.clone();
+        let settings = world.recovery_settings();
         let job = Self { world, settings, seen, log, record: Arc::new(Mutex::new(record)) };
         job.publish();
         job

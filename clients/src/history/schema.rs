@@ -18,6 +18,10 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE audit (
         id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, shard TEXT, action TEXT NOT NULL,
         by TEXT NOT NULL, comment TEXT NOT NULL);
+", "
+    CREATE TABLE controls (
+        control TEXT PRIMARY KEY, by TEXT NOT NULL, comment TEXT NOT NULL, since_ms INTEGER NOT NULL,
+        until_ms INTEGER) WITHOUT ROWID;
 "];
 
 /// Makes the file usable: checks it, sets how it is written, brings its tables up to date.

@@ -1,0 +1,90 @@
+//! What operators switch, excuse and ask for: it holds, is shown, survives a restart, and can be lifted.
+
+use serde_json::{Value, json};
+use vtorc_fleet::Flavor;
+
+use crate::failover::tablet;
+use crate::harness::{Cluster, padded, wait_for};
+
+const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
+
+fn set(cluster: &Cluster, control: &str, comment: &str) -> (u16, Value) {
+    let body = json!({"control": control, "comment": comment});
+    cluster.daemon().post("/api/v1/controls/set", body)
+}
+
+fn lift(cluster: &Cluster, control: &str) {
+    let (status, answer) =
+        cluster.daemon().post("/api/v1/controls/lift", json!({"control": control}));
+    assert_eq!(status, 202, "{answer}");
+}
+
+fn held_back(cluster: &Cluster, by: &str) {
+    let held = wait_for(|| {
+        let shard = cluster.daemon().shard();
+        shard["held_back"].as_str()?.contains(by).then_some(())
+    });
+    held.expect("it does not say why nothing is done");
+}
+
+#[test]
+fn a_shard_that_is_switched_off_is_left_alone_until_it_is_lifted() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    assert_eq!(set(&cluster, "emergency-reparents-off ks/0", "moving house").0, 202);
+    let shown = wait_for(|| {
+        let system = cluster.daemon().get("/api/v1/system");
+        let one = system["controls"].get(0)?.clone();
+        (one["comment"] == "moving house").then_some(one)
+    });
+    assert_eq!(shown.expect("it is not shown")["control"], "emergency-reparents-off ks/0");
+    // It survives a restart of vtorc.
+    cluster.daemons.pop();
+    cluster.start_daemon(&[]);
+    cluster.healthy(&[]);
+    cluster.server_mut(&first).kill();
+    held_back(&cluster, "moving house");
+    assert_eq!(cluster.daemon().shard()["primary"], first);
+    lift(&cluster, "emergency-reparents-off ks/0");
+    assert_ne!(cluster.healthy(&[&first]), first);
+}
+
+#[test]
+fn a_tablet_in_downtime_is_neither_repaired_nor_promoted() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "none", THREE);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    let excused = THREE.iter().find(|alias| padded(alias) != first).unwrap();
+    assert_eq!(set(&cluster, &format!("downtime {excused}"), "new disk").0, 202);
+    let would = wait_for(|| {
+        let would = cluster.daemon().shard()["if_primary_died"].clone();
+        would["not"][padded(excused)].as_str()?.contains("must_not").then_some(())
+    });
+    would.expect("it would be promoted");
+    cluster.server(excused).run(&["STOP SLAVE"]).unwrap();
+    held_back(&cluster, "new disk");
+    let shard = cluster.daemon().shard();
+    assert_eq!(tablet(&shard, excused)["replication"]["receiver"], "stopped");
+    lift(&cluster, &format!("downtime {excused}"));
+    cluster.healthy(&[]);
+}
+
+#[test]
+fn a_preferred_tablet_is_promoted_and_nonsense_is_refused() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    let last = THREE.iter().rev().find(|alias| padded(alias) != first).unwrap();
+    assert_eq!(set(&cluster, &format!("promotion {last} prefer"), "biggest machine").0, 202);
+    let would = wait_for(|| {
+        let would = cluster.daemon().shard()["if_primary_died"].clone();
+        (would["new_primary"] == padded(last)).then_some(())
+    });
+    would.expect("the preferred one would not be promoted");
+    cluster.server_mut(&first).kill();
+    assert_eq!(cluster.healthy(&[&first]), padded(last));
+    for (control, comment) in [("downtime zone1-101", ""), ("no such thing", "x")] {
+        assert_eq!(set(&cluster, control, comment).0, 400, "{control}");
+    }
+}

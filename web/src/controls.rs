@@ -1,0 +1,103 @@
+//! What operators control: seeing it, setting it, lifting it.
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::{Deserialize, Serialize};
+use vtorc_actors::messages::{ChangeControl, ControlChange};
+use vtorc_actors::world::World;
+use vtorc_core::controls::Control;
+
+use crate::error::ApiError;
+use crate::server::WebContext;
+use crate::views::time;
+
+/// The longest that a control can be set for; for ever is without a time.
+const SECONDS_MAX: u64 = 366 * 86_400;
+
+#[derive(Serialize)]
+pub(crate) struct ControlView {
+    control: String,
+    by: String,
+    comment: String,
+    since: String,
+    until: Option<String>,
+}
+
+/// All that is in force.
+pub(crate) fn views(world: &World) -> Vec<ControlView> {
+    let controls = world.controls();
+    let view = |(control, grounds): (&Control, &vtorc_core::controls::Grounds)| ControlView {
+        control: control.to_string(),
+        by: grounds.by.clone(),
+        comment: grounds.comment.clone(),
+        since: time(grounds.since),
+        until: grounds.until.map(time),
+    };
+    controls.in_force(world.clock.now()).map(view).collect()
+}
+
+pub(crate) async fn list(
+    request: HttpRequest,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    context.access.may_read(&request)?;
+    Ok(HttpResponse::Ok().json(views(&context.world)))
+}
+
+/// `{"control": "downtime zone1-0000000101", "comment": "new disk", "seconds": 3600}`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SetBody {
+    control: String,
+    comment: String,
+    seconds: Option<u64>,
+}
+
+pub(crate) async fn set(
+    request: HttpRequest,
+    body: web::Json<SetBody>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    let SetBody { control, comment, seconds } = body.into_inner();
+    if comment.trim().is_empty() {
+        return Err(ApiError::bad_request("say in the comment why"));
+    }
+    if seconds.is_some_and(|seconds| seconds == 0 || seconds > SECONDS_MAX) {
+        return Err(ApiError::bad_request(format!("seconds must be 1 to {SECONDS_MAX}")));
+    }
+    let change = ControlChange::Set(seconds.map(Duration::from_secs));
+    order(&request, &control, change, comment, &context)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LiftBody {
+    control: String,
+    #[serde(default)]
+    comment: String,
+}
+
+pub(crate) async fn lift(
+    request: HttpRequest,
+    body: web::Json<LiftBody>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    let LiftBody { control, comment } = body.into_inner();
+    order(&request, &control, ControlChange::Lift, comment, &context)
+}
+
+fn order(
+    request: &HttpRequest,
+    control: &str,
+    change: ControlChange,
+    comment: String,
+    context: &WebContext,
+) -> Result<HttpResponse, ApiError> {
+    let caller = context.access.may_change(request)?;
+    let control: Control =
+        control.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
+    let text = control.to_string();
+    context.registry.do_send(ChangeControl { control, change, by: caller.name, comment });
+    Ok(HttpResponse::Accepted().json(serde_json::json!({ "control": text })))
+}
