@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Bench(BenchOptions),
     /// Say what vtorc would find, do and promote, from a snapshot of a shard.
     Explain(ExplainOptions),
+    /// Ask a running daemon to show or do something.
+    Ctl(crate::ctl::CtlOptions),
     /// Look at the topology and change it, without Vitess's own tools.
     #[command(subcommand)]
     Topo(TopoCommand),

@@ -6,6 +6,7 @@ mod job;
 mod planned;
 mod repair;
 mod reparent;
+mod task;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -22,8 +23,7 @@ use slog::{Logger, info, o, warn};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use vtorc_core::admission::{self, Admission, Ledger, Refusal, Switches};
-use vtorc_core::analysis::Finding;
-use vtorc_core::audit::{Outcome, RecoveryRecord, Trigger};
+use vtorc_core::audit::{Outcome, RecoveryRecord};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
 use vtorc_core::ports::HistoryError;
 use vtorc_core::remedy::{Remedy, Wanted};
@@ -34,10 +34,11 @@ use crate::board::Meter;
 use crate::guardian::start_guarded;
 use crate::messages::{
     Accepted, Audit, CircumstancesChanged, LiftBlock, Recover, RecoveryStanding, Rejected,
-    ReparentKind, ReparentRequest, StartRequested, Stop,
+    ReparentKind, StartRequested, Stop,
 };
 use crate::world::World;
 use job::Job;
+pub(crate) use task::Task;
 
 /// Messages that may wait; the shard repeats what matters.
 const MAILBOX_MAX: usize = 64;
@@ -58,17 +59,6 @@ pub struct RecoveryActor {
     held_back: Option<String>,
     meter: Arc<Meter>,
     log: Logger,
-}
-
-/// What a recovery is for.
-#[derive(Clone, Debug)]
-pub(crate) enum Task {
-    /// A recovery of the shard as a whole, for a finding.
-    Shard(Remedy, Finding),
-    /// Repairs of replicas.
-    Replicas(Vec<Finding>),
-    /// A reparent that somebody asked for.
-    Requested(ReparentRequest),
 }
 
 struct Running {
@@ -99,43 +89,6 @@ struct Ended {
     id: RecoveryId,
     outcome: Outcome,
     told: Option<oneshot::Sender<Outcome>>,
-}
-
-impl Task {
-    fn remedy(&self) -> Remedy {
-        match self {
-            Self::Shard(remedy, _) => *remedy,
-            Self::Replicas(_) => Remedy::FixReplica,
-            Self::Requested(_) => Remedy::EmergencyReparent,
-        }
-    }
-
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Requested(request) => match request.kind {
-                ReparentKind::Planned => "PlannedReparent",
-                ReparentKind::Emergency => "EmergencyReparent",
-            },
-            Self::Shard(..) | Self::Replicas(_) => self.remedy().name(),
-        }
-    }
-
-    fn finding(&self) -> Option<&Finding> {
-        match self {
-            Self::Shard(_, finding) => Some(finding),
-            Self::Replicas(findings) => findings.first(),
-            Self::Requested(_) => None,
-        }
-    }
-
-    fn trigger(&self) -> Trigger {
-        match self {
-            Self::Shard(..) | Self::Replicas(_) => Trigger::Automatic,
-            Self::Requested(request) => {
-                Trigger::Requested { by: request.by.clone(), reason: request.reason.clone() }
-            }
-        }
-    }
 }
 
 impl RecoveryActor {

@@ -5,11 +5,13 @@
 
 mod facts;
 mod rules;
+mod warnings;
 
 use std::fmt;
 
 pub use facts::{Facts, ReplicaFacts, errant_gtids, facts, heartbeats_too_rare, replica_facts};
-pub use rules::{REPLICA_RULES, RULES, ReplicaRule, Rule, Told, WARNINGS, Warning};
+pub use rules::{REPLICA_RULES, RULES, ReplicaRule, Rule};
+pub use warnings::{Told, WARNINGS, Warning};
 
 use crate::ids::TabletAlias;
 use crate::settings::RecoverySettings;

@@ -8,7 +8,7 @@ use vtorc_sim::run::run_with;
 use vtorc_sim::schedule::Schedule;
 
 /// Every bug shows in one of the first so many schedules.
-const SEEDS_MAX: u64 = 1_000;
+const SEEDS_MAX: u64 = 1_500;
 
 fn first_seed(bug: Bug) -> Option<(u64, String)> {
     (0..SEEDS_MAX).find_map(|seed| {

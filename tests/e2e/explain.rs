@@ -33,6 +33,35 @@ fn a_snapshot_of_a_running_shard_is_explained() {
 }
 
 #[test]
+fn a_running_daemon_is_asked_from_the_command_line() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101", "zone1-102"]);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    let second = ["zone1-101", "zone1-102"].into_iter().find(|one| padded(one) != first).unwrap();
+    let url = cluster.daemon().url("");
+    let ctl = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vtorc"));
+        let output = command.args(["ctl", "--url", &url]).args(arguments).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (ok, said) = ctl(&["shards"]);
+    assert!(ok && said.contains(&format!("ks/0  primary {first}  in order")), "{said}");
+    let (ok, said) = ctl(&["planned-reparent", "ks/0", "--new-primary", second, "--reason", "try"]);
+    assert!(ok && said.contains(&format!("{} is primary", padded(second))), "{said}");
+    let (ok, said) = ctl(&["recoveries"]);
+    assert!(ok && said.contains("PlannedReparent  succeeded"), "{said}");
+    let (ok, said) = ctl(&["set", "recoveries-off", "ks", "--comment", "x", "--minutes", "5"]);
+    assert!(ok && said.contains("recoveries-off ks"), "{said}");
+    let (ok, said) = ctl(&["controls"]);
+    assert!(ok && said.contains("recoveries-off ks"), "{said}");
+    let (ok, said) = ctl(&["errant-gtids", "ks/0"]);
+    assert!(ok && said.contains("no replica has"), "{said}");
+    let (ok, said) = ctl(&["planned-reparent", "ks/9"]);
+    assert!(!ok && said.contains("404") && said.contains("ks/9"), "{said}");
+}
+
+#[test]
 fn what_is_no_snapshot_is_refused_with_its_place() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("s.json");

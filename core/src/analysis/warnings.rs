@@ -1,0 +1,303 @@
+//! What is shown and never repaired: the table, and how each is found.
+
+use crate::analysis::FindingKind;
+use crate::analysis::facts::{STUCK_AFTER, errant_gtids};
+use crate::health::Reachability;
+use crate::ids::TabletAlias;
+use crate::snapshot::{ShardSnapshot, TabletState};
+use crate::status::{ReplicationStatus, ServerStatus};
+
+/// Something that is shown and never repaired.
+pub struct Warning {
+    /// The finding.
+    pub kind: FindingKind,
+    /// The reason, in words.
+    pub why: &'static str,
+    /// On which tablets it holds, with evidence.
+    pub find: fn(&ShardSnapshot) -> Vec<Told>,
+}
+
+/// A tablet, or none for the shard as a whole, and the evidence.
+pub type Told = (Option<TabletAlias>, Vec<String>);
+
+/// What is shown and never repaired.
+pub const WARNINGS: &[Warning] = &[
+    Warning {
+        kind: FindingKind::LockedSemiSyncPrimary,
+        why: "commits wait for acknowledgements and too few ackers are connected",
+        find: |snapshot| locked(snapshot, true),
+    },
+    Warning {
+        kind: FindingKind::LockedSemiSyncPrimaryHypothesis,
+        why: "fewer ackers are connected than the primary waits for: the next commit will wait",
+        find: |snapshot| locked(snapshot, false),
+    },
+    Warning {
+        kind: FindingKind::PrimarySingleReplicaNotReplicating,
+        why: "the only replica does not replicate",
+        find: |snapshot| crowd(snapshot, |c| c.total == 1 && c.valid == 1 && c.replicating == 0),
+    },
+    Warning {
+        kind: FindingKind::PrimarySingleReplicaDead,
+        why: "the only replica cannot be reached",
+        find: |snapshot| crowd(snapshot, |c| c.total == 1 && c.gone == 1),
+    },
+    Warning {
+        kind: FindingKind::AllPrimaryReplicasNotReplicating,
+        why: "no replica replicates",
+        find: |snapshot| {
+            crowd(snapshot, |c| c.total > 1 && c.valid == c.total && c.replicating == 0)
+        },
+    },
+    Warning {
+        kind: FindingKind::AllPrimaryReplicasNotReplicatingOrDead,
+        why: "no replica replicates, and some cannot be reached",
+        find: |snapshot| {
+            crowd(snapshot, |c| {
+                c.total > 1 && c.gone > 0 && c.valid + c.gone == c.total && c.replicating == 0
+            })
+        },
+    },
+    Warning {
+        kind: FindingKind::NotEnoughSemiSyncReplicas,
+        why: "fewer ackers can be reached than the policy demands acknowledgements",
+        find: too_few_ackers,
+    },
+    Warning {
+        kind: FindingKind::SeveralMajorVersions,
+        why: "servers of several major versions: a newer one cannot be followed by an older one",
+        find: several_versions,
+    },
+    Warning {
+        kind: FindingKind::NoLogReplicaUpdates,
+        why: "it does not log what it receives, so it is never promoted",
+        find: |snapshot| {
+            each_valid(snapshot, |_, status| !status.log_replica_updates || !status.log_bin)
+        },
+    },
+    Warning {
+        kind: FindingKind::PurgedGtids,
+        why: "the primary's binary logs no longer hold what it needs: it must be cloned anew",
+        find: purged,
+    },
+    Warning {
+        kind: FindingKind::ReplicationFilters,
+        why: "replication filters: it does not have everything, and is promoted only as a last resort",
+        find: |snapshot| {
+            each_valid(snapshot, |_, status| {
+                status.replication.as_ref().is_some_and(|r| r.filtered)
+            })
+        },
+    },
+    Warning {
+        kind: FindingKind::DelayedReplicasOnly,
+        why: "every replica is delayed on purpose: a failover would take as long as the delay",
+        find: |snapshot| {
+            let Some(primary) = snapshot.primary() else { return Vec::new() };
+            let mut delays = snapshot
+                .replicas_of(&primary.tablet.alias)
+                .filter(|state| state.tablet.tablet_type.is_promotable())
+                .filter_map(|state| state.valid_status()?.replication.as_ref())
+                .map(|replication| replication.delay_seconds)
+                .peekable();
+            let all_delayed = delays.peek().is_some() && delays.all(|delay| delay > 0);
+            if all_delayed { vec![(None, Vec::new())] } else { Vec::new() }
+        },
+    },
+    Warning {
+        kind: FindingKind::ErrantGTIDDetected,
+        why: "it has transactions that the primary lacks; it is never promoted",
+        find: |snapshot| {
+            let Some(primary) = snapshot.primary() else { return Vec::new() };
+            let each = snapshot.tablets.values().filter_map(|state| {
+                let gtids = errant_gtids(state, primary)?;
+                Some((Some(state.tablet.alias.clone()), vec![format!("errant GTIDs: {gtids}")]))
+            });
+            each.collect()
+        },
+    },
+    Warning {
+        kind: FindingKind::InvalidReplica,
+        why: "the tablet cannot be reached",
+        find: |snapshot| {
+            let primary = snapshot.primary().map(|state| &state.tablet.alias);
+            let gone = |state: &&TabletState| {
+                Some(&state.tablet.alias) != primary && state.reachability.is_unreachable()
+            };
+            failures(snapshot.tablets.values().filter(gone))
+        },
+    },
+    Warning {
+        kind: FindingKind::AccessDenied,
+        why: "the server answers and turns vtorc away: check the topology user, its password and grants",
+        find: |snapshot| {
+            let denied = snapshot
+                .tablets
+                .values()
+                .filter(|state| matches!(state.reachability, Reachability::TurnedAway { .. }));
+            failures(denied)
+        },
+    },
+    Warning {
+        kind: FindingKind::NoMysqlAddress,
+        why: "the tablet's record has no MySQL address",
+        find: |snapshot| {
+            let without = snapshot.tablets.values().filter(|state| state.tablet.mysql.is_none());
+            without.map(|state| (Some(state.tablet.alias.clone()), Vec::new())).collect()
+        },
+    },
+    Warning {
+        kind: FindingKind::DamagedRecord,
+        why: "a record of the shard cannot be understood; what was known before stays in use",
+        find: |snapshot| {
+            let texts = snapshot.damaged.iter().map(|(path, why)| format!("{path}: {why}"));
+            texts.map(|text| (None, vec![text])).collect()
+        },
+    },
+    Warning {
+        kind: FindingKind::GtidModeOff,
+        why: "GTIDs are off; the server can neither be promoted nor repaired",
+        find: |snapshot| {
+            let off = snapshot
+                .tablets
+                .values()
+                .filter(|state| state.valid_status().is_some_and(|status| !status.gtid_mode_on));
+            off.map(|state| (Some(state.tablet.alias.clone()), Vec::new())).collect()
+        },
+    },
+    Warning {
+        kind: FindingKind::SemiSyncPluginMissing,
+        why: "the durability policy wants semi-sync and the server has no plugin for it",
+        find: |snapshot| {
+            let wanted =
+                snapshot.durability.as_ref().is_ok_and(|policy| policy.acks_required() > 0);
+            let without = snapshot.tablets.values().filter(|state| {
+                wanted
+                    && state.tablet.tablet_type.is_promotable()
+                    && state.valid_status().is_some_and(|status| {
+                        !status.semi_sync.source_available || !status.semi_sync.replica_available
+                    })
+            });
+            without.map(|state| (Some(state.tablet.alias.clone()), Vec::new())).collect()
+        },
+    },
+];
+
+fn failures<'a>(states: impl Iterator<Item = &'a TabletState>) -> Vec<Told> {
+    let told = |state: &TabletState| state.reachability.failure().map(ToString::to_string);
+    states
+        .map(|state| (Some(state.tablet.alias.clone()), told(state).into_iter().collect()))
+        .collect()
+}
+
+/// Tablets whose server answered and for which this holds.
+fn each_valid(
+    snapshot: &ShardSnapshot,
+    holds: impl Fn(&TabletState, &ServerStatus) -> bool,
+) -> Vec<Told> {
+    let managed = snapshot.tablets.values().filter(|state| state.tablet.tablet_type.is_managed());
+    managed
+        .filter(|state| state.valid_status().is_some_and(|status| holds(state, status)))
+        .map(|state| (Some(state.tablet.alias.clone()), Vec::new()))
+        .collect()
+}
+
+/// The replicas of a primary that is in order, counted.
+#[derive(Default)]
+struct Crowd {
+    total: usize,
+    valid: usize,
+    gone: usize,
+    replicating: usize,
+}
+
+/// Tells of the shard where its replicas, all together, are like this.
+fn crowd(snapshot: &ShardSnapshot, holds: impl Fn(&Crowd) -> bool) -> Vec<Told> {
+    let Some(primary) = snapshot.primary().filter(|state| state.valid_status().is_some()) else {
+        return Vec::new();
+    };
+    let mut crowd = Crowd::default();
+    for replica in snapshot.replicas_of(&primary.tablet.alias) {
+        crowd.total += 1;
+        crowd.gone += usize::from(replica.reachability.is_unreachable());
+        let Some(status) = replica.valid_status() else { continue };
+        crowd.valid += 1;
+        let healthy = status.replication.as_ref().is_some_and(ReplicationStatus::is_healthy);
+        crowd.replicating += usize::from(healthy);
+    }
+    if !holds(&crowd) {
+        return Vec::new();
+    }
+    let text = format!(
+        "{} replicas: {} answer, {} replicate, {} cannot be reached",
+        crowd.total, crowd.valid, crowd.replicating, crowd.gone
+    );
+    vec![(Some(primary.tablet.alias.clone()), vec![text])]
+}
+
+/// A primary that waits for more acknowledgements than ackers are connected.
+fn locked(snapshot: &ShardSnapshot, stuck: bool) -> Vec<Told> {
+    let Some(primary) = snapshot.primary() else { return Vec::new() };
+    let Some(status) = primary.valid_status() else { return Vec::new() };
+    let semi_sync = &status.semi_sync;
+    let short = semi_sync.source_enabled && semi_sync.clients < semi_sync.wait_count;
+    let is_stuck = primary.stuck_since.is_some_and(|since| since.age(snapshot.now) >= STUCK_AFTER);
+    if !short || is_stuck != stuck {
+        return Vec::new();
+    }
+    let text = format!(
+        "{} ackers connected of {} that are waited for, {} sessions wait",
+        semi_sync.clients, semi_sync.wait_count, semi_sync.waiting_sessions
+    );
+    vec![(Some(primary.tablet.alias.clone()), vec![text])]
+}
+
+fn too_few_ackers(snapshot: &ShardSnapshot) -> Vec<Told> {
+    let (Ok(policy), Some(primary)) = (&snapshot.durability, snapshot.primary()) else {
+        return Vec::new();
+    };
+    let ackers = snapshot
+        .replicas_of(&primary.tablet.alias)
+        .filter(|state| state.reachability.is_valid())
+        .filter(|state| policy.is_acker(&primary.tablet, &state.tablet));
+    let (found, required) = (ackers.count(), policy.acks_required() as usize);
+    let undecided = snapshot.tablets.values().any(|state| {
+        matches!(state.reachability, Reachability::Unseen | Reachability::Suspect { .. })
+    });
+    if found >= required || undecided {
+        return Vec::new();
+    }
+    vec![(None, vec![format!("{found} ackers can be reached, {policy} demands {required}")])]
+}
+
+/// The part of a version that decides who can follow whom.
+fn major(version: &str) -> String {
+    version.split('.').take(2).collect::<Vec<_>>().join(".")
+}
+
+fn several_versions(snapshot: &ShardSnapshot) -> Vec<Told> {
+    let mut versions: std::collections::BTreeMap<String, Vec<String>> = Default::default();
+    for state in snapshot.tablets.values() {
+        let Some(status) = state.valid_status() else { continue };
+        versions.entry(major(&status.version)).or_default().push(state.tablet.alias.to_string());
+    }
+    if versions.len() < 2 {
+        return Vec::new();
+    }
+    let each = versions.iter().map(|(version, who)| format!("{version}: {}", who.join(", ")));
+    vec![(None, each.collect())]
+}
+
+/// Replicas that would need what the primary has purged. MariaDB does not tell what it purged.
+fn purged(snapshot: &ShardSnapshot) -> Vec<Told> {
+    let Some(primary) = snapshot.primary() else { return Vec::new() };
+    let Some(source) = primary.valid_status() else { return Vec::new() };
+    snapshot
+        .replicas_of(&primary.tablet.alias)
+        .filter_map(|state| {
+            let missing = source.gtid_purged.subtract(&state.valid_status()?.gtid_received());
+            let text = format!("it lacks {missing}, which the primary purged");
+            (!missing.is_empty()).then(|| (Some(state.tablet.alias.clone()), vec![text]))
+        })
+        .collect()
+}

@@ -1,0 +1,215 @@
+//! Which positions are believed: errant transactions, missed reparents, writes that nobody acknowledged.
+
+use super::{Constraints, Contender, NoCandidate, PassedOver, Reason, passed};
+use crate::durability::DurabilityPolicy;
+use crate::gtid::GtidSet;
+use crate::ids::TabletAlias;
+use crate::sabotage::{self, Bug};
+use crate::status::{Flavor, ServerStatus};
+
+/// Whose position must not be believed: errant transactions are discarded before positions are compared,
+/// or an old primary wins because it has "more".
+pub(super) fn mistrust(
+    contender: &Contender,
+    everybody: &[Contender],
+    last_known: Option<&ServerStatus>,
+) -> Option<Reason> {
+    if sabotage::has(Bug::TrustErrant) {
+        return None;
+    }
+    let received = contender.received();
+    let others = everybody.iter().filter(|one| one.tablet.alias != contender.tablet.alias);
+    let witnesses: Vec<&Contender> =
+        others.filter(|one| one.tablet.tablet_type.is_witness()).collect();
+    let longest = witnesses.iter().map(|one| one.journal()).max().unwrap_or(0);
+    // Its own journal is only complete when it has applied all that it received.
+    let knows_less =
+        contender.journal() < longest && contender.status.gtid_executed.contains(&received);
+    if knows_less {
+        let leaders = witnesses.iter().filter(|one| one.journal() == longest);
+        let known = leaders.fold(empty_like(&received), |all, one| all.union(&one.received()));
+        return (!known.contains(&received)).then_some(Reason::MissedReparents);
+    }
+    let union = witnesses.iter().fold(empty_like(&received), |all, one| all.union(&one.received()));
+    let mut extra = received.subtract(&union);
+    // The others missed a reparent: what they lack may be of a term that they know nothing of.
+    if extra.is_empty() || contender.journal() > longest {
+        return None;
+    }
+    // MariaDB's positions do not say where a transaction came from; the journal is all there is to go by.
+    if contender.status.flavor == Flavor::MariaDb {
+        return None;
+    }
+    if let Some(primary) = last_known {
+        extra = extra.subtract(&primary.gtid_executed);
+        if let Some(uuid) = &primary.server_uuid {
+            extra = extra.without_source(uuid);
+        }
+    }
+    // What came from the primary that anybody followed is its advance over the others, not an error.
+    for source in everybody.iter().filter_map(followed) {
+        let replicas = everybody.iter().filter(|one| one.was_replica);
+        let is_replica = |one: &Contender| one.status.server_uuid.as_deref() == Some(source);
+        let own_source = followed(contender) == Some(source);
+        if own_source || !replicas.clone().any(is_replica) {
+            extra = extra.without_source(source);
+        }
+    }
+    // A server that follows nobody was a primary: its own writes are its advance.
+    if !contender.was_replica
+        && let Some(uuid) = &contender.status.server_uuid
+    {
+        extra = extra.without_source(uuid);
+    }
+    (!extra.is_empty()).then_some(Reason::Errant(extra))
+}
+
+/// The uuid of whom a replica follows, or followed until it was stopped.
+fn followed(contender: &Contender) -> Option<&str> {
+    contender.status.replication.as_ref()?.source_uuid.as_deref()
+}
+
+pub(super) fn empty_like(set: &GtidSet) -> GtidSet {
+    match set {
+        GtidSet::MySql(_) => GtidSet::empty_mysql(),
+        GtidSet::MariaDb(_) => GtidSet::empty_mariadb(),
+    }
+}
+
+/// A tablet with errant transactions acknowledges like any other: what else it has must not be lost.
+pub(super) fn check_held_by_errant(
+    everybody: &[Contender],
+    passed_over: &[PassedOver],
+    target: &GtidSet,
+    constraints: &Constraints<'_>,
+) -> Result<(), NoCandidate> {
+    if constraints.policy.acks_required() == 0 {
+        return Ok(());
+    }
+    for one in passed_over {
+        let Reason::Errant(errant) = &one.reason else { continue };
+        let Some(holder) = everybody.iter().find(|other| other.tablet.alias == one.alias) else {
+            continue;
+        };
+        let only = holder.received().subtract(errant).subtract(target);
+        if !only.is_empty() {
+            return Err(NoCandidate::HeldByErrant {
+                alias: one.alias.clone(),
+                errant: Box::new(errant.clone()),
+                only: Box::new(only),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Where histories differ and the policy demands acknowledgements: what a server wrote and no acker of its
+/// ever received was written in vain. No client was told that it is done, so whoever has it does not stand
+/// in the way, provided that everybody who could have acknowledged it was reached.
+pub(super) fn drop_unacknowledged(
+    trusted: &mut Vec<&Contender>,
+    passed_over: &mut Vec<PassedOver>,
+    everybody: &[Contender],
+    constraints: &Constraints<'_>,
+) {
+    if !constraints.complete || constraints.policy.acks_required() == 0 {
+        return;
+    }
+    let in_vain = |one: &Contender| unacknowledged(one, everybody, constraints.policy);
+    let (kept, dropped): (Vec<&Contender>, Vec<&Contender>) =
+        trusted.iter().partition(|one| in_vain(one).is_empty());
+    let Ok(best) = most_advanced(&kept) else { return };
+    let loses = |one: &&Contender| {
+        let acknowledged = one.received().subtract(&in_vain(one));
+        !best.received().contains(&acknowledged)
+    };
+    if dropped.iter().any(loses) {
+        return;
+    }
+    passed_over.extend(dropped.iter().map(|one| passed(one, Reason::Unacknowledged(in_vain(one)))));
+    *trusted = kept;
+}
+
+/// What this one has and no acker of the server that wrote it ever received.
+fn unacknowledged(
+    contender: &Contender,
+    everybody: &[Contender],
+    policy: DurabilityPolicy,
+) -> GtidSet {
+    let received = contender.received();
+    let mut in_vain = empty_like(&received);
+    for writer in everybody {
+        let Some(uuid) = &writer.status.server_uuid else { continue };
+        let written = received.of_source(uuid);
+        let ackers = everybody.iter().filter(|one| policy.is_acker(&writer.tablet, &one.tablet));
+        let left = ackers.fold(written, |left, acker| left.subtract(&acker.received()));
+        in_vain = in_vain.union(&left);
+    }
+    in_vain
+}
+
+/// The one who has everything that anybody has. Each is asked about all the others: a running "best so
+/// far" would depend on the order where two diverge and a third holds both.
+pub(super) fn most_advanced<'a>(trusted: &[&'a Contender]) -> Result<&'a Contender, NoCandidate> {
+    let first = trusted.first().ok_or(NoCandidate::Nobody)?;
+    let has_all =
+        |one: &&&Contender| trusted.iter().all(|other| one.received().contains(&other.received()));
+    if let Some(best) = trusted.iter().find(has_all) {
+        return Ok(best);
+    }
+    for one in trusted {
+        for other in trusted {
+            let (mine, theirs) = (one.received(), other.received());
+            if !mine.contains(&theirs) && !theirs.contains(&mine) {
+                return Err(NoCandidate::Diverged {
+                    one: one.tablet.alias.clone(),
+                    other: other.tablet.alias.clone(),
+                    only_one: Box::new(mine.subtract(&theirs)),
+                    only_other: Box::new(theirs.subtract(&mine)),
+                });
+            }
+        }
+    }
+    Ok(first)
+}
+
+/// How a primary's position stands to those of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody has anything that it lacks and that counts.
+    Leads,
+    /// Somebody has all that it has and more, or has what it lacks and what was acknowledged: written in a
+    /// term that the records do not tell of.
+    Behind,
+}
+
+/// How the primary stands to those whose position is believed.
+pub fn standing_of(
+    primary: &TabletAlias,
+    everybody: &[Contender],
+    policy: DurabilityPolicy,
+) -> Standing {
+    let incumbent = everybody.iter().find(|one| one.tablet.alias == *primary);
+    let Some(incumbent) = incumbent else { return Standing::Leads };
+    let mut mine = incumbent.received();
+    if incumbent.status.is_writable() {
+        // A replica that was asked a moment later has more of what a primary writes meanwhile.
+        match &incumbent.status.server_uuid {
+            Some(uuid) => {
+                let newer = everybody.iter().map(|one| one.received().of_source(uuid));
+                mine = newer.fold(mine, |all, part| all.union(&part));
+            }
+            None => return Standing::Leads,
+        }
+    }
+    let others = everybody.iter().filter(|one| one.tablet.alias != *primary);
+    let counts = |one: &&Contender| {
+        let extra = one.received().subtract(&mine);
+        if extra.is_empty() || mistrust(one, everybody, Some(&incumbent.status)).is_some() {
+            return false;
+        }
+        let acknowledged = || extra.subtract(&unacknowledged(one, everybody, policy));
+        one.received().contains(&mine) || (policy.acks_required() > 0 && !acknowledged().is_empty())
+    };
+    if others.filter(counts).count() > 0 { Standing::Behind } else { Standing::Leads }
+}

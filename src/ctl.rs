@@ -1,0 +1,301 @@
+//! `vtorc ctl`: asks a running daemon, over its HTTP interface, to show or do something.
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::Failure;
+use crate::topo::say;
+
+/// A requested reparent waits for the shard's lock and for replicas: longer than both.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How to reach the daemon.
+#[derive(Debug, Args)]
+pub(crate) struct CtlOptions {
+    /// Where the daemon serves. Also from VTORC_URL.
+    #[arg(long, global = true)]
+    url: Option<String>,
+    /// A file with the daemon's token (AuthenticationMethod `token`). Also from VTORC_TOKEN_FILE.
+    #[arg(long, global = true)]
+    token_file: Option<std::path::PathBuf>,
+    #[command(subcommand)]
+    command: CtlCommand,
+}
+
+/// What to show or do.
+#[derive(Debug, Subcommand)]
+enum CtlCommand {
+    /// One line a shard: primary, findings, what is held back, and what would happen if the primary died.
+    Shards,
+    /// All that is known about a shard, as JSON.
+    Show {
+        /// KEYSPACE/SHARD
+        shard: String,
+    },
+    /// Move a shard's writes to another tablet.
+    PlannedReparent(Reparent),
+    /// Replace a shard's primary without its help.
+    EmergencyReparent(Reparent),
+    /// Lift a shard's block.
+    Acknowledge {
+        /// KEYSPACE/SHARD
+        shard: String,
+        /// Why.
+        #[arg(long)]
+        comment: String,
+    },
+    /// The last recoveries.
+    Recoveries,
+    /// Stop all automatic recoveries.
+    Pause {
+        /// Why.
+        #[arg(long)]
+        comment: String,
+    },
+    /// Allow automatic recoveries again.
+    Resume {
+        /// Why.
+        #[arg(long, default_value = "")]
+        comment: String,
+    },
+    /// What operators switched, excused or asked for.
+    Controls,
+    /// Set a control: `recoveries-off KS[/SHARD]`, `emergency-reparents-off KS[/SHARD]`, `downtime TABLET` or
+    /// `promotion TABLET RULE`.
+    Set {
+        /// The control's words.
+        #[arg(required = true, num_args = 2..)]
+        control: Vec<String>,
+        /// Why.
+        #[arg(long)]
+        comment: String,
+        /// It ends by itself after so many minutes.
+        #[arg(long)]
+        minutes: Option<u64>,
+    },
+    /// Lift a control.
+    Lift {
+        /// The control's words.
+        #[arg(required = true, num_args = 2..)]
+        control: Vec<String>,
+    },
+    /// Transactions that replicas have and their primary lacks, and what can be done about them.
+    ErrantGtids {
+        /// KEYSPACE/SHARD; all shards without it.
+        shard: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Reparent {
+    /// KEYSPACE/SHARD
+    shard: String,
+    /// Who shall be primary.
+    #[arg(long)]
+    new_primary: Option<String>,
+    /// Who shall not.
+    #[arg(long)]
+    avoid_primary: Option<String>,
+    /// Why.
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Also within the block period.
+    #[arg(long, action = clap::ArgAction::SetTrue)]
+    ignore_block: bool,
+}
+
+/// Runs one command.
+pub(crate) fn run(options: CtlOptions) -> Result<(), Failure> {
+    let from_env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let url = options.url.or_else(|| from_env("VTORC_URL"));
+    let url = url.unwrap_or_else(|| "http://127.0.0.1:3000".into());
+    let file = options.token_file.or_else(|| from_env("VTORC_TOKEN_FILE").map(Into::into));
+    let token = file.as_deref().map(read_token).transpose()?;
+    let daemon = Daemon { url: url.trim_end_matches('/').to_owned(), token };
+    match options.command {
+        CtlCommand::Shards => daemon.shards(),
+        CtlCommand::Show { shard } => daemon.show(&format!("/api/v1/shards/{shard}")),
+        CtlCommand::PlannedReparent(reparent) => daemon.reparent("planned-reparent", reparent),
+        CtlCommand::EmergencyReparent(reparent) => daemon.reparent("emergency-reparent", reparent),
+        CtlCommand::Acknowledge { shard, comment } => {
+            daemon.post(&format!("/api/v1/shards/{shard}/acknowledge"), json!({"comment": comment}))
+        }
+        CtlCommand::Recoveries => daemon.recoveries(),
+        CtlCommand::Pause { comment } => {
+            daemon.post("/api/v1/recoveries/disable", json!({"comment": comment}))
+        }
+        CtlCommand::Resume { comment } => {
+            daemon.post("/api/v1/recoveries/enable", json!({"comment": comment}))
+        }
+        CtlCommand::Controls => daemon.show("/api/v1/controls"),
+        CtlCommand::Set { control, comment, minutes } => {
+            let seconds = minutes.map(|minutes| minutes.saturating_mul(60));
+            let control = control.join(" ");
+            let body = json!({"control": control, "comment": comment, "seconds": seconds});
+            daemon.post("/api/v1/controls/set", body)
+        }
+        CtlCommand::Lift { control } => {
+            daemon.post("/api/v1/controls/lift", json!({"control": control.join(" ")}))
+        }
+        CtlCommand::ErrantGtids { shard } => daemon.errant_gtids(shard.as_deref()),
+    }
+}
+
+fn read_token(file: &Path) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(file);
+    let told = |error| Failure::while_doing(&format!("read {}", file.display()), error);
+    Ok(text.map_err(told)?.trim().to_owned())
+}
+
+struct Daemon {
+    url: String,
+    token: Option<String>,
+}
+
+impl Daemon {
+    /// Sends a request; an answer that is an error says what the daemon said.
+    fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value, Failure> {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(PATIENCE))
+            .build()
+            .into();
+        let url = format!("{}{path}", self.url);
+        let told = |error: &dyn std::fmt::Display| Failure(format!("ask {url}: {error}"));
+        let mut request = ureq::http::Request::builder().method(method).uri(&url);
+        if body.is_some() {
+            request = request.header("Content-Type", "application/json");
+        }
+        if let Some(token) = &self.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let text = body.map(|body| body.to_string()).unwrap_or_default();
+        let request = request.body(text).map_err(|error| told(&error))?;
+        let mut response = agent.run(request).map_err(|error| told(&error))?;
+        let status = response.status();
+        let text = response.body_mut().read_to_string().map_err(|error| told(&error))?;
+        let answer: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let field = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default();
+        let why = [field("message"), field("details"), field("text")];
+        let why: Vec<&str> = why.into_iter().filter(|text| !text.is_empty()).collect();
+        Err(Failure(format!("{}: {}", status.as_u16(), why.join("; "))))
+    }
+
+    fn show(&self, path: &str) -> Result<(), Failure> {
+        say(&pretty(&self.ask("GET", path, None)?));
+        Ok(())
+    }
+
+    fn post(&self, path: &str, body: Value) -> Result<(), Failure> {
+        say(&pretty(&self.ask("POST", path, Some(body))?));
+        Ok(())
+    }
+
+    fn reparent(&self, kind: &str, reparent: Reparent) -> Result<(), Failure> {
+        let body = json!({
+            "new_primary": reparent.new_primary,
+            "avoid_primary": reparent.avoid_primary,
+            "reason": reparent.reason,
+            "ignore_block": reparent.ignore_block,
+        });
+        let path = format!("/api/v1/shards/{}/{kind}?wait=true", reparent.shard);
+        let answer = self.ask("POST", &path, Some(body))?;
+        say(&format!(
+            "recovery {}: {}: {}",
+            number(&answer, "id"),
+            text(&answer, "outcome"),
+            text(&answer, "text")
+        ));
+        Ok(())
+    }
+
+    fn shards(&self) -> Result<(), Failure> {
+        for shard in list(Some(&self.ask("GET", "/api/v1/shards", None)?)) {
+            let findings: Vec<&str> =
+                list(shard.get("findings")).iter().map(|finding| text(finding, "code")).collect();
+            let would = shard.get("if_primary_died").unwrap_or(&Value::Null);
+            let would = match text(would, "outcome") {
+                "promotes" => format!("would promote {}", text(would, "new_primary")),
+                "refuses" => format!("no failover possible: {}", text(would, "why")),
+                _ => "no primary that could die".into(),
+            };
+            let held = shard.get("held_back").and_then(Value::as_str);
+            say(&format!(
+                "{}/{}  primary {}  {}  {would}{}",
+                text(shard, "keyspace"),
+                text(shard, "shard"),
+                shard.get("primary").and_then(Value::as_str).unwrap_or("none"),
+                if findings.is_empty() { "in order".into() } else { findings.join(", ") },
+                held.map(|why| format!("  not recovering: {why}")).unwrap_or_default(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn recoveries(&self) -> Result<(), Failure> {
+        for one in list(Some(&self.ask("GET", "/api/v1/recoveries?limit=20", None)?)) {
+            say(&format!(
+                "{}  {}  {}/{}  {}  {}: {}",
+                number(one, "id"),
+                text(one, "started_at"),
+                text(one, "keyspace"),
+                text(one, "shard"),
+                text(one, "kind"),
+                one.get("outcome").and_then(Value::as_str).unwrap_or("running"),
+                text(one, "outcome_text"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn errant_gtids(&self, shard: Option<&str>) -> Result<(), Failure> {
+        let shards = match shard {
+            Some(shard) => vec![self.ask("GET", &format!("/api/v1/shards/{shard}"), None)?],
+            None => list(Some(&self.ask("GET", "/api/v1/shards", None)?)).to_vec(),
+        };
+        let mut any = false;
+        for shard in &shards {
+            for finding in list(shard.get("findings")) {
+                if text(finding, "code") == "ErrantGTIDDetected" {
+                    any = true;
+                    let evidence = list(finding.get("evidence")).iter().filter_map(Value::as_str);
+                    say(&format!(
+                        "{}  {}",
+                        text(finding, "tablet"),
+                        evidence.collect::<Vec<_>>().join("; ")
+                    ));
+                }
+            }
+        }
+        say(if any { WAYS_OUT } else { "no replica has transactions that its primary lacks" });
+        Ok(())
+    }
+}
+
+const WAYS_OUT: &str = "Such a tablet is never promoted by itself. Three ways out:
+  1. Clone it anew from the primary or a healthy replica: what it has of its own is gone.
+  2. If what it has is harmless, commit empty transactions with the same GTIDs on the primary
+     (SET GTID_NEXT = '...'; BEGIN; COMMIT; SET GTID_NEXT = AUTOMATIC): then they are no longer its own.
+  3. If what it has is wanted, write it again through the primary, and then do one of the above.";
+
+fn list(value: Option<&Value>) -> &[Value] {
+    value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn number(value: &Value, key: &str) -> u64 {
+    value.get(key).and_then(Value::as_u64).unwrap_or_default()
+}
+
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
