@@ -24,8 +24,8 @@ pub enum Bug {
     FixBlindly,
     /// Believe every position.
     TrustErrant,
-    /// Promote in a planned reparent without waiting for the last position.
-    SkipLastWait,
+    /// Promote in a planned reparent without waiting for any position.
+    SkipWaiting,
     /// Name the new primary before it takes writes.
     RecordFirst,
 }
@@ -43,7 +43,7 @@ impl Bug {
         Self::LeaveWritable,
         Self::FixBlindly,
         Self::TrustErrant,
-        Self::SkipLastWait,
+        Self::SkipWaiting,
         Self::RecordFirst,
     ];
 }

@@ -11,12 +11,13 @@
 //! | [`clients`], [`ledger`] | who writes, and what must never happen |
 //! | [`universe`] | all of it, behind one lock |
 //! | [`ports`], [`history`], [`manager`] | what a vtorc is given instead of the real outside |
-//! | [`faults`], [`schedule`] | what goes wrong, and when |
+//! | [`faults`], [`schedule`], [`hazards`] | what goes wrong, and when |
 //! | [`order`], [`run`] | what order is; one schedule from its beginning to its verdict |
 
 pub mod clients;
 pub mod faults;
 pub mod gtids;
+pub mod hazards;
 pub mod history;
 pub mod ledger;
 pub mod manager;

@@ -4,17 +4,23 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vtorc_core::sabotage::Bug;
+use vtorc_sim::hazards::HAZARDS;
 use vtorc_sim::run::run_with;
 use vtorc_sim::schedule::Schedule;
 
-/// Every bug shows in one of the first so many schedules.
-const SEEDS_MAX: u64 = 1_500;
+/// Every bug shows in one of the first so many schedules, or in one of the hazards after them.
+const SEEDS_MAX: u64 = 300;
 
 fn first_seed(bug: Bug) -> Option<(u64, String)> {
-    (0..SEEDS_MAX).find_map(|seed| {
-        let verdict = run_with(bug, &Schedule::of(seed));
-        Some((seed, verdict.violations.into_iter().next()?))
+    (0..SEEDS_MAX).map(Schedule::of).chain(hazards()).find_map(|schedule| {
+        let verdict = run_with(bug, &schedule);
+        Some((schedule.seed, verdict.violations.into_iter().next()?))
     })
+}
+
+/// Where chance alone would take too long.
+fn hazards() -> impl Iterator<Item = Schedule> {
+    HAZARDS.iter().flat_map(|hazard| hazard.schedules())
 }
 
 #[test]

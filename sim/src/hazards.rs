@@ -1,0 +1,199 @@
+//! Hazards that were met in the field, each as a family of schedules: the same faults, with one that strikes
+//! at another step of the recovery each time.
+
+use vtorc_core::durability::DurabilityPolicy;
+use vtorc_core::topology::TabletType;
+
+use crate::Millis;
+use crate::faults::{Fault, Kind};
+use crate::schedule::Schedule;
+
+/// A hazard by its name.
+pub struct Hazard {
+    /// What it is.
+    pub name: &'static str,
+    /// How many vtorcs.
+    pub managers: u8,
+    /// What goes wrong at its time: kind, begin, how long, which server (none: the primary).
+    pub faults: &'static [(Kind, Millis, Millis, Option<u8>)],
+    /// What strikes at some step of the recoveries: kind, how long, which server.
+    pub strike: Option<(Kind, Millis, Option<u8>)>,
+}
+
+/// Steps of recoveries at which something may strike; bring-up takes the first ones.
+pub const STEPS: std::ops::Range<u64> = 1..70;
+
+/// All of them.
+pub const HAZARDS: &[Hazard] = &[
+    Hazard {
+        name: "a repair does not block a failover",
+        managers: 1,
+        faults: &[(Kind::StoppedReplica, 5_000, 1_000, Some(1)), (Kind::Crash, 5_050, 6_000, None)],
+        strike: None,
+    },
+    Hazard {
+        name: "two managers and one dead primary",
+        managers: 2,
+        faults: &[(Kind::Crash, 5_000, 6_000, None)],
+        strike: Some((Kind::SessionExpired, 1_000, None)),
+    },
+    Hazard {
+        name: "the primary is lost for less than the detection time, ten times in a row",
+        managers: 2,
+        faults: &[
+            (Kind::Flapping, 5_000, 400, None),
+            (Kind::Flapping, 5_900, 400, None),
+            (Kind::Flapping, 6_800, 400, None),
+            (Kind::Flapping, 7_700, 400, None),
+            (Kind::Flapping, 8_600, 400, None),
+            (Kind::Flapping, 9_500, 400, None),
+            (Kind::Flapping, 10_400, 400, None),
+            (Kind::Flapping, 11_300, 400, None),
+            (Kind::Flapping, 12_200, 400, None),
+            (Kind::Flapping, 13_100, 400, None),
+        ],
+        strike: None,
+    },
+    Hazard {
+        name: "the topology server is away while the primary dies",
+        managers: 1,
+        faults: &[(Kind::TopologyDown, 4_900, 8_000, None), (Kind::Crash, 5_000, 20_000, None)],
+        strike: None,
+    },
+    Hazard {
+        name: "the session is lost in the middle of a recovery",
+        managers: 1,
+        faults: &[(Kind::Crash, 5_000, 10_000, None)],
+        strike: Some((Kind::SessionExpired, 1_000, None)),
+    },
+    Hazard {
+        name: "somebody else writes the records in the middle of a recovery",
+        managers: 1,
+        faults: &[(Kind::Crash, 5_000, 4_000, None)],
+        strike: Some((Kind::Conflicts, 12_000, None)),
+    },
+    Hazard {
+        name: "the winner dies in the middle of its promotion",
+        managers: 1,
+        faults: &[(Kind::Crash, 5_000, 12_000, Some(0))],
+        strike: Some((Kind::Crash, 3_000, Some(1))),
+    },
+    Hazard {
+        name: "the winner is cut off in the middle of its promotion",
+        managers: 2,
+        faults: &[(Kind::Freeze, 5_000, 12_000, Some(0))],
+        strike: Some((Kind::Isolate, 6_000, Some(1))),
+    },
+    Hazard {
+        name: "the old primary wakes up in the middle of its replacement",
+        managers: 1,
+        faults: &[(Kind::Freeze, 5_000, 1_650, Some(0))],
+        strike: Some((Kind::SlowApplier, 1_000, Some(1))),
+    },
+    Hazard {
+        name: "the candidate of a planned reparent stalls after writes were stopped",
+        managers: 1,
+        faults: &[(Kind::PlannedReparent, 5_000, 1_000, Some(2))],
+        strike: Some((Kind::SlowApplier, 8_000, Some(2))),
+    },
+    Hazard {
+        name: "the candidate of a planned reparent lags",
+        managers: 1,
+        faults: &[
+            (Kind::SlowApplier, 4_500, 4_000, Some(2)),
+            (Kind::PlannedReparent, 5_000, 1_000, Some(2)),
+        ],
+        strike: None,
+    },
+    Hazard {
+        name: "the old primary returns while its successor, of whom no record tells, is away",
+        managers: 1,
+        faults: &[(Kind::Crash, 5_000, 4_000, Some(0)), (Kind::Crash, 8_000, 6_000, Some(1))],
+        strike: Some((Kind::Conflicts, 12_000, None)),
+    },
+    Hazard {
+        name: "a second dead tablet in the shard",
+        managers: 1,
+        faults: &[(Kind::Crash, 4_900, 15_000, Some(2)), (Kind::Crash, 5_000, 8_000, Some(0))],
+        strike: None,
+    },
+    Hazard {
+        name: "a black-holed host",
+        managers: 2,
+        faults: &[(Kind::Isolate, 5_000, 12_000, Some(0))],
+        strike: Some((Kind::ManagerCut, 2_000, Some(1))),
+    },
+    Hazard {
+        name: "a cell is not read while its primary is fine",
+        managers: 1,
+        faults: &[
+            (Kind::ManagerKilled, 5_000, 500, None),
+            (Kind::PartialRead, 5_200, 8_000, Some(0)),
+        ],
+        strike: None,
+    },
+    Hazard {
+        name: "a replica with errant transactions has more than the others",
+        managers: 1,
+        faults: &[(Kind::ErrantWrite, 4_800, 1_000, Some(1)), (Kind::Crash, 5_000, 8_000, Some(0))],
+        strike: None,
+    },
+    Hazard {
+        name: "a replica takes a backup and goes on acknowledging",
+        managers: 1,
+        faults: &[(Kind::Backup, 4_500, 15_000, Some(1)), (Kind::Crash, 5_000, 8_000, Some(0))],
+        strike: None,
+    },
+    Hazard {
+        name: "vtorc is killed between demotion and promotion",
+        managers: 1,
+        faults: &[
+            (Kind::PlannedReparent, 5_000, 1_000, Some(2)),
+            (Kind::ManagerKilled, 5_020, 2_000, None),
+        ],
+        strike: None,
+    },
+];
+
+impl Hazard {
+    /// The schedules of the family.
+    pub fn schedules(&self) -> Vec<Schedule> {
+        match self.strike {
+            None => vec![self.schedule(None)],
+            Some(_) => STEPS.map(|step| self.schedule(Some(step))).collect(),
+        }
+    }
+
+    fn schedule(&self, step: Option<u64>) -> Schedule {
+        let fault = |kind, at, lasts, server: Option<u8>| Fault {
+            kind,
+            at,
+            lasts,
+            server,
+            manager: 0,
+            // What a planned reparent names, by an even number.
+            other: 2,
+        };
+        let faults: Vec<Fault> = self
+            .faults
+            .iter()
+            .map(|(kind, at, lasts, server)| fault(*kind, *at, *lasts, *server))
+            .collect();
+        let strikes = step
+            .zip(self.strike)
+            .map(|(step, (kind, lasts, server))| (step, fault(kind, 0, lasts, server)));
+        let last = faults.iter().map(|fault| fault.at + fault.lasts).max();
+        Schedule {
+            seed: step.unwrap_or(0),
+            policy: DurabilityPolicy::SemiSync,
+            tablets: vec![("zone1", TabletType::Replica); 4],
+            managers: self.managers,
+            skews_ms: vec![-250_000, 400_000],
+            block_ms: 5_000,
+            heartbeats_seen: true,
+            faults,
+            strikes: strikes.into_iter().collect(),
+            healed_at: last.unwrap_or(0),
+        }
+    }
+}
