@@ -16,7 +16,7 @@ use crate::settings::RecoverySettings;
 use crate::status::ServerStatus;
 use crate::topology::{PromotionRule, Tablet, TabletType};
 
-pub use trust::{Standing, standing_of};
+pub use trust::{Standing, Witnesses, standing_of};
 use trust::{check_held_by_errant, drop_unacknowledged, empty_like, mistrust, most_advanced};
 
 /// A tablet that answered while everything stood still: its record and its server's state.

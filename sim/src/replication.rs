@@ -85,9 +85,9 @@ impl Universe {
 
     fn stream(&mut self, number: u8, source: u8, cursor: usize, acks: bool, heard_at: Millis) {
         let now = self.now;
-        let upto = self.server(source).binlog.len().min(cursor + BATCH);
+        let end = self.server(source).binlog.len().min(cursor + BATCH);
         let mut received: Vec<Txn> = Vec::new();
-        for at in cursor..upto {
+        for at in cursor..end {
             let Some(txn) = self.server(source).binlog.get(at).copied() else { break };
             if txn.source != number && !self.server(number).has_received(txn) {
                 let server = self.server_mut(number);
@@ -102,7 +102,7 @@ impl Universe {
         let Receiver::Running { incarnation, .. } = server.receiver else { return };
         let heard_at = if heard { now } else { heard_at };
         server.heard += u64::from(heard);
-        server.receiver = Receiver::Running { cursor: upto, incarnation, acks, heard_at };
+        server.receiver = Receiver::Running { cursor: end, incarnation, acks, heard_at };
         let back = self.network.is_open(Party::Server(number), Party::Server(source));
         if acks && back {
             let waits = |waiting: &Waiting| received.contains(&waiting.txn);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::durability::DurabilityPolicy;
-use crate::election::{self, Contender, Standing};
+use crate::election::{self, Contender, Standing, Witnesses};
 use crate::health::Reachability;
 use crate::ids::TabletAlias;
 use crate::sabotage::{self, Bug};
@@ -308,8 +308,6 @@ fn primary_settings(
             let harmless = status.gtid_executed.contains(&theirs.gtid_executed);
             is_followed(snapshot, rival, theirs, harmless)
         });
-    let standing = election::standing_of(alias, &contenders(snapshot), policy);
-    facts.others_ahead = standing == Standing::Behind && !sabotage::has(Bug::FixBlindly);
     facts.acks_required = policy.acks_required();
     facts.primary_semi_sync_available = status.semi_sync.source_available;
     facts.primary_semi_sync = status.semi_sync.source_enabled;
@@ -322,6 +320,7 @@ fn primary_settings(
             && replica.valid_status().is_some_and(|theirs| acks_for(theirs, status, primary))
     });
     facts.ackers_ready = u32::try_from(ackers.count()).unwrap_or(u32::MAX);
+    facts.others_ahead = others_ahead(facts, snapshot, alias, policy);
     facts.evidence.push(format!(
         "read_only {}, semi-sync source {} (waits for {}), ackers ready {} of {} required",
         on_off(status.read_only),
@@ -333,6 +332,24 @@ fn primary_settings(
     if settings.use_super_read_only && status.flavor == Flavor::MySql && status.read_only {
         facts.evidence.push(format!("super_read_only {}", on_off(status.super_read_only)));
     }
+}
+
+/// Tells whether somebody has what counts and the primary lacks. A primary that nobody acknowledges to may
+/// have been replaced, and those who acknowledge to its successor may be out of sight.
+fn others_ahead(
+    facts: &Facts,
+    snapshot: &ShardSnapshot,
+    primary: &TabletAlias,
+    policy: DurabilityPolicy,
+) -> bool {
+    let all_answered = facts.replicas_valid == facts.replicas_total;
+    let witnesses = if all_answered || facts.ackers_ready >= facts.acks_required {
+        Witnesses::All
+    } else {
+        Witnesses::SomeOutOfSight
+    };
+    let standing = election::standing_of(primary, &contenders(snapshot), policy, witnesses);
+    standing == Standing::Behind && !sabotage::has(Bug::FixBlindly)
 }
 
 /// Promotable tablets other than the primary that take writes.

@@ -183,11 +183,21 @@ pub enum Standing {
     Behind,
 }
 
+/// Whether everybody answered who could have acknowledged a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Witnesses {
+    /// Everybody who matters.
+    All,
+    /// Some did not: what they acknowledged is not known.
+    SomeOutOfSight,
+}
+
 /// How the primary stands to those whose position is believed.
 pub fn standing_of(
     primary: &TabletAlias,
     everybody: &[Contender],
     policy: DurabilityPolicy,
+    witnesses: Witnesses,
 ) -> Standing {
     let incumbent = everybody.iter().find(|one| one.tablet.alias == *primary);
     let Some(incumbent) = incumbent else { return Standing::Leads };
@@ -208,7 +218,10 @@ pub fn standing_of(
         if extra.is_empty() || mistrust(one, everybody, Some(&incumbent.status)).is_some() {
             return false;
         }
-        let acknowledged = || extra.subtract(&unacknowledged(one, everybody, policy));
+        let acknowledged = || match witnesses {
+            Witnesses::All => extra.subtract(&unacknowledged(one, everybody, policy)),
+            Witnesses::SomeOutOfSight => extra.clone(),
+        };
         one.received().contains(&mine) || (policy.acks_required() > 0 && !acknowledged().is_empty())
     };
     if others.filter(counts).count() > 0 { Standing::Behind } else { Standing::Leads }
