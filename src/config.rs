@@ -543,10 +543,20 @@ mod tests {
     }
 
     #[test]
+    fn promotion_rules_have_known_names() {
+        let rules = |text| parse("f", text).unwrap().config.recovery_settings();
+        let settings = rules(r#"{"PromotionRules": {"zone1-0000000101": "must_not"}}"#).unwrap();
+        let expected = ("zone1-0000000101".to_owned(), PromotionRule::MustNot);
+        assert_eq!(settings.promotion_rules, [expected]);
+        let wrong = rules(r#"{"PromotionRules": {"h1": "never"}}"#).unwrap_err();
+        assert!(wrong.0.contains("h1") && wrong.0.contains("prefer_not"), "{wrong}");
+    }
+
+    #[test]
     fn honoured_keys_are_all_in_the_table_and_really_read() {
         for key in KEYS.iter().filter(|key| key.standing == Standing::Honoured) {
             // A key that is read complains about a value of no possible type.
-            let text = format!(r#"{{"{}": {{"no": "such type"}}}}"#, key.name);
+            let text = format!(r#"{{"{}": [{{"no": "such type"}}]}}"#, key.name);
             assert!(parse("f", &text).is_err(), "{} is not read", key.name);
         }
     }
