@@ -269,10 +269,7 @@ impl RecoveryActor {
         if let Some(ledger) = &mut self.ledger {
             match (task, outcome) {
                 (
-                    Task::Shard(
-                        Remedy::EmergencyReparent | Remedy::FinishReparent | Remedy::ReplacePrimary,
-                        _,
-                    ),
+                    Task::Shard(Remedy::EmergencyReparent | Remedy::FinishReparent, _),
                     Outcome::Succeeded(_) | Outcome::Unclear(_),
                 ) => {
                     let unclear = matches!(outcome, Outcome::Unclear(_));

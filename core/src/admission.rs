@@ -182,7 +182,7 @@ pub fn admit(
     if let Some(grounds) = excused.filter(|_| !remedy.is_reparent()) {
         return refused(Refusal::InDowntime(grounds.clone()));
     }
-    let replaces = matches!(remedy, Remedy::EmergencyReparent | Remedy::ReplacePrimary);
+    let replaces = remedy == Remedy::EmergencyReparent;
     if replaces || remedy == Remedy::FinishReparent {
         if let Some(grounds) = controls.emergency_off(&snapshot.shard, now) {
             return refused(Refusal::EmergencyReparentsSwitchedOff(grounds.clone()));

@@ -11,8 +11,6 @@ pub enum Remedy {
     FinishReparent,
     /// Choose a first primary.
     ElectPrimary,
-    /// Replace a primary that hardly answers: with its help if that can be had, else without.
-    ReplacePrimary,
     /// Bring the primary's settings in order.
     FixPrimary,
     /// Make a tablet a proper replica of the primary.
@@ -29,10 +27,7 @@ impl Remedy {
     /// Tells whether it changes who the primary is.
     pub fn is_reparent(self) -> bool {
         match self {
-            Self::EmergencyReparent
-            | Self::FinishReparent
-            | Self::ElectPrimary
-            | Self::ReplacePrimary => true,
+            Self::EmergencyReparent | Self::FinishReparent | Self::ElectPrimary => true,
             Self::FixPrimary
             | Self::FixReplica
             | Self::RestartReceiver
@@ -47,7 +42,6 @@ impl Remedy {
             Self::EmergencyReparent => "EmergencyReparent",
             Self::FinishReparent => "FinishReparent",
             Self::ElectPrimary => "ElectPrimary",
-            Self::ReplacePrimary => "ReplacePrimary",
             Self::FixPrimary => "FixPrimary",
             Self::FixReplica => "FixReplica",
             Self::RestartReceiver => "RestartReceiver",
@@ -65,7 +59,6 @@ pub fn remedy(kind: FindingKind) -> Remedy {
         | FindingKind::DeadPrimary
         | FindingKind::DeadPrimaryAndSomeReplicas
         | FindingKind::PrimarySemiSyncBlocked => Remedy::EmergencyReparent,
-        FindingKind::IncapacitatedPrimary => Remedy::ReplacePrimary,
         FindingKind::UnfinishedPromotion | FindingKind::SplitBrain => Remedy::FinishReparent,
         FindingKind::PrimaryHasPrimary
         | FindingKind::PrimaryIsReadOnly
@@ -93,6 +86,7 @@ pub fn remedy(kind: FindingKind) -> Remedy {
         | FindingKind::NoMysqlAddress
         | FindingKind::DamagedRecord
         | FindingKind::GtidModeOff
+        | FindingKind::IncapacitatedPrimary
         | FindingKind::UnreachablePrimaryWithLaggingReplicas
         | FindingKind::SemiSyncPluginMissing
         | FindingKind::LockedSemiSyncPrimaryHypothesis
@@ -130,7 +124,6 @@ pub fn wanted(findings: &[Finding]) -> Wanted {
             Remedy::EmergencyReparent
             | Remedy::FinishReparent
             | Remedy::ElectPrimary
-            | Remedy::ReplacePrimary
             | Remedy::FixPrimary
             | Remedy::FixShardRecord
             | Remedy::RestartReceiver => return Wanted::Shard(chosen, finding.clone()),

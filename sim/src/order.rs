@@ -115,7 +115,7 @@ impl Universe {
             }
         }
         let reparents = records.iter().filter(|record| {
-            let kinds = ["EmergencyReparent", "FinishReparent", "ReplacePrimary"];
+            let kinds = ["EmergencyReparent", "FinishReparent"];
             kinds.contains(&record.kind.as_str()) && record.trigger == Trigger::Automatic
         });
         let mut blocked_until = 0;

@@ -49,8 +49,10 @@ fn a_running_daemon_is_asked_from_the_command_line() {
     assert!(ok && said.contains(&format!("ks/0  primary {first}  in order")), "{said}");
     let (ok, said) = ctl(&["planned-reparent", "ks/0", "--new-primary", second, "--reason", "try"]);
     assert!(ok && said.contains(&format!("{} is primary", padded(second))), "{said}");
-    let (ok, said) = ctl(&["recoveries"]);
-    assert!(ok && said.contains("PlannedReparent  succeeded"), "{said}");
+    // The history is written a moment later.
+    let listed =
+        wait_for(|| ctl(&["recoveries"]).1.contains("PlannedReparent  succeeded").then_some(()));
+    listed.expect("the recovery is not listed");
     let (ok, said) = ctl(&["set", "recoveries-off", "ks", "--comment", "x", "--minutes", "5"]);
     assert!(ok && said.contains("recoveries-off ks"), "{said}");
     let (ok, said) = ctl(&["controls"]);

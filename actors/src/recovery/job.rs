@@ -331,7 +331,6 @@ impl Locked<'_> {
                         let request = away.then(|| self.away_from_primary(ReparentKind::Emergency));
                         self.reparent(*remedy, request.as_ref()).await
                     }
-                    Remedy::ReplacePrimary => self.replace_primary().await,
                     Remedy::FixPrimary => self.fix_primary().await,
                     Remedy::FixShardRecord => self.fix_shard_record().await,
                     Remedy::RestartReceiver => self.restart_receiver().await,
@@ -347,19 +346,6 @@ impl Locked<'_> {
                     self.reparent(Remedy::EmergencyReparent, Some(request)).await
                 }
             },
-        }
-    }
-
-    /// With the primary's help if it can be had, else without.
-    async fn replace_primary(&self) -> Result<String, Stopped> {
-        let planned = self.away_from_primary(ReparentKind::Planned);
-        match self.planned_reparent(&planned).await {
-            Err(Stopped::Refused(why) | Stopped::Failed(why) | Stopped::Undone(why)) => {
-                self.job.decided("go on without the primary's help", None, why);
-                let request = self.away_from_primary(ReparentKind::Emergency);
-                self.reparent(Remedy::EmergencyReparent, Some(&request)).await
-            }
-            done @ (Ok(_) | Err(Stopped::AlreadyFixed | Stopped::Unclear(_))) => done,
         }
     }
 

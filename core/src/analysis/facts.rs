@@ -41,8 +41,6 @@ pub struct Facts {
     pub replicas_not_asked: usize,
     /// Of those that receive, none is less far behind than is reasonable.
     pub all_receiving_lag: bool,
-    /// The primary fails more often than it answers.
-    pub primary_incapacitated: bool,
     /// Commits wait on the primary for longer than any acknowledgement takes.
     pub primary_stuck: bool,
     /// Ackers connected to the primary.
@@ -135,19 +133,12 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
     facts.record_names_primary = snapshot.record.primary_alias.as_ref() == Some(alias)
         && snapshot.record.term_start == primary.tablet.term_start;
     facts.evidence.push(reach_evidence(primary, snapshot));
-    facts.primary_incapacitated = primary.recent.is_incapacitated();
     facts.primary_stuck =
         primary.stuck_since.is_some_and(|since| since.age(snapshot.now) >= STUCK_AFTER);
     if let Some(since) = primary.stuck_since {
         facts.evidence.push(format!(
             "commits wait for acknowledgements since {} ms",
             since.age(snapshot.now).as_millis()
-        ));
-    }
-    if facts.primary_incapacitated {
-        facts.evidence.push(format!(
-            "of its last probes {} timed out and {} succeeded",
-            primary.recent.timed_out, primary.recent.succeeded
         ));
     }
     count_replicas(&mut facts, snapshot, primary, settings);

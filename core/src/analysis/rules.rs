@@ -105,12 +105,6 @@ pub const RULES: &[Rule] = &[
         lets_replicas_be_repaired: false,
     },
     Rule {
-        kind: FindingKind::IncapacitatedPrimary,
-        why: "the primary fails more often than it answers, and is not dead",
-        holds: |f| f.primary.is_some() && !f.primary_unreachable && f.primary_incapacitated,
-        lets_replicas_be_repaired: false,
-    },
-    Rule {
         kind: FindingKind::UnfinishedPromotion,
         why: "another server was promoted and the records do not say so: a reparent stopped half-way",
         holds: |f| {

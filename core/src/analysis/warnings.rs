@@ -23,6 +23,21 @@ pub type Told = (Option<TabletAlias>, Vec<String>);
 /// What is shown and never repaired.
 pub const WARNINGS: &[Warning] = &[
     Warning {
+        kind: FindingKind::IncapacitatedPrimary,
+        why: "the primary fails more often than it answers, and is not dead: a planned failover may help",
+        find: |snapshot| {
+            let primary = snapshot.primary().filter(|state| !state.reachability.is_unreachable());
+            let Some(primary) = primary.filter(|state| state.recent.is_incapacitated()) else {
+                return Vec::new();
+            };
+            let text = format!(
+                "of its last probes {} timed out and {} succeeded",
+                primary.recent.timed_out, primary.recent.succeeded
+            );
+            vec![(Some(primary.tablet.alias.clone()), vec![text])]
+        },
+    },
+    Warning {
         kind: FindingKind::LockedSemiSyncPrimary,
         why: "commits wait for acknowledgements and too few ackers are connected",
         find: |snapshot| locked(snapshot, true),
