@@ -63,11 +63,6 @@ impl TxnSet {
         intervals.and_then(|intervals| intervals.last()).map_or(1, |(_, end)| end + 1)
     }
 
-    /// Tells whether it is empty.
-    pub fn is_empty(&self) -> bool {
-        self.sources.iter().all(Vec::is_empty)
-    }
-
     /// The set as core knows it.
     pub fn to_gtid_set(&self) -> GtidSet {
         let each = self.sources.iter().enumerate().flat_map(|(source, intervals)| {

@@ -182,7 +182,6 @@ impl Hazard {
         let strikes = step
             .zip(self.strike)
             .map(|(step, (kind, lasts, server))| (step, fault(kind, 0, lasts, server)));
-        let last = faults.iter().map(|fault| fault.at + fault.lasts).max();
         Schedule {
             seed: step.unwrap_or(0),
             policy: DurabilityPolicy::SemiSync,
@@ -193,7 +192,6 @@ impl Hazard {
             heartbeats_seen: true,
             faults,
             strikes: strikes.into_iter().collect(),
-            healed_at: last.unwrap_or(0),
         }
     }
 }

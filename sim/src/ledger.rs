@@ -56,10 +56,6 @@ pub struct Ledger {
     pub promised: BTreeSet<Txn>,
     /// Acknowledged in all.
     pub acknowledged: u64,
-    /// Written by an operator where nothing should be written.
-    pub errant: BTreeSet<Txn>,
-    /// Not on the server that was promoted: dead ends.
-    pub orphans: BTreeSet<Txn>,
     /// Who was made to take writes, in order.
     pub promotions: Vec<Promotion>,
     /// Servers that a vtorc made primary and nobody demoted since.
@@ -69,8 +65,6 @@ pub struct Ledger {
     pub serving_since: BTreeMap<u8, Millis>,
     /// What must never happen and did.
     pub violations: Vec<String>,
-    /// Steps of recoveries that were run, and how often.
-    pub steps: BTreeMap<String, u64>,
 }
 
 impl Ledger {
@@ -228,24 +222,12 @@ impl Universe {
             let what = format!("s{number} was promoted, and nothing was wrong with the one before");
             self.ledger.violated(now, what);
         }
-        self.note_orphans(number);
         self.ledger.promotions.push(Promotion { server: number, at: now, troubled: false });
         self.ledger.serving_since.clear();
     }
 
-    /// What the winner lacks leads nowhere from now on.
-    fn note_orphans(&mut self, winner: u8) {
-        let mut orphans: Vec<Txn> = Vec::new();
-        for server in self.servers() {
-            let all = server.binlog.iter().chain(&server.relay);
-            orphans
-                .extend(all.filter(|txn| !self.server(winner).executed.contains(**txn)).copied());
-        }
-        self.ledger.orphans.extend(orphans);
-    }
-
-    /// A vtorc stops receivers for a failover.
-    pub fn receiver_stopped(&mut self, number: u8, manager: u8, automatic: bool) {
+    /// A vtorc that replaces a primary by itself stops a receiver.
+    pub fn receiver_stopped(&mut self, number: u8, manager: u8) {
         let now = self.now;
         let Some(source) = self.server(number).source else { return };
         let since = self.ledger.serving_since.get(&source).copied();
@@ -257,7 +239,7 @@ impl Universe {
             self.topology.tablets.get(&primary).is_some_and(|tablet| {
                 tablet.tablet_type == vtorc_core::topology::TabletType::Primary
             });
-        if automatic && served && connected && named && recorded {
+        if served && connected && named && recorded {
             let what = format!(
                 "m{manager} began a failover from s{source}, which serves and is followed by s{number}"
             );

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 use vtorc_actors::board::Board;
-use vtorc_core::ids::RecoveryId;
+use vtorc_core::audit::Trigger;
 use vtorc_core::ports::CommandError;
 use vtorc_core::topology::MysqlAddress;
 
@@ -151,17 +151,12 @@ impl Outside {
         }
     }
 
-    /// The kind of the recovery that runs, and whether vtorc began it by itself.
-    fn running(&self) -> (Option<RecoveryId>, String, bool) {
-        use vtorc_core::audit::Trigger;
+    /// Tells whether vtorc is replacing a primary by itself.
+    fn replaces_a_primary(&self) -> bool {
         let running = self.board.running();
-        match running.first() {
-            Some(record) => {
-                let automatic = matches!(record.trigger, Trigger::Automatic);
-                (Some(record.id), record.kind.clone(), automatic)
-            }
-            None => (None, String::new(), false),
-        }
+        running.first().is_some_and(|record| {
+            record.kind == "EmergencyReparent" && record.trigger == Trigger::Automatic
+        })
     }
 }
 
@@ -182,7 +177,7 @@ impl Line {
 
     /// Runs it, or leaves it in a frozen server's socket.
     fn arrive(&self, statement: &Statement) -> Result<Result<Reply, u64>, Lost> {
-        let (_, kind, automatic) = self.outside.running();
+        let replaces = self.outside.replaces_a_primary();
         let manager = self.outside.manager;
         let mut universe = self.outside.universe.lock();
         let known = universe.server(self.server);
@@ -192,12 +187,12 @@ impl Line {
         if known.frozen {
             return Ok(Err(universe.queue(self.server, statement.clone())));
         }
-        if *statement == Statement::StopReceiver && kind == "EmergencyReparent" {
-            universe.receiver_stopped(self.server, manager, automatic);
+        if *statement == Statement::StopReceiver && replaces {
+            universe.receiver_stopped(self.server, manager);
         }
         let reply = universe.execute(self.server, statement);
         if *statement == Statement::TakeWrites {
-            universe.promoted(self.server, manager, automatic && kind == "EmergencyReparent");
+            universe.promoted(self.server, manager, replaces);
         }
         if *statement != Statement::Status {
             let server = self.server;
@@ -208,9 +203,8 @@ impl Line {
 
     /// The server was made to take writes.
     fn took_writes(&self) {
-        let (_, kind, automatic) = self.outside.running();
-        let automatic = automatic && kind == "EmergencyReparent";
-        self.outside.universe.lock().promoted(self.server, self.outside.manager, automatic);
+        let replaces = self.outside.replaces_a_primary();
+        self.outside.universe.lock().promoted(self.server, self.outside.manager, replaces);
     }
 
     async fn wait_for_answer(&self, ticket: u64) -> Result<Reply, Lost> {

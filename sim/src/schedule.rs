@@ -36,8 +36,6 @@ pub struct Schedule {
     pub faults: Vec<Fault>,
     /// What goes wrong at the n-th step of all recoveries, whenever that is.
     pub strikes: Vec<(u64, Fault)>,
-    /// When everything is well again.
-    pub healed_at: Millis,
 }
 
 impl Schedule {
@@ -63,7 +61,6 @@ impl Schedule {
         let count = u8::try_from(tablets.len()).unwrap_or(u8::MAX);
         let mut faults = faults(&mut dice, count, managers);
         faults.sort_by_key(|fault| fault.at);
-        let last = faults.iter().map(|fault| fault.at + fault.lasts).max();
         Self {
             seed,
             policy,
@@ -74,7 +71,6 @@ impl Schedule {
             heartbeats_seen: dice.u8(0..8) > 0,
             strikes: strikes(&mut dice, count, managers),
             faults,
-            healed_at: last.unwrap_or(QUIET_MS),
         }
     }
 }

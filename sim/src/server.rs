@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::status::{Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus};
 use vtorc_core::topology::{MysqlAddress, TabletType};
@@ -298,7 +297,7 @@ impl Server {
             receiver_error: self.receiver_error.clone(),
             applier_running: self.applier_running,
             applier_error: String::new(),
-            retrieved: self.retrieved_set(),
+            retrieved: self.retrieved.to_gtid_set(),
             auto_position: true,
             filtered: false,
             lag_seconds: self.applier_running.then_some(lag),
@@ -307,9 +306,5 @@ impl Server {
             received_marker: self.heard.to_string(),
             marker_sees_heartbeats: self.heartbeats_seen,
         }
-    }
-
-    fn retrieved_set(&self) -> GtidSet {
-        self.retrieved.to_gtid_set()
     }
 }

@@ -228,7 +228,6 @@ impl Universe {
         let server = self.server_mut(number);
         let txn = server.next_txn();
         server.commit(txn, false);
-        self.ledger.errant.insert(txn);
     }
 
     /// Tells whether a receiver is connected to the life that its source lives now.
