@@ -38,7 +38,11 @@ pub(super) async fn take(
     let name = match queue_up(conn, &client, &queue, contents).await {
         Ok(name) => name,
         Err(error) => {
-            sweep_later(&client, &queue);
+            let unsure = (client.clone(), queue, contents.to_owned());
+            until_gone(client, move || {
+                let (client, queue, contents) = unsure.clone();
+                async move { sweep(&client, &queue, &contents).await }
+            });
             return Err(error);
         }
     };
@@ -127,29 +131,25 @@ impl Place {
 
 impl Drop for Place {
     /// A place that is not wanted any more must not block the shard for as long as the session lives, and the
-    /// session lives as long as the process: it is deleted again and again until it is gone for certain.
+    /// session lives as long as the process.
     fn drop(&mut self) {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (client, node) = (self.client.clone(), self.node.clone());
-            runtime.spawn(async move {
-                while !client.state().is_terminated() {
-                    match timeout(REQUEST_TIMEOUT, client.delete(&node, None)).await {
-                        Ok(Ok(()) | Err(zk::Error::NoNode)) => return,
-                        Ok(Err(_)) | Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
-                    }
-                }
-            });
-        }
+        let (client, node) = (self.client.clone(), self.node.clone());
+        until_gone(self.client.clone(), move || {
+            let (client, node) = (client.clone(), node.clone());
+            async move { client.delete(&node, None).await }
+        });
     }
 }
 
-/// Deletes whatever our session has in the queue: a place whose creation was not answered may be there
-/// without our knowing. Nobody else of this process waits in this queue: it runs one recovery a shard.
-fn sweep_later(client: &zk::Client, queue: &str) {
-    let (client, queue) = (client.clone(), queue.to_owned());
-    tokio::spawn(async move {
+/// Deletes again and again, until what is not wanted is gone for certain or the session is over.
+fn until_gone<F>(client: zk::Client, delete: impl Fn() -> F + Send + 'static)
+where
+    F: Future<Output = Result<(), zk::Error>> + Send,
+{
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    runtime.spawn(async move {
         while !client.state().is_terminated() {
-            match timeout(REQUEST_TIMEOUT, sweep(&client, &queue)).await {
+            match timeout(REQUEST_TIMEOUT, delete()).await {
                 Ok(Ok(()) | Err(zk::Error::NoNode)) => return,
                 Ok(Err(_)) | Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
             }
@@ -157,11 +157,17 @@ fn sweep_later(client: &zk::Client, queue: &str) {
     });
 }
 
-async fn sweep(client: &zk::Client, queue: &str) -> Result<(), zk::Error> {
+/// Deletes our session's places with these contents: one whose creation was not answered may be there without
+/// our knowing. A later attempt's place says another time, and stays.
+async fn sweep(client: &zk::Client, queue: &str, contents: &str) -> Result<(), zk::Error> {
     for name in client.list_children(queue).await? {
         let node = format!("{queue}/{name}");
-        let Some(stat) = client.check_stat(&node).await? else { continue };
-        if stat.ephemeral_owner == client.session_id().0 {
+        let (data, stat) = match client.get_data(&node).await {
+            Ok(found) => found,
+            Err(zk::Error::NoNode) => continue,
+            Err(error) => return Err(error),
+        };
+        if stat.ephemeral_owner == client.session_id().0 && data == contents.as_bytes() {
             match client.delete(&node, None).await {
                 Ok(()) | Err(zk::Error::NoNode) => {}
                 Err(error) => return Err(error),
