@@ -29,6 +29,14 @@ pub enum DurabilityPolicy {
 )]
 pub struct UnknownPolicy(pub String);
 
+/// The name that a record gives, known or not.
+pub fn name_of(policy: &Result<DurabilityPolicy, UnknownPolicy>) -> &str {
+    match policy {
+        Ok(policy) => policy.name(),
+        Err(UnknownPolicy(name)) => name,
+    }
+}
+
 impl DurabilityPolicy {
     /// All policies, in the order of the documentation.
     pub const ALL: [Self; 5] = [

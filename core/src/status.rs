@@ -14,6 +14,16 @@ pub enum Flavor {
     MariaDb,
 }
 
+impl Flavor {
+    /// The name in answers and snapshots.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MySql => "mysql",
+            Self::MariaDb => "mariadb",
+        }
+    }
+}
+
 /// A server's state as one probe found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerStatus {
@@ -59,6 +69,12 @@ impl ServerStatus {
             Some(replication) => self.gtid_executed.union(&replication.retrieved),
             None => self.gtid_executed.clone(),
         }
+    }
+
+    /// What this server has received and `source` lacks, less what `source` itself wrote meanwhile.
+    pub fn received_beyond(&self, source: &ServerStatus) -> GtidSet {
+        let own = source.server_uuid.as_deref().unwrap_or_default();
+        self.gtid_received().subtract(&source.gtid_executed).without_source(own)
     }
 
     /// Tells whether both servers are one and the same. Compared by uuid where there is one: the names

@@ -1,9 +1,12 @@
 //! Shards: seeing them, reparenting them, lifting their block.
 
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::oneshot;
+use vtorc_actors::board::ShardReport;
 use vtorc_actors::messages::{Acknowledge, ReparentKind, ReparentRequest, RequestReparent};
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 
@@ -27,10 +30,7 @@ pub(crate) async fn one(
     path: web::Path<(String, String)>,
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
-    let name = shard_name(&path)?;
-    let report = context.world.board.shard(&name);
-    let report = report.ok_or_else(|| unknown(&name))?;
+    let report = report(&request, &path, &context)?;
     Ok(HttpResponse::Ok().json(ShardView::of(&report)))
 }
 
@@ -40,14 +40,20 @@ pub(crate) async fn snapshot(
     path: web::Path<(String, String)>,
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
-    let name = shard_name(&path)?;
-    let report = context.world.board.shard(&name).ok_or_else(|| unknown(&name))?;
+    let report = report(&request, &path, &context)?;
     Ok(HttpResponse::Ok().json(SnapshotFile::of(&report.snapshot)))
 }
 
-fn unknown(name: &KeyspaceShard) -> ApiError {
-    ApiError::not_found(format!("no shard {name} is watched here"))
+/// The shard that is asked for, if the caller may read.
+fn report(
+    request: &HttpRequest,
+    path: &(String, String),
+    context: &WebContext,
+) -> Result<Arc<ShardReport>, ApiError> {
+    context.access.may_read(request)?;
+    let name = shard_name(path)?;
+    let report = context.world.board.shard(&name);
+    report.ok_or_else(|| ApiError::not_found(format!("no shard {name} is watched here")))
 }
 
 fn shard_name(path: &(String, String)) -> Result<KeyspaceShard, ApiError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use vtorc_core::durability::DurabilityPolicy;
+use vtorc_core::durability::{self, DurabilityPolicy};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::health::{ProbeFailure, Reachability, RecentProbes};
 use vtorc_core::ids::KeyspaceShard;
@@ -138,10 +138,7 @@ impl SnapshotFile {
         Self {
             keyspace: snapshot.shard.keyspace.clone(),
             shard: snapshot.shard.shard.clone(),
-            durability_policy: match &snapshot.durability {
-                Ok(policy) => policy.name().to_owned(),
-                Err(unknown) => unknown.0.clone(),
-            },
+            durability_policy: durability::name_of(&snapshot.durability).to_owned(),
             primary_alias: snapshot.record.primary_alias.as_ref().map(ToString::to_string),
             primary_term_start: snapshot.record.term_start.map(Term::of),
             emergency_reparent_disabled: snapshot.emergency_reparent_disabled,
@@ -273,10 +270,7 @@ pub(crate) fn state_name(reachability: &Reachability) -> &'static str {
 impl ServerFile {
     fn of(status: &ServerStatus) -> Self {
         Self {
-            flavor: match status.flavor {
-                Flavor::MySql => "mysql".into(),
-                Flavor::MariaDb => "mariadb".into(),
-            },
+            flavor: status.flavor.name().to_owned(),
             version: status.version.clone(),
             server_id: status.server_id,
             server_uuid: status.server_uuid.clone(),
@@ -294,11 +288,9 @@ impl ServerFile {
     }
 
     fn into_status(self) -> Result<ServerStatus, String> {
-        let flavor = match self.flavor.as_str() {
-            "mysql" => Flavor::MySql,
-            "mariadb" => Flavor::MariaDb,
-            other => return Err(format!("no flavor {other:?}")),
-        };
+        let flavors = [Flavor::MySql, Flavor::MariaDb];
+        let flavor = flavors.into_iter().find(|flavor| flavor.name() == self.flavor);
+        let flavor = flavor.ok_or_else(|| format!("no flavor {:?}", self.flavor))?;
         Ok(ServerStatus {
             gtid_executed: gtids(flavor, &self.gtid_executed)?,
             gtid_purged: gtids(flavor, &self.gtid_purged)?,

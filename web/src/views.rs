@@ -7,11 +7,12 @@ use vtorc_actors::board::{ActorReport, ActorState, ShardReport};
 use vtorc_core::admission::Block;
 use vtorc_core::analysis::Finding;
 use vtorc_core::audit::{RecoveryRecord, StepRecord, Trigger};
+use vtorc_core::durability;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::prognosis::Prognosis;
 use vtorc_core::remedy;
 use vtorc_core::snapshot::TabletState;
-use vtorc_core::status::{Flavor, ReplicationStatus, SemiSyncStatus, ServerStatus};
+use vtorc_core::status::{ReplicationStatus, SemiSyncStatus, ServerStatus};
 use vtorc_core::time::{TermStart, Timestamp};
 
 use crate::snapshot::state_name;
@@ -55,10 +56,7 @@ impl ShardView {
         Self {
             keyspace: snapshot.shard.keyspace.clone(),
             shard: snapshot.shard.shard.clone(),
-            durability_policy: match &snapshot.durability {
-                Ok(policy) => policy.name().to_owned(),
-                Err(unknown) => unknown.0.clone(),
-            },
+            durability_policy: durability::name_of(&snapshot.durability).to_owned(),
             primary: primary.map(|tablet| name(&tablet.alias)),
             primary_term_start: primary.and_then(|tablet| tablet.term_start).map(term),
             findings: report.findings.iter().map(FindingView::of).collect(),
@@ -196,10 +194,7 @@ impl TabletView {
             trouble: reachability.failure().map(ToString::to_string),
             last_seen: status.map(|_| time(state.status_at)),
             version: status.map(|status| status.version.clone()),
-            flavor: status.map(|status| match status.flavor {
-                Flavor::MySql => "mysql",
-                Flavor::MariaDb => "mariadb",
-            }),
+            flavor: status.map(|status| status.flavor.name()),
             server_id: status.map(|status| status.server_id),
             server_uuid: status.and_then(|status| status.server_uuid.clone()),
             read_only: status.map(|status| status.read_only),
