@@ -182,8 +182,7 @@ pub fn admit(
     if let Some(grounds) = excused.filter(|_| !remedy.is_reparent()) {
         return refused(Refusal::InDowntime(grounds.clone()));
     }
-    let replaces = remedy == Remedy::EmergencyReparent;
-    if replaces || remedy == Remedy::FinishReparent {
+    if matches!(remedy, Remedy::EmergencyReparent | Remedy::FinishReparent) {
         if let Some(grounds) = controls.emergency_off(&snapshot.shard, now) {
             return refused(Refusal::EmergencyReparentsSwitchedOff(grounds.clone()));
         }
@@ -196,7 +195,7 @@ pub fn admit(
     }
     // What a reparent left half-done is completed at once, also within the block that it started.
     let primary = snapshot.primary().map(|state| &state.tablet.alias);
-    let in_force = ledger.block_at(snapshot.now).filter(|_| replaces);
+    let in_force = ledger.block_at(snapshot.now).filter(|_| remedy == Remedy::EmergencyReparent);
     if let Some(block) =
         in_force.filter(|b| b.unfinished.is_none() || b.unfinished.as_ref() != primary)
     {

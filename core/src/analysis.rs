@@ -9,7 +9,7 @@ mod warnings;
 
 use std::fmt;
 
-pub use facts::{Facts, ReplicaFacts, errant_gtids, facts, heartbeats_too_rare, replica_facts};
+pub use facts::{Facts, ReplicaFacts, errant_gtids, facts, replica_facts};
 pub use rules::{REPLICA_RULES, RULES, ReplicaRule, Rule};
 pub use warnings::{Told, WARNINGS, Warning};
 

@@ -56,21 +56,22 @@ pub fn check_reached<'a>(
         .filter(|tablet| Some(&tablet.alias) != old_primary)
         .map(|tablet| tablet.alias.clone())
         .collect();
-    let strays_gone = missing.iter().any(|tablet| stray.contains(&tablet.alias));
-    if others.is_empty() && !strays_gone {
-        return Ok(());
-    }
-    if old_primary.is_none() && !others.is_empty() {
+    if !others.is_empty() && old_primary.is_none() {
         return Err(Unsafe::PrimaryUnknown { missing: others });
     }
-    if policy.acks_required() == 0 {
-        return if others.is_empty() {
-            Ok(())
-        } else {
-            Err(Unsafe::NothingProven { missing: others })
-        };
+    if !others.is_empty() && policy.acks_required() == 0 {
+        return Err(Unsafe::NothingProven { missing: others });
     }
     acks_out_of_sight(policy, &missing, stray)
+}
+
+/// Tells whether everybody was reached who could hold a write of the shard.
+pub fn is_complete<'a>(
+    tablets: impl IntoIterator<Item = &'a Tablet>,
+    reached: &BTreeSet<TabletAlias>,
+    stray: &BTreeSet<TabletAlias>,
+) -> bool {
+    missing(tablets, reached, stray).is_empty()
 }
 
 fn missing<'a>(
@@ -94,18 +95,19 @@ pub fn check_incumbent<'a>(
     reached: &BTreeSet<TabletAlias>,
     stray: &BTreeSet<TabletAlias>,
 ) -> Result<(), Unsafe> {
-    if policy.acks_required() == 0 {
-        return Ok(());
-    }
     acks_out_of_sight(policy, &missing(tablets, reached, stray), stray)
 }
 
+/// Where no acknowledgement is demanded, none was promised.
 fn acks_out_of_sight(
     policy: DurabilityPolicy,
     missing: &[&Tablet],
     stray: &BTreeSet<TabletAlias>,
 ) -> Result<(), Unsafe> {
     let required = policy.acks_required();
+    if required == 0 {
+        return Ok(());
+    }
     for writer in missing.iter().filter(|tablet| tablet.tablet_type.is_promotable()) {
         let ackers = missing.iter().filter(|tablet| {
             policy.is_acker(writer, tablet)

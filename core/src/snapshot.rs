@@ -210,6 +210,21 @@ impl ShardSnapshot {
             .collect()
     }
 
+    /// Tells whether a replica's source is a tablet of the shard that could be primary and does not answer.
+    pub fn follows_lost_tablet(&self, replica: &TabletState) -> bool {
+        let replication = replica.valid_status().and_then(|status| status.replication.as_ref());
+        let Some(replication) = replication else { return false };
+        let lost = self.tablets.values().filter(|other| {
+            other.tablet.tablet_type.is_promotable() && other.valid_status().is_none()
+        });
+        lost.into_iter().any(|other| {
+            let address = other.tablet.mysql.as_ref();
+            let known = other.status.as_ref();
+            address == Some(&replication.source)
+                || known.is_some_and(|status| status.is_source_of(replication, address))
+        })
+    }
+
     /// The newest term that any record of the shard names.
     pub fn newest_term(&self) -> Option<crate::time::TermStart> {
         let tablets = self.tablets.values().filter_map(|state| state.tablet.term_start);

@@ -198,7 +198,8 @@ impl Job {
         state.is_some_and(|state| state.reachability.is_unreachable())
     }
 
-    async fn send(
+    /// Runs a command on one server.
+    pub(crate) async fn send(
         &self,
         tablet: &Tablet,
         command: ServerCommand,

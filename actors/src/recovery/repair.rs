@@ -133,7 +133,7 @@ impl Locked<'_> {
         let followers: Vec<Tablet> = due
             .iter()
             .filter_map(|finding| self.fresh.tablet(finding.tablet.as_ref()?))
-            .filter(|state| self.follows_lost_tablet(state))
+            .filter(|state| self.fresh.follows_lost_tablet(state))
             .map(|state| state.tablet.clone())
             .collect();
         if followers.is_empty() {
@@ -143,18 +143,12 @@ impl Locked<'_> {
         let primary = self.primary()?.tablet.clone();
         let step = self.job.begin_step("stop those who follow a lost tablet", None);
         let stopped = self.job.ask_all(&followers, ServerCommand::StopReceiver).await;
-        let source =
-            self.job.ask_all(std::slice::from_ref(&primary), ServerCommand::ReadStatus).await;
-        let source = source.into_values().next().and_then(Result::ok);
+        let source = self.job.send(&primary, ServerCommand::ReadStatus).await;
         let ahead: Vec<String> = stopped
             .iter()
             .filter(|(_, answer)| match (answer, &source) {
-                (Ok(status), Some(source)) => {
-                    let received = status.gtid_received();
-                    let own = source.server_uuid.as_deref().unwrap_or_default();
-                    !received.subtract(&source.gtid_executed).without_source(own).is_empty()
-                }
-                (Err(_), _) | (Ok(_), None) => true,
+                (Ok(status), Ok(source)) => !status.received_beyond(source).is_empty(),
+                (Err(_), _) | (Ok(_), Err(_)) => true,
             })
             .map(|(alias, _)| alias.to_string())
             .collect();
@@ -168,21 +162,6 @@ impl Locked<'_> {
         );
         self.job.end_step(step, StepOutcome::NotDone(why.clone()));
         Err(Stopped::Refused(why))
-    }
-
-    /// Its source is a tablet of the shard that could be primary and does not answer.
-    fn follows_lost_tablet(&self, state: &TabletState) -> bool {
-        let replication = state.valid_status().and_then(|status| status.replication.as_ref());
-        let Some(replication) = replication else { return false };
-        let mut others = self.fresh.tablets.values().filter(|other| {
-            other.tablet.tablet_type.is_promotable() && other.valid_status().is_none()
-        });
-        others.any(|other| {
-            let by_address = other.tablet.mysql.as_ref() == Some(&replication.source);
-            let known = other.status.as_ref();
-            by_address
-                || known.is_some_and(|s| s.is_source_of(replication, other.tablet.mysql.as_ref()))
-        })
     }
 
     /// Read-only first, then whom it follows; only what is wrong is changed. One that has transactions

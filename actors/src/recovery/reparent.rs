@@ -207,17 +207,11 @@ impl Locked<'_> {
     ) -> Result<Election, String> {
         let reached: BTreeSet<TabletAlias> =
             contenders.iter().map(|one| one.tablet.alias.clone()).collect();
-        let stray = self.fresh.stray_ackers();
-        let safe =
-            safety::check_reached(self.policy, &self.everybody(), &reached, &stray, old_primary);
+        let (everybody, stray) = (self.everybody(), self.fresh.stray_ackers());
+        let safe = safety::check_reached(self.policy, &everybody, &reached, &stray, old_primary);
         if !sabotage::has(Bug::SkipSafety) {
             safe.map_err(|error| error.to_string())?;
         }
-        let could_hold =
-            |tablet: &&Tablet| tablet.tablet_type.is_managed() || stray.contains(&tablet.alias);
-        let everybody = self.everybody();
-        let complete =
-            everybody.iter().filter(could_hold).all(|tablet| reached.contains(&tablet.alias));
         // Whoever asks for an emergency reparent wants another primary than this one.
         let asked_away = request.filter(|request| request.new_primary.is_none()).and(old_primary);
         let constraints = Constraints {
@@ -226,7 +220,7 @@ impl Locked<'_> {
             old_primary,
             wanted: request.and_then(|request| request.new_primary.as_ref()),
             avoid: request.and_then(|request| request.avoid_primary.as_ref()).or(asked_away),
-            complete,
+            complete: safety::is_complete(&everybody, &reached, &stray),
             last_known: self.fresh.primary().and_then(|state| state.status.as_ref()),
         };
         election::elect(contenders, &constraints).map_err(|error| error.to_string())

@@ -29,8 +29,6 @@ pub struct Facts {
     pub primary_unreachable: bool,
     /// The primary was never reached.
     pub primary_unseen: bool,
-    /// The primary's failure is neither a success nor a verdict yet.
-    pub primary_unclear: bool,
     /// Managed tablets other than the primary.
     pub replicas_total: usize,
     /// Of those, reached by the last probe.
@@ -128,7 +126,6 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
     facts.primary_valid = primary.reachability.is_valid();
     facts.primary_unreachable = primary.reachability.is_unreachable();
     facts.primary_unseen = primary.status.is_none();
-    facts.primary_unclear = !facts.primary_valid && !facts.primary_unreachable;
     facts.primary_has_vttablet = primary.tablet.grpc_port.is_some();
     facts.record_names_primary = snapshot.record.primary_alias.as_ref() == Some(alias)
         && snapshot.record.term_start == primary.tablet.term_start;
@@ -333,6 +330,17 @@ fn others_ahead(
     primary: &TabletAlias,
     policy: DurabilityPolicy,
 ) -> bool {
+    let Some(status) = snapshot.tablet(primary).and_then(TabletState::valid_status) else {
+        return false;
+    };
+    // Asked with every probe, and nearly always no: nobody has received anything that it lacks.
+    let has_more = |theirs: &ServerStatus| match status.is_writable() {
+        true => !theirs.received_beyond(status).is_empty(),
+        false => !status.gtid_executed.contains(&theirs.gtid_received()),
+    };
+    if !snapshot.replicas_of(primary).filter_map(TabletState::valid_status).any(has_more) {
+        return false;
+    }
     let all_answered = facts.replicas_valid == facts.replicas_total;
     let witnesses = if all_answered || facts.ackers_ready >= facts.acks_required {
         Witnesses::All
@@ -438,7 +446,7 @@ pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// Tells whether a silent source would show much later than it should. Servers round the period, so twice
 /// as long is still right; one that is not known, or off where it cannot be seen, is nobody's fault.
-pub fn heartbeats_too_rare(replication: &ReplicationStatus, settings: &RecoverySettings) -> bool {
+fn heartbeats_too_rare(replication: &ReplicationStatus, settings: &RecoverySettings) -> bool {
     let wanted = u64::try_from(settings.heartbeat_period.as_millis()).unwrap_or(u64::MAX);
     replication
         .heartbeat_period_ms
