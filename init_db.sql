@@ -27,7 +27,8 @@ CREATE USER IF NOT EXISTS 'orc_client_user'@'%' IDENTIFIED BY 'orc_client_user_p
 GRANT RELOAD ON *.* TO 'orc_client_user'@'%';
 
 -- Without them: client sessions of a demoted primary are not ended; a commit that waits for an
--- acknowledgement holds the demotion up until it fails.
+-- acknowledgement holds the demotion up until it fails. (MySQL: sessions of users that have SYSTEM_USER,
+-- such as root, are only ended by a user that has it too. Grant it here as well if such users write.)
 GRANT PROCESS ON *.* TO 'orc_client_user'@'%';
 /*!80000 GRANT CONNECTION_ADMIN ON *.* TO 'orc_client_user'@'%' */
 /*M! GRANT CONNECTION ADMIN ON *.* TO 'orc_client_user'@'%' */;

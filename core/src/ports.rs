@@ -79,6 +79,10 @@ pub enum ServerCommand {
     },
     /// Stop and start the receiver.
     RestartReceiver,
+    /// A write that changes nothing. A commit that went out to the replicas before they acknowledged is never
+    /// acknowledged by itself; the acknowledgement of a later one frees it (MySQL and MariaDB compare
+    /// positions, not transactions).
+    WriteNothing,
     /// Write a row of the reparent journal, creating the table where it is missing.
     WriteJournal {
         /// Vitess's name of the action.

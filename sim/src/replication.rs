@@ -86,30 +86,41 @@ impl Universe {
     fn stream(&mut self, number: u8, source: u8, cursor: usize, acks: bool, heard_at: Millis) {
         let now = self.now;
         let end = self.server(source).binlog.len().min(cursor + BATCH);
-        let mut received: Vec<Txn> = Vec::new();
+        // What it has already is not sent again, so nobody acknowledges it either.
+        let mut sent_to: Option<usize> = None;
         for at in cursor..end {
             let Some(txn) = self.server(source).binlog.get(at).copied() else { break };
             if txn.source != number && !self.server(number).has_received(txn) {
                 let server = self.server_mut(number);
                 server.relay.push_back(txn);
                 server.retrieved.insert(txn);
+                sent_to = Some(at);
             }
-            received.push(txn);
         }
         let heartbeat = self.server(number).heartbeat_ms;
-        let heard = !received.is_empty() || now.saturating_sub(heard_at) >= heartbeat;
+        let heard = end > cursor || now.saturating_sub(heard_at) >= heartbeat;
         let server = self.server_mut(number);
         let Receiver::Running { incarnation, .. } = server.receiver else { return };
         let heard_at = if heard { now } else { heard_at };
         server.heard += u64::from(heard);
         server.receiver = Receiver::Running { cursor: end, incarnation, acks, heard_at };
         let back = self.network.is_open(Party::Server(number), Party::Server(source));
-        if acks && back {
-            let waits = |waiting: &Waiting| received.contains(&waiting.txn);
-            for waiting in self.server_mut(source).waiting.iter_mut().filter(|one| waits(one)) {
-                if !waiting.ackers.contains(&number) {
-                    waiting.ackers.push(number);
-                }
+        if let Some(at) = sent_to.filter(|_| acks && back) {
+            self.acknowledge_up_to(number, source, at);
+        }
+    }
+
+    /// An acknowledgement is for a place in the source's binary log, and for all that lies before it.
+    fn acknowledge_up_to(&mut self, number: u8, source: u8, at: usize) {
+        let origin = self.server_mut(source);
+        if origin.waiting.is_empty() {
+            return;
+        }
+        let before: Vec<Txn> = origin.binlog.iter().take(at + 1).copied().collect();
+        let waits = |waiting: &Waiting| before.contains(&waiting.txn);
+        for waiting in origin.waiting.iter_mut().filter(|one| waits(one)) {
+            if !waiting.ackers.contains(&number) {
+                waiting.ackers.push(number);
             }
         }
     }

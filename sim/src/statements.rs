@@ -38,8 +38,11 @@ pub enum Statement {
     TakeWrites,
     /// `KILL` for every client session.
     EndSessions,
-    /// `INSERT INTO _vt.reparent_journal`.
-    WriteJournal,
+    /// A write of vtorc's own: a row of the reparent journal, or one that changes nothing.
+    OwnWrite {
+        /// Which of the two.
+        is_journal: bool,
+    },
     /// Whether a commit of ours was acknowledged.
     IsCommitted(Txn),
     /// A client's insert.
@@ -77,7 +80,7 @@ impl Universe {
                 self.end_sessions(number);
                 return Reply::Done;
             }
-            Statement::WriteJournal => return self.begin_journal(number),
+            Statement::OwnWrite { is_journal } => return self.begin_own_write(number, *is_journal),
             Statement::Insert(attempt) => {
                 self.insert(number, *attempt);
                 return Reply::Done;
@@ -119,7 +122,7 @@ impl Universe {
             | Statement::RefuseWrites
             | Statement::TakeWrites
             | Statement::EndSessions
-            | Statement::WriteJournal
+            | Statement::OwnWrite { .. }
             | Statement::Insert(_)
             | Statement::WaitForAcks(_) => {}
         }
@@ -181,17 +184,19 @@ impl Universe {
         }
     }
 
-    fn begin_journal(&mut self, number: u8) -> Reply {
+    fn begin_own_write(&mut self, number: u8, is_journal: bool) -> Reply {
         let server = self.server_mut(number);
         if server.super_read_only {
             return Reply::Refused("super_read_only is ON");
         }
         let txn = server.next_txn();
-        server.commit(txn, true);
+        server.commit(txn, is_journal);
         if server.waits_for_acks {
             server.waiting.push(Waiting { txn, attempt: None, ackers: Vec::new() });
         }
-        self.journal_txns.insert(txn);
+        if is_journal {
+            self.journal_txns.insert(txn);
+        }
         Reply::Begun(txn)
     }
 

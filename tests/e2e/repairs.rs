@@ -1,5 +1,6 @@
 //! What an operator or an accident put out of order is put in order, each thing on a real server.
 
+use mysql::prelude::Queryable;
 use serde_json::json;
 use vtorc_fleet::Flavor;
 
@@ -222,4 +223,53 @@ fn names_that_differ_between_topology_and_replication_are_no_finding() {
     cluster.daemon().post("/api/v1/recoveries/enable", json!({}));
     cluster.healthy(&[]);
     assert_eq!(cluster.daemon().recoveries().len(), before, "{:#?}", cluster.daemon().recoveries());
+}
+
+/// A commit that went out to a replica before it acknowledged is never acknowledged afterwards: the replica
+/// has it. The next write's acknowledgement frees it, and vtorc makes that write.
+#[test]
+fn commits_that_nobody_was_asked_to_acknowledge_are_freed_by_another_write() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+        cluster.start_daemon(&[]);
+        let primary = cluster.healthy(&[]);
+        drop(cluster.daemons.pop());
+        let replicas: Vec<&str> =
+            THREE.iter().copied().filter(|alias| padded(alias) != primary).collect();
+        let acknowledging = |on: u8| {
+            let (word, switch) = match flavor {
+                Flavor::MySql => ("REPLICA", "replica"),
+                Flavor::MariaDb => ("SLAVE", "slave"),
+            };
+            for replica in &replicas {
+                let statements = [
+                    format!("STOP {word} IO_THREAD"),
+                    format!("SET GLOBAL rpl_semi_sync_{switch}_enabled = {on}"),
+                    format!("START {word} IO_THREAD"),
+                ];
+                let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
+                cluster.server(replica).run(&statements).unwrap();
+            }
+        };
+        acknowledging(0);
+        let waiting = "SELECT COUNT(*) FROM information_schema.processlist \
+                       WHERE info = 'CREATE DATABASE waiting'";
+        let server = cluster.server(&primary);
+        let mut client = server.connect("root").unwrap();
+        let commit = std::thread::spawn(move || client.query_drop("CREATE DATABASE waiting"));
+        let received = "SELECT COUNT(*) FROM information_schema.schemata \
+                        WHERE schema_name = 'waiting'";
+        let everywhere = wait_for(|| {
+            let has = |alias: &&str| cluster.server(alias).value(received).unwrap() == "1";
+            replicas.iter().all(has).then_some(())
+        });
+        everywhere.expect("the replicas did not receive the write");
+        acknowledging(1);
+        assert_eq!(server.value(waiting).unwrap(), "1", "the commit waits for nobody");
+        cluster.start_daemon(&[]);
+        let freed = cluster.daemon().recovery(|one| one["finding"] == "PrimarySemiSyncBlocked");
+        assert_eq!(freed["outcome"], "succeeded", "{freed:#}");
+        assert_eq!(cluster.healthy(&[]), primary, "{freed:#}");
+        commit.join().unwrap().unwrap();
+    }
 }

@@ -173,7 +173,7 @@ impl Locked<'_> {
     }
 
     /// Points everybody at the winner at once; answers who followed in time.
-    async fn repoint_all(&self, promotion: &Promotion) -> Vec<TabletAlias> {
+    pub(super) async fn repoint_all(&self, promotion: &Promotion) -> Vec<TabletAlias> {
         let mut waiting: FuturesUnordered<LocalBoxFuture<'_, Option<TabletAlias>>> =
             FuturesUnordered::new();
         for tablet in &promotion.followers {

@@ -325,6 +325,11 @@ impl Locked<'_> {
         match task {
             Task::Shard(remedy, finding) => {
                 self.still_there(finding)?;
+                if finding.kind == FindingKind::PrimarySemiSyncBlocked
+                    && let Some(freed) = self.free_commits().await
+                {
+                    return Ok(freed);
+                }
                 match remedy {
                     Remedy::ElectPrimary | Remedy::EmergencyReparent | Remedy::FinishReparent => {
                         // One that lives and does not serve must not be elected again.

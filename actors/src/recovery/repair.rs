@@ -1,5 +1,7 @@
 //! Repairs that leave the primary who it is: its settings, its replicas, the shard's record.
 
+use std::time::Duration;
+
 use futures::future;
 use vtorc_core::analysis::{self, Finding, FindingKind};
 use vtorc_core::audit::StepOutcome;
@@ -14,6 +16,9 @@ use vtorc_core::time::TermStart;
 use vtorc_core::topology::{Tablet, TabletType};
 
 use super::job::{Locked, Stopped};
+
+/// A write that is acknowledged at all is acknowledged sooner than this.
+const FREE_COMMITS_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Locked<'_> {
     /// Brings semi-sync and writability in order, and takes away a source that a primary must not have.
@@ -106,6 +111,14 @@ impl Locked<'_> {
             Some(async move { (alias.clone(), self.fix_replica(&alias, finding.kind).await) })
         });
         let outcomes = future::join_all(repairs).await;
+        let acknowledges_again =
+            |finding: &&Finding| finding.kind == FindingKind::ReplicaSemiSyncMustBeSet;
+        let waits = |state: &TabletState| {
+            state.status.as_ref().is_some_and(|status| status.semi_sync.waiting_sessions > 0)
+        };
+        if due.iter().any(acknowledges_again) && self.fresh.primary().is_some_and(waits) {
+            self.free_commits().await;
+        }
         let (mut done, mut failed) = (Vec::new(), Vec::new());
         for (alias, outcome) in outcomes {
             match outcome {
@@ -162,6 +175,16 @@ impl Locked<'_> {
         );
         self.job.end_step(step, StepOutcome::NotDone(why.clone()));
         Err(Stopped::Refused(why))
+    }
+
+    /// Frees commits that went out before their replicas acknowledged: nobody will acknowledge those by
+    /// themselves. None if that is not why they wait.
+    pub(super) async fn free_commits(&self) -> Option<String> {
+        let primary = self.fresh.primary()?;
+        let name = "write nothing, so that an acknowledgement comes";
+        let write = ServerCommand::WriteNothing;
+        let written = self.job.on(name, &primary.tablet, write, FREE_COMMITS_PATIENCE).await;
+        written.ok().map(|_| format!("commits on {} go on", primary.tablet.alias))
     }
 
     /// Read-only first, then whom it follows; only what is wrong is changed. One that has transactions

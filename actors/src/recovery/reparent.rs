@@ -132,6 +132,8 @@ impl Locked<'_> {
             action: "InitShardPrimary",
             writes_stopped_at: None,
         };
+        // It is followed already: a write that went out before its followers acknowledge would wait for ever.
+        self.repoint_all(&promotion).await;
         self.promote(promotion).await
     }
 

@@ -14,6 +14,15 @@ use super::{fence, follow};
 /// Waits so long for acknowledgements that it never degrades to asynchronous by itself (one year).
 const SEMI_SYNC_TIMEOUT_MS: u64 = 365 * 24 * 3600 * 1000;
 
+const CREATE_DATABASE: &str = "CREATE DATABASE IF NOT EXISTS _vt";
+const CREATE_JOURNAL: &str = "CREATE TABLE IF NOT EXISTS _vt.reparent_journal (\
+     time_created_ns BIGINT UNSIGNED NOT NULL PRIMARY KEY, action_name VARBINARY(255) NOT NULL, \
+     primary_alias VARBINARY(255) NOT NULL, replication_position VARBINARY(64000) DEFAULT NULL\
+     ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4";
+/// Reading the journal waits no longer than this many seconds for a change of the table that is under way:
+/// one that waits for an acknowledgement may never end.
+const JOURNAL_LOCK_WAIT: u32 = 1;
+
 /// Runs a command and answers with the server's state afterwards.
 pub(crate) fn run(
     session: &mut Session<'_>,
@@ -44,6 +53,8 @@ pub(crate) fn run(
             session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))?;
             session.run("start the receiver", &format!("START {replica} IO_THREAD"))?;
         }
+        // It is logged, and thereby acknowledged, also where the database exists.
+        ServerCommand::WriteNothing => session.run("write nothing", CREATE_DATABASE)?,
         ServerCommand::WriteJournal { action, primary, position, time_created_ns } => {
             write_journal(session, &action, &primary, &position, time_created_ns)?;
         }
@@ -54,20 +65,33 @@ pub(crate) fn run(
 /// The server's state with the number of reparents that it knows of.
 fn with_journal(session: &mut Session<'_>) -> Result<ServerStatus, CommandError> {
     let mut status = session.status()?;
-    let exists = session.value(
+    let wait = format!("SET SESSION lock_wait_timeout = {JOURNAL_LOCK_WAIT}");
+    session.run("wait for no lock", &wait)?;
+    status.journal_length = match journal_length(session) {
+        Ok(length) => length,
+        // It answers, but somebody is changing the table: how long the journal is stays unknown.
+        Err(CommandError::NotDone(_)) => None,
+        Err(unknown @ CommandError::Unknown(_)) => return Err(unknown),
+    };
+    Ok(status)
+}
+
+fn journal_length(session: &mut Session<'_>) -> Result<Option<u64>, CommandError> {
+    if !has_journal(session)? {
+        return Ok(Some(0));
+    }
+    let rows = "SELECT COUNT(*) FROM _vt.reparent_journal";
+    let count = session.value("read the reparent journal", rows)?;
+    Ok(count.and_then(|count| count.parse().ok()))
+}
+
+fn has_journal(session: &mut Session<'_>) -> Result<bool, CommandError> {
+    let tables = session.value(
         "look for the reparent journal",
         "SELECT COUNT(*) FROM information_schema.tables \
          WHERE table_schema = '_vt' AND table_name = 'reparent_journal'",
     )?;
-    status.journal_length = match exists.as_deref() {
-        Some("1") => {
-            let count = session
-                .value("read the reparent journal", "SELECT COUNT(*) FROM _vt.reparent_journal")?;
-            count.and_then(|count| count.parse().ok())
-        }
-        Some(_) | None => Some(0),
-    };
-    Ok(status)
+    Ok(tables.as_deref() == Some("1"))
 }
 
 fn stop_receiver(session: &mut Session<'_>) -> Result<(), CommandError> {
@@ -199,14 +223,11 @@ fn write_journal(
     position: &GtidSet,
     time_created_ns: u64,
 ) -> Result<(), CommandError> {
-    session.run("create the _vt database", "CREATE DATABASE IF NOT EXISTS _vt")?;
-    session.run(
-        "create the reparent journal",
-        "CREATE TABLE IF NOT EXISTS _vt.reparent_journal (\
-         time_created_ns BIGINT UNSIGNED NOT NULL PRIMARY KEY, action_name VARBINARY(255) NOT NULL, \
-         primary_alias VARBINARY(255) NOT NULL, replication_position VARBINARY(64000) DEFAULT NULL\
-         ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
-    )?;
+    // Each statement waits for an acknowledgement, so none is sent that is not needed.
+    if !has_journal(session)? {
+        session.run("create the _vt database", CREATE_DATABASE)?;
+        session.run("create the reparent journal", CREATE_JOURNAL)?;
+    }
     let position: String = position.to_vitess_position().chars().take(64000).collect();
     session.run_with(
         "write the reparent journal",

@@ -5,6 +5,7 @@
 //! the sessions are ended instead: their clients are told nothing, and nothing was promised to them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,9 @@ use super::commands::semi_sync_names;
 use super::dialect::Row;
 use super::session::{Session, connect};
 use vtorc_core::topology::MysqlAddress;
+
+/// `ER_NO_SUCH_THREAD`.
+const NO_SUCH_THREAD: u16 = 1094;
 
 /// How often sessions are looked for while the server is being fenced.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -40,6 +44,7 @@ pub(crate) fn refuse_writes(
         deadline: session.deadline(),
         called_off: session.called_off(),
         release: release_statement(session)?,
+        stays: Mutex::new(None),
     };
     let started = Instant::now();
     let done = AtomicBool::new(false);
@@ -60,6 +65,9 @@ pub(crate) fn refuse_writes(
         let _ = helping.join();
         outcome
     });
+    if let (Err(CommandError::Unknown(why)), Some(stays)) = (&outcome, helper.stays()) {
+        return Err(CommandError::Unknown(format!("{why}; {stays}")));
+    }
     outcome?;
     if sessions == Sessions::EndAll {
         end_sessions(session)?;
@@ -83,9 +91,29 @@ struct Helper<'a> {
     deadline: Instant,
     called_off: &'a AtomicBool,
     release: Option<String>,
+    /// A session that waits in a commit and could not be ended, and why.
+    stays: Mutex<Option<String>>,
 }
 
 impl Helper<'_> {
+    fn stays(&self) -> Option<String> {
+        self.stays.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The session may have ended by itself in between. One that may not be ended is remembered: a user with
+    /// `SYSTEM_USER` is only ended by another one.
+    fn end(&self, conn: &mut mysql::Conn, id: u64, user: &str) {
+        if let Err(mysql::Error::MySqlError(error)) = conn.query_drop(format!("KILL {id}"))
+            && error.code != NO_SUCH_THREAD
+        {
+            let why = format!(
+                "session {id} of {user} holds it up and cannot be ended: {}",
+                error.message
+            );
+            *self.stays.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        }
+    }
+
     /// Ends every client session. Answers whether, when it did, the server was already holding new writes
     /// back: then everybody who could still be told of a commit has been ended.
     ///
@@ -116,8 +144,7 @@ impl Helper<'_> {
             somebody_waits |= waits_for_ack(state);
             if command != "Killed" {
                 somebody_would_be_told |= waits_for_ack(state);
-                // It may have ended by itself in between.
-                let _ = conn.query_drop(format!("KILL {id}"));
+                self.end(&mut conn, *id, user);
             }
         }
         // SAFETY-OF-DATA: only sessions that were killed wait: no client takes this for an acknowledgement.

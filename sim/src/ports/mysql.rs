@@ -54,7 +54,8 @@ impl Line {
                 self.tell(Statement::StopReceiver).await?;
                 self.tell(Statement::StartReplication).await
             }
-            ServerCommand::WriteJournal { .. } => self.write_journal().await,
+            ServerCommand::WriteNothing => self.write(false).await,
+            ServerCommand::WriteJournal { .. } => self.write(true).await,
         }
     }
 
@@ -205,8 +206,8 @@ impl Line {
         self.tell(Statement::StartReplication).await
     }
 
-    async fn write_journal(&self) -> Result<(), CommandError> {
-        let txn = match self.ask(Statement::WriteJournal).await? {
+    async fn write(&self, is_journal: bool) -> Result<(), CommandError> {
+        let txn = match self.ask(Statement::OwnWrite { is_journal }).await? {
             Reply::Begun(txn) => txn,
             Reply::Refused(why) => return Err(CommandError::NotDone(why.to_owned())),
             Reply::Status(_) | Reply::Done | Reply::Pending => return Ok(()),
