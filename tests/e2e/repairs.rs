@@ -273,3 +273,30 @@ fn commits_that_nobody_was_asked_to_acknowledge_are_freed_by_another_write() {
         commit.join().unwrap().unwrap();
     }
 }
+
+/// Root has `SYSTEM_USER`, so vtorc cannot end its session: whoever reads the story must learn that.
+#[test]
+fn a_session_that_may_not_be_ended_is_named() {
+    let mut cluster = Cluster::new(Flavor::MySql, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let primary = cluster.healthy(&[]);
+    let off = json!({"control": "recoveries-off ks/0", "comment": "test"});
+    assert_eq!(cluster.daemon().post("/api/v1/controls/set", off).0, 202);
+    for replica in THREE.iter().filter(|alias| padded(alias) != primary) {
+        cluster.server(replica).run(&["STOP REPLICA IO_THREAD"]).unwrap();
+    }
+    let mut client = cluster.server(&primary).connect("root").unwrap();
+    let commit = std::thread::spawn(move || client.query_drop("CREATE DATABASE waiting"));
+    let waits = || {
+        let shard = cluster.daemon().shard();
+        tablet(&shard, &primary)["semi_sync"]["waiting_sessions"].as_u64().filter(|n| *n > 0)
+    };
+    wait_for(waits).expect("nobody waits for an acknowledgement");
+    cluster.daemon().post("/api/v1/shards/ks/0/emergency-reparent", json!({}));
+    let done = cluster.daemon().recovery(|one| one["kind"] == "EmergencyReparent");
+    let steps = done["steps"].to_string();
+    assert!(steps.contains("of root holds it up and cannot be ended"), "{done:#}");
+    assert_ne!(cluster.daemon().shard()["primary"], primary);
+    cluster.server_mut(&primary).kill();
+    assert!(commit.join().unwrap().is_err(), "a write that nobody else has was acknowledged");
+}

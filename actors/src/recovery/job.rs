@@ -26,6 +26,8 @@ use crate::world::World;
 
 /// When everybody from whom an answer is expected has answered, those held for dead get this much more.
 const LAST_CALL: Duration = Duration::from_millis(50);
+/// A command that ran out of time says so itself, and why, within this.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 /// An automatic recovery waits so long for the lock: whoever holds it is at work on the shard.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// Reading the shard's records takes at most this long.
@@ -177,7 +179,7 @@ impl Job {
             waiting.push(async move { (tablet.alias.clone(), self.send(tablet, command).await) });
         }
         let mut answers = BTreeMap::new();
-        let mut deadline = Instant::now() + self.settings.command_timeout;
+        let mut deadline = Instant::now() + self.settings.command_timeout + LAST_WORDS;
         let mut last_call = false;
         while let Ok(Some((alias, answer))) = timeout_at(deadline, waiting.next()).await {
             answers.insert(alias, answer);

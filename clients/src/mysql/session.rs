@@ -205,8 +205,17 @@ fn told(error: &mysql::Error) -> String {
             format!("syntax not known to the server ({})", error.code)
         }
         mysql::Error::MySqlError(error) => format!("{} ({})", error.message, error.code),
+        mysql::Error::CodecError(error) if ran_out_of_time(error) => "no answer in time".to_owned(),
         other => other.to_string(),
     }
+}
+
+/// A socket whose deadline is over says `EAGAIN`.
+fn ran_out_of_time(error: &dyn std::error::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|io| {
+        matches!(io.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+    })
 }
 
 fn text_row(row: mysql::Row) -> Row {
