@@ -1,5 +1,6 @@
 //! The configuration: Orchestrator's JSON, with what applies here honoured and everything else named.
 
+mod hooks;
 mod keys;
 
 use std::fmt;
@@ -99,6 +100,9 @@ pub(crate) struct Config {
     pub(crate) ssl_private_key_file: String,
     #[serde(rename = "SSLCAFile")]
     pub(crate) ssl_ca_file: String,
+    /// Read from the same file, by itself.
+    #[serde(skip)]
+    pub(crate) hooks: hooks::HookConfig,
 }
 
 /// A password as configured; `${NAME}` stands for an environment variable. Never shows when printed.
@@ -173,6 +177,7 @@ impl Default for Config {
             ssl_cert_file: String::new(),
             ssl_private_key_file: String::new(),
             ssl_ca_file: String::new(),
+            hooks: Default::default(),
         }
     }
 }
@@ -203,16 +208,10 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Loaded, Failure> {
     if !text.trim_start().starts_with('{') {
         return Err(Failure(format!("{file}, line 1: a JSON object is expected")));
     }
-    let mut others = Vec::new();
-    let mut json = serde_json::Deserializer::from_str(text);
-    let mut path = serde_path_to_error::Track::new();
-    let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut path);
-    let parsed = serde_ignored::deserialize(tracked, |key| others.push(key.to_string()));
-    let config: Config = match parsed {
-        Ok(config) => config,
-        Err(error) => return Err(wrong(file, &path.path().to_string(), &error)),
-    };
-    json.end().map_err(|error| wrong(file, ".", &error))?;
+    let (mut config, mut others) = read::<Config>(file, text)?;
+    let (hooks, not_hooks) = read::<hooks::HookConfig>(file, text)?;
+    config.hooks = hooks;
+    others.retain(|key| not_hooks.contains(key));
     let (mut notes, mut warnings, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for key in others {
         match keys::look_up(&key) {
@@ -235,6 +234,24 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Loaded, Failure> {
     }
     config.check().map_err(|error| Failure(format!("{file}: {error}")))?;
     Ok(Loaded { config, notes, warnings, unknown })
+}
+
+/// Reads the keys of one struct, and names those that are none of its.
+fn read<T: serde::de::DeserializeOwned>(
+    file: &str,
+    text: &str,
+) -> Result<(T, Vec<String>), Failure> {
+    let mut others = Vec::new();
+    let mut json = serde_json::Deserializer::from_str(text);
+    let mut path = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut path);
+    match serde_ignored::deserialize(tracked, |key| others.push(key.to_string())) {
+        Ok(parsed) => {
+            json.end().map_err(|error| wrong(file, ".", &error))?;
+            Ok((parsed, others))
+        }
+        Err(error) => Err(wrong(file, &path.path().to_string(), &error)),
+    }
 }
 
 /// The password of the sample configuration.
@@ -261,6 +278,7 @@ impl Config {
     fn check(&self) -> Result<(), Failure> {
         self.default_durability()?;
         self.authentication()?;
+        self.hooks.settings()?;
         let positive = [
             ("InstancePollSeconds", self.instance_poll_seconds),
             ("MySQLConnectTimeoutSeconds", self.connect_timeout_seconds),
@@ -426,6 +444,7 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
             "MySQLTopologyUser, MySQLReplicaUser or their passwords, timeouts or certificates",
             old.mysql_access().ok().map(told) != new.mysql_access().ok().map(told),
         ),
+        at_once("*Processes, HookTimeoutSeconds or Webhook*", old.hooks != new.hooks),
         later("ListenAddress", old.listen_address != new.listen_address),
         later("SQLite3DataFile", old.sqlite3_data_file != new.sqlite3_data_file),
         later("Debug", old.debug != new.debug),

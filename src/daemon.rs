@@ -110,10 +110,12 @@ async fn wait_for_end(
 
 /// Takes the new configuration if all of it is right; says what changed.
 fn reload(options: &DaemonOptions, old: Config, running: &Running, log: &Logger) -> Config {
-    let read = config::load(options.config.as_deref())
-        .and_then(|loaded| Ok((wiring::settings(&loaded.config, options)?, loaded)));
+    let read = config::load(options.config.as_deref()).and_then(|loaded| {
+        let hooks = loaded.config.hooks.settings()?;
+        Ok((wiring::settings(&loaded.config, options)?, hooks, loaded))
+    });
     match read {
-        Ok((settings, loaded)) => {
+        Ok((settings, hooks, loaded)) => {
             tell(&loaded, log);
             let changes = config::changes(&old, &loaded.config);
             if changes.is_empty() {
@@ -126,6 +128,7 @@ fn reload(options: &DaemonOptions, old: Config, running: &Running, log: &Logger)
                     warn!(log, "configuration changed; this key takes effect at the next start"; "key" => key);
                 }
             }
+            running.hooks.reconfigure(hooks);
             // Fails only without receivers, and the world holds one.
             let _ = running.settings.send(Arc::new(settings));
             loaded.config
@@ -143,13 +146,14 @@ async fn finish(running: &Running, log: &Logger) {
     world.ending.store(true, Ordering::Release);
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     let deadline = Instant::now() + FINISH_MAX;
-    let mut waiting = world.board.running().len();
+    let busy = || world.board.running().len() + world.hooks.running();
+    let mut waiting = busy();
     if waiting > 0 {
         info!(log, "finishing recoveries"; "running" => waiting);
     }
     while waiting > 0 && Instant::now() < deadline {
         sleep(Duration::from_millis(20)).await;
-        waiting = world.board.running().len();
+        waiting = busy();
     }
     if waiting > 0 {
         warn!(log, "recoveries did not end in time"; "running" => waiting);

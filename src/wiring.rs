@@ -16,6 +16,7 @@ use vtorc_actors::guardian::start_guarded;
 use vtorc_actors::registry::Registry;
 use vtorc_actors::world::{Settings, World};
 use vtorc_clients::history::SqliteHistory;
+use vtorc_clients::hooks::Hooks;
 use vtorc_clients::mysql::{AsyncProber, WorkerPool};
 use vtorc_clients::topo::conn::TopoConn;
 use vtorc_clients::topo::local::LocalConn;
@@ -137,6 +138,7 @@ pub(crate) struct Running {
     pub(crate) world: World,
     pub(crate) registry: Addr<Registry>,
     pub(crate) settings: watch::Sender<Arc<Settings>>,
+    pub(crate) hooks: Arc<Hooks>,
 }
 
 /// Starts the actors over the real adapters.
@@ -159,11 +161,15 @@ pub(crate) async fn start(
     let auditor = Auditor::new(kept.clone(), meter.clone(), log.clone());
     let auditor = start_guarded(auditor, 4096, meter).recipient();
     audit_lines(config, &board)?;
+    let told = log.clone();
+    let complain = Arc::new(move |why: &str| warn!(told, "webhook"; "error" => why));
+    let hooks = Arc::new(Hooks::new(config.hooks.settings()?, complain));
     let (sender, receiver) = watch::channel(Arc::new(settings));
     let world = World {
         probes: Arc::new(AsyncProber::new(access.clone())),
         mysql: Arc::new(WorkerPool::new(access)),
         topo: Arc::new(topo),
+        hooks: hooks.clone(),
         history: kept,
         auditor,
         board,
@@ -177,7 +183,7 @@ pub(crate) async fn start(
         failpoint: failpoint(options.failpoint.clone()),
     };
     let registry = Registry::launch(world.clone());
-    Ok(Running { world, registry, settings: sender })
+    Ok(Running { world, registry, settings: sender, hooks })
 }
 
 /// Ends the process at a named point, or with `POINT@FILE` makes that file and waits until it is gone.

@@ -143,7 +143,9 @@ impl Board {
 
     /// Pins up a recovery's story so far.
     pub fn post_recovery(&self, record: RecoveryRecord) {
-        if let Some(outcome) = &record.outcome {
+        // What its programs print is added to the story after its end.
+        let counted = self.recovery(record.id).is_some_and(|known| known.outcome.is_some());
+        if let Some(outcome) = record.outcome.as_ref().filter(|_| !counted) {
             let key = (record.kind.clone(), record.shard.to_string(), outcome.name().to_owned());
             *lock(&self.counters.ended).entry(key).or_default() += 1;
         }

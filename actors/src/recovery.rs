@@ -2,6 +2,7 @@
 //! and keeps its story. Nothing else changes servers or records.
 
 mod finish;
+mod hooks;
 mod job;
 mod planned;
 mod repair;

@@ -8,8 +8,11 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Supervised};
 use slog::{Logger, info, o, warn};
 use vtorc_core::analysis::Finding;
+use vtorc_core::audit::AuditEntry;
+use vtorc_core::hooks::{Hook, Occasion};
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::prognosis::{self, Prognosis};
+use vtorc_core::remedy;
 use vtorc_core::shard::{Effect, Pace, ProbeTarget, ShardEvent, ShardState};
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
 use vtorc_core::topology::ShardTopology;
@@ -17,8 +20,8 @@ use vtorc_core::topology::ShardTopology;
 use crate::board::{Meter, News, ShardReport};
 use crate::guardian::start_guarded;
 use crate::messages::{
-    Acknowledge, Aim, CircumstancesChanged, LiftBlock, ProbeCompleted, Recover, RecoveryStanding,
-    RequestReparent, SetPace, ShardTopologyWasRead, StartRequested, Stop,
+    Acknowledge, Aim, Audit, CircumstancesChanged, LiftBlock, ProbeCompleted, Recover,
+    RecoveryStanding, RequestReparent, SetPace, ShardTopologyWasRead, StartRequested, Stop,
 };
 use crate::prober::ProberActor;
 use crate::recovery::RecoveryActor;
@@ -101,6 +104,7 @@ impl ShardActor {
             }
             Effect::FindingsChanged { appeared, gone } => {
                 self.log_findings(&appeared, &gone);
+                self.run_detection_hooks(appeared);
                 self.changed = true;
                 self.post();
             }
@@ -108,6 +112,36 @@ impl ShardActor {
                 self.changed = true;
                 self.tell_recovery(CircumstancesChanged);
             }
+        }
+    }
+
+    /// Whatever comes of a failure of the primary, the operator's programs learn of it; nobody waits for them.
+    fn run_detection_hooks(&self, appeared: Vec<Finding>) {
+        let hook = Hook::OnFailureDetection;
+        if !self.world.hooks.wants(hook) {
+            return;
+        }
+        let snapshot = self.state.snapshot(self.world.clock.now());
+        let controls = self.world.controls();
+        for finding in appeared {
+            if !remedy::remedy(finding.kind).is_reparent() {
+                continue;
+            }
+            let excused = |alias| controls.downtime(alias, snapshot.now).is_some();
+            let is_downtimed = finding.tablet.as_ref().is_some_and(excused);
+            let occasion = Occasion::detected(&snapshot, &finding, is_downtimed);
+            let world = self.world.clone();
+            actix::spawn(async move {
+                for run in world.hooks.run(hook, &occasion).await {
+                    world.auditor.do_send(Audit::Act(AuditEntry {
+                        at: world.clock.now(),
+                        shard: Some(occasion.shard.clone()),
+                        action: hook.key().to_owned(),
+                        by: "vtorc".into(),
+                        comment: format!("{}: {}", run.command, run.outcome),
+                    }));
+                }
+            });
         }
     }
 

@@ -9,7 +9,7 @@ use slog::Logger;
 use tokio::sync::{Notify, watch};
 use vtorc_core::controls::Controls;
 use vtorc_core::ids::WatchList;
-use vtorc_core::ports::{HistoryPort, MysqlPort, ProbePort, TopoPort};
+use vtorc_core::ports::{HistoryPort, HookPort, MysqlPort, ProbePort, TopoPort};
 use vtorc_core::settings::RecoverySettings;
 
 use crate::board::Board;
@@ -43,6 +43,8 @@ pub struct World {
     pub mysql: Arc<dyn MysqlPort>,
     /// The topology.
     pub topo: Arc<dyn TopoPort>,
+    /// The operator's programs.
+    pub hooks: Arc<dyn HookPort>,
     /// The history, for reading; it is written through `auditor`.
     pub history: Arc<dyn HistoryPort>,
     /// The one writer of the history.

@@ -5,10 +5,12 @@
 //! | [`mysql`] | MySQL and MariaDB servers | `ProbePort`, `MysqlPort` |
 //! | [`topo`] | ZooKeeper, or files in a directory | `TopoPort` |
 //! | [`history`] | the embedded SQLite store | `HistoryPort` |
+//! | [`hooks`] | the operator's programs and webhooks | `HookPort` |
 //!
 //! Nothing is decided here, and no actor is named. When you change a statement sent to servers, run the
 //! end-to-end tests on both MySQL and MariaDB.
 
 pub mod history;
+pub mod hooks;
 pub mod mysql;
 pub mod topo;

@@ -131,6 +131,15 @@ impl StepOutcome {
     }
 }
 
+impl fmt::Display for StepOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.text() {
+            "" => f.write_str(self.name()),
+            text => write!(f, "{}: {text}", self.name()),
+        }
+    }
+}
+
 /// How a recovery ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {

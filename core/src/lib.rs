@@ -15,6 +15,7 @@
 //! | [`safety`], [`election`] | whether a reparent loses nothing, and who wins |
 //! | [`prognosis`] | what would happen if the primary died now |
 //! | [`audit`] | what is kept of a recovery |
+//! | [`hooks`] | what an operator's own programs are told, and when |
 //!
 //! A new finding touches exactly: the row in [`analysis::RULES`], its arm in [`remedy`], one scenario.
 
@@ -26,6 +27,7 @@ pub mod durability;
 pub mod election;
 pub mod gtid;
 pub mod health;
+pub mod hooks;
 pub mod ids;
 pub mod ports;
 pub mod prognosis;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::admission::Block;
-use crate::audit::{AuditEntry, RecoveryRecord};
+use crate::audit::{AuditEntry, RecoveryRecord, StepOutcome};
 use crate::controls::Controls;
 use crate::gtid::GtidSet;
 use crate::health::ProbeFailure;
+use crate::hooks::{Hook, Occasion};
 use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias, WatchList};
 use crate::status::ServerStatus;
 use crate::time::TermStart;
@@ -276,6 +277,29 @@ pub trait HistoryPort: Send + Sync {
 
     /// Keeps an operator's act.
     async fn save_audit(&self, entry: AuditEntry) -> Result<(), HistoryError>;
+}
+
+/// Runs the operator's own programs, and tells webhooks.
+#[async_trait]
+pub trait HookPort: Send + Sync {
+    /// Tells whether anything is configured for this hook.
+    fn wants(&self, hook: Hook) -> bool;
+
+    /// Runs what is configured, one after another, and answers what came of each. Where a program may veto,
+    /// the first that fails is the last that is run.
+    async fn run(&self, hook: Hook, occasion: &Occasion) -> Vec<HookRun>;
+
+    /// How many hooks are being run now: the process does not end in the middle of one.
+    fn running(&self) -> usize;
+}
+
+/// One program that was run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookRun {
+    /// The command as configured.
+    pub command: String,
+    /// How it ended, with what it printed.
+    pub outcome: StepOutcome,
 }
 
 /// Which recoveries to list.

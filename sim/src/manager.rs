@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::Addr;
+use async_trait::async_trait;
 use slog::{Drain, Logger, OwnedKVList, Record, o};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
@@ -15,7 +16,9 @@ use vtorc_actors::clock::Clock;
 use vtorc_actors::guardian::start_guarded;
 use vtorc_actors::registry::Registry;
 use vtorc_actors::world::{Settings, World};
+use vtorc_core::hooks::{Hook, Occasion};
 use vtorc_core::ids::WatchList;
+use vtorc_core::ports::{HookPort, HookRun};
 use vtorc_core::settings::RecoverySettings;
 use vtorc_core::time::Timestamp;
 
@@ -93,6 +96,7 @@ impl Manager {
                 probes: Arc::new(outside.clone()),
                 mysql: Arc::new(outside.clone()),
                 topo: Arc::new(outside.clone()),
+                hooks: Arc::new(NoHooks),
                 history: history.clone(),
                 auditor: start_guarded(auditor, 4096, meter).recipient(),
                 board: board.clone(),
@@ -115,6 +119,22 @@ impl Manager {
     /// From now on it does nothing: what is dropped with it is not given back in order.
     pub fn kill(&self) {
         self.alive.store(false, Ordering::Release);
+    }
+}
+
+/// Nothing is run in a simulation.
+struct NoHooks;
+
+#[async_trait]
+impl HookPort for NoHooks {
+    fn wants(&self, _: Hook) -> bool {
+        false
+    }
+    async fn run(&self, _: Hook, _: &Occasion) -> Vec<HookRun> {
+        Vec::new()
+    }
+    fn running(&self) -> usize {
+        0
     }
 }
 

@@ -20,6 +20,7 @@ mod demo;
 mod explain;
 mod failover;
 mod harness;
+mod hooks;
 mod http;
 mod input;
 mod network;

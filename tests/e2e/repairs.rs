@@ -5,7 +5,7 @@ use serde_json::json;
 use vtorc_fleet::Flavor;
 
 use crate::failover::tablet;
-use crate::harness::{Cluster, padded, wait_for};
+use crate::harness::{Cluster, PATIENCE, padded, wait_for};
 use crate::writer::create_table;
 
 const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
@@ -255,7 +255,7 @@ fn commits_that_nobody_was_asked_to_acknowledge_are_freed_by_another_write() {
         let waiting = "SELECT COUNT(*) FROM information_schema.processlist \
                        WHERE info = 'CREATE DATABASE waiting'";
         let server = cluster.server(&primary);
-        let mut client = server.connect("root").unwrap();
+        let mut client = server.connect_within("root", PATIENCE).unwrap();
         let commit = std::thread::spawn(move || client.query_drop("CREATE DATABASE waiting"));
         let received = "SELECT COUNT(*) FROM information_schema.schemata \
                         WHERE schema_name = 'waiting'";
@@ -285,7 +285,7 @@ fn a_session_that_may_not_be_ended_is_named() {
     for replica in THREE.iter().filter(|alias| padded(alias) != primary) {
         cluster.server(replica).run(&["STOP REPLICA IO_THREAD"]).unwrap();
     }
-    let mut client = cluster.server(&primary).connect("root").unwrap();
+    let mut client = cluster.server(&primary).connect_within("root", PATIENCE).unwrap();
     let commit = std::thread::spawn(move || client.query_drop("CREATE DATABASE waiting"));
     let waits = || {
         let shard = cluster.daemon().shard();

@@ -27,7 +27,7 @@ use crate::world::World;
 /// When everybody from whom an answer is expected has answered, those held for dead get this much more.
 const LAST_CALL: Duration = Duration::from_millis(50);
 /// A command that ran out of time says so itself, and why, within this.
-const LAST_WORDS: Duration = Duration::from_millis(300);
+const LAST_WORDS: Duration = Duration::from_millis(1200);
 /// An automatic recovery waits so long for the lock: whoever holds it is at work on the shard.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// Reading the shard's records takes at most this long.
@@ -114,6 +114,7 @@ impl Job {
                 warn!(self.log, "recovery ended"; "outcome" => outcome.name(), "text" => outcome.text());
             }
         }
+        self.run_hooks_after(&task, outcome.clone());
         outcome
     }
 
@@ -306,6 +307,11 @@ impl Job {
         self.publish();
     }
 
+    /// The story so far.
+    pub(crate) fn told(&self) -> RecoveryRecord {
+        self.story().clone()
+    }
+
     fn story(&self) -> MutexGuard<'_, RecoveryRecord> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -332,6 +338,9 @@ impl Locked<'_> {
                 {
                     return Ok(freed);
                 }
+                if remedy.is_reparent() {
+                    self.run_hooks_before(task).await?;
+                }
                 match remedy {
                     Remedy::ElectPrimary | Remedy::EmergencyReparent | Remedy::FinishReparent => {
                         // One that lives and does not serve must not be elected again.
@@ -348,12 +357,19 @@ impl Locked<'_> {
                 }
             }
             Task::Replicas(findings) => self.fix_replicas(findings).await,
-            Task::Requested(request) => match request.kind {
-                ReparentKind::Planned => self.planned_reparent(request).await,
-                ReparentKind::Emergency => {
-                    self.reparent(Remedy::EmergencyReparent, Some(request)).await
-                }
-            },
+            Task::Requested(request) => {
+                self.run_hooks_before(task).await?;
+                self.requested(request).await
+            }
+        }
+    }
+
+    async fn requested(&self, request: &ReparentRequest) -> Result<String, Stopped> {
+        match request.kind {
+            ReparentKind::Planned => self.planned_reparent(request).await,
+            ReparentKind::Emergency => {
+                self.reparent(Remedy::EmergencyReparent, Some(request)).await
+            }
         }
     }
 

@@ -24,7 +24,7 @@ const THREADS_MAX: usize = 512;
 /// A thread without work ends after this.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// The caller stops waiting so much after the command's own deadline.
-const GRACE: Duration = Duration::from_millis(200);
+const GRACE: Duration = Duration::from_secs(1);
 
 struct Job {
     address: MysqlAddress,
