@@ -35,6 +35,11 @@ enum CtlCommand {
         /// KEYSPACE/SHARD
         shard: String,
     },
+    /// Every decision not to act: why, since when, how often.
+    WhyNot {
+        /// KEYSPACE/SHARD; all shards without it.
+        shard: Option<String>,
+    },
     /// Move a shard's writes to another tablet.
     PlannedReparent(Reparent),
     /// Replace a shard's primary without its help.
@@ -118,6 +123,7 @@ pub(crate) fn run(options: CtlOptions) -> Result<(), Failure> {
     match options.command {
         CtlCommand::Shards => daemon.shards(),
         CtlCommand::Show { shard } => daemon.show(&format!("/api/v1/shards/{shard}")),
+        CtlCommand::WhyNot { shard } => daemon.why_not(shard.as_deref()),
         CtlCommand::PlannedReparent(reparent) => daemon.reparent("planned-reparent", reparent),
         CtlCommand::EmergencyReparent(reparent) => daemon.reparent("emergency-reparent", reparent),
         CtlCommand::Acknowledge { shard, comment } => {
@@ -238,6 +244,39 @@ impl Daemon {
         Ok(())
     }
 
+    fn some_shards(&self, shard: Option<&str>) -> Result<Vec<Value>, Failure> {
+        Ok(match shard {
+            Some(shard) => vec![self.ask("GET", &format!("/api/v1/shards/{shard}"), None)?],
+            None => list(Some(&self.ask("GET", "/api/v1/shards", None)?)).to_vec(),
+        })
+    }
+
+    fn why_not(&self, shard: Option<&str>) -> Result<(), Failure> {
+        let mut any = false;
+        for shard in self.some_shards(shard)? {
+            for one in list(shard.get("why_not")) {
+                any = true;
+                let until = one.get("until").and_then(Value::as_str);
+                say(&format!(
+                    "{}/{}  {} {}  {}: {}  ({} to {}, {} times)",
+                    text(&shard, "keyspace"),
+                    text(&shard, "shard"),
+                    text(one, "finding"),
+                    text(one, "tablet"),
+                    text(one, "why"),
+                    text(one, "reason"),
+                    text(one, "since"),
+                    until.unwrap_or("now"),
+                    number(one, "count"),
+                ));
+            }
+        }
+        if !any {
+            say("nothing was left undone");
+        }
+        Ok(())
+    }
+
     fn recoveries(&self) -> Result<(), Failure> {
         for one in list(Some(&self.ask("GET", "/api/v1/recoveries?limit=20", None)?)) {
             say(&format!(
@@ -255,10 +294,7 @@ impl Daemon {
     }
 
     fn errant_gtids(&self, shard: Option<&str>) -> Result<(), Failure> {
-        let shards = match shard {
-            Some(shard) => vec![self.ask("GET", &format!("/api/v1/shards/{shard}"), None)?],
-            None => list(Some(&self.ask("GET", "/api/v1/shards", None)?)).to_vec(),
-        };
+        let shards = self.some_shards(shard)?;
         let mut any = false;
         for shard in &shards {
             for finding in list(shard.get("findings")) {

@@ -67,7 +67,7 @@ fn line(text: &mut String, depth: usize, what: &str) {
 fn now(text: &mut String, snapshot: &ShardSnapshot, settings: &RecoverySettings, wanted: &Wanted) {
     line(text, 0, "Now:");
     let controls = Controls::default();
-    let switches = Switches { recoveries_enabled: true, controls: &controls };
+    let switches = Switches { recoveries_enabled: true, controls: &controls, isolated: None };
     let refusal = |remedy: Remedy| match admission::admit(
         &Ledger::default(),
         remedy,

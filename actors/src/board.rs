@@ -5,17 +5,23 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use tokio::sync::broadcast;
 use vtorc_core::admission::Block;
 use vtorc_core::analysis::Finding;
 use vtorc_core::audit::RecoveryRecord;
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
+use vtorc_core::inaction::{Decisions, Held};
+use vtorc_core::isolation::{self, Sight};
 use vtorc_core::prognosis::Prognosis;
 use vtorc_core::snapshot::ShardSnapshot;
+use vtorc_core::time::Timestamp;
 
 /// Changes that a slow reader may lag behind before it is told to read everything anew.
 const EVENTS_MAX: usize = 1024;
+/// Looking at all shards at once is not done more often.
+const LOOK_AROUND_EVERY: Duration = Duration::from_millis(100);
 /// Recoveries kept at hand; older ones are in the history.
 const RECENT_MAX: usize = 50;
 
@@ -32,6 +38,8 @@ pub struct ShardReport {
     pub running: Option<RecoveryId>,
     /// Why what is wanted is not done.
     pub held_back: Option<String>,
+    /// All that was not done, and why.
+    pub decisions: Decisions,
     /// What would happen if the primary died now.
     pub prognosis: Prognosis,
 }
@@ -67,6 +75,8 @@ pub struct SystemReport {
     pub topology_error: Option<String>,
     /// Cells and records that could not be read, and why.
     pub topology_warnings: BTreeMap<String, String>,
+    /// Why vtorc doubts its own sight.
+    pub isolated: Option<String>,
 }
 
 /// The board.
@@ -78,6 +88,8 @@ pub struct Board {
     meters: RwLock<Vec<Weak<Meter>>>,
     events: Option<broadcast::Sender<Event>>,
     counters: Counters,
+    decisions: Mutex<BTreeMap<KeyspaceShard, Decisions>>,
+    doubt: Mutex<Option<(Timestamp, Option<String>)>>,
     ready: AtomicBool,
 }
 
@@ -88,6 +100,7 @@ pub struct Counters {
     probe_failures: AtomicU64,
     ended: Mutex<BTreeMap<(String, String, String), u64>>,
     detected: Mutex<BTreeMap<(String, String), u64>>,
+    held: Mutex<BTreeMap<(&'static str, String), u64>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -128,6 +141,7 @@ impl Board {
     /// Takes a shard's report down.
     pub fn remove_shard(&self, name: &KeyspaceShard) {
         self.shards.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        lock(&self.decisions).remove(name);
         self.tell(Event::ShardGone(name.clone()));
     }
 
@@ -214,6 +228,54 @@ impl Board {
     pub fn count_detected(&self, shard: &KeyspaceShard, finding: &str) {
         let key = (finding.to_owned(), shard.to_string());
         *lock(&self.counters.detected).entry(key).or_default() += 1;
+    }
+
+    /// Keeps a round of decisions not to act; answers whether it says anything new.
+    pub fn hold(
+        &self,
+        shard: &KeyspaceShard,
+        only_watched: bool,
+        round: &[Held],
+        now: Timestamp,
+    ) -> bool {
+        let mut decisions = lock(&self.decisions);
+        if round.is_empty() && !decisions.contains_key(shard) {
+            return false;
+        }
+        let news = decisions.entry(shard.clone()).or_default().observe(only_watched, round, now);
+        drop(decisions);
+        let mut held = lock(&self.counters.held);
+        for one in round.iter().filter(|_| news) {
+            *held.entry((one.inaction.name(), shard.to_string())).or_default() += 1;
+        }
+        news
+    }
+
+    /// Why nothing was done about a shard, newest first.
+    pub fn decisions(&self, shard: &KeyspaceShard) -> Decisions {
+        lock(&self.decisions).get(shard).cloned().unwrap_or_default()
+    }
+
+    /// Decisions not to act, each counted when it was new, by (reason, shard).
+    pub fn held_counts(&self) -> BTreeMap<(&'static str, String), u64> {
+        lock(&self.counters.held).clone()
+    }
+
+    /// Why vtorc must doubt its own sight, if it must. Looked at anew when the last look is old.
+    pub fn isolated(&self, now: Timestamp) -> Option<String> {
+        let mut doubt = lock(&self.doubt);
+        if let Some((at, known)) = &*doubt
+            && at.age(now) < LOOK_AROUND_EVERY
+        {
+            return known.clone();
+        }
+        let sights: Vec<Sight> =
+            self.shards().iter().map(|report| Sight::of(&report.snapshot)).collect();
+        let found = isolation::doubt(&sights, self.system().topology_error.is_some());
+        *doubt = Some((now, found.clone()));
+        drop(doubt);
+        self.update_system(|system| system.isolated.clone_from(&found));
+        found
     }
 
     /// Probes and failed probes so far.

@@ -2,6 +2,7 @@
 //! and keeps its story. Nothing else changes servers or records.
 
 mod finish;
+mod holding;
 mod hooks;
 mod job;
 mod planned;
@@ -23,11 +24,12 @@ use futures::FutureExt;
 use slog::{Logger, info, o, warn};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use vtorc_core::admission::{self, Admission, Ledger, Refusal, Switches};
+use vtorc_core::admission::{Block, Ledger};
 use vtorc_core::audit::{Outcome, RecoveryRecord};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
+use vtorc_core::inaction::{Held, Inaction};
 use vtorc_core::ports::HistoryError;
-use vtorc_core::remedy::{Remedy, Wanted};
+use vtorc_core::remedy::Remedy;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::snapshot::ShardSnapshot;
 
@@ -57,7 +59,9 @@ pub struct RecoveryActor {
     receivers: Ledger,
     running: Option<Running>,
     begun: u64,
-    held_back: Option<String>,
+    held: Vec<Held>,
+    /// Why the block period could not be read.
+    unread: Option<String>,
     meter: Arc<Meter>,
     log: Logger,
 }
@@ -72,7 +76,7 @@ struct Running {
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct LedgerWasRead(Result<Option<admission::Block>, HistoryError>);
+struct LedgerWasRead(Result<Option<Block>, HistoryError>);
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -111,7 +115,8 @@ impl RecoveryActor {
             receivers: Ledger::default(),
             running: None,
             begun: 0,
-            held_back: None,
+            held: Vec::new(),
+            unread: None,
             meter: meter.clone(),
             log,
         };
@@ -124,67 +129,9 @@ impl RecoveryActor {
         self.owner.do_send(RecoveryStanding {
             running: self.running.as_ref().map(|running| running.id),
             block,
-            held_back: self.held_back.clone(),
+            held_back: self.held.first().map(|held| held.reason.clone()).or(self.unread.clone()),
             ended,
         });
-    }
-
-    /// Notes why nothing is done; logged once a change.
-    fn hold_back(&mut self, why: Option<String>) {
-        if self.held_back == why {
-            return;
-        }
-        if let Some(why) = &why {
-            warn!(self.log, "not recovering"; "reason" => why);
-        }
-        self.held_back = why;
-        self.tell_standing(None);
-    }
-
-    /// Which part of what is wanted may start now; none with the reason.
-    fn admitted(
-        &mut self,
-        wanted: Wanted,
-        snapshot: &ShardSnapshot,
-    ) -> Result<Option<Task>, Refusal> {
-        let settings = self.world.settings();
-        let controls = self.world.controls();
-        let switches =
-            Switches { recoveries_enabled: self.world.recoveries_enabled(), controls: &controls };
-        let ask = |ledger: &Ledger, remedy: Remedy, tablet: Option<&TabletAlias>| {
-            admission::admit(ledger, remedy, snapshot, &settings.recovery, switches, tablet)
-        };
-        let Some(ledger) = &self.ledger else { return Ok(None) };
-        match wanted {
-            Wanted::Nothing => Ok(None),
-            Wanted::Shard(Remedy::RestartReceiver, finding) => {
-                match ask(&self.receivers, Remedy::RestartReceiver, None) {
-                    Admission::Admitted => Ok(Some(Task::Shard(Remedy::RestartReceiver, finding))),
-                    Admission::Refused(refusal) => Err(refusal),
-                }
-            }
-            Wanted::Shard(remedy, finding) => match ask(ledger, remedy, finding.tablet.as_ref()) {
-                Admission::Admitted => Ok(Some(Task::Shard(remedy, finding))),
-                Admission::Refused(refusal) => Err(refusal),
-            },
-            Wanted::Replicas(findings) => {
-                let mut refused = None;
-                let mut due = Vec::new();
-                for finding in findings {
-                    let Some(alias) = &finding.tablet else { continue };
-                    let ledger = self.repairs.entry(alias.clone()).or_default();
-                    match ask(ledger, Remedy::FixReplica, Some(alias)) {
-                        Admission::Admitted => due.push(finding),
-                        Admission::Refused(refusal) => refused = Some(refusal),
-                    }
-                }
-                match (due.is_empty(), refused) {
-                    (true, Some(refusal)) => Err(refusal),
-                    (true, None) => Ok(None),
-                    (false, _) => Ok(Some(Task::Replicas(due))),
-                }
-            }
-        }
     }
 
     /// A reparent does not wait for a repair: the repair is called off, and starts again if still needed.
@@ -256,8 +203,9 @@ impl RecoveryActor {
             });
             myself.do_send(Ended { id, outcome, told });
         });
+        // Whether it is held back is over for what is being done; the rest is decided again soon.
+        self.hold(Vec::new());
         self.running = Some(Running { serial: self.begun, id, task, work });
-        self.hold_back(None);
         self.meter.doing(format!("recovery {id}"));
         self.tell_standing(None);
     }
@@ -336,7 +284,11 @@ impl Handler<LedgerWasRead> for RecoveryActor {
     fn handle(&mut self, LedgerWasRead(block): LedgerWasRead, _: &mut Context<Self>) {
         match block {
             Ok(block) => self.ledger = Some(Ledger { block, ..Ledger::default() }),
-            Err(error) => self.hold_back(Some(format!("the block period cannot be read: {error}"))),
+            Err(error) => {
+                let why = format!("the block period cannot be read: {error}");
+                warn!(self.log, "not recovering"; "reason" => &why);
+                self.unread = Some(why);
+            }
         }
         self.tell_standing(None);
     }
@@ -349,24 +301,13 @@ impl Handler<Recover> for RecoveryActor {
         if self.world.is_ending() {
             return;
         }
-        if wanted == Wanted::Nothing {
-            self.hold_back(None);
-            return;
-        }
-        match self.admitted(wanted, &snapshot) {
-            Ok(Some(task)) => {
-                if self.make_way(&task) {
-                    self.begin(task, snapshot, None, context);
-                }
+        let round = self.decide(wanted, &snapshot);
+        if let Some(task) = round.task {
+            if self.make_way(&task) {
+                self.begin(task, snapshot, None, context);
             }
-            Ok(None) => {}
-            // What went wrong last stays shown while it waits to be tried again.
-            Err(Refusal::BackingOff { .. }) if self.held_back.is_some() => {}
-            Err(refusal) => {
-                if self.running.is_none() {
-                    self.hold_back(Some(refusal.to_string()));
-                }
-            }
+        } else if self.running.is_none() {
+            self.hold(round.held);
         }
     }
 }
@@ -428,8 +369,10 @@ impl Handler<IdWasGiven> for RecoveryActor {
         match id {
             Ok(id) => self.run(id, task, snapshot, reply, context),
             Err(error) => {
+                let finding = task.finding();
+                let held = finding.map(|one| Held::new(Inaction::Failed, one, error.to_string()));
                 self.running = None;
-                self.hold_back(Some(error.to_string()));
+                self.hold(held.into_iter().collect());
                 if let Some(reply) = reply {
                     drop(reply.send(Err(Rejected::Unavailable(error.to_string()))));
                 }
@@ -454,8 +397,12 @@ impl Handler<Ended> for RecoveryActor {
         match &outcome {
             Outcome::Refused(why) | Outcome::Failed(why) | Outcome::Unclear(why) => {
                 self.meter.failed(why);
+                let refused = matches!(outcome, Outcome::Refused(_));
+                let inaction = if refused { Inaction::Refused } else { Inaction::Failed };
+                let held = running.task.findings().iter();
+                let held = held.map(|finding| Held::new(inaction, finding, why.clone())).collect();
                 if !matches!(running.task, Task::Requested(_)) {
-                    self.hold_back(Some(why.clone()));
+                    self.hold(held);
                 }
             }
             Outcome::Succeeded(_)
@@ -481,7 +428,7 @@ impl Handler<LiftBlock> for RecoveryActor {
         ledger.block = None;
         ledger.fresh_start();
         self.world.auditor.do_send(Audit::Block(self.shard.clone(), None));
-        self.hold_back(None);
+        self.hold(Vec::new());
         self.tell_standing(None);
         drop(reply.send(Ok(lifted)));
     }

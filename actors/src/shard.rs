@@ -11,8 +11,9 @@ use vtorc_core::analysis::Finding;
 use vtorc_core::audit::AuditEntry;
 use vtorc_core::hooks::{Hook, Occasion};
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
+use vtorc_core::inaction::{Held, Inaction};
 use vtorc_core::prognosis::{self, Prognosis};
-use vtorc_core::remedy;
+use vtorc_core::remedy::{self, Remedy};
 use vtorc_core::shard::{Effect, Pace, ProbeTarget, ShardEvent, ShardState};
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
 use vtorc_core::topology::ShardTopology;
@@ -105,6 +106,7 @@ impl ShardActor {
             Effect::FindingsChanged { appeared, gone } => {
                 self.log_findings(&appeared, &gone);
                 self.run_detection_hooks(appeared);
+                self.hold_watched();
                 self.changed = true;
                 self.post();
             }
@@ -113,6 +115,15 @@ impl ShardActor {
                 self.tell_recovery(CircumstancesChanged);
             }
         }
+    }
+
+    /// What is only watched is a decision as well.
+    fn hold_watched(&self) {
+        let watched = self.state.findings().iter();
+        let watched = watched.filter(|one| remedy::remedy(one.kind) == Remedy::WatchOnly);
+        let held: Vec<Held> =
+            watched.map(|one| Held::new(Inaction::WatchOnly, one, one.why)).collect();
+        self.world.board.hold(self.name(), true, &held, self.world.clock.now());
     }
 
     /// Whatever comes of a failure of the primary, the operator's programs learn of it; nobody waits for them.
@@ -230,6 +241,7 @@ impl ShardActor {
             block,
             running: self.standing.running,
             held_back: self.standing.held_back.clone(),
+            decisions: self.world.board.decisions(self.name()),
             prognosis,
         };
         self.world.board.post_shard(report, news);

@@ -111,6 +111,8 @@ pub enum Refusal {
         /// When the next attempt may start.
         until: Timestamp,
     },
+    /// vtorc doubts its own sight.
+    ManagerIsolated(String),
     /// There is nothing vtorc would do about it.
     WatchOnly,
 }
@@ -144,6 +146,9 @@ impl fmt::Display for Refusal {
             Self::BackingOff { .. } => {
                 f.write_str("the last attempt failed; it will be tried again")
             }
+            Self::ManagerIsolated(evidence) => {
+                write!(f, "ManagerIsolated: {evidence}; vtorc doubts its own sight")
+            }
             Self::WatchOnly => f.write_str("a person must decide"),
         }
     }
@@ -156,6 +161,8 @@ pub struct Switches<'a> {
     pub recoveries_enabled: bool,
     /// The finer switches.
     pub controls: &'a Controls,
+    /// Why vtorc doubts its own sight, if it does.
+    pub isolated: Option<&'a str>,
 }
 
 /// Says whether an automatic recovery may start; `tablet` is the one to be repaired.
@@ -173,6 +180,9 @@ pub fn admit(
     }
     if !switches.recoveries_enabled {
         return refused(Refusal::Disabled);
+    }
+    if let Some(evidence) = switches.isolated {
+        return refused(Refusal::ManagerIsolated(evidence.to_owned()));
     }
     let (controls, now) = (switches.controls, snapshot.now);
     if let Some(grounds) = controls.recoveries_off(&snapshot.shard, now) {
@@ -214,7 +224,7 @@ mod tests {
     use crate::topology::{ShardRecord, ShardTopology};
 
     fn on(controls: &Controls) -> Switches<'_> {
-        Switches { recoveries_enabled: true, controls }
+        Switches { recoveries_enabled: true, controls, isolated: None }
     }
 
     fn at(second: u64) -> Timestamp {
@@ -278,7 +288,7 @@ mod tests {
             Remedy::FixReplica,
             &snapshot,
             &settings,
-            Switches { recoveries_enabled: false, controls: &none },
+            Switches { recoveries_enabled: false, controls: &none, isolated: None },
             None,
         );
         assert_eq!(disabled, Admission::Refused(Refusal::Disabled));

@@ -12,6 +12,8 @@
 //! | [`shard`] | the shard's memory: events in, effects out |
 //! | [`controls`] | what operators switched, excused or asked for |
 //! | [`admission`] | whether an automatic recovery may start now |
+//! | [`isolation`] | whether it is vtorc that is cut off |
+//! | [`inaction`] | why nothing is done, since when and how often |
 //! | [`safety`], [`election`] | whether a reparent loses nothing, and who wins |
 //! | [`prognosis`] | what would happen if the primary died now |
 //! | [`audit`] | what is kept of a recovery |
@@ -29,6 +31,8 @@ pub mod gtid;
 pub mod health;
 pub mod hooks;
 pub mod ids;
+pub mod inaction;
+pub mod isolation;
 pub mod ports;
 pub mod prognosis;
 pub mod remedy;

@@ -46,6 +46,16 @@ fn a_shard_that_is_switched_off_is_left_alone_until_it_is_lifted() {
     cluster.server_mut(&first).kill();
     held_back(&cluster, "moving house");
     assert_eq!(cluster.daemon().shard()["primary"], first);
+    let shard = cluster.daemon().shard();
+    let decision = shard["why_not"].as_array().unwrap().iter().find(|one| one["until"].is_null());
+    let decision = decision.unwrap_or_else(|| panic!("{shard:#}"));
+    assert_eq!(
+        (&decision["why"], &decision["finding"]),
+        (&json!("switched_off"), &json!("DeadPrimary"))
+    );
+    let metrics = cluster.daemon().get("/metrics");
+    let line = "vtorc_not_recovering{Keyspace=\"ks\",Reason=\"switched_off\",Shard=\"0\"} 1";
+    assert!(metrics.as_str().unwrap().contains(line), "{metrics}");
     lift(&cluster, "emergency-reparents-off ks/0");
     assert_ne!(cluster.healthy(&[&first]), first);
 }

@@ -23,6 +23,7 @@ mod harness;
 mod hooks;
 mod http;
 mod input;
+mod isolation;
 mod network;
 mod planned;
 mod repairs;

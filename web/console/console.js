@@ -64,6 +64,7 @@ function showNotices() {
     notices.push(["", `${one.control} ${until}: ${one.comment} (${one.by})`]);
   }
   if (system && !system.recoveries_enabled) notices.push(["", "Automatic recoveries are paused: nothing is repaired until they are resumed."]);
+  if (system?.isolated) notices.push(["bad", `ManagerIsolated: ${system.isolated}. vtorc doubts its own sight and repairs nothing until that is over.`]);
   if (system?.topology_error) notices.push(["bad", `The topology cannot be read; no recovery is possible until it answers: ${system.topology_error}`]);
   for (const [what, why] of Object.entries(system?.topology_warnings ?? {})) notices.push(["", `${what}: ${why}`]);
   list(byId("notices"), notices, ([, text]) => text, ([kind, text]) => h("div", { class: `notice ${kind}` }, text));

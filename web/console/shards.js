@@ -24,7 +24,8 @@ export function shown(shard) {
   const { as_of, ...rest } = shard;
   const tablets = shard.tablets.map((tablet) => ({ ...tablet, last_seen: tablet.reachable ? null : tablet.last_seen }));
   const findings = shard.findings.map((finding) => ({ ...finding, evidence: finding.evidence.map(settled) }));
-  return { ...rest, tablets, findings };
+  const why_not = shard.why_not.map(({ last, count, ...one }) => (one.until ? { ...one, count } : one));
+  return { ...rest, tablets, findings, why_not };
 }
 
 function settled(text) {
@@ -46,6 +47,7 @@ export function card(shard, actions) {
     shard.recovery_block && block(shard, actions),
     h("div", { class: "scroll" }, tablets(shard)),
     prognosis(shard.if_primary_died),
+    inaction(shard.why_not),
     shard.findings.map((finding) => found(finding)));
 }
 
@@ -63,6 +65,20 @@ function prognosis(would) {
         would.catches_up_from && ` It would first catch up from ${would.catches_up_from}.`)
       : h("p", { class: "dim" }, would.why),
     h("ul", {}, others.map(([alias, why]) => h("li", {}, "not ", h("span", { class: "mono" }, alias), `: ${why}`))));
+}
+
+// Every decision not to act: those that stand, and the last ones that are over.
+function inaction(decisions) {
+  const told = decisions.filter((one) => one.why !== "watch_only");
+  if (!told.length) return null;
+  const standing = told.filter((one) => !one.until).length;
+  return h("details", { class: "finding small", "data-name": "why-not" },
+    h("summary", {}, h("span", { class: "dim" }, "Why nothing was done: "),
+      standing ? h("span", { class: "pill bad" }, `${standing} now`) : `${told.length} times before`),
+    h("ul", {}, told.map((one) => h("li", {},
+      h("span", { class: one.until ? "pill" : "pill bad" }, one.why.replaceAll("_", " ")), " ", one.finding, " ",
+      one.tablet && h("span", { class: "mono" }, one.tablet), `: ${one.reason} `,
+      h("span", { class: "dim" }, one.until ? `(${clock(one.since)} to ${clock(one.until)}, ${one.count} times)` : `(since ${clock(one.since)})`)))));
 }
 
 function block(shard, actions) {

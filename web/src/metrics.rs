@@ -40,6 +40,11 @@ fn render(world: &World) -> prometheus::Result<Vec<u8>> {
             "The topology can be read.",
             u64::from(system.topology_error.is_none()),
         ),
+        (
+            "vtorc_isolated",
+            "vtorc doubts its own sight.",
+            u64::from(board.isolated(world.clock.now()).is_some()),
+        ),
         ("vtorc_pending_recoveries", "Recoveries that run now.", board.running().len() as u64),
     ];
     for (name, help, value) in singles {
@@ -71,9 +76,14 @@ fn shards(registry: &Registry, board: &Board) -> prometheus::Result<()> {
     let mut problems = Vec::new();
     let mut writable = Vec::new();
     let mut tablets: BTreeMap<(&'static str, bool), u64> = BTreeMap::new();
+    let mut standing: BTreeMap<Vec<String>, u64> = BTreeMap::new();
     for report in board.shards() {
         let snapshot = &report.snapshot;
         let name = &snapshot.shard;
+        for decision in report.decisions.standing() {
+            let why = decision.held.inaction.name().to_owned();
+            *standing.entry(vec![why, name.keyspace.clone(), name.shard.clone()]).or_default() += 1;
+        }
         for finding in &report.findings {
             let tablet = finding.tablet.as_ref().map(ToString::to_string).unwrap_or_default();
             let labels =
@@ -95,6 +105,8 @@ fn shards(registry: &Registry, board: &Board) -> prometheus::Result<()> {
         .map(|((kind, up), count)| (vec![kind.to_owned(), up.to_string()], count));
     let labels = ["Analysis", "TabletAlias", "Keyspace", "Shard"];
     family(registry, "vtorc_detected_problems", "Findings that stand now.", &labels, problems)?;
+    let labels = ["Reason", "Keyspace", "Shard"];
+    family(registry, "vtorc_not_recovering", "Findings that are not acted on.", &labels, standing)?;
     let help = "The shard has a reachable, writable primary.";
     family(registry, "vtorc_shard_writable", help, &["Keyspace", "Shard"], writable)?;
     family(registry, "vtorc_tablets", "Tablets watched.", &["type", "reachable"], tablets)
@@ -122,6 +134,12 @@ fn counts(registry: &Registry, board: &Board) -> prometheus::Result<()> {
         successful,
     )?;
     family(registry, "vtorc_failed_recoveries", "Recoveries that did not.", &labels, failed)?;
+    let held = board.held_counts().into_iter().map(|((why, shard), count)| {
+        let (keyspace, shard) = shard.split_once('/').unwrap_or((&shard, ""));
+        (vec![why.to_owned(), keyspace.to_owned(), shard.to_owned()], count)
+    });
+    let reasons = ["Reason", "Keyspace", "Shard"];
+    family(registry, "vtorc_skipped_recoveries", "Decisions not to act.", &reasons, held)?;
     let detected = board.detected_counts().into_iter().map(|((finding, shard), count)| {
         let (keyspace, shard) = shard.split_once('/').unwrap_or((&shard, ""));
         (vec![finding, keyspace.to_owned(), shard.to_owned()], count)

@@ -20,12 +20,14 @@ pub(crate) async fn actors(
 }
 
 pub(crate) fn system_json(world: &World) -> Value {
+    let isolated = world.board.isolated(world.clock.now());
     let system = world.board.system();
     let (probes, probe_failures) = world.board.probe_counts();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "recoveries_enabled": world.recoveries_enabled(),
         "controls": controls::views(world),
+        "isolated": isolated,
         "topology_read": system.topology_read,
         "topology_error": system.topology_error,
         "topology_warnings": system.topology_warnings,

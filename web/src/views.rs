@@ -9,6 +9,7 @@ use vtorc_core::analysis::Finding;
 use vtorc_core::audit::{RecoveryRecord, StepRecord, Trigger};
 use vtorc_core::durability;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
+use vtorc_core::inaction::Decision;
 use vtorc_core::prognosis::Prognosis;
 use vtorc_core::remedy;
 use vtorc_core::snapshot::TabletState;
@@ -44,6 +45,7 @@ pub(crate) struct ShardView {
     recovery_block: Option<BlockView>,
     recovering: Option<u64>,
     held_back: Option<String>,
+    why_not: Vec<DecisionView>,
     if_primary_died: PrognosisView,
     tablets: Vec<TabletView>,
     as_of: String,
@@ -66,6 +68,7 @@ impl ShardView {
                 .map(|block| BlockView::of(block, &snapshot.shard)),
             recovering: report.running.map(|id| id.0),
             held_back: report.held_back.clone(),
+            why_not: report.decisions.iter().map(DecisionView::of).collect(),
             if_primary_died: PrognosisView::of(&report.prognosis),
             tablets: snapshot.tablets.values().map(TabletView::of).collect(),
             as_of: time(snapshot.now),
@@ -112,6 +115,35 @@ impl PrognosisView {
         };
         view.not = others.iter().map(|one| (name(&one.alias), one.reason.to_string())).collect();
         view
+    }
+}
+
+/// A decision not to act.
+#[derive(Serialize)]
+struct DecisionView {
+    why: &'static str,
+    finding: String,
+    tablet: Option<String>,
+    reason: String,
+    since: String,
+    last: String,
+    /// None while it stands.
+    until: Option<String>,
+    count: u64,
+}
+
+impl DecisionView {
+    fn of(decision: &Decision) -> Self {
+        Self {
+            why: decision.held.inaction.name(),
+            finding: decision.held.finding.to_string(),
+            tablet: decision.held.tablet.as_ref().map(name),
+            reason: decision.held.reason.clone(),
+            since: time(decision.since),
+            last: time(decision.last),
+            until: decision.until.map(time),
+            count: decision.count,
+        }
     }
 }
 

@@ -44,6 +44,14 @@ impl Task {
         }
     }
 
+    pub(super) fn findings(&self) -> &[Finding] {
+        match self {
+            Self::Shard(_, finding) => std::slice::from_ref(finding),
+            Self::Replicas(findings) => findings,
+            Self::Requested(_) => &[],
+        }
+    }
+
     pub(super) fn trigger(&self) -> Trigger {
         match self {
             Self::Shard(..) | Self::Replicas(_) => Trigger::Automatic,

@@ -1,0 +1,200 @@
+//! Why nothing is done: every decision not to act, kept with its reason, its age and how often it was taken.
+
+use crate::admission::Refusal;
+use crate::analysis::{Finding, FindingKind};
+use crate::ids::TabletAlias;
+use crate::time::Timestamp;
+
+/// So many are kept of a shard; the oldest go first.
+const KEPT_MAX: usize = 20;
+
+/// The kind of reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Inaction {
+    /// Automatic recoveries are switched off everywhere.
+    RecoveriesDisabled,
+    /// An operator, a record or the configuration says that this shard or tablet is to be left alone.
+    SwitchedOff,
+    /// A reparent ended within the block period.
+    Blocked,
+    /// vtorc doubts its own sight.
+    ManagerIsolated,
+    /// A recovery looked, and refused: it was not safe, or a program said no.
+    Refused,
+    /// A recovery failed, for example because somebody else holds the lock; it will be tried again.
+    Failed,
+    /// There is nothing that vtorc would do about it.
+    WatchOnly,
+}
+
+impl Inaction {
+    /// The name in metrics and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RecoveriesDisabled => "recoveries_disabled",
+            Self::SwitchedOff => "switched_off",
+            Self::Blocked => "blocked",
+            Self::ManagerIsolated => "manager_isolated",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::WatchOnly => "watch_only",
+        }
+    }
+}
+
+impl From<&Refusal> for Inaction {
+    fn from(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::Disabled => Self::RecoveriesDisabled,
+            Refusal::SwitchedOff(_)
+            | Refusal::EmergencyReparentsSwitchedOff(_)
+            | Refusal::InDowntime(_)
+            | Refusal::EmergencyReparentDisabled
+            | Refusal::Filtered => Self::SwitchedOff,
+            Refusal::InBlockPeriod(_) => Self::Blocked,
+            Refusal::ManagerIsolated(_) => Self::ManagerIsolated,
+            Refusal::BackingOff { .. } => Self::Failed,
+            Refusal::WatchOnly => Self::WatchOnly,
+        }
+    }
+}
+
+/// One reason not to act on one finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The kind of reason.
+    pub inaction: Inaction,
+    /// What is not acted on.
+    pub finding: FindingKind,
+    /// On which tablet.
+    pub tablet: Option<TabletAlias>,
+    /// The reason in words.
+    pub reason: String,
+}
+
+impl Held {
+    /// Why nothing is done about this finding.
+    pub fn new(inaction: Inaction, finding: &Finding, reason: impl Into<String>) -> Self {
+        let (kind, tablet) = (finding.kind, finding.tablet.clone());
+        Self { inaction, finding: kind, tablet, reason: reason.into() }
+    }
+}
+
+/// A reason, and since when and how often it held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The reason.
+    pub held: Held,
+    /// When it was first decided so.
+    pub since: Timestamp,
+    /// When it was last decided so.
+    pub last: Timestamp,
+    /// When it was over; none while it stands.
+    pub until: Option<Timestamp>,
+    /// How often.
+    pub count: u64,
+}
+
+/// The decisions of one shard, newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decisions(Vec<Decision>);
+
+impl Decisions {
+    /// Takes a round of deciding: what is in it stands, what is not is over. Findings that are only watched
+    /// are a round of their own. Answers whether that says anything new.
+    pub fn observe(&mut self, only_watched: bool, round: &[Held], now: Timestamp) -> bool {
+        let mut news = false;
+        let ours = |held: &Held| (held.inaction == Inaction::WatchOnly) == only_watched;
+        let same = |one: &Held, other: &Held| {
+            (one.inaction, one.finding, &one.tablet)
+                == (other.inaction, other.finding, &other.tablet)
+        };
+        for known in self.0.iter_mut().filter(|known| known.until.is_none() && ours(&known.held)) {
+            if !round.iter().any(|held| same(held, &known.held)) {
+                known.until = Some(now);
+                news = true;
+            }
+        }
+        for held in round {
+            let standing =
+                self.0.iter_mut().find(|known| known.until.is_none() && same(held, &known.held));
+            match standing {
+                Some(known) => {
+                    news |= known.held.reason != held.reason;
+                    known.held.reason.clone_from(&held.reason);
+                    known.last = now;
+                    known.count = known.count.saturating_add(1);
+                }
+                None => {
+                    news = true;
+                    let (since, last) = (now, now);
+                    self.0.insert(
+                        0,
+                        Decision { held: held.clone(), since, last, until: None, count: 1 },
+                    );
+                }
+            }
+        }
+        while self.0.len() > KEPT_MAX {
+            let over = self.0.iter().rposition(|known| known.until.is_some());
+            self.0.remove(over.unwrap_or(self.0.len() - 1));
+        }
+        news
+    }
+
+    /// All that are kept, newest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Decision> {
+        self.0.iter()
+    }
+
+    /// Those that stand now.
+    pub fn standing(&self) -> impl Iterator<Item = &Decision> {
+        self.0.iter().filter(|known| known.until.is_none())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(inaction: Inaction, reason: &str) -> Held {
+        let (finding, tablet) = (FindingKind::DeadPrimary, "zone1-101".parse().ok());
+        Held { inaction, finding, tablet, reason: reason.into() }
+    }
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_millis(second * 1000)
+    }
+
+    #[test]
+    fn a_decision_grows_old_is_counted_and_ends() {
+        let mut all = Decisions::default();
+        assert!(all.observe(false, &[held(Inaction::Blocked, "a")], at(1)));
+        assert!(!all.observe(false, &[held(Inaction::Blocked, "a")], at(2)));
+        assert!(all.observe(false, &[held(Inaction::Blocked, "b")], at(3)));
+        let one = all.standing().next().unwrap();
+        assert_eq!((one.since, one.last, one.count), (at(1), at(3), 3));
+        assert_eq!(one.held.reason, "b");
+        // Another kind of reason is another decision; the first is over.
+        assert!(all.observe(false, &[held(Inaction::Refused, "c")], at(4)));
+        assert_eq!(all.standing().count(), 1);
+        assert_eq!(all.iter().last().unwrap().until, Some(at(4)));
+        // What is only watched is a round of its own.
+        assert!(all.observe(true, &[held(Inaction::WatchOnly, "d")], at(5)));
+        assert!(!all.observe(true, &[held(Inaction::WatchOnly, "d")], at(6)));
+        assert_eq!(all.standing().count(), 2);
+        assert!(all.observe(false, &[], at(7)) && all.standing().count() == 1);
+    }
+
+    #[test]
+    fn only_the_newest_are_kept_and_standing_ones_first() {
+        let mut all = Decisions::default();
+        all.observe(true, &[held(Inaction::WatchOnly, "w")], at(0));
+        for second in 1..=60 {
+            let inaction = if second % 2 == 0 { Inaction::Refused } else { Inaction::Failed };
+            all.observe(false, &[held(inaction, "x")], at(second));
+        }
+        assert_eq!(all.iter().count(), KEPT_MAX);
+        assert_eq!(all.standing().count(), 2);
+    }
+}
