@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Demo(DemoOptions),
     /// Measure failovers on real servers beside the bare SQL done by hand.
     Bench(BenchOptions),
+    /// Tell before the bad day what would go wrong on it. Exit status: 0 in order, 3 warnings, 4 errors.
+    Check(CheckOptions),
     /// Say what vtorc would find, do and promote, from a snapshot of a shard.
     Explain(ExplainOptions),
     /// Ask a running daemon to show or do something.
@@ -113,6 +115,13 @@ pub(crate) struct DemoOptions {
     /// Seconds within which a second automatic failover of a shard is blocked.
     #[arg(long, default_value_t = 5.0)]
     pub(crate) block_seconds: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckOptions {
+    /// Print JSON.
+    #[arg(long, action = clap::ArgAction::SetTrue)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

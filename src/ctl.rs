@@ -40,6 +40,11 @@ enum CtlCommand {
         /// KEYSPACE/SHARD; all shards without it.
         shard: Option<String>,
     },
+    /// What would go wrong on the bad day, as the daemon sees it.
+    Check {
+        /// KEYSPACE/SHARD
+        shard: String,
+    },
     /// Move a shard's writes to another tablet.
     PlannedReparent(Reparent),
     /// Replace a shard's primary without its help.
@@ -123,6 +128,7 @@ pub(crate) fn run(options: CtlOptions) -> Result<(), Failure> {
     match options.command {
         CtlCommand::Shards => daemon.shards(),
         CtlCommand::Show { shard } => daemon.show(&format!("/api/v1/shards/{shard}")),
+        CtlCommand::Check { shard } => daemon.show(&format!("/api/v1/shards/{shard}/check")),
         CtlCommand::WhyNot { shard } => daemon.why_not(shard.as_deref()),
         CtlCommand::PlannedReparent(reparent) => daemon.reparent("planned-reparent", reparent),
         CtlCommand::EmergencyReparent(reparent) => daemon.reparent("emergency-reparent", reparent),

@@ -1,6 +1,7 @@
 //! vtorc keeps every MySQL shard of a Vitess topology with exactly one writable primary.
 
 mod bench;
+mod check;
 mod cli;
 mod config;
 mod ctl;
@@ -24,6 +25,10 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let outcome = match cli.command {
+        Some(Command::Check(options)) => match check::run(&cli.daemon, &options) {
+            Ok(status) => return status,
+            Err(error) => Err(error),
+        },
         None => daemon::run(cli.daemon),
         Some(Command::Demo(options)) => demo::run(options),
         Some(Command::Bench(options)) => bench::run(options),

@@ -206,7 +206,7 @@ fn failpoint(wanted: Option<String>) -> vtorc_actors::world::Failpoint {
     })
 }
 
-fn wall_clock() -> Timestamp {
+pub(crate) fn wall_clock() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(0))
 }

@@ -9,13 +9,14 @@
 //! ```
 //!
 //! [`messages`] is the map of the system; [`recovery`] is where servers and records are changed, and nowhere
-//! else. What everybody may read lies on the [`board`].
+//! else. What everybody may read lies on the [`board`]. [`preflight`] looks at a shard when somebody asks.
 
 pub mod auditor;
 pub mod board;
 pub mod clock;
 pub mod guardian;
 pub mod messages;
+pub mod preflight;
 pub mod prober;
 pub mod recovery;
 pub mod registry;

@@ -9,6 +9,7 @@ mod dialect;
 mod discover;
 mod fence;
 mod follow;
+mod inspect;
 mod probe;
 mod session;
 mod status;

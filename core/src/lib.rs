@@ -16,6 +16,7 @@
 //! | [`inaction`] | why nothing is done, since when and how often |
 //! | [`safety`], [`election`] | whether a reparent loses nothing, and who wins |
 //! | [`prognosis`] | what would happen if the primary died now |
+//! | [`preflight`] | what would go wrong on the bad day |
 //! | [`audit`] | what is kept of a recovery |
 //! | [`hooks`] | what an operator's own programs are told, and when |
 //!
@@ -34,6 +35,7 @@ pub mod ids;
 pub mod inaction;
 pub mod isolation;
 pub mod ports;
+pub mod preflight;
 pub mod prognosis;
 pub mod remedy;
 #[doc(hidden)]

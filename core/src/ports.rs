@@ -13,6 +13,7 @@ use crate::gtid::GtidSet;
 use crate::health::ProbeFailure;
 use crate::hooks::{Hook, Occasion};
 use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias, WatchList};
+use crate::preflight::Inspection;
 use crate::status::ServerStatus;
 use crate::time::TermStart;
 use crate::topology::{MysqlAddress, ShardTopology, TabletType, TopologyRead};
@@ -144,6 +145,13 @@ pub trait MysqlPort: Send + Sync {
         command: ServerCommand,
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError>;
+
+    /// Looks at what matters on the bad day and does not change by itself: grants, settings at start.
+    async fn inspect(
+        &self,
+        address: &MysqlAddress,
+        deadline: Duration,
+    ) -> Result<Inspection, CommandError>;
 }
 
 /// Why the topology did not answer as wished.

@@ -179,6 +179,9 @@ pub struct SemiSyncStatus {
     pub wait_count: u32,
     /// After how many milliseconds the source would fall back to asynchronous.
     pub timeout_ms: u64,
+    /// Falls back to asynchronous by itself when too few ackers are connected
+    /// (`rpl_semi_sync_source_wait_no_replica = OFF`).
+    pub falls_back_alone: bool,
     /// Sessions that wait for an acknowledgement now.
     pub waiting_sessions: u32,
 }

@@ -157,6 +157,16 @@ pub enum PromotionRule {
     MustNot,
 }
 
+impl Tablet {
+    /// The tablet as it would be under another primary: a former primary whose record still says PRIMARY
+    /// acknowledges like a replica.
+    pub fn as_replica(&self) -> Self {
+        let was_primary = self.tablet_type == TabletType::Primary;
+        let tablet_type = if was_primary { TabletType::Replica } else { self.tablet_type };
+        Self { tablet_type, ..self.clone() }
+    }
+}
+
 impl PromotionRule {
     /// All of them, from the most to the least wanted.
     pub const ALL: [Self; 4] = [Self::Prefer, Self::Neutral, Self::PreferNot, Self::MustNot];

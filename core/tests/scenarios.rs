@@ -9,6 +9,8 @@
 //! - `from=X` receives from X, `lost=X` cannot connect to X, `halted=X` was stopped, `quiet=X` is connected
 //!   to X and has heard nothing for five seconds, `noapply` its applier stands; without any it follows nobody;
 //! - `waits` and `acks`: the two sides of semi-sync; `journal=N` reparents that it knows of;
+//! - for `check`, what the server says besides: `opens` it starts writable, `fast` its commits are not
+//!   durable, `early` readers see what is not acknowledged, `skew=MS`, `format=ROW`, `ungranted`;
 //! - `gtid=a:1-5,b:1` executed, `got=a:6` received and not applied; a letter stands for a server's uuid.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
@@ -22,6 +24,7 @@ use vtorc_core::election::{Constraints, Contender, elect};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::health::{ProbeFailure, Reachability, RecentProbes};
 use vtorc_core::ids::TabletAlias;
+use vtorc_core::preflight::{Inspection, concerns};
 use vtorc_core::prognosis::{Prognosis, if_primary_died};
 use vtorc_core::remedy::{Wanted, wanted};
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
@@ -42,11 +45,50 @@ fn scenarios() {
             match case.directive.as_str() {
                 "shard" => findings(&snapshot),
                 "died" => prognosis(&snapshot),
+                "check" => check(&snapshot, &case.input),
                 "elect" => election(&snapshot, &case.args),
                 other => panic!("unknown directive {other}"),
             }
         });
     });
+}
+
+fn check(snapshot: &ShardSnapshot, input: &str) -> String {
+    let mut text = String::new();
+    for one in concerns(snapshot, &inspections(input), &testkit::settings()) {
+        let tablet = one.tablet.map(|alias| format!("{alias} ")).unwrap_or_default();
+        writeln!(text, "{} {tablet}{}: {}", one.severity, one.code, short(&one.what)).unwrap();
+        writeln!(text, "  -> {}", one.cure).unwrap();
+    }
+    if text.is_empty() { "in order\n".into() } else { text }
+}
+
+fn inspections(input: &str) -> BTreeMap<TabletAlias, Inspection> {
+    let lines = input.lines().filter(|line| !line.trim().is_empty());
+    lines
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            let alias = words.next().unwrap().parse().unwrap();
+            let all = "GRANT ALL PRIVILEGES ON *.* TO `o`@`%`".to_owned();
+            let mut seen = Inspection { grants: vec![all], ..Inspection::default() };
+            for word in words {
+                let (key, value) = word.split_once('=').unwrap_or((word, ""));
+                match key {
+                    "opens" => seen.read_only_at_start = Some(false),
+                    "fast" => seen.commits_are_durable = Some(false),
+                    "early" => seen.readers_see_unacknowledged = Some(true),
+                    "skew" => seen.clock_ahead_ms = value.parse().ok(),
+                    "format" => seen.binlog_format = Some(value.to_owned()),
+                    "nettimeout" => seen.net_timeout_s = value.parse().ok(),
+                    "ungranted" => {
+                        seen.grants = vec!["GRANT RELOAD, PROCESS ON *.* TO `o`@`%`".into()];
+                    }
+                    _ => {}
+                }
+            }
+            (alias, seen)
+        })
+        .collect()
 }
 
 fn findings(snapshot: &ShardSnapshot) -> String {
@@ -241,6 +283,7 @@ fn tablet(line: &str) -> TabletState {
             "prefer" | "neutral" | "prefer_not" | "must_not" => {
                 state.tablet.promotion_rule = PromotionRule::from_name(key);
             }
+            "host" => state.tablet.mysql.as_mut().unwrap().host = value.to_owned(),
             "term" => state.tablet.term_start = Some(term(value)),
             _ => server_word(&mut status, key, value),
         }
@@ -272,6 +315,8 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         "clients" => status.semi_sync.clients = value.parse().unwrap(),
         "version" => status.version = value.to_owned(),
         "nolog" => status.log_replica_updates = false,
+        "opens" | "fast" | "early" | "skew" | "format" | "nettimeout" | "ungranted" => {}
+        "id" => status.server_id = value.parse().unwrap(),
         "purged" => status.gtid_purged = gtid(value),
         other => panic!("unknown word {other}"),
     }
@@ -318,6 +363,7 @@ fn server(alias: &TabletAlias) -> ServerStatus {
         semi_sync: SemiSyncStatus {
             source_available: true,
             replica_available: true,
+            falls_back_alone: false,
             timeout_ms: Duration::from_secs(365 * 86_400).as_millis() as u64,
             ..SemiSyncStatus::default()
         },

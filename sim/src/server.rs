@@ -276,6 +276,7 @@ impl Server {
                 clients: 0,
                 wait_count: self.wait_count,
                 timeout_ms: SEMI_SYNC_TIMEOUT_MS,
+                falls_back_alone: false,
                 waiting_sessions: u32::try_from(self.waiting.len()).unwrap_or(u32::MAX),
             },
             journal_length: Some(self.journal),

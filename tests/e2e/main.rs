@@ -12,6 +12,7 @@
 )]
 
 mod bringup;
+mod check;
 mod console;
 mod controls;
 mod crash;

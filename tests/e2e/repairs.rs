@@ -36,6 +36,12 @@ const DAMAGE: &[(&str, char, &[&str], &[&str])] = &[
         &["SET GLOBAL rpl_semi_sync_master_timeout = 1000"],
     ),
     (
+        "PrimarySemiSyncMustBeSet",
+        'P',
+        &["SET GLOBAL rpl_semi_sync_source_wait_no_replica = 0"],
+        &["SET GLOBAL rpl_semi_sync_master_wait_no_slave = 0"],
+    ),
+    (
         "ReplicaSemiSyncMustBeSet",
         'R',
         &["SET GLOBAL rpl_semi_sync_replica_enabled = 0"],

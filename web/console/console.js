@@ -112,6 +112,7 @@ function reparent(shard, kind, words) {
 }
 
 const actions = {
+  check: (shard) => get(`/api/v1/shards/${shard.keyspace}/${shard.shard}/check`),
   planned: (shard) => reparent(shard, "planned-reparent", {
     title: `Planned failover of ${shardsView.title(shard)}?`,
     text: `${shard.primary ?? "The primary"} stops taking writes, the new primary catches up and takes over. If that does not work in time, everything is as before.`,

@@ -41,14 +41,34 @@ export function card(shard, actions) {
       h("span", { class: `pill ${colour}` }, text),
       h("span", { class: "dim small" }, `durability ${shard.durability_policy}`),
       h("div", { class: "actions" },
+        h("button", { type: "button", "data-focus": "check", onclick: (event) => check(shard, event.target.closest("article"), actions) }, "Check"),
         h("button", { type: "button", "data-focus": "planned", onclick: () => actions.planned(shard) }, "Failover …"),
         h("button", { type: "button", "data-focus": "emergency", onclick: () => actions.emergency(shard) }, "Emergency …"))),
+    h("div", { class: "check", "aria-live": "polite" }),
     shard.held_back && h("div", { class: "notice bad" }, h("strong", {}, "Not recovering:"), shard.held_back),
     shard.recovery_block && block(shard, actions),
     h("div", { class: "scroll" }, tablets(shard)),
     prognosis(shard.if_primary_died),
     inaction(shard.why_not),
     shard.findings.map((finding) => found(finding)));
+}
+
+// Asks every server now what would go wrong on the bad day, and says so in the card.
+async function check(shard, element, actions) {
+  const place = element.querySelector(".check");
+  place.replaceChildren(h("div", { class: "notice" }, "Asking every server …"));
+  try {
+    const concerns = await actions.check(shard);
+    const close = h("button", { type: "button", onclick: () => place.replaceChildren() }, "Close");
+    place.replaceChildren(h("div", { class: "finding small" },
+      h("p", {}, concerns.length ? `${concerns.length} to put in order before the bad day. ` : "Everything is in order. ", close),
+      h("ul", {}, concerns.map((one) => h("li", {},
+        h("span", { class: `pill ${one.severity === "error" ? "bad" : "warn"}` }, one.code), " ",
+        one.tablet && h("span", { class: "mono" }, one.tablet, ": "), one.what,
+        h("div", { class: "dim" }, one.cure))))));
+  } catch (error) {
+    place.replaceChildren(h("div", { class: "notice bad" }, error.message));
+  }
 }
 
 // What would happen if the primary died this second: said before it happens.

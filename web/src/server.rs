@@ -97,6 +97,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/shards", web::get().to(shards::list))
         .route("/api/v1/shards/{keyspace}/{shard}", web::get().to(shards::one))
         .route("/api/v1/shards/{keyspace}/{shard}/snapshot", web::get().to(shards::snapshot))
+        .route("/api/v1/shards/{keyspace}/{shard}/check", web::get().to(shards::check))
         .route(
             "/api/v1/shards/{keyspace}/{shard}/planned-reparent",
             web::post().to(shards::planned_reparent),

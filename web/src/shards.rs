@@ -8,12 +8,13 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use vtorc_actors::board::ShardReport;
 use vtorc_actors::messages::{Acknowledge, ReparentKind, ReparentRequest, RequestReparent};
+use vtorc_actors::preflight::examine;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 
 use crate::error::ApiError;
 use crate::server::WebContext;
 use crate::snapshot::SnapshotFile;
-use crate::views::{BlockView, ShardView};
+use crate::views::{BlockView, ConcernView, ShardView};
 
 pub(crate) async fn list(
     request: HttpRequest,
@@ -42,6 +43,22 @@ pub(crate) async fn snapshot(
 ) -> Result<HttpResponse, ApiError> {
     let report = report(&request, &path, &context)?;
     Ok(HttpResponse::Ok().json(SnapshotFile::of(&report.snapshot)))
+}
+
+/// What would go wrong on the bad day: asks the topology and every server of the shard now.
+pub(crate) async fn check(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    let name = report(&request, &path, &context)?.snapshot.shard.clone();
+    let world = &context.world;
+    let read = world.topo.read_shard(&name).await;
+    let topology = read.map_err(|error| ApiError::unavailable(error.to_string()))?;
+    let settings = world.recovery_settings();
+    let concerns = examine(world.mysql.as_ref(), &topology, &settings, world.clock.now()).await;
+    let views: Vec<ConcernView> = concerns.iter().map(ConcernView::of).collect();
+    Ok(HttpResponse::Ok().json(views))
 }
 
 /// The shard that is asked for, if the caller may read.

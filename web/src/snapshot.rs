@@ -108,6 +108,8 @@ struct SemiSyncFile {
     clients: u32,
     wait_count: u32,
     timeout_ms: u64,
+    #[serde(default)]
+    falls_back_alone: bool,
     waiting_sessions: u32,
 }
 
@@ -330,6 +332,7 @@ impl SemiSyncFile {
             clients: status.clients,
             wait_count: status.wait_count,
             timeout_ms: status.timeout_ms,
+            falls_back_alone: status.falls_back_alone,
             waiting_sessions: status.waiting_sessions,
         }
     }
@@ -345,6 +348,7 @@ impl SemiSyncFile {
             clients: self.clients,
             wait_count: self.wait_count,
             timeout_ms: self.timeout_ms,
+            falls_back_alone: self.falls_back_alone,
             waiting_sessions: self.waiting_sessions,
         }
     }

@@ -10,6 +10,7 @@ use vtorc_core::audit::{RecoveryRecord, StepRecord, Trigger};
 use vtorc_core::durability;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::inaction::Decision;
+use vtorc_core::preflight::Concern;
 use vtorc_core::prognosis::Prognosis;
 use vtorc_core::remedy;
 use vtorc_core::snapshot::TabletState;
@@ -115,6 +116,28 @@ impl PrognosisView {
         };
         view.not = others.iter().map(|one| (name(&one.alias), one.reason.to_string())).collect();
         view
+    }
+}
+
+/// Something to be put in order before the bad day.
+#[derive(Serialize)]
+pub(crate) struct ConcernView {
+    severity: String,
+    code: String,
+    tablet: Option<String>,
+    what: String,
+    cure: String,
+}
+
+impl ConcernView {
+    pub(crate) fn of(concern: &Concern) -> Self {
+        Self {
+            severity: concern.severity.to_string(),
+            code: concern.code.clone(),
+            tablet: concern.tablet.as_ref().map(name),
+            what: concern.what.clone(),
+            cure: concern.cure.clone(),
+        }
     }
 }
 

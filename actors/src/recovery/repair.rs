@@ -223,7 +223,7 @@ impl Locked<'_> {
         let Some(address) = primary.mysql.clone() else {
             return Err(Stopped::Failed(format!("{} has no MySQL address", primary.alias)));
         };
-        let semi_sync = self.policy.is_acker(&primary, &as_replica(&tablet));
+        let semi_sync = self.policy.is_acker(&primary, &tablet.as_replica());
         // One that follows the right source and cannot connect is told its credentials anew.
         let sound = status
             .replication
@@ -256,13 +256,6 @@ impl Locked<'_> {
 
 fn primary_of(snapshot: &ShardSnapshot) -> Option<&TabletState> {
     snapshot.primary().filter(|primary| primary.valid_status().is_some())
-}
-
-/// A former primary whose record still says PRIMARY acknowledges like a replica.
-fn as_replica(tablet: &Tablet) -> Tablet {
-    let was_primary = tablet.tablet_type == TabletType::Primary;
-    let tablet_type = if was_primary { TabletType::Replica } else { tablet.tablet_type };
-    Tablet { tablet_type, ..tablet.clone() }
 }
 
 /// What the replica has and the primary, read afterwards, lacks.

@@ -179,6 +179,9 @@ pub(crate) fn set_source_semi_sync(
         if let Some(variable) = names.wait_count_variable().filter(|_| now.wait_count != acks) {
             wanted.push(format!("GLOBAL {variable} = {acks}"));
         }
+        if let Some(variable) = names.wait_alone_variable().filter(|_| now.falls_back_alone) {
+            wanted.push(format!("GLOBAL {variable} = ON"));
+        }
         if now.timeout_ms != SEMI_SYNC_TIMEOUT_MS {
             wanted.push(format!("GLOBAL rpl_semi_sync_{source}_timeout = {SEMI_SYNC_TIMEOUT_MS}"));
         }

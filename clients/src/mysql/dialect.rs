@@ -106,6 +106,15 @@ impl SemiSyncNames {
         Self { source, replica: pick("replica", "slave"), has_wait_count }
     }
 
+    /// Whether the source goes on waiting when too few ackers are connected.
+    pub(crate) fn wait_alone_variable(&self) -> Option<&'static str> {
+        match self.source {
+            Some("source") => Some("rpl_semi_sync_source_wait_no_replica"),
+            Some(_) => Some("rpl_semi_sync_master_wait_no_slave"),
+            None => None,
+        }
+    }
+
     pub(crate) fn wait_count_variable(&self) -> Option<&'static str> {
         match self.source {
             Some("source") if self.has_wait_count => {

@@ -192,6 +192,10 @@ fn semi_sync(
         clients: small(count(status, format!("rpl_semi_sync_{source}_clients"))),
         wait_count: waits,
         timeout_ms: count(variables, format!("rpl_semi_sync_{source}_timeout")).unwrap_or(0),
+        falls_back_alone: names
+            .wait_alone_variable()
+            .and_then(|variable| variables.get(variable))
+            .is_some_and(|value| !is_on(value)),
         waiting_sessions: small(count(status, format!("rpl_semi_sync_{source}_wait_sessions"))),
     }
 }

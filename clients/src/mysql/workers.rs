@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::oneshot;
 use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand};
+use vtorc_core::preflight::Inspection;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::topology::MysqlAddress;
 
 use super::access::MysqlAccess;
-use super::commands;
 use super::session::Session;
+use super::{commands, inspect};
 
 /// Commands that wait for a worker. Each shard has a handful under way at most, so a full queue means that
 /// nothing works any more.
@@ -28,11 +29,13 @@ const GRACE: Duration = Duration::from_secs(1);
 
 struct Job {
     address: MysqlAddress,
-    command: ServerCommand,
     deadline: Instant,
     called_off: Arc<AtomicBool>,
-    reply: oneshot::Sender<Result<ServerStatus, CommandError>>,
+    task: Task,
 }
+
+/// What is done over a fresh connection, or over none.
+type Task = Box<dyn FnOnce(Result<Session<'_>, CommandError>) + Send>;
 
 /// Runs commands on worker threads.
 pub struct WorkerPool {
@@ -67,10 +70,9 @@ impl WorkerPool {
         let (access, queue, load) = (self.access.clone(), self.queue.clone(), self.load.clone());
         let body = move || {
             while let Ok(job) = queue.recv_timeout(IDLE_MAX) {
-                let reply = work(&access, &job);
+                let Job { address, deadline, called_off, task } = job;
+                task(Session::open(&access, &address, deadline, &called_off));
                 load.jobs.fetch_sub(1, Ordering::AcqRel);
-                // Nobody listens any more where the recovery was called off.
-                let _ = job.reply.send(reply);
             }
             load.threads.fetch_sub(1, Ordering::AcqRel);
         };
@@ -82,11 +84,6 @@ impl WorkerPool {
     }
 }
 
-fn work(access: &MysqlAccess, job: &Job) -> Result<ServerStatus, CommandError> {
-    let mut session = Session::open(access, &job.address, job.deadline, &job.called_off)?;
-    commands::run(&mut session, job.command.clone())
-}
-
 /// Calls a command off when its caller goes away.
 struct CallOff(Arc<AtomicBool>);
 
@@ -96,22 +93,25 @@ impl Drop for CallOff {
     }
 }
 
-#[async_trait]
-impl MysqlPort for WorkerPool {
-    async fn run(
+impl WorkerPool {
+    /// Lets a worker do something over a connection of its own.
+    async fn on_worker<T: Send + 'static>(
         &self,
         address: &MysqlAddress,
-        command: ServerCommand,
         deadline: Duration,
-    ) -> Result<ServerStatus, CommandError> {
+        work: impl FnOnce(&mut Session<'_>) -> Result<T, CommandError> + Send + 'static,
+    ) -> Result<T, CommandError> {
         let (reply, answer) = oneshot::channel();
         let called_off = CallOff(Arc::new(AtomicBool::new(false)));
         let job = Job {
             address: address.clone(),
-            command,
             deadline: Instant::now() + deadline,
             called_off: called_off.0.clone(),
-            reply,
+            task: Box::new(move |session| {
+                let done = session.and_then(|mut session| work(&mut session));
+                // Nobody listens any more where the recovery was called off.
+                let _ = reply.send(done);
+            }),
         };
         self.load.jobs.fetch_add(1, Ordering::AcqRel);
         if self.jobs.try_send(job).is_err() {
@@ -126,5 +126,26 @@ impl MysqlPort for WorkerPool {
                 Err(CommandError::Unknown(format!("no answer within {} ms", deadline.as_millis())))
             }
         }
+    }
+}
+
+#[async_trait]
+impl MysqlPort for WorkerPool {
+    async fn run(
+        &self,
+        address: &MysqlAddress,
+        command: ServerCommand,
+        deadline: Duration,
+    ) -> Result<ServerStatus, CommandError> {
+        let work = move |session: &mut Session<'_>| commands::run(session, command);
+        self.on_worker(address, deadline, work).await
+    }
+
+    async fn inspect(
+        &self,
+        address: &MysqlAddress,
+        deadline: Duration,
+    ) -> Result<Inspection, CommandError> {
+        self.on_worker(address, deadline, inspect::inspect).await
     }
 }

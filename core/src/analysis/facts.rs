@@ -302,6 +302,7 @@ fn primary_settings(
     facts.ackers_connected = status.semi_sync.clients;
     facts.primary_semi_sync_right = status.semi_sync.source_enabled
         && status.semi_sync.wait_count == facts.acks_required
+        && !status.semi_sync.falls_back_alone
         && status.semi_sync.timeout_ms >= SEMI_SYNC_TIMEOUT_MIN_MS;
     let ackers = snapshot.replicas_of(alias).filter(|replica| {
         policy.is_acker(&primary.tablet, &replica.tablet)

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand, Sessions, SourceChange};
+use vtorc_core::preflight::Inspection;
 use vtorc_core::status::{ReceiverState, ServerStatus};
 use vtorc_core::topology::MysqlAddress;
 
@@ -34,6 +35,10 @@ impl MysqlPort for Outside {
             line.took_writes();
         }
         Ok(status)
+    }
+
+    async fn inspect(&self, _: &MysqlAddress, _: Duration) -> Result<Inspection, CommandError> {
+        Err(CommandError::NotDone("simulated servers have no settings to look at".into()))
     }
 }
 

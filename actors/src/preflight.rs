@@ -1,0 +1,63 @@
+//! Asks every server of a shard, once and now, and lets core say what would go wrong on the bad day.
+//!
+//! Not an actor: nothing is remembered and nothing is changed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future;
+use vtorc_core::health::{ProbeFailure, Reachability};
+use vtorc_core::ids::TabletAlias;
+use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand};
+use vtorc_core::preflight::{Concern, Inspection, concerns};
+use vtorc_core::settings::RecoverySettings;
+use vtorc_core::snapshot::ShardSnapshot;
+use vtorc_core::status::ServerStatus;
+use vtorc_core::time::Timestamp;
+use vtorc_core::topology::{MysqlAddress, ShardTopology};
+
+/// One server gets so long to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+type Answer = (Result<ServerStatus, CommandError>, Option<Inspection>);
+
+/// What is to be put in order in a shard, the worst first.
+pub async fn examine(
+    mysql: &dyn MysqlPort,
+    topology: &ShardTopology,
+    settings: &RecoverySettings,
+    now: Timestamp,
+) -> Vec<Concern> {
+    let asked = topology.tablets.values().filter_map(|tablet| {
+        let address = tablet.mysql.as_ref()?;
+        Some(async { (tablet.alias.clone(), ask(mysql, address).await) })
+    });
+    let answers: BTreeMap<TabletAlias, Answer> =
+        future::join_all(asked).await.into_iter().collect();
+    let mut states = BTreeMap::new();
+    let mut inspections = BTreeMap::new();
+    let mut silent = BTreeMap::new();
+    for (alias, (status, inspection)) in answers {
+        inspections.extend(inspection.map(|inspection| (alias.clone(), inspection)));
+        let failed = |error: CommandError| ProbeFailure::Refused(error.to_string());
+        silent.extend(status.as_ref().err().map(|error| (alias.clone(), failed(error.clone()))));
+        states.insert(alias, status.map_err(failed));
+    }
+    let mut snapshot = ShardSnapshot::unprobed(topology, now).refreshed(topology, states, now, now);
+    // One look is all there is: who does not answer is out of reach.
+    for (alias, why) in silent {
+        if let Some(state) = snapshot.tablets.get_mut(&alias) {
+            state.reachability = Reachability::Unreachable { since: now, why };
+        }
+    }
+    concerns(&snapshot, &inspections, settings)
+}
+
+async fn ask(mysql: &dyn MysqlPort, address: &MysqlAddress) -> Answer {
+    let status = mysql.run(address, ServerCommand::ReadStatus, PATIENCE).await;
+    let inspection = match status {
+        Ok(_) => mysql.inspect(address, PATIENCE).await.ok(),
+        Err(_) => None,
+    };
+    (status, inspection)
+}

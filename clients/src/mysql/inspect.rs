@@ -1,0 +1,80 @@
+//! What a server is asked once, before the bad day. What it will not tell is left open: it is no error.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use vtorc_core::ports::CommandError;
+use vtorc_core::preflight::Inspection;
+
+use super::dialect::name_value;
+use super::session::Session;
+
+/// Looks at a server's grants and settings.
+pub(crate) fn inspect(session: &mut Session<'_>) -> Result<Inspection, CommandError> {
+    let grants = session.rows("show the grants", "SHOW GRANTS")?;
+    let grants = grants.into_iter().filter_map(|row| row.into_values().next().flatten()).collect();
+    let variables = session.rows("read the settings", SETTINGS)?;
+    let variables = name_value(&variables);
+    let number = |name: &str| variables.get(name).and_then(|value| value.parse::<u64>().ok());
+    let durable = number("sync_binlog").zip(number("innodb_flush_log_at_trx_commit"));
+    let wait_point = variables
+        .get("rpl_semi_sync_source_wait_point")
+        .or_else(|| variables.get("rpl_semi_sync_master_wait_point"));
+    Ok(Inspection {
+        grants,
+        read_only_at_start: read_only_at_start(session)?,
+        net_timeout_s: number("replica_net_timeout").or_else(|| number("slave_net_timeout")),
+        binlog_format: variables.get("binlog_format").cloned(),
+        commits_are_durable: durable.map(|(binlog, engine)| binlog == 1 && engine == 1),
+        readers_see_unacknowledged: wait_point.map(|point| point == "AFTER_COMMIT"),
+        clock_ahead_ms: clock_ahead_ms(session)?,
+    })
+}
+
+const SETTINGS: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('replica_net_timeout', \
+     'slave_net_timeout', 'binlog_format', 'sync_binlog', 'innodb_flush_log_at_trx_commit', \
+     'rpl_semi_sync_source_wait_point', 'rpl_semi_sync_master_wait_point')";
+
+/// Where `read_only` has its value from tells what it will be after a restart. One that was set at run time
+/// hides what the option file says.
+fn read_only_at_start(session: &mut Session<'_>) -> Result<Option<bool>, CommandError> {
+    let (what, statement) = if session.is_mariadb() {
+        ("origin of read_only", READ_ONLY_MARIADB)
+    } else {
+        ("origin of read_only", READ_ONLY_MYSQL)
+    };
+    let rows = match session.rows(what, statement) {
+        Ok(rows) => rows,
+        Err(CommandError::NotDone(_)) => return Ok(None),
+        Err(unknown @ CommandError::Unknown(_)) => return Err(unknown),
+    };
+    let Some(row) = rows.first() else { return Ok(None) };
+    let text = |column: &str| row.get(column).cloned().flatten().unwrap_or_default();
+    let is_on = !matches!(text("value").to_ascii_uppercase().as_str(), "" | "0" | "OFF");
+    let persisted = text("persisted").to_ascii_uppercase();
+    Ok(match text("origin").to_ascii_uppercase().as_str() {
+        _ if !persisted.is_empty() => Some(matches!(persisted.as_str(), "1" | "ON")),
+        "DYNAMIC" | "SQL" | "" => None,
+        _ => Some(is_on),
+    })
+}
+
+const READ_ONLY_MYSQL: &str = "SELECT v.VARIABLE_VALUE AS value, i.VARIABLE_SOURCE AS origin, \
+     p.VARIABLE_VALUE AS persisted FROM performance_schema.global_variables v \
+     JOIN performance_schema.variables_info i USING (VARIABLE_NAME) \
+     LEFT JOIN performance_schema.persisted_variables p USING (VARIABLE_NAME) \
+     WHERE v.VARIABLE_NAME = 'read_only'";
+const READ_ONLY_MARIADB: &str = "SELECT GLOBAL_VALUE AS value, GLOBAL_VALUE_ORIGIN AS origin, \
+     NULL AS persisted FROM information_schema.SYSTEM_VARIABLES WHERE VARIABLE_NAME = 'READ_ONLY'";
+
+/// Compared with the middle of the question's time on the way.
+fn clock_ahead_ms(session: &mut Session<'_>) -> Result<Option<i64>, CommandError> {
+    let before = since_epoch_ms();
+    let there = session.value("read the clock", "SELECT FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000)")?;
+    let here = before.midpoint(since_epoch_ms());
+    Ok(there.and_then(|text| text.parse::<i64>().ok()).map(|there| there - here))
+}
+
+fn since_epoch_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,338 @@
+//! What would go wrong on the bad day, told before it: grants, settings that a restart undoes, policies that
+//! too few servers can keep, everything on one host.
+
+mod grants;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use crate::analysis;
+use crate::ids::TabletAlias;
+use crate::prognosis::{self, Prognosis};
+use crate::remedy::{self, Remedy};
+use crate::settings::RecoverySettings;
+use crate::snapshot::{ShardSnapshot, TabletState};
+use crate::topology::Tablet;
+
+pub use grants::missing_grants;
+
+/// A server's clock may differ by so much from this machine's before it is told.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(2);
+
+/// What a server says of itself once, besides its state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// The lines of `SHOW GRANTS` for the topology user.
+    pub grants: Vec<String>,
+    /// What `read_only` is when the server starts; none if it cannot be told.
+    pub read_only_at_start: Option<bool>,
+    /// `replica_net_timeout` in seconds.
+    pub net_timeout_s: Option<u64>,
+    /// `binlog_format`.
+    pub binlog_format: Option<String>,
+    /// A committed transaction survives a crash of the machine (`sync_binlog` and
+    /// `innodb_flush_log_at_trx_commit` are 1).
+    pub commits_are_durable: Option<bool>,
+    /// Readers see a commit before it is acknowledged (the wait point is `AFTER_COMMIT`).
+    pub readers_see_unacknowledged: Option<bool>,
+    /// How far the server's clock is ahead of this machine's; negative if it is behind.
+    pub clock_ahead_ms: Option<i64>,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// A failover would fail, or lose something.
+    Error,
+    /// It would be slower or weaker than it could be, or may surprise.
+    Warning,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        })
+    }
+}
+
+/// Something to be put in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Concern {
+    /// How bad it is.
+    pub severity: Severity,
+    /// A short name.
+    pub code: String,
+    /// On which tablet; none where it is about the shard.
+    pub tablet: Option<TabletAlias>,
+    /// What is the matter.
+    pub what: String,
+    /// What to do.
+    pub cure: String,
+}
+
+/// All that is to be put in order in a shard, the worst first. Servers that were not inspected are told of as
+/// far as their state is known.
+pub fn concerns(
+    snapshot: &ShardSnapshot,
+    inspections: &BTreeMap<TabletAlias, Inspection>,
+    settings: &RecoverySettings,
+) -> Vec<Concern> {
+    let mut report = Report(Vec::new());
+    report.findings(snapshot, settings);
+    report.promises(snapshot);
+    report.places(snapshot);
+    report.switches(snapshot, settings);
+    report.prognosis(snapshot, settings);
+    for (alias, inspection) in inspections {
+        if let Some(state) = snapshot.tablet(alias) {
+            report.server(state, inspection, snapshot);
+        }
+    }
+    report.formats(inspections);
+    report.0.sort_by(|one, other| {
+        (one.severity, &one.tablet, &one.code).cmp(&(other.severity, &other.tablet, &other.code))
+    });
+    report.0
+}
+
+struct Report(Vec<Concern>);
+
+impl Report {
+    fn add(
+        &mut self,
+        severity: Severity,
+        code: &str,
+        tablet: Option<&TabletAlias>,
+        what: impl Into<String>,
+        cure: impl Into<String>,
+    ) {
+        let (code, tablet) = (code.to_owned(), tablet.cloned());
+        self.0.push(Concern { severity, code, tablet, what: what.into(), cure: cure.into() });
+    }
+
+    /// What is wrong already.
+    fn findings(&mut self, snapshot: &ShardSnapshot, settings: &RecoverySettings) {
+        for finding in analysis::detect(snapshot, settings) {
+            let watched = remedy::remedy(finding.kind) == Remedy::WatchOnly;
+            let severity = if watched { Severity::Warning } else { Severity::Error };
+            let cure = if watched {
+                "a person must look at it".to_owned()
+            } else {
+                format!("a running vtorc would repair it: {}", remedy::remedy(finding.kind).name())
+            };
+            let what = match finding.evidence.is_empty() {
+                true => finding.why.to_owned(),
+                false => format!("{} ({})", finding.why, finding.evidence.join("; ")),
+            };
+            self.add(severity, &finding.kind.to_string(), finding.tablet.as_ref(), what, cure);
+        }
+    }
+
+    /// Whether every tablet that could be primary would have enough ackers, with one to spare.
+    fn promises(&mut self, snapshot: &ShardSnapshot) {
+        let Ok(policy) = snapshot.durability else { return };
+        let required = policy.acks_required() as usize;
+        if required == 0 {
+            let cure = "set a semi-sync policy: vtorc topo set-durability KEYSPACE semi_sync";
+            let what = "durability policy none: a failover may lose writes that were acknowledged";
+            self.add(Severity::Warning, "NoDurability", None, what, cure);
+            return;
+        }
+        let tablets: Vec<&Tablet> = managed(snapshot).map(|state| &state.tablet).collect();
+        for candidate in tablets.iter().filter(|tablet| tablet.tablet_type.is_promotable()) {
+            let others = tablets.iter().filter(|other| other.alias != candidate.alias);
+            let ackers =
+                others.filter(|other| policy.is_acker(candidate, &other.as_replica())).count();
+            let alias = Some(&candidate.alias);
+            if ackers < required {
+                let what = format!(
+                    "as primary it would wait for {required} acknowledgement(s) under {policy}, and {ackers} \
+                     tablet(s) could give one: it is never promoted"
+                );
+                self.add(
+                    Severity::Warning,
+                    "TooFewAckers",
+                    alias,
+                    what,
+                    "add tablets that may acknowledge",
+                );
+            } else if ackers == required {
+                let what = format!(
+                    "as primary it has {ackers} acker(s) for the {required} that {policy} demands: the loss \
+                     of one stops all writes"
+                );
+                self.add(
+                    Severity::Warning,
+                    "NoAckerToSpare",
+                    alias,
+                    what,
+                    "add tablets that may acknowledge",
+                );
+            }
+        }
+    }
+
+    /// What would be lost together.
+    fn places(&mut self, snapshot: &ShardSnapshot) {
+        let hosts: BTreeSet<&str> = managed(snapshot)
+            .filter_map(|state| Some(state.tablet.mysql.as_ref()?.host.as_str()))
+            .collect();
+        if let (1, true, Some(host)) = (hosts.len(), managed(snapshot).count() > 1, hosts.first()) {
+            let what = format!("all its tablets are on {host}: they are lost together");
+            self.add(Severity::Warning, "OneHost", None, what, "spread them over several machines");
+        }
+        let mut seen: BTreeMap<String, &TabletAlias> = BTreeMap::new();
+        for state in managed(snapshot) {
+            let Some(status) = &state.status else { continue };
+            let alias = &state.tablet.alias;
+            let uuid = status.server_uuid.clone().map(|uuid| format!("server_uuid {uuid}"));
+            for identity in
+                [Some(format!("server_id {}", status.server_id)), uuid].into_iter().flatten()
+            {
+                if let Some(other) = seen.insert(identity.clone(), alias) {
+                    let what = format!(
+                        "it has the same {identity} as {other}: one cannot follow the other"
+                    );
+                    let cure =
+                        "give it its own (server_id in my.cnf; a new uuid by removing auto.cnf)";
+                    self.add(Severity::Error, "SameIdentity", Some(alias), what, cure);
+                }
+            }
+        }
+    }
+
+    fn switches(&mut self, snapshot: &ShardSnapshot, settings: &RecoverySettings) {
+        if !settings.recovers(&snapshot.shard) {
+            let what =
+                "RecoverMasterClusterFilters does not name this shard: its primary is not replaced";
+            self.add(Severity::Warning, "Filtered", None, what, "name it there, or use \"*\"");
+        }
+        if snapshot.emergency_reparent_disabled {
+            let what = "the records disable emergency reparents: its primary is not replaced";
+            self.add(
+                Severity::Warning,
+                "EmergencyReparentDisabled",
+                None,
+                what,
+                "enable them in the records",
+            );
+        }
+    }
+
+    fn prognosis(&mut self, snapshot: &ShardSnapshot, settings: &RecoverySettings) {
+        match prognosis::if_primary_died(snapshot, settings) {
+            Prognosis::NoPrimary | Prognosis::Promotes { may_lose: None, .. } => {}
+            Prognosis::Promotes { winner, may_lose: Some(lost), .. }
+                if promises_anything(snapshot) =>
+            {
+                let what = format!(
+                    "if the primary died now, {winner} would be promoted; could be lost: {lost}"
+                );
+                self.add(
+                    Severity::Warning,
+                    "FailoverMayLose",
+                    None,
+                    what,
+                    "let the replicas catch up",
+                );
+            }
+            // Said once: the policy promises nothing.
+            Prognosis::Promotes { .. } => {}
+            Prognosis::Refuses { why, passed_over } => {
+                let others: Vec<String> = passed_over
+                    .iter()
+                    .map(|one| format!("{}: {}", one.alias, one.reason))
+                    .collect();
+                let others = if others.is_empty() {
+                    String::new()
+                } else {
+                    format!(" ({})", others.join("; "))
+                };
+                let what =
+                    format!("if the primary died now, nobody would be promoted: {why}{others}");
+                self.add(
+                    Severity::Error,
+                    "NoFailoverPossible",
+                    None,
+                    what,
+                    "bring a candidate in order",
+                );
+            }
+        }
+    }
+
+    fn server(&mut self, state: &TabletState, seen: &Inspection, snapshot: &ShardSnapshot) {
+        let alias = Some(&state.tablet.alias);
+        let Some(status) = &state.status else { return };
+        for (privilege, without) in missing_grants(&seen.grants, status.flavor) {
+            let what = format!("the topology user lacks {privilege}; without it {without}");
+            let cure = "run init_db.sql on it";
+            self.add(Severity::Error, "MissingGrant", alias, what, cure);
+        }
+        if seen.read_only_at_start == Some(false) {
+            let what = "it starts with read_only OFF: after a crash it takes writes until somebody stops it";
+            let cure = "read_only = ON (MySQL: super_read_only = ON) in its my.cnf; vtorc opens the primary";
+            self.add(Severity::Warning, "StartsWritable", alias, what, cure);
+        }
+        let heartbeat = status.replication.as_ref().and_then(|r| r.heartbeat_period_ms);
+        if let (Some(timeout), Some(heartbeat)) = (seen.net_timeout_s, heartbeat)
+            && heartbeat.saturating_mul(2) > timeout.saturating_mul(1000)
+        {
+            let what = format!(
+                "a heartbeat every {heartbeat} ms and replica_net_timeout {timeout} s: it would take an idle \
+                 source for dead"
+            );
+            self.add(
+                Severity::Warning,
+                "RareHeartbeats",
+                alias,
+                what,
+                "vtorc sets it when it repoints the replica",
+            );
+        }
+        let promised = promises_anything(snapshot);
+        if promised && seen.commits_are_durable == Some(false) {
+            let what = "sync_binlog or innodb_flush_log_at_trx_commit is not 1: what it acknowledged may be gone \
+                        after a crash of its machine";
+            self.add(Severity::Warning, "CommitsNotDurable", alias, what, "set both to 1");
+        }
+        if promised && seen.readers_see_unacknowledged == Some(true) {
+            let what = "its semi-sync wait point is AFTER_COMMIT: readers see writes that a failover may lose";
+            let cure = "set rpl_semi_sync_source_wait_point (MariaDB: rpl_semi_sync_master_wait_point) to AFTER_SYNC";
+            self.add(Severity::Warning, "ReadersSeeUnacknowledged", alias, what, cure);
+        }
+        let skew = seen.clock_ahead_ms.unwrap_or(0);
+        if Duration::from_millis(skew.unsigned_abs()) > CLOCK_SKEW_MAX {
+            let word = if skew > 0 { "ahead of" } else { "behind" };
+            let what = format!("its clock is {} ms {word} this machine's", skew.unsigned_abs());
+            self.add(Severity::Warning, "ClockSkew", alias, what, "run a time service on both");
+        }
+    }
+
+    fn formats(&mut self, inspections: &BTreeMap<TabletAlias, Inspection>) {
+        let formats: BTreeSet<&str> =
+            inspections.values().filter_map(|seen| seen.binlog_format.as_deref()).collect();
+        if formats.len() > 1 {
+            let formats: Vec<&str> = formats.into_iter().collect();
+            let what = format!("mixed binlog formats: {}", formats.join(", "));
+            self.add(
+                Severity::Warning,
+                "MixedBinlogFormats",
+                None,
+                what,
+                "set binlog_format = ROW everywhere",
+            );
+        }
+    }
+}
+
+fn promises_anything(snapshot: &ShardSnapshot) -> bool {
+    snapshot.durability.as_ref().is_ok_and(|policy| policy.acks_required() > 0)
+}
+
+fn managed(snapshot: &ShardSnapshot) -> impl Iterator<Item = &TabletState> {
+    snapshot.tablets.values().filter(|state| state.tablet.tablet_type.is_managed())
+}

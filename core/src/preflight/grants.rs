@@ -1,0 +1,191 @@
+//! What the topology user must be allowed to do, and what fails where it is not.
+
+use std::collections::BTreeSet;
+
+use crate::status::Flavor;
+
+/// A privilege that is needed: its names (any is enough), on what, and what fails without it.
+struct Needed {
+    names: &'static [&'static str],
+    scope: Scope,
+    without: &'static str,
+}
+
+/// Where a privilege is needed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Everywhere,
+    Vt,
+    Heartbeats,
+}
+
+const RESTS: &str = "client sessions of a demoted primary are not ended, and hold the demotion up";
+
+const NEEDED_MYSQL: &[Needed] = &[
+    Needed {
+        names: &["REPLICATION CLIENT"],
+        scope: Scope::Everywhere,
+        without: "its state cannot be read, and nothing is recovered",
+    },
+    Needed {
+        names: &["REPLICATION_SLAVE_ADMIN", "SUPER"],
+        scope: Scope::Everywhere,
+        without: "replicas cannot be stopped, repointed or started",
+    },
+    Needed {
+        names: &["SYSTEM_VARIABLES_ADMIN", "SUPER"],
+        scope: Scope::Everywhere,
+        without: "read_only and semi-sync cannot be set",
+    },
+    Needed {
+        names: &["RELOAD"],
+        scope: Scope::Everywhere,
+        without: "a promotion stops half-way, at RESET REPLICA",
+    },
+    Needed { names: &["PROCESS"], scope: Scope::Everywhere, without: RESTS },
+    Needed { names: &["CONNECTION_ADMIN", "SUPER"], scope: Scope::Everywhere, without: RESTS },
+    Needed {
+        names: &["SELECT"],
+        scope: Scope::Heartbeats,
+        without: "heartbeats cannot be seen, and a frozen primary shows late",
+    },
+    Needed { names: &["SELECT"], scope: Scope::Vt, without: NO_JOURNAL },
+    Needed { names: &["INSERT"], scope: Scope::Vt, without: NO_JOURNAL },
+    Needed { names: &["CREATE"], scope: Scope::Vt, without: NO_JOURNAL },
+];
+
+const NO_JOURNAL: &str = "there is no reparent journal, and a reparent ends as unclear";
+
+const NEEDED_MARIADB: &[Needed] = &[
+    Needed {
+        names: &["REPLICA MONITOR", "SLAVE MONITOR", "SUPER"],
+        scope: Scope::Everywhere,
+        without: "its state cannot be read, and nothing is recovered",
+    },
+    Needed {
+        names: &["BINLOG MONITOR", "REPLICATION CLIENT"],
+        scope: Scope::Everywhere,
+        without: "its position cannot be read",
+    },
+    Needed {
+        names: &["REPLICATION SLAVE ADMIN", "REPLICATION REPLICA ADMIN", "SUPER"],
+        scope: Scope::Everywhere,
+        without: "replicas cannot be stopped, repointed or started",
+    },
+    Needed {
+        names: &["READ_ONLY ADMIN", "READ ONLY ADMIN", "SUPER"],
+        scope: Scope::Everywhere,
+        without: "read_only cannot be set",
+    },
+    Needed {
+        names: &["REPLICATION MASTER ADMIN", "SUPER"],
+        scope: Scope::Everywhere,
+        without: "semi-sync cannot be set",
+    },
+    Needed {
+        names: &["RELOAD"],
+        scope: Scope::Everywhere,
+        without: "a promotion stops half-way, at RESET SLAVE",
+    },
+    Needed { names: &["PROCESS"], scope: Scope::Everywhere, without: RESTS },
+    Needed { names: &["CONNECTION ADMIN", "SUPER"], scope: Scope::Everywhere, without: RESTS },
+    Needed { names: &["SELECT"], scope: Scope::Vt, without: NO_JOURNAL },
+    Needed { names: &["INSERT"], scope: Scope::Vt, without: NO_JOURNAL },
+    Needed { names: &["CREATE"], scope: Scope::Vt, without: NO_JOURNAL },
+];
+
+/// The privileges that the lines of `SHOW GRANTS` do not give, and what fails without each.
+pub fn missing_grants(grants: &[String], flavor: Flavor) -> Vec<(String, &'static str)> {
+    // Nothing was read: nothing can be said.
+    if grants.is_empty() {
+        return Vec::new();
+    }
+    let held: Vec<(BTreeSet<String>, String)> =
+        grants.iter().filter_map(|line| parse_grant(line)).collect();
+    let gives = |needed: &Needed| {
+        held.iter().any(|(privileges, scope)| {
+            let all = privileges.contains("ALL PRIVILEGES") || privileges.contains("ALL");
+            let named = needed.names.iter().any(|name| privileges.contains(*name));
+            (all || named) && covers(scope, needed.scope)
+        })
+    };
+    let needed = match flavor {
+        Flavor::MySql => NEEDED_MYSQL,
+        Flavor::MariaDb => NEEDED_MARIADB,
+    };
+    let missing = needed.iter().filter(|needed| !gives(needed));
+    let named = |needed: &Needed| {
+        let first = needed.names.first().copied().unwrap_or_default();
+        match needed.scope {
+            Scope::Everywhere => format!("{first} ON *.*"),
+            Scope::Vt => format!("{first} ON _vt.*"),
+            Scope::Heartbeats => {
+                format!(
+                    "{first} ON performance_schema.replication_connection_status and …_configuration"
+                )
+            }
+        }
+    };
+    missing.map(|needed| (named(needed), needed.without)).collect()
+}
+
+fn covers(scope: &str, needed: Scope) -> bool {
+    let scope = scope.replace(['`', '\'', '"', '\\'], "").to_ascii_lowercase();
+    match needed {
+        _ if scope == "*.*" => true,
+        Scope::Everywhere => false,
+        Scope::Vt => scope == "_vt.*",
+        // Both tables are granted together in init_db.sql.
+        Scope::Heartbeats => {
+            scope == "performance_schema.*"
+                || scope == "performance_schema.replication_connection_status"
+        }
+    }
+}
+
+/// The privileges of one line, and what they are on.
+fn parse_grant(line: &str) -> Option<(BTreeSet<String>, String)> {
+    let rest = line.trim().strip_prefix("GRANT ")?;
+    let (privileges, rest) = rest.split_once(" ON ")?;
+    let (scope, _) = rest.split_once(" TO ")?;
+    let privileges = privileges.split(',').map(|one| one.trim().to_ascii_uppercase()).collect();
+    Some((privileges, scope.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_are_read_as_servers_print_them() {
+        let lines = |text: &str| -> Vec<String> { text.lines().map(ToOwned::to_owned).collect() };
+        let missing = |text: &str, flavor| -> Vec<String> {
+            missing_grants(&lines(text), flavor).into_iter().map(|(name, _)| name).collect()
+        };
+        let mysql = "GRANT RELOAD, PROCESS, REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO `o`@`%`\n\
+             GRANT CONNECTION_ADMIN,REPLICATION_SLAVE_ADMIN,SYSTEM_VARIABLES_ADMIN ON *.* TO `o`@`%`\n\
+             GRANT SELECT, INSERT, CREATE ON `_vt`.* TO `o`@`%`\n\
+             GRANT SELECT ON `performance_schema`.`replication_connection_status` TO `o`@`%`";
+        assert!(missing(mysql, Flavor::MySql).is_empty(), "{:?}", missing(mysql, Flavor::MySql));
+        let fewer = mysql.replace("RELOAD, ", "").replace("INSERT, ", "");
+        assert_eq!(missing(&fewer, Flavor::MySql), ["RELOAD ON *.*", "INSERT ON _vt.*"]);
+        let all = "GRANT ALL PRIVILEGES ON *.* TO 'root'@'localhost' WITH GRANT OPTION";
+        assert!(missing(all, Flavor::MySql).is_empty() && missing(all, Flavor::MariaDb).is_empty());
+        let mariadb = "GRANT RELOAD, PROCESS, BINLOG MONITOR, CONNECTION ADMIN, READ_ONLY ADMIN, REPLICATION \
+             MASTER ADMIN, REPLICATION SLAVE ADMIN, SLAVE MONITOR ON *.* TO `o`@`%` IDENTIFIED BY PASSWORD 'x'\n\
+             GRANT SELECT, INSERT, CREATE ON `_vt`.* TO `o`@`%`";
+        assert!(
+            missing(mariadb, Flavor::MariaDb).is_empty(),
+            "{:?}",
+            missing(mariadb, Flavor::MariaDb)
+        );
+        assert_eq!(
+            missing(all.replace("ALL PRIVILEGES", "USAGE").as_str(), Flavor::MySql).len(),
+            10
+        );
+        assert!(missing_grants(&[], Flavor::MySql).is_empty());
+        for odd in ["", "GRANT", "GRANT  ON  TO ", "GRANT PROXY ON ''@'' TO 'root'@'localhost'"] {
+            let _ = parse_grant(odd);
+        }
+    }
+}
