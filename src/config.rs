@@ -74,6 +74,7 @@ pub(crate) struct Config {
     pub(crate) recover_master_cluster_filters: Vec<String>,
     pub(crate) promotion_ignore_hostname_filters: Vec<String>,
     pub(crate) promotion_rules: std::collections::BTreeMap<String, String>,
+    pub(crate) drain_errant_tablets: bool,
     pub(crate) audit_log_file: String,
     pub(crate) audit_to_syslog: bool,
     #[serde(rename = "AuditToBackendDB")]
@@ -162,6 +163,7 @@ impl Default for Config {
             recover_master_cluster_filters: vec!["*".into()],
             promotion_ignore_hostname_filters: Vec::new(),
             promotion_rules: Default::default(),
+            drain_errant_tablets: false,
             audit_log_file: String::new(),
             audit_to_syslog: false,
             audit_to_backend_db: true,
@@ -346,6 +348,7 @@ impl Config {
             recover_filters: self.recover_master_cluster_filters.clone(),
             promotion_rules: self.promotion_rules()?,
             promotion_ignore_hosts: self.promotion_ignore_hostname_filters.clone(),
+            drain_errant: self.drain_errant_tablets,
             heartbeat_period: seconds(self.replica_heartbeat_seconds),
             command_timeout: seconds(self.topology_read_timeout_seconds),
         })

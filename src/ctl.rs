@@ -96,6 +96,15 @@ enum CtlCommand {
     ErrantGtids {
         /// KEYSPACE/SHARD; all shards without it.
         shard: Option<String>,
+        /// Take this tablet of the shard out of service (DRAINED).
+        #[arg(long, requires = "shard", conflicts_with = "inject")]
+        drain: Option<String>,
+        /// Commit empty transactions with this tablet's errant GTIDs on the primary.
+        #[arg(long, requires = "shard")]
+        inject: Option<String>,
+        /// Why.
+        #[arg(long, default_value = "")]
+        reason: String,
     },
 }
 
@@ -152,7 +161,16 @@ pub(crate) fn run(options: CtlOptions) -> Result<(), Failure> {
         CtlCommand::Lift { control } => {
             daemon.post("/api/v1/controls/lift", json!({"control": control.join(" ")}))
         }
-        CtlCommand::ErrantGtids { shard } => daemon.errant_gtids(shard.as_deref()),
+        CtlCommand::ErrantGtids { shard, drain, inject, reason } => {
+            let cure = drain.map(|tablet| ("drain", tablet));
+            match (cure.or(inject.map(|tablet| ("inject", tablet))), shard) {
+                (Some((cure, tablet)), Some(shard)) => {
+                    let body = json!({"tablet": tablet, "cure": cure, "reason": reason});
+                    daemon.outcome(&format!("/api/v1/shards/{shard}/errant-gtids?wait=true"), body)
+                }
+                (_, shard) => daemon.errant_gtids(shard.as_deref()),
+            }
+        }
     }
 }
 
@@ -216,8 +234,12 @@ impl Daemon {
             "reason": reparent.reason,
             "ignore_block": reparent.ignore_block,
         });
-        let path = format!("/api/v1/shards/{}/{kind}?wait=true", reparent.shard);
-        let answer = self.ask("POST", &path, Some(body))?;
+        self.outcome(&format!("/api/v1/shards/{}/{kind}?wait=true", reparent.shard), body)
+    }
+
+    /// Asks for a recovery and tells how it ended.
+    fn outcome(&self, path: &str, body: Value) -> Result<(), Failure> {
+        let answer = self.ask("POST", path, Some(body))?;
         say(&format!(
             "recovery {}: {}: {}",
             number(&answer, "id"),
@@ -303,16 +325,18 @@ impl Daemon {
         let shards = self.some_shards(shard)?;
         let mut any = false;
         for shard in &shards {
-            for finding in list(shard.get("findings")) {
-                if text(finding, "code") == "ErrantGTIDDetected" {
-                    any = true;
-                    let evidence = list(finding.get("evidence")).iter().filter_map(Value::as_str);
-                    say(&format!(
-                        "{}  {}",
-                        text(finding, "tablet"),
-                        evidence.collect::<Vec<_>>().join("; ")
-                    ));
-                }
+            for tablet in list(shard.get("tablets")) {
+                let Some(errant) = tablet.get("errant_gtids").and_then(Value::as_str) else {
+                    continue;
+                };
+                any = true;
+                say(&format!(
+                    "{}/{}  {} {}  {errant}",
+                    text(shard, "keyspace"),
+                    text(shard, "shard"),
+                    text(tablet, "alias"),
+                    text(tablet, "type"),
+                ));
             }
         }
         say(if any { WAYS_OUT } else { "no replica has transactions that its primary lacks" });
@@ -321,9 +345,10 @@ impl Daemon {
 }
 
 const WAYS_OUT: &str = "Such a tablet is never promoted by itself. Three ways out:
-  1. Clone it anew from the primary or a healthy replica: what it has of its own is gone.
-  2. If what it has is harmless, commit empty transactions with the same GTIDs on the primary
-     (SET GTID_NEXT = '...'; BEGIN; COMMIT; SET GTID_NEXT = AUTOMATIC): then they are no longer its own.
+  1. Clone it anew from the primary or a healthy replica: what it has of its own is gone. Until then, take it
+     out of service: vtorc ctl errant-gtids KS/SHARD --drain TABLET
+  2. If what it has is harmless, commit empty transactions with the same GTIDs on the primary: then they are no
+     longer its own. vtorc ctl errant-gtids KS/SHARD --inject TABLET
   3. If what it has is wanted, write it again through the primary, and then do one of the above.";
 
 fn list(value: Option<&Value>) -> &[Value] {

@@ -53,7 +53,7 @@ fn explain(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> String {
         line(&mut text, 1, &format!("{finding}: {}", finding.why));
         finding.evidence.iter().for_each(|evidence| line(&mut text, 2, evidence));
     }
-    now(&mut text, snapshot, settings, &remedy::wanted(&findings));
+    now(&mut text, snapshot, settings, &remedy::wanted(&findings, snapshot, settings));
     died(&mut text, &if_primary_died(snapshot, settings));
     text.truncate(text.trim_end().len());
     text

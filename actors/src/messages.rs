@@ -25,11 +25,11 @@ pub struct TopologyWasRead(pub Result<TopologyRead, TopoError>);
 /// Hand a request to the shard's recovery actor.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct RequestReparent {
+pub struct RequestRecovery {
     /// Which shard.
     pub shard: KeyspaceShard,
     /// What is wanted.
-    pub request: ReparentRequest,
+    pub request: Request,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Result<Accepted, Rejected>>,
 }
@@ -150,12 +150,12 @@ pub struct Recover {
 #[rtype(result = "()")]
 pub struct CircumstancesChanged;
 
-/// Somebody asks for a reparent.
+/// Somebody asks for something to be done.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct StartRequested {
     /// What is wanted.
-    pub request: ReparentRequest,
+    pub request: Request,
     /// The shard as known.
     pub snapshot: ShardSnapshot,
     /// Where the answer goes.
@@ -168,6 +168,37 @@ pub struct StartRequested {
 pub struct LiftBlock {
     /// Where the answer goes.
     pub reply: oneshot::Sender<Result<Option<Block>, Rejected>>,
+}
+
+/// Something that somebody asks for.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Another primary.
+    Reparent(ReparentRequest),
+    /// An end to a tablet's errant GTIDs.
+    CureErrant(CureErrantRequest),
+}
+
+/// What is to become of a tablet that has transactions which the primary lacks.
+#[derive(Clone, Debug)]
+pub struct CureErrantRequest {
+    /// Which tablet.
+    pub tablet: TabletAlias,
+    /// How.
+    pub cure: ErrantCure,
+    /// Why.
+    pub reason: String,
+    /// Who asks.
+    pub by: String,
+}
+
+/// What can be done about errant GTIDs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrantCure {
+    /// Take the tablet out of service, for somebody to look at it.
+    Drain,
+    /// Commit empty transactions with the same GTIDs on the primary: the tablet stays as it is.
+    Inject,
 }
 
 /// A reparent that somebody asks for.

@@ -1,6 +1,7 @@
 //! One recovery actor a shard: decides with core whether a recovery may start, runs at most one at a time,
 //! and keeps its story. Nothing else changes servers or records.
 
+mod errant;
 mod finish;
 mod holding;
 mod hooks;
@@ -37,7 +38,7 @@ use crate::board::Meter;
 use crate::guardian::start_guarded;
 use crate::messages::{
     Accepted, Audit, CircumstancesChanged, LiftBlock, Recover, RecoveryStanding, Rejected,
-    ReparentKind, StartRequested, Stop,
+    StartRequested, Stop,
 };
 use crate::world::World;
 use job::Job;
@@ -249,7 +250,7 @@ impl RecoveryActor {
                         self.repairs.entry(alias).or_default().attempt_failed(now);
                     }
                 }
-                (Task::Requested(_), _) => {}
+                (Task::Requested(_) | Task::CureErrant(_), _) => {}
             }
         }
         if block.is_some() {
@@ -328,24 +329,17 @@ impl Handler<StartRequested> for RecoveryActor {
         self.meter.handled();
         let StartRequested { request, snapshot, reply } = message;
         let block = self.ledger.as_ref().and_then(|ledger| ledger.block_at(snapshot.now)).cloned();
-        let unknown = [&request.new_primary, &request.avoid_primary]
-            .into_iter()
-            .flatten()
-            .find(|alias| snapshot.tablet(alias).is_none());
+        let task = Task::from(request);
+        let unknown = task.named().into_iter().find(|alias| snapshot.tablet(alias).is_none());
         let rejected = match (unknown, block) {
             _ if self.world.is_ending() => Some(Rejected::Unavailable("vtorc is ending".into())),
             (Some(alias), _) => Some(Rejected::UnknownTablet(alias.clone())),
-            (None, Some(block))
-                if request.kind == ReparentKind::Emergency && !request.ignore_block =>
-            {
-                Some(Rejected::Conflict(format!(
-                    "blocked by recovery {}; acknowledge it, or ask with ignore_block",
-                    block.recovery
-                )))
-            }
+            (None, Some(block)) if task.respects_block() => Some(Rejected::Conflict(format!(
+                "blocked by recovery {}; acknowledge it, or ask with ignore_block",
+                block.recovery
+            ))),
             (None, Some(_) | None) => None,
         };
-        let task = Task::Requested(request);
         match rejected {
             Some(rejected) => drop(reply.send(Err(rejected))),
             None if self.make_way(&task) => self.begin(task, snapshot, Some(reply), context),
@@ -401,7 +395,7 @@ impl Handler<Ended> for RecoveryActor {
                 let inaction = if refused { Inaction::Refused } else { Inaction::Failed };
                 let held = running.task.findings().iter();
                 let held = held.map(|finding| Held::new(inaction, finding, why.clone())).collect();
-                if !matches!(running.task, Task::Requested(_)) {
+                if !running.task.is_requested() {
                     self.hold(held);
                 }
             }

@@ -15,7 +15,7 @@ use vtorc_core::topology::{ShardTopology, TopologyRead, merge};
 use crate::board::Meter;
 use crate::guardian::start_guarded;
 use crate::messages::{
-    Acknowledge, Audit, ChangeControl, ControlChange, Rejected, RequestReparent,
+    Acknowledge, Audit, ChangeControl, ControlChange, Rejected, RequestRecovery,
     ShardTopologyWasRead, SwitchRecoveries, TopologyWasRead,
 };
 use crate::shard::{Retire, ShardActor};
@@ -133,9 +133,9 @@ impl Handler<TopologyWasRead> for Registry {
     }
 }
 
-impl Handler<RequestReparent> for Registry {
+impl Handler<RequestRecovery> for Registry {
     type Result = ();
-    fn handle(&mut self, message: RequestReparent, _: &mut Context<Self>) {
+    fn handle(&mut self, message: RequestRecovery, _: &mut Context<Self>) {
         self.meter.handled();
         match self.shards.get(&message.shard) {
             Some((actor, meter)) => {

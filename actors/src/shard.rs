@@ -22,7 +22,7 @@ use crate::board::{Meter, News, ShardReport};
 use crate::guardian::start_guarded;
 use crate::messages::{
     Acknowledge, Aim, Audit, CircumstancesChanged, LiftBlock, ProbeCompleted, Recover,
-    RecoveryStanding, RequestReparent, SetPace, ShardTopologyWasRead, StartRequested, Stop,
+    RecoveryStanding, RequestRecovery, SetPace, ShardTopologyWasRead, StartRequested, Stop,
 };
 use crate::prober::ProberActor;
 use crate::recovery::RecoveryActor;
@@ -356,12 +356,12 @@ impl Handler<RecoveryStanding> for ShardActor {
     }
 }
 
-impl Handler<RequestReparent> for ShardActor {
+impl Handler<RequestRecovery> for ShardActor {
     type Result = ();
-    fn handle(&mut self, message: RequestReparent, _: &mut Context<Self>) {
+    fn handle(&mut self, message: RequestRecovery, _: &mut Context<Self>) {
         self.meter.handled();
         let snapshot = self.state.snapshot(self.world.clock.now());
-        let RequestReparent { request, reply, .. } = message;
+        let RequestRecovery { request, reply, .. } = message;
         self.tell_recovery(StartRequested { request, snapshot, reply });
     }
 }

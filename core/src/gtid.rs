@@ -132,6 +132,19 @@ impl GtidSet {
         }
     }
 
+    /// The single transactions, as `uuid:number`, at most so many (MySQL only).
+    pub fn each(&self, most: u64) -> Vec<String> {
+        let Self::MySql(set) = self else { return Vec::new() };
+        let one_by_one = set.sources.iter().flat_map(|((uuid, tag), intervals)| {
+            let name = if tag.is_empty() { uuid.clone() } else { format!("{uuid}:{tag}") };
+            intervals.iter().flat_map(move |(from, to)| {
+                let name = name.clone();
+                (*from..=*to).map(move |number| format!("{name}:{number}"))
+            })
+        });
+        one_by_one.take(usize::try_from(most).unwrap_or(usize::MAX)).collect()
+    }
+
     /// Vitess's form with the flavour before the set, as kept in the reparent journal.
     pub fn to_vitess_position(&self) -> String {
         match self {

@@ -85,6 +85,11 @@ pub enum ServerCommand {
     /// acknowledged by itself; the acknowledgement of a later one frees it (MySQL and MariaDB compare
     /// positions, not transactions).
     WriteNothing,
+    /// Commit an empty transaction under each of these GTIDs (MySQL): they are no longer somebody else's own.
+    CommitEmpty {
+        /// As `uuid:number`.
+        gtids: Vec<String>,
+    },
     /// Write a row of the reparent journal, creating the table where it is missing.
     WriteJournal {
         /// Vitess's name of the action.

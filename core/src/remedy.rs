@@ -1,6 +1,9 @@
 //! What would help: the recovery that belongs to each finding.
 
 use crate::analysis::{Finding, FindingKind};
+use crate::ids::TabletAlias;
+use crate::settings::RecoverySettings;
+use crate::snapshot::ShardSnapshot;
 
 /// A kind of recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,8 +119,13 @@ pub enum Wanted {
 }
 
 /// Picks from the findings what to do now. A finding about the primary goes first; only where it has no
-/// remedy of its own, or none stands, are tablets repaired.
-pub fn wanted(findings: &[Finding]) -> Wanted {
+/// remedy of its own, or none stands, are tablets repaired. Tablets with errant GTIDs are only touched where
+/// the settings want it.
+pub fn wanted(
+    findings: &[Finding],
+    snapshot: &ShardSnapshot,
+    settings: &RecoverySettings,
+) -> Wanted {
     let first = findings.first().map(|finding| (remedy(finding.kind), finding));
     if let Some((chosen, finding)) = first {
         match chosen {
@@ -130,7 +138,17 @@ pub fn wanted(findings: &[Finding]) -> Wanted {
             Remedy::FixReplica | Remedy::WatchOnly => {}
         }
     }
-    let repairs = findings.iter().filter(|finding| remedy(finding.kind) == Remedy::FixReplica);
+    let in_service = |alias: &TabletAlias| {
+        snapshot.tablet(alias).is_some_and(|state| state.tablet.tablet_type.is_managed())
+    };
+    let drains = |finding: &Finding| {
+        settings.drain_errant
+            && finding.kind == FindingKind::ErrantGTIDDetected
+            && finding.tablet.as_ref().is_some_and(in_service)
+    };
+    let repairs = findings
+        .iter()
+        .filter(|finding| remedy(finding.kind) == Remedy::FixReplica || drains(finding));
     let repairs: Vec<Finding> = repairs.cloned().collect();
     if repairs.is_empty() { Wanted::Nothing } else { Wanted::Replicas(repairs) }
 }

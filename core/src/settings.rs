@@ -36,6 +36,8 @@ pub struct RecoverySettings {
     pub promotion_rules: Vec<(String, PromotionRule)>,
     /// Tablets whose host name contains one of these are never promoted.
     pub promotion_ignore_hosts: Vec<String>,
+    /// Tablets with errant GTIDs are taken out of service.
+    pub drain_errant: bool,
     /// What vtorc sets as every replica's heartbeat period.
     pub heartbeat_period: Duration,
     /// One statement on a server that answers takes at most this long.

@@ -264,7 +264,7 @@ impl ShardState {
             self.valid = valid;
             effects.push(Effect::CircumstancesChanged);
         }
-        let wanted = remedy::wanted(&findings);
+        let wanted = remedy::wanted(&findings, snapshot, &self.settings);
         if wanted == Wanted::Nothing {
             // Told once, so that a reason for not recovering goes with what was to be recovered.
             if std::mem::take(&mut self.wants_something) {

@@ -20,6 +20,7 @@ pub fn settings() -> RecoverySettings {
         recover_filters: vec!["*".into()],
         promotion_rules: Vec::new(),
         promotion_ignore_hosts: Vec::new(),
+        drain_errant: false,
         heartbeat_period: Duration::from_millis(250),
         command_timeout: Duration::from_secs(5),
     }

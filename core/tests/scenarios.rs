@@ -97,7 +97,7 @@ fn findings(snapshot: &ShardSnapshot) -> String {
     for finding in &found {
         writeln!(text, "{finding}").unwrap();
     }
-    match wanted(&found) {
+    match wanted(&found, snapshot, &testkit::settings()) {
         Wanted::Nothing => text.push_str("wanted: nothing\n"),
         Wanted::Shard(remedy, finding) => {
             writeln!(text, "wanted: {} for {finding}", remedy.name()).unwrap()

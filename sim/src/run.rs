@@ -10,7 +10,7 @@ use futures::future::poll_fn;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::sleep;
-use vtorc_actors::messages::{ReparentKind, ReparentRequest, RequestReparent};
+use vtorc_actors::messages::{ReparentKind, ReparentRequest, Request, RequestRecovery};
 use vtorc_core::analysis::FindingKind;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::settings::{RecoverySettings, UnappliedPolicy};
@@ -241,7 +241,7 @@ fn ask_for_reparent(stage: &SharedStage, fault: &Fault) {
     let (reply, _) = oneshot::channel();
     let shard = universe.topology.shard.clone();
     drop(universe);
-    manager.registry.do_send(RequestReparent { shard, request, reply });
+    manager.registry.do_send(RequestRecovery { shard, request: Request::Reparent(request), reply });
 }
 
 /// Starts a vtorc, or starts it again on its history.
@@ -281,6 +281,7 @@ fn settings(schedule: &Schedule) -> RecoverySettings {
         recover_filters: vec!["*".into()],
         promotion_rules: Vec::new(),
         promotion_ignore_hosts: Vec::new(),
+        drain_errant: false,
         heartbeat_period: Duration::from_millis(crate::server::HEARTBEAT_MS),
         command_timeout: Duration::from_secs(3),
     }

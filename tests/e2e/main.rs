@@ -18,6 +18,7 @@ mod controls;
 mod crash;
 mod daemon;
 mod demo;
+mod errant;
 mod explain;
 mod failover;
 mod harness;

@@ -122,7 +122,9 @@ function row(tablet, shard) {
   const colour = tablet.reachable ? "good" : tablet.state === "suspect" ? "warn" : "bad";
   return h("tr", { class: isPrimary ? "is-primary" : "" },
     h("td", { class: "fixed" }, h("div", { class: "mono alias" }, tablet.alias),
-      h("div", { class: "small dim", title: tablet.version ?? "" }, `${tablet.type} `, h("span", { class: "mono" }, address))),
+      h("div", { class: "small dim", title: tablet.version ?? "" }, `${tablet.type} `, h("span", { class: "mono" }, address)),
+      tablet.errant_gtids && h("div", { class: "small", title: "It has transactions that the primary lacks; it is never promoted." },
+        h("span", { class: "pill warn" }, "errant"), " ", h("span", { class: "mono gtids" }, tablet.errant_gtids))),
     h("td", { class: "fixed", title: tablet.trouble ?? "" }, dot(colour),
       tablet.reachable ? (tablet.read_only ? "read-only" : "takes writes") : stateText(tablet)),
     h("td", {}, replication(tablet, shard)),

@@ -106,6 +106,10 @@ fn routes(config: &mut web::ServiceConfig) {
             "/api/v1/shards/{keyspace}/{shard}/emergency-reparent",
             web::post().to(shards::emergency_reparent),
         )
+        .route(
+            "/api/v1/shards/{keyspace}/{shard}/errant-gtids",
+            web::post().to(shards::cure_errant),
+        )
         .route("/api/v1/shards/{keyspace}/{shard}/acknowledge", web::post().to(shards::acknowledge))
         .route("/api/v1/recoveries", web::get().to(recoveries::list))
         .route("/api/v1/recoveries/disable", web::post().to(recoveries::disable))

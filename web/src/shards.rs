@@ -7,7 +7,10 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::oneshot;
 use vtorc_actors::board::ShardReport;
-use vtorc_actors::messages::{Acknowledge, ReparentKind, ReparentRequest, RequestReparent};
+use vtorc_actors::messages::{
+    Acknowledge, CureErrantRequest, ErrantCure, ReparentKind, ReparentRequest, Request,
+    RequestRecovery,
+};
 use vtorc_actors::preflight::examine;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 
@@ -133,8 +136,18 @@ async fn reparent(
         by: caller.name,
         ignore_block: body.ignore_block,
     };
+    carry_out(shard, Request::Reparent(order), wait, context).await
+}
+
+/// Hands the request on, and answers with the recovery's number, or waits for its outcome.
+async fn carry_out(
+    shard: KeyspaceShard,
+    request: Request,
+    wait: bool,
+    context: &WebContext,
+) -> Result<HttpResponse, ApiError> {
     let (reply, answer) = oneshot::channel();
-    context.registry.do_send(RequestReparent { shard: shard.clone(), request: order, reply });
+    context.registry.do_send(RequestRecovery { shard: shard.clone(), request, reply });
     let busy = |_| ApiError::unavailable(format!("{shard} is too busy to take the request"));
     let accepted = answer.await.map_err(busy)??;
     let location = format!("/api/v1/recoveries/{}", accepted.id);
@@ -164,6 +177,47 @@ async fn reparent(
 fn alias(text: Option<String>) -> Result<Option<TabletAlias>, ApiError> {
     let parsed = text.map(|text| text.parse::<TabletAlias>()).transpose();
     parsed.map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+/// `{"tablet": "zone1-0000000101", "cure": "drain", "reason": "..."}`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CureBody {
+    tablet: String,
+    cure: CureName,
+    #[serde(default)]
+    reason: String,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum CureName {
+    Drain,
+    Inject,
+}
+
+/// Does something about a tablet's errant GTIDs.
+pub(crate) async fn cure_errant(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    query: web::Query<Waiting>,
+    body: web::Json<CureBody>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    let caller = context.access.may_change(&request)?;
+    let shard = shard_name(&path)?;
+    let CureBody { tablet, cure, reason } = body.into_inner();
+    let tablet = tablet.parse::<TabletAlias>();
+    let order = CureErrantRequest {
+        tablet: tablet.map_err(|error| ApiError::bad_request(error.to_string()))?,
+        cure: match cure {
+            CureName::Drain => ErrantCure::Drain,
+            CureName::Inject => ErrantCure::Inject,
+        },
+        reason,
+        by: caller.name,
+    };
+    carry_out(shard, Request::CureErrant(order), query.wait, &context).await
 }
 
 /// The body of an acknowledgement.

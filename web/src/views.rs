@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use vtorc_actors::board::{ActorReport, ActorState, ShardReport};
 use vtorc_core::admission::Block;
-use vtorc_core::analysis::Finding;
+use vtorc_core::analysis::{Finding, errant_gtids};
 use vtorc_core::audit::{RecoveryRecord, StepRecord, Trigger};
 use vtorc_core::durability;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
@@ -13,7 +13,7 @@ use vtorc_core::inaction::Decision;
 use vtorc_core::preflight::Concern;
 use vtorc_core::prognosis::Prognosis;
 use vtorc_core::remedy;
-use vtorc_core::snapshot::TabletState;
+use vtorc_core::snapshot::{ShardSnapshot, TabletState};
 use vtorc_core::status::{ReplicationStatus, SemiSyncStatus, ServerStatus};
 use vtorc_core::time::{TermStart, Timestamp};
 
@@ -71,7 +71,11 @@ impl ShardView {
             held_back: report.held_back.clone(),
             why_not: report.decisions.iter().map(DecisionView::of).collect(),
             if_primary_died: PrognosisView::of(&report.prognosis),
-            tablets: snapshot.tablets.values().map(TabletView::of).collect(),
+            tablets: snapshot
+                .tablets
+                .values()
+                .map(|state| TabletView::of(state, snapshot))
+                .collect(),
             as_of: time(snapshot.now),
         }
     }
@@ -229,12 +233,15 @@ struct TabletView {
     read_only: Option<bool>,
     super_read_only: Option<bool>,
     gtid_executed: Option<String>,
+    /// What it has and the primary lacks.
+    errant_gtids: Option<String>,
     replication: Option<ReplicationView>,
     semi_sync: Option<SemiSyncView>,
 }
 
 impl TabletView {
-    fn of(state: &TabletState) -> Self {
+    fn of(state: &TabletState, snapshot: &ShardSnapshot) -> Self {
+        let errant = snapshot.primary().and_then(|primary| errant_gtids(state, primary));
         let tablet = &state.tablet;
         let status = state.status.as_ref();
         let reachability = &state.reachability;
@@ -255,6 +262,7 @@ impl TabletView {
             read_only: status.map(|status| status.read_only),
             super_read_only: status.map(|status| status.super_read_only),
             gtid_executed: status.map(|status| status.gtid_executed.to_string()),
+            errant_gtids: errant.map(|errant| errant.to_string()),
             replication: status.and_then(ReplicationView::of),
             semi_sync: status.map(|status| SemiSyncView::of(&status.semi_sync)),
         }

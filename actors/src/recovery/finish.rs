@@ -198,7 +198,7 @@ impl Locked<'_> {
         done.is_ok().then(|| tablet.alias.clone())
     }
 
-    fn follows(&self, tablet: &Tablet, source: &Tablet) -> bool {
+    pub(super) fn follows(&self, tablet: &Tablet, source: &Tablet) -> bool {
         let status = |alias| self.fresh.tablet(alias).and_then(|state| state.valid_status());
         let (Some(replica), Some(primary)) = (status(&tablet.alias), status(&source.alias)) else {
             return false;

@@ -202,6 +202,15 @@ impl Locked<'_> {
         if !tablet.tablet_type.is_managed() {
             return Ok(format!("is {} and refuses writes", tablet.tablet_type));
         }
+        if kind == FindingKind::ErrantGTIDDetected {
+            let state = self.fresh.tablet(alias);
+            let errant =
+                state.and_then(|state| analysis::errant_gtids(state, primary_of(&self.fresh)?));
+            return match errant {
+                Some(errant) => self.drain_errant(&tablet, &errant).await,
+                None => Err(Stopped::AlreadyFixed),
+            };
+        }
         let source = self.job.on(
             "read the primary's position",
             &primary,
@@ -236,15 +245,7 @@ impl Locked<'_> {
         Ok("follows the primary".into())
     }
 
-    async fn set_aside(&self, tablet: &Tablet, errant: &GtidSet) -> Result<String, Stopped> {
-        if tablet.grpc_port.is_none() {
-            let set = self.job.world.topo.set_tablet_type(&tablet.alias, TabletType::Drained, None);
-            self.job.topo_step("take it out of service", Some(&tablet.alias), set).await?;
-        }
-        Ok(format!("is DRAINED: it has transactions that the primary lacks: {errant}"))
-    }
-
-    fn primary(&self) -> Result<&TabletState, Stopped> {
+    pub(super) fn primary(&self) -> Result<&TabletState, Stopped> {
         primary_of(&self.fresh).ok_or(Stopped::AlreadyFixed)
     }
 

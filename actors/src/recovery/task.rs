@@ -2,9 +2,10 @@
 
 use vtorc_core::analysis::Finding;
 use vtorc_core::audit::Trigger;
+use vtorc_core::ids::TabletAlias;
 use vtorc_core::remedy::Remedy;
 
-use crate::messages::{ReparentKind, ReparentRequest};
+use crate::messages::{CureErrantRequest, ErrantCure, ReparentKind, ReparentRequest, Request};
 
 /// What a recovery is for.
 #[derive(Clone, Debug)]
@@ -15,13 +16,24 @@ pub(crate) enum Task {
     Replicas(Vec<Finding>),
     /// A reparent that somebody asked for.
     Requested(ReparentRequest),
+    /// An end to errant GTIDs that somebody asked for.
+    CureErrant(CureErrantRequest),
+}
+
+impl From<Request> for Task {
+    fn from(request: Request) -> Self {
+        match request {
+            Request::Reparent(request) => Self::Requested(request),
+            Request::CureErrant(request) => Self::CureErrant(request),
+        }
+    }
 }
 
 impl Task {
     pub(super) fn remedy(&self) -> Remedy {
         match self {
             Self::Shard(remedy, _) => *remedy,
-            Self::Replicas(_) => Remedy::FixReplica,
+            Self::Replicas(_) | Self::CureErrant(_) => Remedy::FixReplica,
             Self::Requested(_) => Remedy::EmergencyReparent,
         }
     }
@@ -32,6 +44,10 @@ impl Task {
                 ReparentKind::Planned => "PlannedReparent",
                 ReparentKind::Emergency => "EmergencyReparent",
             },
+            Self::CureErrant(request) => match request.cure {
+                ErrantCure::Drain => "DrainErrant",
+                ErrantCure::Inject => "InjectErrant",
+            },
             Self::Shard(..) | Self::Replicas(_) => self.remedy().name(),
         }
     }
@@ -40,7 +56,7 @@ impl Task {
         match self {
             Self::Shard(_, finding) => Some(finding),
             Self::Replicas(findings) => findings.first(),
-            Self::Requested(_) => None,
+            Self::Requested(_) | Self::CureErrant(_) => None,
         }
     }
 
@@ -48,15 +64,45 @@ impl Task {
         match self {
             Self::Shard(_, finding) => std::slice::from_ref(finding),
             Self::Replicas(findings) => findings,
-            Self::Requested(_) => &[],
+            Self::Requested(_) | Self::CureErrant(_) => &[],
+        }
+    }
+
+    /// Somebody asked for it.
+    pub(super) fn is_requested(&self) -> bool {
+        match self {
+            Self::Requested(_) | Self::CureErrant(_) => true,
+            Self::Shard(..) | Self::Replicas(_) => false,
+        }
+    }
+
+    /// The tablets that a request names.
+    pub(super) fn named(&self) -> Vec<&TabletAlias> {
+        match self {
+            Self::Requested(request) => {
+                [&request.new_primary, &request.avoid_primary].into_iter().flatten().collect()
+            }
+            Self::CureErrant(request) => vec![&request.tablet],
+            Self::Shard(..) | Self::Replicas(_) => Vec::new(),
+        }
+    }
+
+    /// A block stands in its way.
+    pub(super) fn respects_block(&self) -> bool {
+        match self {
+            Self::Requested(request) => {
+                request.kind == ReparentKind::Emergency && !request.ignore_block
+            }
+            Self::CureErrant(_) | Self::Shard(..) | Self::Replicas(_) => false,
         }
     }
 
     pub(super) fn trigger(&self) -> Trigger {
         match self {
             Self::Shard(..) | Self::Replicas(_) => Trigger::Automatic,
-            Self::Requested(request) => {
-                Trigger::Requested { by: request.by.clone(), reason: request.reason.clone() }
+            Self::Requested(ReparentRequest { by, reason, .. })
+            | Self::CureErrant(CureErrantRequest { by, reason, .. }) => {
+                Trigger::Requested { by: by.clone(), reason: reason.clone() }
             }
         }
     }

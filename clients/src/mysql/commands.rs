@@ -55,6 +55,7 @@ pub(crate) fn run(
         }
         // It is logged, and thereby acknowledged, also where the database exists.
         ServerCommand::WriteNothing => session.run("write nothing", CREATE_DATABASE)?,
+        ServerCommand::CommitEmpty { gtids } => commit_empty(session, &gtids)?,
         ServerCommand::WriteJournal { action, primary, position, time_created_ns } => {
             write_journal(session, &action, &primary, &position, time_created_ns)?;
         }
@@ -216,6 +217,16 @@ pub(crate) fn semi_sync_names(session: &mut Session<'_>) -> Result<SemiSyncNames
     let [_, _, variables, _, _] = session.dialect.probe_statements();
     let rows = session.rows("read the semi-sync variables", variables)?;
     Ok(SemiSyncNames::of(&name_value(&rows)))
+}
+
+/// Each commit waits for its acknowledgement like any other. One that is there already is skipped by the server.
+fn commit_empty(session: &mut Session<'_>, gtids: &[String]) -> Result<(), CommandError> {
+    for gtid in gtids {
+        session.run("take the GTID", &format!("SET SESSION gtid_next = '{gtid}'"))?;
+        session.run("begin an empty transaction", "BEGIN")?;
+        session.run("commit an empty transaction", "COMMIT")?;
+    }
+    session.run("take GTIDs by itself again", "SET SESSION gtid_next = 'AUTOMATIC'")
 }
 
 /// Vitess's table, so that its tools can read it: one row for every reparent.

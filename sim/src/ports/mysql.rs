@@ -59,6 +59,9 @@ impl Line {
                 self.tell(Statement::StopReceiver).await?;
                 self.tell(Statement::StartReplication).await
             }
+            ServerCommand::CommitEmpty { .. } => {
+                Err(CommandError::NotDone("nobody asks for it in a simulation".into()))
+            }
             ServerCommand::WriteNothing => self.write(false).await,
             ServerCommand::WriteJournal { .. } => self.write(true).await,
         }

@@ -1,0 +1,88 @@
+//! What becomes of a tablet that has transactions which its primary lacks, where somebody asked for it or
+//! the configuration wants it. Nothing is rewound.
+
+use vtorc_core::analysis::errant_gtids;
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::ports::{ServerCommand, SourceChange};
+use vtorc_core::topology::{Tablet, TabletType};
+
+use super::job::{Locked, Stopped};
+use crate::messages::{CureErrantRequest, ErrantCure};
+
+/// More empty transactions than this are not made: the histories have little in common.
+const INJECTED_MAX: u64 = 1000;
+
+impl Locked<'_> {
+    /// Does what was asked for, if the tablet still has errant GTIDs.
+    pub(super) async fn cure_errant(&self, request: &CureErrantRequest) -> Result<String, Stopped> {
+        let tablet = self.tablet(&request.tablet)?.clone();
+        let state = self.fresh.tablet(&tablet.alias);
+        let primary = self.primary()?;
+        let errant = state.and_then(|state| errant_gtids(state, primary));
+        let Some(errant) = errant else {
+            return Err(Stopped::Refused(format!(
+                "{} has nothing that {} lacks, as far as it can be told",
+                tablet.alias, primary.tablet.alias
+            )));
+        };
+        self.check_lock().await?;
+        match request.cure {
+            ErrantCure::Drain => self.drain_errant(&tablet, &errant).await,
+            ErrantCure::Inject => self.inject(&primary.tablet, &errant).await,
+        }
+    }
+
+    /// Takes the tablet out of service; it goes on following, and acknowledges no more.
+    pub(super) async fn drain_errant(
+        &self,
+        tablet: &Tablet,
+        errant: &GtidSet,
+    ) -> Result<String, Stopped> {
+        let done = self.set_aside(tablet, errant).await?;
+        let primary = &self.primary()?.tablet;
+        if self.follows(tablet, primary)
+            && let Some(source) = primary.mysql.clone()
+        {
+            let change = SourceChange::Keep;
+            let follow = ServerCommand::Follow { source, semi_sync: false, change };
+            let timeout = self.job.settings.command_timeout;
+            // That it acknowledges is a finding of its own as long as it does.
+            let _ = self.job.on("stop acknowledging", tablet, follow, timeout).await;
+        }
+        Ok(done)
+    }
+
+    async fn inject(&self, primary: &Tablet, errant: &GtidSet) -> Result<String, Stopped> {
+        let gtids = errant.each(INJECTED_MAX + 1);
+        let count = gtids.len() as u64;
+        if count == 0 || count > INJECTED_MAX {
+            return Err(Stopped::Refused(format!(
+                "{errant}: only MySQL's GTIDs, and at most {INJECTED_MAX} of them, are made up for"
+            )));
+        }
+        let commit = ServerCommand::CommitEmpty { gtids };
+        let timeout = self.job.settings.command_timeout;
+        match self.job.on("commit empty transactions", primary, commit, timeout).await {
+            Ok(_) => Ok(format!("{count} empty transaction(s) on {}: {errant}", primary.alias)),
+            Err(error) => Err(Stopped::Failed(format!("{}: {error}", primary.alias))),
+        }
+    }
+
+    /// Makes the record say that the tablet is out of service.
+    pub(super) async fn set_aside(
+        &self,
+        tablet: &Tablet,
+        errant: &GtidSet,
+    ) -> Result<String, Stopped> {
+        if tablet.grpc_port.is_some() {
+            return Err(Stopped::Refused(format!(
+                "{} has transactions that the primary lacks: {errant}; its vttablet publishes its type: set it \
+                 to DRAINED with vtctldclient ChangeTabletType",
+                tablet.alias
+            )));
+        }
+        let set = self.job.world.topo.set_tablet_type(&tablet.alias, TabletType::Drained, None);
+        self.job.topo_step("take it out of service", Some(&tablet.alias), set).await?;
+        Ok(format!("is DRAINED: it has transactions that the primary lacks: {errant}"))
+    }
+}

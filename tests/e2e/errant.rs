@@ -1,0 +1,80 @@
+//! A replica that has transactions of its own: shown, never promoted, and cured in the way that is asked for.
+
+use serde_json::{Value, json};
+use vtorc_fleet::Flavor;
+
+use crate::failover::tablet;
+use crate::harness::{Cluster, padded, vtorc, wait_for};
+
+const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
+
+/// A shard, its primary, and a replica on which somebody wrote.
+fn with_an_errant_replica(settings: &[(&str, Value)]) -> (Cluster, String, &'static str) {
+    let mut cluster = Cluster::new(Flavor::MySql, "semi_sync", THREE);
+    cluster.configure(settings);
+    cluster.start_daemon(&[]);
+    let primary = cluster.healthy(&[]);
+    let replica = *THREE.iter().find(|alias| padded(alias) != primary).unwrap();
+    let by_mistake = [
+        "SET GLOBAL super_read_only = 0",
+        "CREATE DATABASE mistake",
+        "SET GLOBAL super_read_only = 1",
+    ];
+    cluster.server(replica).run(&by_mistake).unwrap();
+    (cluster, primary, replica)
+}
+
+fn errant(cluster: &Cluster, alias: &str) -> Option<String> {
+    let shard = cluster.daemon().shard();
+    tablet(&shard, alias)["errant_gtids"].as_str().map(ToOwned::to_owned)
+}
+
+fn ctl(cluster: &Cluster, arguments: &[&str]) -> Result<String, String> {
+    let url = cluster.daemon().url("");
+    let mut all = vec!["ctl", "--url", &url];
+    all.extend(arguments);
+    vtorc(&all)
+}
+
+#[test]
+fn empty_transactions_on_the_primary_end_it() {
+    let (cluster, primary, replica) = with_an_errant_replica(&[]);
+    let uuid = cluster.server(replica).value("SELECT @@server_uuid").unwrap();
+    let shown = wait_for(|| errant(&cluster, replica)).expect("it is not shown");
+    assert_eq!(shown, format!("{uuid}:1"));
+    let said = ctl(&cluster, &["errant-gtids"]).unwrap();
+    assert!(said.contains(&shown) && said.contains("Three ways out"), "{said}");
+    // Nothing is done to one that has nothing of its own.
+    let other = THREE.iter().find(|alias| **alias != replica && padded(alias) != primary).unwrap();
+    let refused = ctl(&cluster, &["errant-gtids", "ks/0", "--inject", other]).unwrap_err();
+    assert!(refused.contains("has nothing that"), "{refused}");
+    let said =
+        ctl(&cluster, &["errant-gtids", "ks/0", "--inject", replica, "--reason", "harmless"]);
+    assert!(said.unwrap().contains("1 empty transaction(s)"));
+    assert!(wait_for(|| errant(&cluster, replica).is_none().then_some(())).is_some());
+    let executed = cluster.server(&primary).value("SELECT @@gtid_executed").unwrap();
+    assert!(executed.contains(&uuid), "{executed}");
+    assert_eq!(cluster.healthy(&[]), primary);
+}
+
+#[test]
+fn it_is_drained_on_request_or_by_itself_where_that_is_wanted() {
+    for by_itself in [false, true] {
+        let wanted = [("DrainErrantTablets", json!(by_itself))];
+        let (cluster, primary, replica) = with_an_errant_replica(&wanted);
+        wait_for(|| errant(&cluster, replica)).expect("it is not shown");
+        if !by_itself {
+            let shard = cluster.daemon().shard();
+            assert_eq!(tablet(&shard, replica)["type"], "REPLICA");
+            let said = ctl(&cluster, &["errant-gtids", "ks/0", "--drain", replica]).unwrap();
+            assert!(said.contains("is DRAINED"), "{said}");
+        }
+        let drained = wait_for(|| {
+            let shard = cluster.daemon().shard();
+            let one = tablet(&shard, replica);
+            (one["type"] == "DRAINED" && one["semi_sync"]["replica_enabled"] == false).then_some(())
+        });
+        assert!(drained.is_some(), "{:#}", cluster.daemon().shard());
+        assert_eq!(cluster.healthy(&[]), primary);
+    }
+}
