@@ -76,6 +76,7 @@ pub(crate) struct Config {
     pub(crate) promotion_rules: std::collections::BTreeMap<String, String>,
     pub(crate) drain_errant_tablets: bool,
     pub(crate) audit_log_file: String,
+    pub(crate) audit_purge_days: u32,
     pub(crate) audit_to_syslog: bool,
     #[serde(rename = "AuditToBackendDB")]
     pub(crate) audit_to_backend_db: bool,
@@ -165,6 +166,7 @@ impl Default for Config {
             promotion_rules: Default::default(),
             drain_errant_tablets: false,
             audit_log_file: String::new(),
+            audit_purge_days: 90,
             audit_to_syslog: false,
             audit_to_backend_db: true,
             use_super_read_only: true,

@@ -59,6 +59,10 @@ enum CtlCommand {
     },
     /// The last recoveries.
     Recoveries,
+    /// The last findings, and from when until when each stood.
+    Findings,
+    /// The last acts of operators and their programs.
+    Audit,
     /// Stop all automatic recoveries.
     Pause {
         /// Why.
@@ -145,6 +149,8 @@ pub(crate) fn run(options: CtlOptions) -> Result<(), Failure> {
             daemon.post(&format!("/api/v1/shards/{shard}/acknowledge"), json!({"comment": comment}))
         }
         CtlCommand::Recoveries => daemon.recoveries(),
+        CtlCommand::Findings => daemon.show("/api/v1/findings?limit=50"),
+        CtlCommand::Audit => daemon.show("/api/v1/audit?limit=50"),
         CtlCommand::Pause { comment } => {
             daemon.post("/api/v1/recoveries/disable", json!({"comment": comment}))
         }

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix::Addr;
 use slog::{Logger, warn};
@@ -13,6 +13,7 @@ use vtorc_actors::auditor::Auditor;
 use vtorc_actors::board::Board;
 use vtorc_actors::clock::Clock;
 use vtorc_actors::guardian::start_guarded;
+use vtorc_actors::messages::Audit;
 use vtorc_actors::registry::Registry;
 use vtorc_actors::world::{Settings, World};
 use vtorc_clients::history::SqliteHistory;
@@ -182,8 +183,27 @@ pub(crate) async fn start(
         log,
         failpoint: failpoint(options.failpoint.clone()),
     };
+    purge_daily(&world, config.audit_purge_days);
     let registry = Registry::launch(world.clone());
     Ok(Running { world, registry, settings: sender, hooks })
+}
+
+/// Removes from the history what is old, now and every few hours.
+fn purge_daily(world: &World, days: u32) {
+    const EVERY: Duration = Duration::from_secs(6 * 3600);
+    const DAY_MS: u64 = 86_400_000;
+    if days == 0 {
+        return;
+    }
+    let world = world.clone();
+    actix::spawn(async move {
+        loop {
+            let kept = u64::from(days) * DAY_MS;
+            let before = world.clock.now().as_millis().saturating_sub(kept);
+            world.auditor.do_send(Audit::Purge(Timestamp::from_millis(before)));
+            tokio::time::sleep(EVERY).await;
+        }
+    });
 }
 
 /// Ends the process at a named point, or with `POINT@FILE` makes that file and waits until it is gone.

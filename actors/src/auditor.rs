@@ -50,6 +50,8 @@ async fn write(history: Arc<dyn HistoryPort>, what: Audit) -> Result<(), History
         Audit::RecoveriesEnabled(enabled) => history.save_recoveries_enabled(enabled).await,
         Audit::Controls(controls) => history.save_controls(controls).await,
         Audit::Act(entry) => history.save_audit(entry).await,
+        Audit::Findings(change) => history.save_findings(change).await,
+        Audit::Purge(before) => history.purge(before).await,
     }
 }
 

@@ -7,7 +7,7 @@ use vtorc_core::audit::{AuditEntry, Outcome, RecoveryRecord};
 use vtorc_core::controls::{Control, Controls};
 use vtorc_core::health::ProbeFailure;
 use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
-use vtorc_core::ports::TopoError;
+use vtorc_core::ports::{FindingsChange, TopoError};
 use vtorc_core::remedy::Wanted;
 use vtorc_core::shard::{Pace, ProbeTarget};
 use vtorc_core::snapshot::ShardSnapshot;
@@ -268,4 +268,8 @@ pub enum Audit {
     Controls(Controls),
     /// An operator's act.
     Act(AuditEntry),
+    /// Findings that came and went.
+    Findings(FindingsChange),
+    /// Remove what ended before this.
+    Purge(Timestamp),
 }

@@ -12,6 +12,7 @@ use vtorc_core::audit::AuditEntry;
 use vtorc_core::hooks::{Hook, Occasion};
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::inaction::{Held, Inaction};
+use vtorc_core::ports::FindingsChange;
 use vtorc_core::prognosis::{self, Prognosis};
 use vtorc_core::remedy::{self, Remedy};
 use vtorc_core::shard::{Effect, Pace, ProbeTarget, ShardEvent, ShardState};
@@ -105,6 +106,7 @@ impl ShardActor {
             }
             Effect::FindingsChanged { appeared, gone } => {
                 self.log_findings(&appeared, &gone);
+                self.keep_findings(&appeared, &gone);
                 self.run_detection_hooks(appeared);
                 self.hold_watched();
                 self.changed = true;
@@ -115,6 +117,18 @@ impl ShardActor {
                 self.tell_recovery(CircumstancesChanged);
             }
         }
+    }
+
+    fn keep_findings(&self, appeared: &[Finding], gone: &[Finding]) {
+        let named = |findings: &[Finding]| {
+            findings.iter().map(|one| (one.kind.to_string(), one.tablet.clone())).collect()
+        };
+        self.world.auditor.do_send(Audit::Findings(FindingsChange {
+            shard: self.name().clone(),
+            at: self.world.clock.now(),
+            appeared: named(appeared),
+            gone: named(gone),
+        }));
     }
 
     /// What is only watched is a decision as well.

@@ -6,6 +6,7 @@
 
 mod rows;
 mod schema;
+mod spans;
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -15,10 +16,10 @@ use crossbeam_channel::{Sender, bounded};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
 use vtorc_core::admission::Block;
-use vtorc_core::audit::{AuditEntry, RecoveryRecord};
+use vtorc_core::audit::{AuditEntry, FindingSpan, RecoveryRecord};
 use vtorc_core::controls::{Controls, Grounds};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
-use vtorc_core::ports::{HistoryError, HistoryPort, RecoveryFilter};
+use vtorc_core::ports::{FindingsChange, HistoryError, HistoryPort, RecoveryFilter};
 use vtorc_core::time::Timestamp;
 
 /// Requests that wait for the store. A recovery makes about ten.
@@ -154,15 +155,16 @@ impl HistoryPort for SqliteHistory {
         self.ask(move |db| {
             match block {
                 Some(block) => db.execute(
-                    "INSERT INTO blocks (keyspace, shard, recovery, since_ms, until_ms) \
-                     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (keyspace, shard) DO UPDATE SET \
-                     recovery = ?3, since_ms = ?4, until_ms = ?5",
+                    "INSERT INTO blocks (keyspace, shard, recovery, since_ms, until_ms, unfinished) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (keyspace, shard) DO UPDATE SET \
+                     recovery = ?3, since_ms = ?4, until_ms = ?5, unfinished = ?6",
                     params![
                         shard.keyspace,
                         shard.shard,
                         number(block.recovery),
                         millis(block.since),
-                        millis(block.until)
+                        millis(block.until),
+                        block.unfinished.as_ref().map(ToString::to_string),
                     ],
                 )?,
                 None => db.execute(
@@ -179,11 +181,13 @@ impl HistoryPort for SqliteHistory {
         let shard = shard.clone();
         self.ask(move |db| {
             db.query_row(
-                "SELECT recovery, since_ms, until_ms FROM blocks WHERE keyspace = ?1 AND shard = ?2",
+                "SELECT recovery, since_ms, until_ms, unfinished FROM blocks WHERE keyspace = ?1 AND shard = ?2",
                 params![shard.keyspace, shard.shard],
                 |row| {
                     Ok(Block {
-                        unfinished: None,
+                        unfinished: row
+                            .get::<_, Option<String>>(3)?
+                            .and_then(|alias| alias.parse().ok()),
                         recovery: RecoveryId(row.get::<_, i64>(0)?.unsigned_abs()),
                         since: timestamp(row.get(1)?),
                         until: timestamp(row.get(2)?),
@@ -277,5 +281,21 @@ impl HistoryPort for SqliteHistory {
             .map(|_| ())
         })
         .await
+    }
+
+    async fn audit(&self, limit: u32) -> Result<Vec<AuditEntry>, HistoryError> {
+        self.ask(move |db| spans::audit(db, limit)).await
+    }
+
+    async fn save_findings(&self, change: FindingsChange) -> Result<(), HistoryError> {
+        self.ask(move |db| spans::save(db, &change)).await
+    }
+
+    async fn findings(&self, filter: RecoveryFilter) -> Result<Vec<FindingSpan>, HistoryError> {
+        self.ask(move |db| spans::list(db, &filter)).await
+    }
+
+    async fn purge(&self, before: Timestamp) -> Result<(), HistoryError> {
+        self.ask(move |db| spans::purge(db, before)).await
     }
 }

@@ -4,9 +4,11 @@
 
 use vtorc_clients::history::SqliteHistory;
 use vtorc_core::admission::Block;
-use vtorc_core::audit::{Outcome, RecoveryRecord, StepOutcome, StepRecord, Trigger};
+use vtorc_core::audit::{
+    AuditEntry, FindingSpan, Outcome, RecoveryRecord, StepOutcome, StepRecord, Trigger,
+};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
-use vtorc_core::ports::{HistoryPort, RecoveryFilter};
+use vtorc_core::ports::{FindingsChange, HistoryPort, RecoveryFilter};
 use vtorc_core::time::Timestamp;
 
 fn record(id: u64, shard: &str) -> RecoveryRecord {
@@ -48,7 +50,7 @@ async fn what_is_kept_survives_a_restart() {
     let file = directory.path().join("history.sqlite3");
     let shard: KeyspaceShard = "ks/-80".parse().unwrap();
     let block = Block {
-        unfinished: None,
+        unfinished: Some("zone1-7".parse().unwrap()),
         recovery: RecoveryId(1),
         since: Timestamp::from_millis(5),
         until: Timestamp::from_millis(3_600_005),
@@ -90,4 +92,50 @@ async fn a_damaged_file_is_moved_aside_and_a_new_one_begun() {
     assert!(std::fs::read_to_string(aside).unwrap().starts_with("this is no database"));
     opened.history.save_recovery(ended(1, "ks/0")).await.unwrap();
     assert_eq!(opened.history.recoveries(all()).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn findings_and_acts_are_kept_over_time_and_removed_when_they_are_old() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("history.sqlite3");
+    let at = Timestamp::from_millis;
+    let finding = || ("DeadPrimary".to_owned(), Some("zone1-7".parse().unwrap()));
+    let change = |millis, appeared, gone| FindingsChange {
+        shard: "ks/0".parse().unwrap(),
+        at: at(millis),
+        appeared,
+        gone,
+    };
+    let first = SqliteHistory::open(Some(&file)).unwrap().history;
+    first.save_findings(change(10, vec![finding()], vec![])).await.unwrap();
+    first.save_findings(change(30, vec![], vec![finding()])).await.unwrap();
+    first.save_findings(change(50, vec![finding(), ("X".into(), None)], vec![])).await.unwrap();
+    let times = |spans: &[FindingSpan]| -> Vec<(String, Timestamp, Option<Timestamp>)> {
+        spans.iter().map(|span| (span.finding.clone(), span.since, span.until)).collect()
+    };
+    let standing = first.findings(all()).await.unwrap();
+    let dead = |since, until: Option<u64>| ("DeadPrimary".to_owned(), at(since), until.map(at));
+    assert_eq!(times(&standing)[1..], [dead(50, None), dead(10, Some(30))]);
+    let elsewhere = RecoveryFilter { keyspace: Some("other".into()), ..all() };
+    assert!(first.findings(elsewhere).await.unwrap().is_empty());
+    let act = AuditEntry {
+        at: at(20),
+        shard: Some("ks/0".parse().unwrap()),
+        action: "acknowledge".into(),
+        by: "ann".into(),
+        comment: "seen".into(),
+    };
+    first.save_audit(act.clone()).await.unwrap();
+    assert_eq!(first.audit(10).await.unwrap(), [act]);
+    drop(first);
+    // What stood when the process ended is found anew, if it still stands.
+    let second = SqliteHistory::open(Some(&file)).unwrap().history;
+    assert!(second.findings(all()).await.unwrap().iter().all(|span| span.until.is_some()));
+    second.save_recovery(ended(1, "ks/0")).await.unwrap();
+    second.purge(at(40)).await.unwrap();
+    assert_eq!(second.findings(all()).await.unwrap().len(), 2);
+    assert!(second.audit(10).await.unwrap().is_empty());
+    assert_eq!(second.recoveries(all()).await.unwrap().len(), 1);
+    second.purge(at(10_000)).await.unwrap();
+    assert!(second.recoveries(all()).await.unwrap().is_empty());
 }

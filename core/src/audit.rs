@@ -230,3 +230,18 @@ pub struct AuditEntry {
     /// The comment given.
     pub comment: String,
 }
+
+/// A finding as it is kept: from when it appeared until it was gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FindingSpan {
+    /// The shard.
+    pub shard: KeyspaceShard,
+    /// The finding's name.
+    pub finding: String,
+    /// The tablet that it is about.
+    pub tablet: Option<TabletAlias>,
+    /// When it appeared.
+    pub since: Timestamp,
+    /// When it was gone, or vtorc was; none while it stands.
+    pub until: Option<Timestamp>,
+}

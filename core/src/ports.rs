@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::admission::Block;
-use crate::audit::{AuditEntry, RecoveryRecord, StepOutcome};
+use crate::audit::{AuditEntry, FindingSpan, RecoveryRecord, StepOutcome};
 use crate::controls::Controls;
 use crate::gtid::GtidSet;
 use crate::health::ProbeFailure;
@@ -15,7 +15,7 @@ use crate::hooks::{Hook, Occasion};
 use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias, WatchList};
 use crate::preflight::Inspection;
 use crate::status::ServerStatus;
-use crate::time::TermStart;
+use crate::time::{TermStart, Timestamp};
 use crate::topology::{MysqlAddress, ShardTopology, TabletType, TopologyRead};
 
 /// Opens the one persistent connection with which a tablet is probed.
@@ -290,6 +290,18 @@ pub trait HistoryPort: Send + Sync {
 
     /// Keeps an operator's act.
     async fn save_audit(&self, entry: AuditEntry) -> Result<(), HistoryError>;
+
+    /// The last acts, newest first.
+    async fn audit(&self, limit: u32) -> Result<Vec<AuditEntry>, HistoryError>;
+
+    /// Keeps which findings of a shard came and went at that moment.
+    async fn save_findings(&self, change: FindingsChange) -> Result<(), HistoryError>;
+
+    /// The last findings, newest first.
+    async fn findings(&self, filter: RecoveryFilter) -> Result<Vec<FindingSpan>, HistoryError>;
+
+    /// Removes what ended before this.
+    async fn purge(&self, before: Timestamp) -> Result<(), HistoryError>;
 }
 
 /// Runs the operator's own programs, and tells webhooks.
@@ -315,7 +327,20 @@ pub struct HookRun {
     pub outcome: StepOutcome,
 }
 
-/// Which recoveries to list.
+/// Findings of one shard that came and went at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FindingsChange {
+    /// The shard.
+    pub shard: KeyspaceShard,
+    /// When.
+    pub at: Timestamp,
+    /// New ones: name and tablet.
+    pub appeared: Vec<(String, Option<TabletAlias>)>,
+    /// Those that are gone.
+    pub gone: Vec<(String, Option<TabletAlias>)>,
+}
+
+/// Which recoveries, or findings, to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecoveryFilter {
     /// Only of this keyspace.

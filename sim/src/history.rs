@@ -5,10 +5,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use vtorc_core::admission::Block;
-use vtorc_core::audit::{AuditEntry, RecoveryRecord};
+use vtorc_core::audit::{AuditEntry, FindingSpan, RecoveryRecord};
 use vtorc_core::controls::Controls;
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
-use vtorc_core::ports::{HistoryError, HistoryPort, RecoveryFilter};
+use vtorc_core::ports::{FindingsChange, HistoryError, HistoryPort, RecoveryFilter};
+use vtorc_core::time::Timestamp;
 
 /// What one vtorc keeps.
 #[derive(Default)]
@@ -101,6 +102,22 @@ impl HistoryPort for MemoryHistory {
     }
 
     async fn save_audit(&self, _: AuditEntry) -> Result<(), HistoryError> {
+        Ok(())
+    }
+
+    async fn audit(&self, _: u32) -> Result<Vec<AuditEntry>, HistoryError> {
+        Ok(Vec::new())
+    }
+
+    async fn save_findings(&self, _: FindingsChange) -> Result<(), HistoryError> {
+        Ok(())
+    }
+
+    async fn findings(&self, _: RecoveryFilter) -> Result<Vec<FindingSpan>, HistoryError> {
+        Ok(Vec::new())
+    }
+
+    async fn purge(&self, _: Timestamp) -> Result<(), HistoryError> {
         Ok(())
     }
 }

@@ -58,6 +58,15 @@ fn a_shard_that_is_switched_off_is_left_alone_until_it_is_lifted() {
     assert!(metrics.as_str().unwrap().contains(line), "{metrics}");
     lift(&cluster, "emergency-reparents-off ks/0");
     assert_ne!(cluster.healthy(&[&first]), first);
+    let kept = |path: &str, fits: &dyn Fn(&Value) -> bool| {
+        let found =
+            wait_for(|| cluster.daemon().get(path).as_array()?.iter().any(fits).then_some(()));
+        assert!(found.is_some(), "{path}: {:#}", cluster.daemon().get(path));
+    };
+    kept("/api/v1/audit", &|one| one["action"] == "lift emergency-reparents-off ks/0");
+    kept("/api/v1/findings?keyspace=ks", &|one| {
+        one["code"] == "DeadPrimary" && one["tablet"] == first && !one["until"].is_null()
+    });
 }
 
 #[test]

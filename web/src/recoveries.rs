@@ -9,7 +9,7 @@ use vtorc_core::ports::RecoveryFilter;
 
 use crate::error::ApiError;
 use crate::server::WebContext;
-use crate::views::RecoveryView;
+use crate::views::{RecoveryView, time};
 
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 1000;
@@ -21,17 +21,68 @@ pub(crate) struct ListQuery {
     limit: Option<u32>,
 }
 
+impl ListQuery {
+    fn filter(self) -> RecoveryFilter {
+        let limit = self.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
+        RecoveryFilter { keyspace: self.keyspace, shard: self.shard, limit }
+    }
+}
+
 pub(crate) async fn list(
     request: HttpRequest,
     query: web::Query<ListQuery>,
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
     context.access.may_read(&request)?;
-    let query = query.into_inner();
-    let limit = query.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
-    let filter = RecoveryFilter { keyspace: query.keyspace, shard: query.shard, limit };
-    let records = context.world.history.recoveries(filter).await?;
+    let records = context.world.history.recoveries(query.into_inner().filter()).await?;
     let views: Vec<RecoveryView> = records.iter().map(RecoveryView::of).collect();
+    Ok(HttpResponse::Ok().json(views))
+}
+
+/// Findings over time, newest first.
+pub(crate) async fn findings(
+    request: HttpRequest,
+    query: web::Query<ListQuery>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    context.access.may_read(&request)?;
+    let spans = context.world.history.findings(query.into_inner().filter()).await?;
+    let views: Vec<_> = spans
+        .iter()
+        .map(|span| {
+            json!({
+                "keyspace": span.shard.keyspace,
+                "shard": span.shard.shard,
+                "code": span.finding,
+                "tablet": span.tablet.as_ref().map(ToString::to_string),
+                "since": time(span.since),
+                "until": span.until.map(time),
+            })
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(views))
+}
+
+/// What operators and their programs did, newest first.
+pub(crate) async fn audit(
+    request: HttpRequest,
+    query: web::Query<ListQuery>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    context.access.may_read(&request)?;
+    let entries = context.world.history.audit(query.into_inner().filter().limit).await?;
+    let views: Vec<_> = entries
+        .iter()
+        .map(|entry| {
+            json!({
+                "at": time(entry.at),
+                "shard": entry.shard.as_ref().map(ToString::to_string),
+                "action": entry.action,
+                "by": entry.by,
+                "comment": entry.comment,
+            })
+        })
+        .collect();
     Ok(HttpResponse::Ok().json(views))
 }
 

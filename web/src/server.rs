@@ -115,6 +115,8 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/recoveries/disable", web::post().to(recoveries::disable))
         .route("/api/v1/recoveries/enable", web::post().to(recoveries::enable))
         .route("/api/v1/recoveries/{id}", web::get().to(recoveries::one))
+        .route("/api/v1/findings", web::get().to(recoveries::findings))
+        .route("/api/v1/audit", web::get().to(recoveries::audit))
         .route("/api/v1/controls", web::get().to(controls::list))
         .route("/api/v1/controls/set", web::post().to(controls::set))
         .route("/api/v1/controls/lift", web::post().to(controls::lift))

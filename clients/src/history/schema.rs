@@ -22,13 +22,23 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE controls (
         control TEXT PRIMARY KEY, by TEXT NOT NULL, comment TEXT NOT NULL, since_ms INTEGER NOT NULL,
         until_ms INTEGER) WITHOUT ROWID;
+", "
+    CREATE TABLE findings (
+        id INTEGER PRIMARY KEY, keyspace TEXT NOT NULL, shard TEXT NOT NULL, finding TEXT NOT NULL,
+        tablet TEXT NOT NULL, since_ms INTEGER NOT NULL, until_ms INTEGER);
+    CREATE INDEX findings_by_shard ON findings (keyspace, shard, id);
+    CREATE INDEX findings_that_stand ON findings (keyspace, shard, finding, tablet) WHERE until_ms IS NULL;
+    CREATE INDEX audit_by_time ON audit (at_ms);
+    ALTER TABLE blocks ADD COLUMN unfinished TEXT;
 "];
 
 /// Makes the file usable: checks it, sets how it is written, brings its tables up to date.
 pub(crate) fn prepare(db: &Connection) -> rusqlite::Result<()> {
     db.busy_timeout(std::time::Duration::from_secs(5))?;
     db.pragma_update(None, "journal_mode", "WAL")?;
-    db.pragma_update(None, "synchronous", "FULL")?;
+    // With a write-ahead log, what is committed survives the death of the process at any moment; only the last
+    // moments before the machine's own crash may be missing, and nobody waits for the disk meanwhile.
+    db.pragma_update(None, "synchronous", "NORMAL")?;
     let health: String = db.query_row("PRAGMA quick_check", [], |row| row.get(0))?;
     if health != "ok" {
         let damage = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
@@ -47,5 +57,7 @@ pub(crate) fn prepare(db: &Connection) -> rusqlite::Result<()> {
          WHERE ended_ms IS NULL",
         [],
     )?;
+    // Whether a finding stands is found out anew; until when it stood is not known better than this.
+    db.execute("UPDATE findings SET until_ms = since_ms WHERE until_ms IS NULL", [])?;
     Ok(())
 }
