@@ -535,6 +535,36 @@ mod tests {
         assert!(load(Some(Path::new("/no/such.json"))).unwrap_err().0.contains("/no/such.json"));
     }
 
+    /// Known keys with values of all kinds: the file is taken or refused, and no password is told.
+    fn takes_or_refuses(names: &[&'static str], kinds: &[usize]) {
+        let all = serde_json::json!([
+            null, true, -1, 0, 1.5, 1e300, u64::MAX, "", "s3cret", ["s3cret"], [1], {"a": "s3cret"}
+        ]);
+        let pairs =
+            names.iter().zip(kinds).map(|(name, kind)| (name.to_string(), all[*kind].clone()));
+        let file = serde_json::Value::Object(pairs.collect()).to_string();
+        let is_secret = |name: &&str| name.contains("Password") || name.contains("Secret");
+        let told = match parse("f", &file) {
+            Ok(loaded) => {
+                let _ = (loaded.config.recovery_settings(), loaded.config.mysql_access());
+                format!("{loaded:?}")
+            }
+            Err(why) => why.0,
+        };
+        assert!(!names.iter().all(is_secret) || !told.contains("s3cret"), "{told}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_value_of_any_key(
+            at in proptest::collection::vec(0..KEYS.len(), 0..6),
+            kinds in proptest::collection::vec(0..12usize, 6),
+        ) {
+            let names: Vec<&'static str> = at.iter().map(|at| KEYS[*at].name).collect();
+            takes_or_refuses(&names, &kinds);
+        }
+    }
+
     #[test]
     fn no_secret_shows_in_errors_or_prints() {
         let text = error(r#"{"MySQLTopologyPassword": 123456789}"#);

@@ -9,6 +9,8 @@ mod dialect;
 mod discover;
 mod fence;
 mod follow;
+#[cfg(test)]
+mod fuzz;
 mod inspect;
 mod probe;
 mod session;

@@ -5,6 +5,8 @@
 
 mod admin;
 pub mod conn;
+#[cfg(test)]
+mod fuzz;
 pub mod local;
 mod paths;
 mod records;

@@ -5,9 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, padded};
-
-const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
+use crate::harness::{Cluster, THREE, padded};
 
 /// Exit status and concerns.
 fn check(cluster: &Cluster) -> (i32, Vec<Value>) {

@@ -4,9 +4,7 @@ use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
 use crate::failover::tablet;
-use crate::harness::{Cluster, padded, wait_for};
-
-const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
+use crate::harness::{Cluster, THREE, padded, wait_for};
 
 fn set(cluster: &Cluster, control: &str, comment: &str) -> (u16, Value) {
     let body = json!({"control": control, "comment": comment});

@@ -3,10 +3,8 @@
 use serde_json::json;
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, PATIENCE, padded};
+use crate::harness::{Cluster, PATIENCE, THREE, padded};
 use crate::writer::create_table;
-
-const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
 
 /// Every point of an emergency reparent.
 const EMERGENCY_POINTS: &[&str] = &[

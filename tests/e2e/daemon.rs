@@ -6,9 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, padded, vtorc, wait_for};
-
-const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
+use crate::harness::{Cluster, THREE, padded, vtorc, wait_for};
 
 #[test]
 fn of_two_daemons_on_one_shard_one_acts() {

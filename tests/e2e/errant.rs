@@ -4,9 +4,7 @@ use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
 use crate::failover::tablet;
-use crate::harness::{Cluster, padded, vtorc, wait_for};
-
-const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
+use crate::harness::{Cluster, THREE, padded, vtorc, wait_for};
 
 /// A shard, its primary, and a replica on which somebody wrote.
 fn with_an_errant_replica(settings: &[(&str, Value)]) -> (Cluster, String, &'static str) {

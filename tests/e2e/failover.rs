@@ -6,10 +6,8 @@ use mysql::prelude::Queryable;
 use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, padded, wait_for};
+use crate::harness::{Cluster, THREE, padded, wait_for};
 use crate::writer::{Writer, arrives, create_table, rows};
-
-const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
 
 fn killed_under_load(flavor: Flavor) {
     let mut cluster = Cluster::new(flavor, "semi_sync", THREE);

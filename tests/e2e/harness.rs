@@ -12,6 +12,9 @@ use vtorc_fleet::{Child, Flavor, Server, ServerBinary, ServerOptions, Template};
 /// Nothing that is waited for may take longer; the figures are in the benchmark, not here.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A shard of three tablets, as most stories have it.
+pub const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
+
 /// One tablet of a story: `zone1-101 replica`.
 #[derive(Clone, Debug)]
 pub struct Member {

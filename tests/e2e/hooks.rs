@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
 use crate::failover::tablet;
-use crate::harness::{Cluster, padded, wait_for};
-
-const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
+use crate::harness::{Cluster, THREE, padded, wait_for};
 
 /// A program that adds its hook's name and what it was told to a file.
 fn note(file: &Path, hook: &str) -> Value {

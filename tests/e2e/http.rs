@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, padded, request, wait_for};
+use crate::harness::{Cluster, THREE, padded, request, wait_for};
 
 #[test]
 fn the_api_answers_and_refuses_as_documented() {
@@ -228,4 +228,59 @@ fn https_with_client_certificates() {
     assert!(curl(&["--cert", &file("client.pem"), "--key", &file("client.key")]));
     assert!(!curl(&[]), "a caller without a certificate got in");
     assert_eq!(padded("zone1-101"), "zone1-0000000101");
+}
+
+/// Whatever is sent to whatever changes something: it is refused with a reason, and nothing happens.
+#[test]
+fn bodies_that_make_no_sense_change_nothing() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let primary = cluster.healthy(&[]);
+    let before = cluster.daemon().recoveries().len();
+    let places = [
+        "/api/v1/shards/ks/0/planned-reparent",
+        "/api/v1/shards/ks/0/emergency-reparent",
+        "/api/v1/shards/ks/0/acknowledge",
+        "/api/v1/shards/ks/0/errant-gtids",
+        "/api/v1/controls/set",
+        "/api/v1/controls/lift",
+        "/api/v1/recoveries/disable",
+        "/api/v1/recoveries/enable",
+    ];
+    let deep = "[".repeat(5000);
+    let long = format!("{{\"comment\": \"{}\"}}", "x".repeat(3_000_000));
+    let bodies = [
+        "",
+        "null",
+        "true",
+        "7",
+        "\"text\"",
+        "[]",
+        "{",
+        "{]",
+        "\u{0}",
+        "\u{feff}{}",
+        "{\"wibble\": 1}",
+        "{\"comment\": null}",
+        "{\"comment\": 7, \"control\": 7, \"new_primary\": 7}",
+        "{\"new_primary\": \"../../etc\", \"tablet\": \"' OR 1\", \"control\": \"DROP TABLE\"}",
+        "{\"comment\": [], \"reason\": []}",
+        "{\"seconds\": -1, \"ignore_block\": \"yes\"}",
+        "{\"comment\": \"a\", \"comment\": \"b\"}",
+        "{\"ignore_block\": 1e400}",
+        &deep,
+        &long,
+    ];
+    for place in places {
+        for body in bodies {
+            let (status, answer) =
+                request("POST", &cluster.daemon().url(place), Some(body.to_owned()), &[]);
+            let short: String = body.chars().take(60).collect();
+            assert!((400..500).contains(&status), "{place} {short}: {status} {answer}");
+        }
+    }
+    assert_eq!(cluster.daemon().recoveries().len(), before);
+    let system = cluster.daemon().get("/api/v1/system");
+    assert_eq!((&system["recoveries_enabled"], &system["controls"]), (&json!(true), &json!([])));
+    assert_eq!(cluster.healthy(&[]), primary);
 }

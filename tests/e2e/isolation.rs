@@ -2,9 +2,7 @@
 
 use vtorc_fleet::{Flavor, Server, ServerOptions};
 
-use crate::harness::{Cluster, padded, template, wait_for};
-
-const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
+use crate::harness::{Cluster, THREE, padded, template, wait_for};
 
 /// Two more servers, in a keyspace of their own.
 fn another_shard(cluster: &Cluster, keyspace: &str, first: u32) -> Vec<Server> {

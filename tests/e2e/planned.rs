@@ -4,10 +4,9 @@ use mysql::prelude::Queryable;
 use serde_json::json;
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, padded, request, wait_for};
+use crate::harness::{Cluster, THREE, padded, request, wait_for};
 use crate::writer::{Writer, arrives, create_table, rows};
 
-const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
 const PLANNED: &str = "/api/v1/shards/ks/0/planned-reparent?wait=true";
 
 fn under_load(flavor: Flavor) {

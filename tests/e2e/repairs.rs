@@ -5,10 +5,8 @@ use serde_json::json;
 use vtorc_fleet::Flavor;
 
 use crate::failover::tablet;
-use crate::harness::{Cluster, PATIENCE, padded, wait_for};
+use crate::harness::{Cluster, PATIENCE, THREE, padded, wait_for};
 use crate::writer::create_table;
-
-const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
 
 /// What is done to whom (`P` the primary, `R` a replica) on MySQL and MariaDB, and what must be found.
 const DAMAGE: &[(&str, char, &[&str], &[&str])] = &[

@@ -6,10 +6,8 @@ use serde_json::json;
 use vtorc_fleet::{Flavor, ZooKeeper};
 
 use crate::failover::emergency;
-use crate::harness::{Cluster, padded, wait_for};
+use crate::harness::{Cluster, THREE, padded, wait_for};
 use crate::writer::create_table;
-
-const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
 
 fn on_zookeeper() -> (Cluster, ZooKeeper) {
     let directory = tempfile::tempdir().unwrap();

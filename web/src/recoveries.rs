@@ -101,12 +101,11 @@ pub(crate) async fn one(
     Ok(HttpResponse::Ok().json(RecoveryView::of(&record)))
 }
 
-/// The body of a switch.
-#[derive(Default, Deserialize)]
+/// The body of a switch. (With `serde(default)` even an empty list would be one.)
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SwitchBody {
-    #[serde(default)]
-    comment: String,
+    comment: Option<String>,
 }
 
 pub(crate) async fn disable(
@@ -132,7 +131,7 @@ fn switch(
     context: &WebContext,
 ) -> Result<HttpResponse, ApiError> {
     let caller = context.access.may_change(request)?;
-    let SwitchBody { comment } = body;
+    let comment = body.comment.unwrap_or_default();
     context.registry.do_send(SwitchRecoveries { enabled, by: caller.name, comment });
     Ok(HttpResponse::Ok().json(json!({ "recoveries_enabled": enabled })))
 }
