@@ -261,7 +261,7 @@ fn bodies_that_make_no_sense_change_nothing() {
         "\u{0}",
         "\u{feff}{}",
         "{\"wibble\": 1}",
-        "{\"comment\": null}",
+        "{\"comment\": false}",
         "{\"comment\": 7, \"control\": 7, \"new_primary\": 7}",
         "{\"new_primary\": \"../../etc\", \"tablet\": \"' OR 1\", \"control\": \"DROP TABLE\"}",
         "{\"comment\": [], \"reason\": []}",
