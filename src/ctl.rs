@@ -49,6 +49,16 @@ enum CtlCommand {
     PlannedReparent(Reparent),
     /// Replace a shard's primary without its help.
     EmergencyReparent(Reparent),
+    /// Remove the record of a tablet that is gone for good: nobody waits for it any more.
+    Forget {
+        /// KEYSPACE/SHARD
+        shard: String,
+        /// Which tablet.
+        tablet: String,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+    },
     /// Lift a shard's block.
     Acknowledge {
         /// KEYSPACE/SHARD
@@ -145,6 +155,10 @@ pub(crate) fn run(options: CtlOptions) -> Result<(), Failure> {
         CtlCommand::WhyNot { shard } => daemon.why_not(shard.as_deref()),
         CtlCommand::PlannedReparent(reparent) => daemon.reparent("planned-reparent", reparent),
         CtlCommand::EmergencyReparent(reparent) => daemon.reparent("emergency-reparent", reparent),
+        CtlCommand::Forget { shard, tablet, reason } => {
+            let body = json!({"tablet": tablet, "reason": reason});
+            daemon.outcome(&format!("/api/v1/shards/{shard}/forget?wait=true"), body)
+        }
         CtlCommand::Acknowledge { shard, comment } => {
             daemon.post(&format!("/api/v1/shards/{shard}/acknowledge"), json!({"comment": comment}))
         }

@@ -177,6 +177,19 @@ pub enum Request {
     Reparent(ReparentRequest),
     /// An end to a tablet's errant GTIDs.
     CureErrant(CureErrantRequest),
+    /// No more waiting for a tablet that is gone for good.
+    Forget(ForgetRequest),
+}
+
+/// A tablet that is gone for good.
+#[derive(Clone, Debug)]
+pub struct ForgetRequest {
+    /// Which tablet.
+    pub tablet: TabletAlias,
+    /// Why.
+    pub reason: String,
+    /// Who asks.
+    pub by: String,
 }
 
 /// What is to become of a tablet that has transactions which the primary lacks.

@@ -250,7 +250,7 @@ impl RecoveryActor {
                         self.repairs.entry(alias).or_default().attempt_failed(now);
                     }
                 }
-                (Task::Requested(_) | Task::CureErrant(_), _) => {}
+                (Task::Requested(_) | Task::CureErrant(_) | Task::Forget(_), _) => {}
             }
         }
         if block.is_some() {

@@ -12,6 +12,8 @@ use crate::topology::PromotionRule;
 /// Where a switch applies.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
+    /// Every shard.
+    Everywhere,
     /// A keyspace and all its shards.
     Keyspace(String),
     /// One shard.
@@ -21,6 +23,7 @@ pub enum Scope {
 impl Scope {
     fn covers(&self, shard: &KeyspaceShard) -> bool {
         match self {
+            Self::Everywhere => true,
             Self::Keyspace(keyspace) => *keyspace == shard.keyspace,
             Self::Shard(one) => one == shard,
         }
@@ -30,6 +33,7 @@ impl Scope {
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Everywhere => f.write_str("*"),
             Self::Keyspace(keyspace) => f.write_str(keyspace),
             Self::Shard(shard) => shard.fmt(f),
         }
@@ -52,7 +56,7 @@ pub enum Control {
 /// Why a text is no control.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no control; known are recoveries-off KEYSPACE[/SHARD], emergency-reparents-off KEYSPACE[/SHARD], downtime TABLET, promotion TABLET prefer|neutral|prefer_not|must_not"
+    "{0:?} is no control; known are recoveries-off WHERE and emergency-reparents-off WHERE (*, a keyspace or keyspace/shard), downtime TABLET, promotion TABLET prefer|neutral|prefer_not|must_not"
 )]
 pub struct ControlError(pub String);
 
@@ -74,6 +78,7 @@ impl FromStr for Control {
         let bad = || ControlError(text.to_owned());
         let words: Vec<&str> = text.split_whitespace().collect();
         let scope = |text: &str| match text.contains('/') {
+            false if text == "*" => Ok(Scope::Everywhere),
             true => text.parse().map(Scope::Shard).map_err(|_| bad()),
             false => check_name(text).map(|()| Scope::Keyspace(text.into())).map_err(|_| bad()),
         };
@@ -197,6 +202,7 @@ mod tests {
     fn controls_are_text_there_and_back() {
         for text in [
             "recoveries-off ks",
+            "emergency-reparents-off *",
             "recoveries-off ks/-80",
             "emergency-reparents-off ks/0",
             "downtime zone1-0000000101",

@@ -226,6 +226,9 @@ pub trait TopoPort: Send + Sync {
         term_start: Option<TermStart>,
     ) -> Result<(), TopoError>;
 
+    /// Removes a tablet's record.
+    async fn forget_tablet(&self, alias: &TabletAlias) -> Result<(), TopoError>;
+
     /// Makes the shard's record name its primary. Never replaces a newer term by an older one.
     async fn set_shard_primary(
         &self,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
 use crate::failover::tablet;
-use crate::harness::{Cluster, THREE, padded, wait_for};
+use crate::harness::{Cluster, THREE, padded, vtorc, wait_for};
 
 fn set(cluster: &Cluster, control: &str, comment: &str) -> (u16, Value) {
     let body = json!({"control": control, "comment": comment});
@@ -104,4 +104,36 @@ fn a_preferred_tablet_is_promoted_and_nonsense_is_refused() {
     for (control, comment) in [("downtime zone1-101", ""), ("no such thing", "x")] {
         assert_eq!(set(&cluster, control, comment).0, 400, "{control}");
     }
+}
+
+#[test]
+fn a_tablet_that_is_gone_for_good_is_forgotten_and_waited_for_no_more() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    let replica = *THREE.iter().find(|alias| padded(alias) != first).unwrap();
+    let url = cluster.daemon().url("");
+    let forget = |alias: &str| {
+        vtorc(&["ctl", "--url", &url, "forget", "ks/0", alias, "--reason", "its machine burned"])
+    };
+    let refused = forget(replica).unwrap_err();
+    assert!(refused.contains("answers"), "{refused}");
+    // Emergency reparents are off everywhere, so that the primary's death waits for us.
+    assert_eq!(set(&cluster, "emergency-reparents-off *", "test").0, 202);
+    cluster.server_mut(replica).kill();
+    cluster.server_mut(&first).kill();
+    held_back(&cluster, "test");
+    lift(&cluster, "emergency-reparents-off *");
+    // Both could have what nobody else has.
+    held_back(&cluster, "could still get");
+    let said = forget(replica).unwrap();
+    assert!(said.contains("is forgotten"), "{said}");
+    let gone = wait_for(|| {
+        let shard = cluster.daemon().shard();
+        let tablets = shard["tablets"].as_array()?.clone();
+        tablets.iter().all(|one| one["alias"] != padded(replica)).then_some(())
+    });
+    assert!(gone.is_some(), "{:#}", cluster.daemon().shard());
+    // One replica alone cannot keep the policy's promise either; that is said instead.
+    held_back(&cluster, "no tablet can be promoted");
 }

@@ -242,6 +242,7 @@ fn bodies_that_make_no_sense_change_nothing() {
         "/api/v1/shards/ks/0/emergency-reparent",
         "/api/v1/shards/ks/0/acknowledge",
         "/api/v1/shards/ks/0/errant-gtids",
+        "/api/v1/shards/ks/0/forget",
         "/api/v1/controls/set",
         "/api/v1/controls/lift",
         "/api/v1/recoveries/disable",

@@ -110,6 +110,7 @@ fn routes(config: &mut web::ServiceConfig) {
             "/api/v1/shards/{keyspace}/{shard}/errant-gtids",
             web::post().to(shards::cure_errant),
         )
+        .route("/api/v1/shards/{keyspace}/{shard}/forget", web::post().to(shards::forget))
         .route("/api/v1/shards/{keyspace}/{shard}/acknowledge", web::post().to(shards::acknowledge))
         .route("/api/v1/recoveries", web::get().to(recoveries::list))
         .route("/api/v1/recoveries/disable", web::post().to(recoveries::disable))

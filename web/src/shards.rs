@@ -8,8 +8,8 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use vtorc_actors::board::ShardReport;
 use vtorc_actors::messages::{
-    Acknowledge, CureErrantRequest, ErrantCure, ReparentKind, ReparentRequest, Request,
-    RequestRecovery,
+    Acknowledge, CureErrantRequest, ErrantCure, ForgetRequest, ReparentKind, ReparentRequest,
+    Request, RequestRecovery,
 };
 use vtorc_actors::preflight::examine;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
@@ -218,6 +218,31 @@ pub(crate) async fn cure_errant(
         by: caller.name,
     };
     carry_out(shard, Request::CureErrant(order), query.wait, &context).await
+}
+
+/// `{"tablet": "zone1-0000000101", "reason": "..."}`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ForgetBody {
+    tablet: String,
+    reason: String,
+}
+
+/// Removes the record of a tablet that is gone for good.
+pub(crate) async fn forget(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    query: web::Query<Waiting>,
+    body: web::Json<ForgetBody>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    let caller = context.access.may_change(&request)?;
+    let shard = shard_name(&path)?;
+    let ForgetBody { tablet, reason } = body.into_inner();
+    let tablet = tablet.parse::<TabletAlias>();
+    let tablet = tablet.map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let order = ForgetRequest { tablet, reason, by: caller.name };
+    carry_out(shard, Request::Forget(order), query.wait, &context).await
 }
 
 /// The body of an acknowledgement.

@@ -63,6 +63,6 @@ impl Job {
 fn is_planned(task: &Task) -> bool {
     match task {
         Task::Requested(request) => request.kind == ReparentKind::Planned,
-        Task::Shard(..) | Task::Replicas(_) | Task::CureErrant(_) => false,
+        Task::Shard(..) | Task::Replicas(_) | Task::CureErrant(_) | Task::Forget(_) => false,
     }
 }

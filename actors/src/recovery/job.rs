@@ -129,7 +129,9 @@ impl Job {
     /// Takes the shard's lock, then looks at everything anew: what was seen before may be over.
     async fn lock(&self, task: &Task) -> Result<Locked<'_>, Stopped> {
         let patience = match task {
-            Task::Requested(_) | Task::CureErrant(_) => self.settings.lock_timeout,
+            Task::Requested(_) | Task::CureErrant(_) | Task::Forget(_) => {
+                self.settings.lock_timeout
+            }
             Task::Shard(..) | Task::Replicas(_) => LOCK_PATIENCE,
         };
         let action = lock_action(task);
@@ -358,6 +360,7 @@ impl Locked<'_> {
             }
             Task::Replicas(findings) => self.fix_replicas(findings).await,
             Task::CureErrant(request) => self.cure_errant(request).await,
+            Task::Forget(request) => self.forget(&request.tablet).await,
             Task::Requested(request) => {
                 self.run_hooks_before(task).await?;
                 self.requested(request).await
@@ -439,6 +442,7 @@ fn lock_action(task: &Task) -> String {
                 None => "EmergencyReparentShard".to_owned(),
             },
         },
+        (Task::Forget(request), _) => format!("VTOrc Forget {}", request.tablet),
         (Task::CureErrant(request), _) => format!("VTOrc {} for {}", task.kind(), request.tablet),
         (_, Some(finding)) => {
             format!("VTOrc Recovery for {} on {}", finding.kind, named(finding.tablet.as_ref()))

@@ -177,6 +177,20 @@ impl Locked<'_> {
         Err(Stopped::Refused(why))
     }
 
+    /// Removes the record of a tablet that is gone for good. One that answers is not gone.
+    pub(super) async fn forget(&self, alias: &TabletAlias) -> Result<String, Stopped> {
+        let answers = self.fresh.tablet(alias).is_some_and(|state| state.valid_status().is_some());
+        if answers {
+            return Err(Stopped::Refused(format!(
+                "{alias} answers; take it out of the topology with vtorc topo delete if you mean it"
+            )));
+        }
+        self.check_lock().await?;
+        let forget = self.job.world.topo.forget_tablet(alias);
+        self.job.topo_step("remove its record", Some(alias), forget).await?;
+        Ok(format!("{alias} is forgotten; what only it had is lost"))
+    }
+
     /// Frees commits that went out before their replicas acknowledged: nobody will acknowledge those by
     /// themselves. None if that is not why they wait.
     pub(super) async fn free_commits(&self) -> Option<String> {

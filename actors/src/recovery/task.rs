@@ -5,7 +5,9 @@ use vtorc_core::audit::Trigger;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::remedy::Remedy;
 
-use crate::messages::{CureErrantRequest, ErrantCure, ReparentKind, ReparentRequest, Request};
+use crate::messages::{
+    CureErrantRequest, ErrantCure, ForgetRequest, ReparentKind, ReparentRequest, Request,
+};
 
 /// What a recovery is for.
 #[derive(Clone, Debug)]
@@ -18,6 +20,8 @@ pub(crate) enum Task {
     Requested(ReparentRequest),
     /// An end to errant GTIDs that somebody asked for.
     CureErrant(CureErrantRequest),
+    /// A tablet that somebody says is gone for good.
+    Forget(ForgetRequest),
 }
 
 impl From<Request> for Task {
@@ -25,6 +29,7 @@ impl From<Request> for Task {
         match request {
             Request::Reparent(request) => Self::Requested(request),
             Request::CureErrant(request) => Self::CureErrant(request),
+            Request::Forget(request) => Self::Forget(request),
         }
     }
 }
@@ -33,7 +38,7 @@ impl Task {
     pub(super) fn remedy(&self) -> Remedy {
         match self {
             Self::Shard(remedy, _) => *remedy,
-            Self::Replicas(_) | Self::CureErrant(_) => Remedy::FixReplica,
+            Self::Replicas(_) | Self::CureErrant(_) | Self::Forget(_) => Remedy::FixReplica,
             Self::Requested(_) => Remedy::EmergencyReparent,
         }
     }
@@ -48,6 +53,7 @@ impl Task {
                 ErrantCure::Drain => "DrainErrant",
                 ErrantCure::Inject => "InjectErrant",
             },
+            Self::Forget(_) => "Forget",
             Self::Shard(..) | Self::Replicas(_) => self.remedy().name(),
         }
     }
@@ -56,7 +62,7 @@ impl Task {
         match self {
             Self::Shard(_, finding) => Some(finding),
             Self::Replicas(findings) => findings.first(),
-            Self::Requested(_) | Self::CureErrant(_) => None,
+            Self::Requested(_) | Self::CureErrant(_) | Self::Forget(_) => None,
         }
     }
 
@@ -64,14 +70,14 @@ impl Task {
         match self {
             Self::Shard(_, finding) => std::slice::from_ref(finding),
             Self::Replicas(findings) => findings,
-            Self::Requested(_) | Self::CureErrant(_) => &[],
+            Self::Requested(_) | Self::CureErrant(_) | Self::Forget(_) => &[],
         }
     }
 
     /// Somebody asked for it.
     pub(super) fn is_requested(&self) -> bool {
         match self {
-            Self::Requested(_) | Self::CureErrant(_) => true,
+            Self::Requested(_) | Self::CureErrant(_) | Self::Forget(_) => true,
             Self::Shard(..) | Self::Replicas(_) => false,
         }
     }
@@ -83,6 +89,7 @@ impl Task {
                 [&request.new_primary, &request.avoid_primary].into_iter().flatten().collect()
             }
             Self::CureErrant(request) => vec![&request.tablet],
+            Self::Forget(request) => vec![&request.tablet],
             Self::Shard(..) | Self::Replicas(_) => Vec::new(),
         }
     }
@@ -93,7 +100,7 @@ impl Task {
             Self::Requested(request) => {
                 request.kind == ReparentKind::Emergency && !request.ignore_block
             }
-            Self::CureErrant(_) | Self::Shard(..) | Self::Replicas(_) => false,
+            Self::CureErrant(_) | Self::Forget(_) | Self::Shard(..) | Self::Replicas(_) => false,
         }
     }
 
@@ -101,7 +108,8 @@ impl Task {
         match self {
             Self::Shard(..) | Self::Replicas(_) => Trigger::Automatic,
             Self::Requested(ReparentRequest { by, reason, .. })
-            | Self::CureErrant(CureErrantRequest { by, reason, .. }) => {
+            | Self::CureErrant(CureErrantRequest { by, reason, .. })
+            | Self::Forget(ForgetRequest { by, reason, .. }) => {
                 Trigger::Requested { by: by.clone(), reason: reason.clone() }
             }
         }

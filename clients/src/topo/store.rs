@@ -327,6 +327,10 @@ impl TopoPort for TopoStore {
         .await
     }
 
+    async fn forget_tablet(&self, alias: &TabletAlias) -> Result<(), TopoError> {
+        self.delete_tablet(alias).await
+    }
+
     async fn set_shard_primary(
         &self,
         shard: &KeyspaceShard,

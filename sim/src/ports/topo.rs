@@ -160,6 +160,10 @@ impl TopoPort for Outside {
         .await
     }
 
+    async fn forget_tablet(&self, _: &TabletAlias) -> Result<(), TopoError> {
+        Err(TopoError::Invalid("nobody asks for it in a simulation".into()))
+    }
+
     async fn set_shard_primary(
         &self,
         _: &KeyspaceShard,
