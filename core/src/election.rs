@@ -45,6 +45,12 @@ impl Contender {
         self.status.journal_length.unwrap_or(0)
     }
 
+    /// The other's binary logs still hold all that this one lacks. (A clone's begin where it was made.)
+    fn can_follow(&self, source: &Contender) -> bool {
+        let needed = &source.status.gtid_purged;
+        needed.is_empty() || self.received().contains(needed)
+    }
+
     /// It has something received that nobody is applying.
     fn applier_stands(&self) -> bool {
         let stopped = self
@@ -141,6 +147,8 @@ pub enum Reason {
     ReplicationStopped,
     /// It is further behind than is tolerable; unknown counts as far.
     LagsBehind(Option<u64>),
+    /// It lacks what the binary logs of those who have it do not hold any more.
+    CannotCatchUp,
     /// Somebody else ranks before it.
     RanksLower,
 }
@@ -174,6 +182,9 @@ impl fmt::Display for Reason {
             Self::ReplicationStopped => f.write_str("its replication is stopped or delayed"),
             Self::LagsBehind(Some(seconds)) => write!(f, "it is {seconds} s behind"),
             Self::LagsBehind(None) => f.write_str("nobody knows how far behind it is"),
+            Self::CannotCatchUp => f.write_str(
+                "it lacks what nobody's binary logs hold any more; it must be cloned anew",
+            ),
             Self::RanksLower => f.write_str("it ranks lower"),
         }
     }
@@ -228,6 +239,7 @@ struct Rank {
     rule: PromotionRule,
     crosses_cell: bool,
     filtered_or_delayed: bool,
+    leaves_behind: usize,
     newer_version: bool,
     applier_stands: bool,
     behind: bool,
@@ -270,11 +282,15 @@ pub fn elect(
     );
     let mut ranked: Vec<(Rank, &Contender)> = Vec::new();
     for contender in &trusted {
-        match unfit(contender, everybody, &reached, constraints) {
+        let lost = catches_up_from(contender, &trusted, &target).is_none();
+        let reason = unfit(contender, everybody, &reached, constraints);
+        match reason.or(lost.then_some(Reason::CannotCatchUp)) {
             Some(reason) => passed_over.push(passed(contender, reason)),
             None => {
                 let oldest = trusted.iter().map(|one| version_of(&one.status)).min();
-                ranked.push((rank(contender, &target, oldest, constraints), contender));
+                let left = everybody.iter().filter(|one| !one.can_follow(contender)).count();
+                let rank = rank(contender, &target, oldest, left, constraints);
+                ranked.push((rank, contender));
             }
         }
     }
@@ -288,14 +304,28 @@ pub fn elect(
     };
     passed_over.extend(ranked.map(|(_, contender)| passed(contender, Reason::RanksLower)));
     let has_all = !first_rank.behind || sabotage::has(Bug::PromoteSecondBest);
+    let best = catches_up_from(winner, &trusted, &target).unwrap_or(source);
     let election = Election {
         winner: winner.tablet.alias.clone(),
-        most_advanced: if has_all { &winner.tablet.alias } else { &source.tablet.alias }.clone(),
+        most_advanced: if has_all { &winner.tablet.alias } else { &best.tablet.alias }.clone(),
         target,
         passed_over,
     };
     debug_assert!(trusted.iter().all(|one| election.target.contains(&one.received())));
     Ok(election)
+}
+
+/// Who has everything and still holds what this one lacks; itself where it lacks nothing.
+fn catches_up_from<'a>(
+    contender: &'a Contender,
+    trusted: &[&'a Contender],
+    target: &GtidSet,
+) -> Option<&'a Contender> {
+    if contender.received().contains(target) {
+        return Some(contender);
+    }
+    let mut complete = trusted.iter().filter(|one| one.received().contains(target));
+    complete.find(|one| contender.can_follow(one)).copied()
 }
 
 fn passed(contender: &Contender, reason: Reason) -> PassedOver {
@@ -339,7 +369,9 @@ fn unfit(
     }
     let required = constraints.policy.acks_required();
     let ackers = everybody.iter().filter(|one| reached.contains(&one.tablet.alias));
-    let found = ackers.filter(|one| constraints.policy.is_acker(tablet, &one.tablet)).count();
+    let found = ackers
+        .filter(|one| constraints.policy.is_acker(tablet, &one.tablet) && one.can_follow(contender))
+        .count();
     let found = u32::try_from(found).unwrap_or(u32::MAX);
     (found < required).then_some(Reason::TooFewAckers { found, required })
 }
@@ -354,6 +386,7 @@ fn rank(
     contender: &Contender,
     target: &GtidSet,
     oldest: Option<(u32, u32)>,
+    leaves_behind: usize,
     constraints: &Constraints<'_>,
 ) -> Rank {
     let alias = &contender.tablet.alias;
@@ -361,6 +394,7 @@ fn rank(
     Rank {
         rule: constraints.settings.promotion_rule(&contender.tablet),
         filtered_or_delayed: replication.is_some_and(|r| r.filtered || r.delay_seconds > 0),
+        leaves_behind,
         newer_version: oldest.is_some_and(|oldest| version_of(&contender.status) > oldest),
         crosses_cell: constraints.old_primary.is_some_and(|old| old.cell != alias.cell),
         applier_stands: contender.applier_stands(),

@@ -20,6 +20,20 @@ pub enum ProbeFailure {
     Garbled(String),
 }
 
+impl ProbeFailure {
+    /// Reads what `Display` writes; any other text is a failed connection's.
+    pub fn from_text(text: &str) -> Self {
+        if text == Self::TimedOut.to_string() {
+            return Self::TimedOut;
+        }
+        let after = |prefix: &str| text.strip_prefix(prefix).map(ToOwned::to_owned);
+        let turned_away = after("server turned us away: ").map(Self::TurnedAway);
+        let garbled = || after("answer not understood: ").map(Self::Garbled);
+        let refused = || Self::Refused(after("connection failed: ").unwrap_or_else(|| text.into()));
+        turned_away.or_else(garbled).unwrap_or_else(refused)
+    }
+}
+
 impl fmt::Display for ProbeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -44,6 +44,8 @@ pub enum Kind {
     WrongSource,
     /// A tablet takes a backup.
     Backup,
+    /// A replica is thrown away and made anew as a copy of the primary.
+    Clone,
     /// Somebody deletes a tablet's record; it is made again at the end.
     DeletedRecord,
     /// The topology server is away.
@@ -66,7 +68,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Crash,
         Self::Freeze,
         Self::DiskStall,
@@ -83,6 +85,7 @@ impl Kind {
         Self::WrongSemiSync,
         Self::WrongSource,
         Self::Backup,
+        Self::Clone,
         Self::DeletedRecord,
         Self::TopologyDown,
         Self::TopologyCut,
@@ -160,6 +163,7 @@ impl Universe {
             Kind::WrongSemiSync => self.server_mut(server).acks ^= true,
             Kind::WrongSource => self.point_wrongly(server, fault.other),
             Kind::DeletedRecord => self.delete_record(server),
+            Kind::Clone => self.begin_clone(server),
             Kind::SessionExpired => {
                 self.topology.end_sessions(|manager, _| manager == fault.manager);
             }
@@ -189,6 +193,7 @@ impl Universe {
         match fault.kind {
             Kind::Crash if !self.server(server).running => self.server_mut(server).restart(now),
             Kind::DeletedRecord => self.make_record_again(server),
+            Kind::Clone => self.end_clone(server),
             Kind::Conflicts => self.topology.conflicts = 0,
             Kind::Crash
             | Kind::Freeze
@@ -264,6 +269,7 @@ impl Universe {
             | Kind::ReadOnlyPrimary
             | Kind::WrongSemiSync
             | Kind::WrongSource
+            | Kind::Clone
             | Kind::DeletedRecord
             | Kind::SessionExpired
             | Kind::Conflicts
@@ -319,16 +325,64 @@ impl Universe {
             replica.stop_receiver();
             replica.acks = false;
         }
+        self.give_up_what_only_few_hold(server);
+    }
+
+    /// What fewer than two others hold is not promised any more once `server` is thrown away.
+    fn give_up_what_only_few_hold(&mut self, server: u8) {
         let mut holders: BTreeMap<crate::gtids::Txn, u32> = BTreeMap::new();
         for txn in &self.ledger.promised {
             let kept = self.servers().iter().filter(|other| {
-                self.topology.tablets.contains_key(&other.alias) && other.has_received(*txn)
+                let known = self.topology.tablets.contains_key(&other.alias);
+                known && other.number != server && other.has_received(*txn)
             });
             holders.insert(*txn, u32::try_from(kept.count()).unwrap_or(u32::MAX));
         }
         let weak: Vec<_> =
             holders.into_iter().filter(|(_, n)| *n < 2).map(|(txn, _)| txn).collect();
         self.ledger.weakened(&weak);
+    }
+
+    fn begin_clone(&mut self, server: u8) {
+        let complete = self.topology.tablets.len() == usize::from(self.count());
+        let is_replica = Some(server) != self.ledger.reigning() && self.server(server).running;
+        if !complete || !is_replica {
+            return;
+        }
+        self.change_type(server, TabletType::Replica, TabletType::Restore);
+        if self.type_of(server) == Some(TabletType::Restore) {
+            self.server_mut(server).crash();
+            self.give_up_what_only_few_hold(server);
+        }
+    }
+
+    /// The copy is whole if its donor is there, and has all that this server ever wrote: a server that is made
+    /// anew writes under the same name here. Otherwise it comes back as it was.
+    fn end_clone(&mut self, server: u8) {
+        if self.type_of(server) != Some(TabletType::Restore) || self.server(server).running {
+            return;
+        }
+        let now = self.now;
+        let donor = self.ledger.reigning().filter(|donor| *donor != server);
+        let donor = donor.map(|donor| self.server(donor)).filter(|donor| {
+            donor.is_awake()
+                && donor.executed.next_of(server) >= self.server(server).executed.next_of(server)
+        });
+        if let Some(donor) = donor {
+            let (binlog, executed, journal) =
+                (donor.binlog.clone(), donor.executed.clone(), donor.journal);
+            let copy = self.server_mut(server);
+            copy.forget_source();
+            copy.purged = binlog.len();
+            (copy.binlog, copy.executed, copy.journal) = (binlog, executed, journal);
+        }
+        self.server_mut(server).restart(now);
+        self.change_type(server, TabletType::Restore, TabletType::Replica);
+    }
+
+    fn type_of(&self, server: u8) -> Option<TabletType> {
+        let alias = &self.server(server).alias;
+        self.topology.tablets.get(alias).map(|tablet| tablet.tablet_type)
     }
 
     fn make_record_again(&mut self, server: u8) {

@@ -225,7 +225,7 @@ impl TabletFile {
             PromotionRule::from_name(name).ok_or_else(|| format!("no promotion rule {name:?}"))
         });
         let since = Timestamp::from_millis(self.failing_since_ms.unwrap_or_default());
-        let why = || ProbeFailure::Refused(self.trouble.clone().unwrap_or_default());
+        let why = || ProbeFailure::from_text(self.trouble.as_deref().unwrap_or_default());
         let reachability = match self.state.as_str() {
             "never_seen" => Reachability::Unseen,
             "reachable" => Reachability::Valid,
