@@ -149,6 +149,8 @@ pub enum Reason {
     LagsBehind(Option<u64>),
     /// It lacks what the binary logs of those who have it do not hold any more.
     CannotCatchUp,
+    /// Its binary logs do not hold any more what this one still lacks: it could never follow.
+    LeavesBehind(TabletAlias),
     /// Somebody else ranks before it.
     RanksLower,
 }
@@ -185,6 +187,12 @@ impl fmt::Display for Reason {
             Self::CannotCatchUp => f.write_str(
                 "it lacks what nobody's binary logs hold any more; it must be cloned anew",
             ),
+            Self::LeavesBehind(alias) => {
+                write!(
+                    f,
+                    "its binary logs no longer hold what {alias} lacks, which could not follow it"
+                )
+            }
             Self::RanksLower => f.write_str("it ranks lower"),
         }
     }
@@ -418,7 +426,8 @@ pub fn choose_successor(
     let mut ranked: Vec<(PromotionRule, bool, u64, TabletAlias)> = Vec::new();
     for contender in replicas {
         let reason = unfit(contender, &everybody, &reached, constraints)
-            .or_else(|| not_following(contender, primary, constraints.settings));
+            .or_else(|| not_following(contender, primary, constraints.settings))
+            .or_else(|| leaves_behind(contender, &everybody));
         match reason {
             Some(reason) => passed_over.push(passed(contender, reason)),
             None => {
@@ -446,6 +455,13 @@ pub fn choose_successor(
         winner,
         passed_over,
     })
+}
+
+/// Nothing presses: a planned reparent waits until everybody can follow.
+fn leaves_behind(contender: &Contender, everybody: &[Contender]) -> Option<Reason> {
+    let managed = everybody.iter().filter(|one| one.tablet.tablet_type.is_managed());
+    let mut left = managed.filter(|one| !one.can_follow(contender));
+    left.next().map(|one| Reason::LeavesBehind(one.tablet.alias.clone()))
 }
 
 fn not_following(

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use vtorc_fleet::{Child, Flavor, free_port};
 
-use crate::harness::{Cluster, request, wait_for};
+use crate::harness::{Cluster, padded, request, wait_for};
 
 /// A headless Chromium, driven over the WebDriver protocol.
 struct Browser {
@@ -104,6 +104,12 @@ fn the_page_follows_a_failover_and_its_button_asks_back() {
         "the recovery is not shown",
         "[...document.querySelectorAll('.story')].some((one) => one.textContent.includes('EmergencyReparent') && one.textContent.includes('succeeded'))",
     );
+    // What would go wrong on the bad day, asked for.
+    browser.run("document.querySelector('[data-focus=check]').click()");
+    browser.until(
+        "it does not tell what to put in order",
+        "document.querySelector('.preflight')?.textContent.includes('OneHost')",
+    );
     // A failover by its button: it asks back, and Cancel does nothing.
     cluster.server_mut(&first).restart().unwrap();
     cluster.healthy(&[]);
@@ -143,8 +149,20 @@ fn the_page_fits_a_phone() {
     let Some(browser) = Browser::start(&cluster, 500) else { return };
     browser.call("url", json!({"url": cluster.daemon().url("/")}));
     browser.until("the shard is not shown", "document.querySelector('.card')");
-    let overflow = browser
-        .run("return document.documentElement.scrollWidth - document.documentElement.clientWidth");
-    assert_eq!(overflow, 0, "the page is wider than the screen");
+    let overflow =
+        "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+    assert_eq!(browser.run(overflow), 0, "the page is wider than the screen");
+    // Why nothing is done, in words, while something is to be done.
+    let off = json!({"control": "recoveries-off ks/0", "comment": "moving house"});
+    assert_eq!(cluster.daemon().post("/api/v1/controls/set", off).0, 202);
+    let replica = if cluster.daemon().shard()["primary"] == padded("zone1-101") { 1 } else { 0 };
+    cluster.servers[replica].run(&["STOP SLAVE"]).unwrap();
+    browser.until(
+        "it does not say why nothing is done",
+        "[...document.querySelectorAll('details')].some((one) => one.dataset.name === 'why-not' \
+         && one.textContent.includes('switched off') && one.textContent.includes('ReplicationStopped'))",
+    );
+    browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })");
+    assert_eq!(browser.run(overflow), 0, "the page is wider than the screen");
     browser.close();
 }

@@ -41,10 +41,10 @@ export function card(shard, actions) {
       h("span", { class: `pill ${colour}` }, text),
       h("span", { class: "dim small" }, `durability ${shard.durability_policy}`),
       h("div", { class: "actions" },
-        h("button", { type: "button", "data-focus": "check", onclick: (event) => check(shard, event.target.closest("article"), actions) }, "Check"),
+        h("button", { type: "button", "data-focus": "check", onclick: () => check(shard, actions) }, "Check"),
         h("button", { type: "button", "data-focus": "planned", onclick: () => actions.planned(shard) }, "Failover …"),
         h("button", { type: "button", "data-focus": "emergency", onclick: () => actions.emergency(shard) }, "Emergency …"))),
-    h("div", { class: "check", "aria-live": "polite" }),
+    h("div", { class: "preflight", "aria-live": "polite" }, checked.get(title(shard))),
     shard.held_back && h("div", { class: "notice bad" }, h("strong", {}, "Not recovering:"), shard.held_back),
     shard.recovery_block && block(shard, actions),
     h("div", { class: "scroll" }, tablets(shard)),
@@ -53,21 +53,29 @@ export function card(shard, actions) {
     shard.findings.map((finding) => found(finding)));
 }
 
+// What the last check of each shard said; it stays when the card is drawn anew, until it is closed.
+const checked = new Map();
+
 // Asks every server now what would go wrong on the bad day, and says so in the card.
-async function check(shard, element, actions) {
-  const place = element.querySelector(".check");
-  place.replaceChildren(h("div", { class: "notice" }, "Asking every server …"));
+async function check(shard, actions) {
+  const tell = (element) => {
+    if (element) checked.set(title(shard), element);
+    else checked.delete(title(shard));
+    const card = [...document.querySelectorAll("article")].find((one) => one.ariaLabel === title(shard));
+    card?.querySelector(".preflight").replaceChildren(...(element ? [element] : []));
+  };
+  tell(h("div", { class: "notice" }, "Asking every server …"));
   try {
     const concerns = await actions.check(shard);
-    const close = h("button", { type: "button", onclick: () => place.replaceChildren() }, "Close");
-    place.replaceChildren(h("div", { class: "finding small" },
+    const close = h("button", { type: "button", onclick: () => tell(null) }, "Close");
+    tell(h("div", { class: "finding small" },
       h("p", {}, concerns.length ? `${concerns.length} to put in order before the bad day. ` : "Everything is in order. ", close),
       h("ul", {}, concerns.map((one) => h("li", {},
         h("span", { class: `pill ${one.severity === "error" ? "bad" : "warn"}` }, one.code), " ",
         one.tablet && h("span", { class: "mono" }, one.tablet, ": "), one.what,
         h("div", { class: "dim" }, one.cure))))));
   } catch (error) {
-    place.replaceChildren(h("div", { class: "notice bad" }, error.message));
+    tell(h("div", { class: "notice bad" }, error.message));
   }
 }
 
