@@ -61,6 +61,7 @@ fn one(seed: u64, trace: bool) -> ExitCode {
 struct Sum {
     schedules: u64,
     acknowledged: u64,
+    left_to_a_person: u64,
     slowest_ms: u64,
     faults: BTreeMap<String, u64>,
     findings: BTreeMap<String, u64>,
@@ -73,6 +74,7 @@ impl Sum {
     fn add(&mut self, seed: u64, verdict: &Verdict) {
         self.schedules += 1;
         self.acknowledged += verdict.acknowledged;
+        self.left_to_a_person += u64::from(verdict.left_to_a_person);
         self.slowest_ms = self.slowest_ms.max(verdict.settled_after_ms.unwrap_or(0));
         add(&mut self.faults, verdict.faults.iter().map(|(kind, n)| (format!("{kind:?}"), *n)));
         add(&mut self.findings, verdict.findings.clone());
@@ -151,8 +153,9 @@ fn report(sum: &Sum, started: Instant) -> ExitCode {
     }
     progress(sum, started);
     say(&format!(
-        "{} writes acknowledged; slowest return to order {} ms after the last fault",
-        sum.acknowledged, sum.slowest_ms
+        "{} writes acknowledged; slowest return to order {} ms after the last fault; {} times two histories \
+         that somebody's mistake made were named and left to a person",
+        sum.acknowledged, sum.slowest_ms, sum.left_to_a_person
     ));
     for (seed, what) in &sum.bad {
         say(&format!("seed {seed}: {what}\n  cargo run -p vtorc-sim -- --seed {seed} --trace"));

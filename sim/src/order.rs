@@ -101,6 +101,16 @@ impl Universe {
         }
     }
 
+    /// Where nobody could be chosen: everything that was promised is still somewhere.
+    pub fn check_nothing_is_gone(&mut self) {
+        let now = self.now;
+        let servers = self.servers();
+        let kept = |txn| servers.iter().any(|server| server.has_received(txn));
+        if let Some(lost) = self.ledger.promised.iter().copied().find(|txn| !kept(*txn)) {
+            self.ledger.violated(now, format!("{lost:?} was acknowledged, and nobody has it"));
+        }
+    }
+
     /// Within the block period of a reparent no other one was begun by the same vtorc.
     pub fn check_block_period(
         &mut self,

@@ -44,6 +44,8 @@ pub struct Verdict {
     pub digest: u64,
     /// Virtual time from the last fault until all was in order.
     pub settled_after_ms: Option<Millis>,
+    /// It ended with two histories that an operator's mistake made, which vtorc names and leaves to a person.
+    pub left_to_a_person: bool,
     /// Writes acknowledged.
     pub acknowledged: u64,
     /// Faults injected, by kind.
@@ -326,6 +328,9 @@ async fn settle(stage: &SharedStage, healed_at: Millis) -> Option<Millis> {
             }
             Some(why) => {
                 in_order_since = None;
+                if now >= bound && names_two_histories(&stage) {
+                    return None;
+                }
                 if now >= bound {
                     let what =
                         format!("not in order {} ms after the last fault: {why}", now - healed_at);
@@ -335,6 +340,22 @@ async fn settle(stage: &SharedStage, healed_at: Millis) -> Option<Millis> {
             }
         }
     }
+}
+
+/// Somebody's mistake gave one server what another one may have promised: every vtorc refuses to choose, and
+/// says between whom.
+fn names_two_histories(stage: &Stage) -> bool {
+    let mistakes = [Kind::WrongSource, Kind::ErrantWrite, Kind::WritableReplica];
+    let strikes = stage.schedule.strikes.iter().map(|(_, fault)| fault);
+    let mut faults = stage.schedule.faults.iter().chain(strikes);
+    let shard = stage.universe.lock().topology.shard.clone();
+    let refuses = |manager: &Manager| {
+        let report = manager.board.shard(&shard);
+        let why = report.and_then(|report| report.held_back.clone());
+        why.is_some_and(|why| why.starts_with("split brain: "))
+    };
+    faults.any(|fault| mistakes.contains(&fault.kind))
+        && stage.managers.iter().flatten().all(refuses)
 }
 
 /// What is not as it should be.
@@ -427,7 +448,13 @@ fn conclude(stage: &SharedStage, mut verdict: Verdict) -> Verdict {
             }
         }
     }
-    universe.check_survival();
+    let settled = verdict.settled_after_ms.is_some();
+    verdict.left_to_a_person = !settled && universe.ledger.violations.is_empty();
+    if verdict.left_to_a_person {
+        universe.check_nothing_is_gone();
+    } else {
+        universe.check_survival();
+    }
     verdict.findings.clone_from(&stage.findings);
     verdict.violations = std::mem::take(&mut universe.ledger.violations);
     verdict.trace = universe.trace.take().unwrap_or_default();
