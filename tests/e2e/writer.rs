@@ -113,11 +113,12 @@ fn try_rows(server: &Server) -> Result<BTreeSet<u64>, mysql::Error> {
     Ok(conn.query::<u64, _>("SELECT id FROM test.ledger")?.into_iter().collect())
 }
 
+/// Tells whether a server has the table and all of these rows.
+pub fn has(server: &Server, wanted: &BTreeSet<u64>) -> bool {
+    try_rows(server).is_ok_and(|there| wanted.is_subset(&there))
+}
+
 /// Waits until a replica has the table and all of these rows.
 pub fn arrives(server: &Server, wanted: &BTreeSet<u64>) {
-    let arrived = || {
-        let there = try_rows(server).ok()?;
-        wanted.is_subset(&there).then_some(())
-    };
-    wait_for(arrived).expect("rows never arrived");
+    wait_for(|| has(server, wanted).then_some(())).expect("rows never arrived");
 }
