@@ -33,35 +33,41 @@ async fn check_all(options: &DaemonOptions, check: &CheckOptions) -> Result<Exit
     let store = wiring::topo_store(options, settings.recovery.default_durability)?;
     let mysql = WorkerPool::new(Arc::new(loaded.config.mysql_access()?));
     let read = store.read(&settings.watched).await?;
-    let mut report = Vec::new();
-    let mut worst = None;
-    for warning in loaded.warnings {
-        worst = worst.min_or(Severity::Warning);
-        report.push(json!({"severity": "warning", "code": "Configuration", "what": warning}));
-    }
-    for (place, why) in unread(&read) {
-        worst = worst.min_or(Severity::Error);
-        report.push(
-            json!({"severity": "error", "code": "Topology", "what": format!("{place}: {why}")}),
-        );
-    }
+    let warned = loaded.warnings.into_iter();
+    let mut report: Vec<Line> =
+        warned.map(|what| whole(Severity::Warning, "Configuration", what)).collect();
+    let unread = unread(&read).into_iter();
+    report.extend(
+        unread.map(|(place, why)| whole(Severity::Error, "Topology", format!("{place}: {why}"))),
+    );
     for topology in read.shards.values() {
         let now = wiring::wall_clock();
-        for concern in examine(&mysql, topology, &settings.recovery, now).await {
-            worst = worst.min_or(concern.severity);
-            report.push(view(&topology.shard.to_string(), &concern));
-        }
+        let concerns = examine(&mysql, topology, &settings.recovery, now).await;
+        let shard = || Some(topology.shard.to_string());
+        report.extend(concerns.into_iter().map(|concern| Line { shard: shard(), concern }));
     }
     if check.json {
-        say(&serde_json::to_string_pretty(&report).unwrap_or_default());
+        let views: Vec<_> = report.iter().map(view).collect();
+        say(&serde_json::to_string_pretty(&views).unwrap_or_default());
     } else {
         tell(&report, read.shards.len());
     }
-    Ok(match worst {
+    Ok(match report.iter().map(|line| line.concern.severity).min() {
         None => ExitCode::SUCCESS,
         Some(Severity::Warning) => ExitCode::from(WARNINGS),
         Some(Severity::Error) => ExitCode::from(ERRORS),
     })
+}
+
+/// A concern of a shard, or of the whole.
+struct Line {
+    shard: Option<String>,
+    concern: Concern,
+}
+
+fn whole(severity: Severity, code: &str, what: String) -> Line {
+    let (code, cure) = (code.to_owned(), String::new());
+    Line { shard: None, concern: Concern { severity, code, tablet: None, what, cure } }
 }
 
 /// What could not be read is what nobody would repair.
@@ -73,45 +79,33 @@ fn unread(read: &TopologyRead) -> Vec<(String, String)> {
     cells.chain(keyspaces).chain(damaged).collect()
 }
 
-/// Keeps the worse of two.
-trait Worse {
-    fn min_or(self, other: Severity) -> Self;
-}
-
-impl Worse for Option<Severity> {
-    fn min_or(self, other: Severity) -> Self {
-        Some(self.map_or(other, |worst| worst.min(other)))
+fn view(Line { shard, concern }: &Line) -> serde_json::Value {
+    let severity = concern.severity.to_string();
+    match shard {
+        None => json!({"severity": severity, "code": concern.code, "what": concern.what}),
+        Some(shard) => json!({
+            "severity": severity,
+            "shard": shard,
+            "tablet": concern.tablet.as_ref().map(ToString::to_string),
+            "code": concern.code,
+            "what": concern.what,
+            "cure": concern.cure,
+        }),
     }
 }
 
-fn view(shard: &str, concern: &Concern) -> serde_json::Value {
-    json!({
-        "severity": concern.severity.to_string(),
-        "shard": shard,
-        "tablet": concern.tablet.as_ref().map(ToString::to_string),
-        "code": concern.code,
-        "what": concern.what,
-        "cure": concern.cure,
-    })
-}
-
-fn tell(report: &[serde_json::Value], shards: usize) {
-    let text = |one: &serde_json::Value, key: &str| {
-        one.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned()
-    };
-    for one in report {
-        let place: Vec<String> = ["shard", "tablet"]
-            .iter()
-            .map(|key| text(one, key))
-            .filter(|part| !part.is_empty())
-            .collect();
-        let (severity, code) = (text(one, "severity"), text(one, "code"));
-        say(&format!("{severity:<8} {}  {code}: {}", place.join(" "), text(one, "what")));
-        let cure = text(one, "cure");
+fn tell(report: &[Line], shards: usize) {
+    for Line { shard, concern } in report {
+        let Concern { severity, code, tablet, what, cure } = concern;
+        let tablet = tablet.as_ref().map(ToString::to_string);
+        let place: Vec<&str> = [shard, &tablet].into_iter().flatten().map(String::as_str).collect();
+        // Padding needs the text itself.
+        let severity = severity.to_string();
+        say(&format!("{severity:<8} {}  {code}: {what}", place.join(" ")));
         if !cure.is_empty() {
             say(&format!("         -> {cure}"));
         }
     }
-    let errors = report.iter().filter(|one| text(one, "severity") == "error").count();
+    let errors = report.iter().filter(|line| line.concern.severity == Severity::Error).count();
     say(&format!("{shards} shard(s): {errors} error(s), {} warning(s)", report.len() - errors));
 }

@@ -230,25 +230,20 @@ impl Board {
         *lock(&self.counters.detected).entry(key).or_default() += 1;
     }
 
-    /// Keeps a round of decisions not to act; answers whether it says anything new.
-    pub fn hold(
-        &self,
-        shard: &KeyspaceShard,
-        only_watched: bool,
-        round: &[Held],
-        now: Timestamp,
-    ) -> bool {
+    /// Keeps a round of decisions not to act.
+    pub fn hold(&self, shard: &KeyspaceShard, only_watched: bool, round: &[Held], now: Timestamp) {
         let mut decisions = lock(&self.decisions);
         if round.is_empty() && !decisions.contains_key(shard) {
-            return false;
+            return;
         }
         let news = decisions.entry(shard.clone()).or_default().observe(only_watched, round, now);
         drop(decisions);
-        let mut held = lock(&self.counters.held);
-        for one in round.iter().filter(|_| news) {
-            *held.entry((one.inaction.name(), shard.to_string())).or_default() += 1;
+        if news {
+            let mut held = lock(&self.counters.held);
+            for one in round {
+                *held.entry((one.inaction.name(), shard.to_string())).or_default() += 1;
+            }
         }
-        news
     }
 
     /// Why nothing was done about a shard, newest first.

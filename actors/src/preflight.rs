@@ -36,18 +36,15 @@ pub async fn examine(
         future::join_all(asked).await.into_iter().collect();
     let mut states = BTreeMap::new();
     let mut inspections = BTreeMap::new();
-    let mut silent = BTreeMap::new();
     for (alias, (status, inspection)) in answers {
         inspections.extend(inspection.map(|inspection| (alias.clone(), inspection)));
-        let failed = |error: CommandError| ProbeFailure::Refused(error.to_string());
-        silent.extend(status.as_ref().err().map(|error| (alias.clone(), failed(error.clone()))));
-        states.insert(alias, status.map_err(failed));
+        states.insert(alias, status.map_err(|error| ProbeFailure::Refused(error.to_string())));
     }
     let mut snapshot = ShardSnapshot::unprobed(topology, now).refreshed(topology, states, now, now);
     // One look is all there is: who does not answer is out of reach.
-    for (alias, why) in silent {
-        if let Some(state) = snapshot.tablets.get_mut(&alias) {
-            state.reachability = Reachability::Unreachable { since: now, why };
+    for state in snapshot.tablets.values_mut() {
+        if let Reachability::Suspect { since, why } = state.reachability.clone() {
+            state.reachability = Reachability::Unreachable { since, why };
         }
     }
     concerns(&snapshot, &inspections, settings)

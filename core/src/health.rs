@@ -26,11 +26,13 @@ impl ProbeFailure {
         if text == Self::TimedOut.to_string() {
             return Self::TimedOut;
         }
-        let after = |prefix: &str| text.strip_prefix(prefix).map(ToOwned::to_owned);
-        let turned_away = after("server turned us away: ").map(Self::TurnedAway);
-        let garbled = || after("answer not understood: ").map(Self::Garbled);
-        let refused = || Self::Refused(after("connection failed: ").unwrap_or_else(|| text.into()));
-        turned_away.or_else(garbled).unwrap_or_else(refused)
+        if let Some(why) = text.strip_prefix("server turned us away: ") {
+            return Self::TurnedAway(why.into());
+        }
+        if let Some(why) = text.strip_prefix("answer not understood: ") {
+            return Self::Garbled(why.into());
+        }
+        Self::Refused(text.strip_prefix("connection failed: ").unwrap_or(text).into())
     }
 }
 

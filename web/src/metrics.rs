@@ -115,8 +115,7 @@ fn shards(registry: &Registry, board: &Board) -> prometheus::Result<()> {
 fn counts(registry: &Registry, board: &Board) -> prometheus::Result<()> {
     let (mut successful, mut failed, mut all) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for ((kind, shard, outcome), count) in board.recovery_counts() {
-        let (keyspace, shard) = shard.split_once('/').unwrap_or((&shard, ""));
-        let labels = vec![kind, keyspace.to_owned(), shard.to_owned()];
+        let labels = of_shard(kind, &shard);
         *all.entry(labels.clone()).or_insert(0) += count;
         match outcome.as_str() {
             "succeeded" => *successful.entry(labels).or_insert(0) += count,
@@ -134,18 +133,20 @@ fn counts(registry: &Registry, board: &Board) -> prometheus::Result<()> {
         successful,
     )?;
     family(registry, "vtorc_failed_recoveries", "Recoveries that did not.", &labels, failed)?;
-    let held = board.held_counts().into_iter().map(|((why, shard), count)| {
-        let (keyspace, shard) = shard.split_once('/').unwrap_or((&shard, ""));
-        (vec![why.to_owned(), keyspace.to_owned(), shard.to_owned()], count)
-    });
+    let held = board.held_counts().into_iter();
+    let held = held.map(|((why, shard), count)| (of_shard(why.to_owned(), &shard), count));
     let reasons = ["Reason", "Keyspace", "Shard"];
     family(registry, "vtorc_skipped_recoveries", "Decisions not to act.", &reasons, held)?;
-    let detected = board.detected_counts().into_iter().map(|((finding, shard), count)| {
-        let (keyspace, shard) = shard.split_once('/').unwrap_or((&shard, ""));
-        (vec![finding, keyspace.to_owned(), shard.to_owned()], count)
-    });
+    let detected = board.detected_counts().into_iter();
+    let detected = detected.map(|((finding, shard), count)| (of_shard(finding, &shard), count));
     let labels = ["Analysis", "Keyspace", "Shard"];
     family(registry, "vtorc_findings_detected", "Findings that appeared.", &labels, detected)
+}
+
+/// The labels of what is counted for a shard: what, keyspace, shard.
+fn of_shard(what: String, shard: &str) -> Vec<String> {
+    let (keyspace, shard) = shard.split_once('/').unwrap_or((shard, ""));
+    vec![what, keyspace.to_owned(), shard.to_owned()]
 }
 
 fn family(

@@ -130,8 +130,8 @@ async fn reparent(
     let shard = shard_name(path)?;
     let order = ReparentRequest {
         kind,
-        new_primary: alias(body.new_primary)?,
-        avoid_primary: alias(body.avoid_primary)?,
+        new_primary: body.new_primary.as_deref().map(alias).transpose()?,
+        avoid_primary: body.avoid_primary.as_deref().map(alias).transpose()?,
         reason: body.reason.unwrap_or_default(),
         by: caller.name,
         ignore_block: body.ignore_block,
@@ -174,9 +174,8 @@ async fn carry_out(
     }
 }
 
-fn alias(text: Option<String>) -> Result<Option<TabletAlias>, ApiError> {
-    let parsed = text.map(|text| text.parse::<TabletAlias>()).transpose();
-    parsed.map_err(|error| ApiError::bad_request(error.to_string()))
+fn alias(text: &str) -> Result<TabletAlias, ApiError> {
+    text.parse::<TabletAlias>().map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 /// `{"tablet": "zone1-0000000101", "cure": "drain", "reason": "..."}`
@@ -207,9 +206,8 @@ pub(crate) async fn cure_errant(
     let caller = context.access.may_change(&request)?;
     let shard = shard_name(&path)?;
     let CureBody { tablet, cure, reason } = body.into_inner();
-    let tablet = tablet.parse::<TabletAlias>();
     let order = CureErrantRequest {
-        tablet: tablet.map_err(|error| ApiError::bad_request(error.to_string()))?,
+        tablet: alias(&tablet)?,
         cure: match cure {
             CureName::Drain => ErrantCure::Drain,
             CureName::Inject => ErrantCure::Inject,
@@ -239,9 +237,7 @@ pub(crate) async fn forget(
     let caller = context.access.may_change(&request)?;
     let shard = shard_name(&path)?;
     let ForgetBody { tablet, reason } = body.into_inner();
-    let tablet = tablet.parse::<TabletAlias>();
-    let tablet = tablet.map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let order = ForgetRequest { tablet, reason, by: caller.name };
+    let order = ForgetRequest { tablet: alias(&tablet)?, reason, by: caller.name };
     carry_out(shard, Request::Forget(order), query.wait, &context).await
 }
 

@@ -49,6 +49,10 @@ const NEEDED_MYSQL: &[Needed] = &[
         scope: Scope::Heartbeats,
         without: "heartbeats cannot be seen, and a frozen primary shows late",
     },
+];
+
+/// On servers of every flavour.
+const NEEDED_FOR_JOURNAL: &[Needed] = &[
     Needed { names: &["SELECT"], scope: Scope::Vt, without: NO_JOURNAL },
     Needed { names: &["INSERT"], scope: Scope::Vt, without: NO_JOURNAL },
     Needed { names: &["CREATE"], scope: Scope::Vt, without: NO_JOURNAL },
@@ -89,9 +93,6 @@ const NEEDED_MARIADB: &[Needed] = &[
     },
     Needed { names: &["PROCESS"], scope: Scope::Everywhere, without: RESTS },
     Needed { names: &["CONNECTION ADMIN", "SUPER"], scope: Scope::Everywhere, without: RESTS },
-    Needed { names: &["SELECT"], scope: Scope::Vt, without: NO_JOURNAL },
-    Needed { names: &["INSERT"], scope: Scope::Vt, without: NO_JOURNAL },
-    Needed { names: &["CREATE"], scope: Scope::Vt, without: NO_JOURNAL },
 ];
 
 /// The privileges that the lines of `SHOW GRANTS` do not give, and what fails without each.
@@ -113,7 +114,8 @@ pub fn missing_grants(grants: &[String], flavor: Flavor) -> Vec<(String, &'stati
         Flavor::MySql => NEEDED_MYSQL,
         Flavor::MariaDb => NEEDED_MARIADB,
     };
-    let missing = needed.iter().filter(|needed| !gives(needed));
+    let needed = needed.iter().chain(NEEDED_FOR_JOURNAL);
+    let missing = needed.filter(|needed| !gives(needed));
     let named = |needed: &Needed| {
         let first = needed.names.first().copied().unwrap_or_default();
         match needed.scope {
