@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use serde_json::json;
 use vtorc_actors::preflight::examine;
-use vtorc_clients::mysql::WorkerPool;
+use vtorc_clients::vttablet::Tablets;
 use vtorc_core::ports::TopoPort;
 use vtorc_core::preflight::{Concern, Severity};
 use vtorc_core::topology::TopologyRead;
 
 use crate::cli::{CheckOptions, DaemonOptions};
 use crate::topo::say;
-use crate::{Failure, config, wiring};
+use crate::{Failure, daemon, wiring};
 
 /// There are warnings.
 const WARNINGS: u8 = 3;
@@ -28,10 +28,12 @@ pub(crate) fn run(options: &DaemonOptions, check: &CheckOptions) -> Result<ExitC
 }
 
 async fn check_all(options: &DaemonOptions, check: &CheckOptions) -> Result<ExitCode, Failure> {
-    let loaded = config::load(options.config.as_deref())?;
+    let loaded = daemon::load(options)?;
     let settings = wiring::settings(&loaded.config, options)?;
     let store = wiring::topo_store(options, settings.recovery.default_durability)?;
-    let mysql = WorkerPool::new(Arc::new(loaded.config.mysql_access()?));
+    let vttablets = options.vitess.vttablet_access(&loaded.config)?;
+    let tablets = Tablets::new(Arc::new(loaded.config.mysql_access()?), vttablets);
+    let tablets = tablets.map_err(Failure)?;
     let read = store.read(&settings.watched).await?;
     let warned = loaded.warnings.into_iter();
     let mut report: Vec<Line> =
@@ -40,9 +42,14 @@ async fn check_all(options: &DaemonOptions, check: &CheckOptions) -> Result<Exit
     report.extend(
         unread.map(|(place, why)| whole(Severity::Error, "Topology", format!("{place}: {why}"))),
     );
+    if read.shards.is_empty() {
+        let what =
+            "there is no shard to look after: check the topology flags and clusters_to_watch";
+        report.push(whole(Severity::Warning, "Topology", what.to_owned()));
+    }
     for topology in read.shards.values() {
         let now = wiring::wall_clock();
-        let concerns = examine(&mysql, topology, &settings.recovery, now).await;
+        let concerns = examine(&tablets, topology, &settings.recovery, now).await;
         let shard = || Some(topology.shard.to_string());
         report.extend(concerns.into_iter().map(|concern| Line { shard: shard(), concern }));
     }

@@ -1,10 +1,15 @@
 //! The command line. Go's spelling is taken as well: one dash or two, `_` or `-`, `-flag=false`.
 
+mod foreign;
+mod vitess;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+pub(crate) use vitess::VitessOptions;
 
 /// Watches MySQL shards registered in a Vitess topology, elects a primary where there is none, replaces a
 /// dead one, and performs planned failovers on request.
@@ -86,6 +91,12 @@ pub(crate) struct DaemonOptions {
     #[arg(long, help_heading = "Logging", action = clap::ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_missing_value = "true", default_value = "true", value_parser = go_bool)]
     pub(crate) alsologtostderr: bool,
+
+    #[command(flatten)]
+    pub(crate) vitess: VitessOptions,
+    /// Flags that were given and have no effect here, and why.
+    #[arg(skip)]
+    pub(crate) without_effect: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -192,6 +203,9 @@ pub(crate) enum TopoCommand {
         /// replica, rdonly, ...
         #[arg(long = "type", default_value = "replica")]
         tablet_type: String,
+        /// host:port where its vttablet takes calls (gRPC), if it has one.
+        #[arg(long)]
+        vttablet: Option<String>,
     },
     /// List cells, keyspaces, shards and tablets.
     List,
@@ -236,10 +250,16 @@ fn go_bool(text: &str) -> Result<bool, String> {
     }
 }
 
+/// The command line: in clap's spelling, and what was left out of it because it has no effect here.
+pub(crate) struct Normal {
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) without_effect: Vec<String>,
+}
+
 /// Turns Go's spelling of flags into clap's: `-topo_global_root x` becomes `--topo-global-root=x`.
-pub(crate) fn normalise(arguments: impl Iterator<Item = String>) -> Vec<OsString> {
+pub(crate) fn normalise(arguments: impl Iterator<Item = String>) -> Normal {
     let command = Cli::command();
-    let mut normal = Vec::new();
+    let (mut normal, mut without_effect) = (Vec::new(), Vec::new());
     let mut arguments = arguments.peekable();
     normal.extend(arguments.next().map(OsString::from));
     let mut rest_as_is = false;
@@ -255,6 +275,13 @@ pub(crate) fn normalise(arguments: impl Iterator<Item = String>) -> Vec<OsString
             None => (word, None),
         };
         let name = name.replace('_', "-");
+        if let Some(flag) = foreign::look_up(&name) {
+            if flag.takes_value && value.is_none() {
+                arguments.next();
+            }
+            without_effect.push(format!("--{name}: {}", flag.why));
+            continue;
+        }
         let value = value.or_else(|| {
             let takes_next = takes_value(&command, &name);
             if takes_next { arguments.next() } else { None }
@@ -264,7 +291,7 @@ pub(crate) fn normalise(arguments: impl Iterator<Item = String>) -> Vec<OsString
             None => format!("--{name}").into(),
         });
     }
-    normal
+    Normal { arguments: normal, without_effect }
 }
 
 /// Tells whether the flag is known, anywhere, and needs a value after it.
@@ -292,7 +319,7 @@ mod tests {
 
     fn parse(line: &str) -> Result<Cli, String> {
         let words = std::iter::once("vtorc").chain(line.split_whitespace()).map(str::to_owned);
-        Cli::try_parse_from(normalise(words)).map_err(|error| error.to_string())
+        Cli::try_parse_from(normalise(words).arguments).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -317,6 +344,20 @@ mod tests {
         assert!(!parse("-alsologtostderr=false").unwrap().daemon.alsologtostderr);
         assert!(parse("--alsologtostderr -strict_config").unwrap().daemon.strict_config);
         assert!(parse("-strict_config=maybe").is_err());
+    }
+
+    #[test]
+    fn flags_of_vtorc_that_have_no_effect_are_taken_and_named() {
+        let line = "vtorc --logtostderr -v 2 --recovery_poll_duration=1s --instance-poll-time 5s";
+        let normal = normalise(line.split_whitespace().map(str::to_owned));
+        assert_eq!(normal.without_effect.len(), 3, "{:?}", normal.without_effect);
+        let cli = Cli::try_parse_from(normal.arguments).unwrap();
+        assert_eq!(cli.daemon.vitess.instance_poll_time, Some(Duration::from_secs(5)));
+        let command = Cli::command();
+        for flag in foreign::FLAGS {
+            let known = command.get_arguments().any(|known| known.get_long() == Some(flag.name));
+            assert!(!known, "--{} has an effect", flag.name);
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) use keys::KEYS;
 pub(crate) struct Config {
     pub(crate) debug: bool,
     #[serde(rename = "MySQLTopologyUser")]
-    pub(crate) topology_user: String,
+    pub(crate) topology_user: Option<String>,
     #[serde(rename = "MySQLTopologyPassword")]
     pub(crate) topology_password: Password,
     #[serde(rename = "MySQLTopologyCredentialsConfigFile")]
@@ -75,6 +75,7 @@ pub(crate) struct Config {
     pub(crate) promotion_ignore_hostname_filters: Vec<String>,
     pub(crate) promotion_rules: std::collections::BTreeMap<String, String>,
     pub(crate) drain_errant_tablets: bool,
+    pub(crate) disk_stalled_recovery: bool,
     pub(crate) audit_log_file: String,
     pub(crate) audit_purge_days: u32,
     pub(crate) audit_to_syslog: bool,
@@ -102,10 +103,16 @@ pub(crate) struct Config {
     pub(crate) ssl_private_key_file: String,
     #[serde(rename = "SSLCAFile")]
     pub(crate) ssl_ca_file: String,
+    /// Set by a flag only.
+    #[serde(skip)]
+    pub(crate) tolerable_lag: Option<Duration>,
     /// Read from the same file, by itself.
     #[serde(skip)]
     pub(crate) hooks: hooks::HookConfig,
 }
+
+/// The user that Orchestrator logs in as where none is named.
+const DEFAULT_USER: &str = "orc_client_user";
 
 /// A password as configured; `${NAME}` stands for an environment variable. Never shows when printed.
 #[derive(Clone, Default, Deserialize, PartialEq)]
@@ -133,7 +140,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             debug: false,
-            topology_user: "orc_client_user".into(),
+            topology_user: None,
             topology_password: Password::default(),
             topology_credentials_file: String::new(),
             replica_user: "vt_repl".into(),
@@ -165,6 +172,8 @@ impl Default for Config {
             promotion_ignore_hostname_filters: Vec::new(),
             promotion_rules: Default::default(),
             drain_errant_tablets: false,
+            disk_stalled_recovery: false,
+            tolerable_lag: None,
             audit_log_file: String::new(),
             audit_purge_days: 90,
             audit_to_syslog: false,
@@ -351,15 +360,36 @@ impl Config {
             promotion_rules: self.promotion_rules()?,
             promotion_ignore_hosts: self.promotion_ignore_hostname_filters.clone(),
             drain_errant: self.drain_errant_tablets,
+            disk_stalled_recovery: self.disk_stalled_recovery,
+            tolerable_lag: self
+                .tolerable_lag
+                .unwrap_or(seconds(self.reasonable_replication_lag_seconds)),
             heartbeat_period: seconds(self.replica_heartbeat_seconds),
             command_timeout: seconds(self.topology_read_timeout_seconds),
         })
     }
 
+    /// Longest wait for a connection.
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        seconds(self.connect_timeout_seconds)
+    }
+
+    /// What replicas are told to ask their source for.
+    pub(crate) fn heartbeat_period(&self) -> Duration {
+        seconds(self.replica_heartbeat_seconds)
+    }
+
+    /// Tells whether somebody said whom to log in as. Where nobody did, servers with a vttablet are reached
+    /// through that alone.
+    pub(crate) fn names_topology_user(&self) -> bool {
+        !self.topology_credentials_file.is_empty()
+            || self.topology_user.as_ref().is_some_and(|user| !user.is_empty())
+    }
+
     pub(crate) fn mysql_access(&self) -> Result<MysqlAccess, Failure> {
         let topology = credentials(
             "MySQLTopology",
-            (&self.topology_user, &self.topology_password),
+            (self.topology_user.as_deref().unwrap_or(DEFAULT_USER), &self.topology_password),
             &self.topology_credentials_file,
         )?;
         let replica = credentials(
@@ -384,9 +414,9 @@ impl Config {
             replica_user: replica.0,
             replica_password: replica.1,
             tls,
-            connect_timeout: seconds(self.connect_timeout_seconds),
+            connect_timeout: self.connect_timeout(),
             use_super_read_only: self.use_super_read_only,
-            heartbeat_period: seconds(self.replica_heartbeat_seconds),
+            heartbeat_period: self.heartbeat_period(),
         })
     }
 

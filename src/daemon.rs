@@ -16,12 +16,9 @@ use crate::config::{self, Config, Loaded};
 use crate::wiring::{self, Running};
 use crate::{Failure, logging};
 
-/// A running recovery gets so long when the process is told to end.
-const FINISH_MAX: Duration = Duration::from_secs(30);
-
 /// Runs until it is told to end.
 pub(crate) fn run(options: DaemonOptions) -> Result<(), Failure> {
-    let loaded = config::load(options.config.as_deref())?;
+    let loaded = load(&options)?;
     if options.strict_config && !loaded.unknown.is_empty() {
         return Err(Failure(loaded.warnings.join("; ")));
     }
@@ -38,6 +35,9 @@ pub(crate) fn run(options: DaemonOptions) -> Result<(), Failure> {
 async fn serve(options: DaemonOptions, loaded: Loaded, log: Logger) -> Result<(), Failure> {
     info!(log, "vtorc starts"; "version" => env!("CARGO_PKG_VERSION"));
     tell(&loaded, &log);
+    for flag in &options.without_effect {
+        info!(log, "flag without effect here"; "flag" => flag);
+    }
     let config = loaded.config;
     let listener = wiring::listen(&config, &options)?;
     let address = listener.local_addr().map_err(|error| Failure::while_doing("listen", error))?;
@@ -61,11 +61,17 @@ async fn serve(options: DaemonOptions, loaded: Loaded, log: Logger) -> Result<()
     }
     when_ready(running.world.clone());
     wait_for_end(&options, &config, &running, &log).await?;
-    finish(&running, &log).await;
+    finish(&running, options.vitess.shutdown_wait_time, &log).await;
     handle.stop(false).await;
     serving.abort();
     info!(log, "vtorc ends");
     Ok(())
+}
+
+/// The configuration, with what the flags say instead.
+pub(crate) fn load(options: &DaemonOptions) -> Result<Loaded, Failure> {
+    let loaded = config::load(options.config.as_deref())?;
+    Ok(Loaded { config: options.vitess.over(loaded.config), ..loaded })
 }
 
 fn tell(loaded: &Loaded, log: &Logger) {
@@ -110,7 +116,7 @@ async fn wait_for_end(
 
 /// Takes the new configuration if all of it is right; says what changed.
 fn reload(options: &DaemonOptions, old: Config, running: &Running, log: &Logger) -> Config {
-    let read = config::load(options.config.as_deref()).and_then(|loaded| {
+    let read = load(options).and_then(|loaded| {
         let hooks = loaded.config.hooks.settings()?;
         Ok((wiring::settings(&loaded.config, options)?, hooks, loaded))
     });
@@ -141,11 +147,11 @@ fn reload(options: &DaemonOptions, old: Config, running: &Running, log: &Logger)
 }
 
 /// Lets running recoveries end; starts none.
-async fn finish(running: &Running, log: &Logger) {
+async fn finish(running: &Running, patience: Duration, log: &Logger) {
     let world = &running.world;
     world.ending.store(true, Ordering::Release);
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
-    let deadline = Instant::now() + FINISH_MAX;
+    let deadline = Instant::now() + patience;
     let busy = || world.board.running().len() + world.hooks.running();
     let mut waiting = busy();
     if waiting > 0 {

@@ -200,7 +200,7 @@ async fn register(
             tablet_type: TabletType::Replica,
             mysql: Some(MysqlAddress { host: one.server.host.clone(), port: one.server.port }),
             term_start: None,
-            grpc_port: None,
+            vttablet: None,
             promotion_rule: None,
         };
         store.add_tablet(&tablet).await?;

@@ -19,11 +19,12 @@ use cli::{Cli, Command};
 fn main() -> ExitCode {
     // One provider for all that speaks TLS; a second installation attempt would only say that it is there.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let arguments = cli::normalise(std::env::args());
-    let cli = match <Cli as clap::Parser>::try_parse_from(arguments) {
+    let normal = cli::normalise(std::env::args());
+    let mut cli = match <Cli as clap::Parser>::try_parse_from(normal.arguments) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
+    cli.daemon.without_effect = normal.without_effect;
     let outcome = match cli.command {
         Some(Command::Check(options)) => match check::run(&cli.daemon, &options) {
             Ok(status) => return status,

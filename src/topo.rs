@@ -9,7 +9,7 @@ use vtorc_clients::topo::TopoStore;
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::ports::TopoError;
-use vtorc_core::topology::{MysqlAddress, Tablet, TabletType};
+use vtorc_core::topology::{MysqlAddress, Tablet, TabletType, VttabletAddress};
 
 use crate::cli::{DaemonOptions, TopoCommand, TopoImplementation};
 use crate::{Failure, config, wiring};
@@ -53,14 +53,15 @@ async fn execute(options: DaemonOptions, command: TopoCommand) -> Result<(), Fai
             store.add_shard(&parse(&shard)?).await?;
             say(&format!("added shard {shard}"));
         }
-        TopoCommand::AddTablet { alias, shard, mysql, tablet_type } => {
+        TopoCommand::AddTablet { alias, shard, mysql, tablet_type, vttablet } => {
+            let vttablet = vttablet.as_deref().map(address).transpose()?;
             let tablet = Tablet {
                 alias: parse(&alias)?,
                 shard: parse(&shard)?,
                 tablet_type: type_of(&tablet_type)?,
                 mysql: Some(address(&mysql)?),
                 term_start: None,
-                grpc_port: None,
+                vttablet: vttablet.map(|at| VttabletAddress { host: at.host, port: at.port }),
                 promotion_rule: None,
             };
             store.add_tablet(&tablet).await?;
@@ -327,7 +328,7 @@ async fn register(
             tablet_type: TabletType::Replica,
             mysql: Some(server.address),
             term_start: None,
-            grpc_port: None,
+            vttablet: None,
             promotion_rule: None,
         };
         store.add_tablet(&tablet).await?;

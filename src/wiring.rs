@@ -18,11 +18,11 @@ use vtorc_actors::registry::Registry;
 use vtorc_actors::world::{Settings, World};
 use vtorc_clients::history::SqliteHistory;
 use vtorc_clients::hooks::Hooks;
-use vtorc_clients::mysql::{AsyncProber, WorkerPool};
 use vtorc_clients::topo::conn::TopoConn;
 use vtorc_clients::topo::local::LocalConn;
 use vtorc_clients::topo::zk2::Zk2Conn;
 use vtorc_clients::topo::{CellInfo, TopoStore};
+use vtorc_clients::vttablet::Tablets;
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::WatchList;
 use vtorc_core::ports::HistoryPort;
@@ -151,9 +151,12 @@ pub(crate) async fn start(
     let settings = settings(config, options)?;
     let topo = topo_store(options, settings.recovery.default_durability)?;
     let access = Arc::new(config.mysql_access()?);
+    let vttablets = options.vitess.vttablet_access(config)?;
+    let tablets = Arc::new(Tablets::new(access, vttablets).map_err(Failure)?);
     let history = Arc::new(open_history(config, options, &log)?);
     let enabled = history.recoveries_enabled().await;
-    let enabled = enabled.map_err(|error| Failure::while_doing("read the switches", error))?;
+    let enabled = enabled.map_err(|error| Failure::while_doing("read the switches", error))?
+        && options.vitess.allow_recovery != Some(false);
     let controls = history.controls().await;
     let controls = controls.map_err(|error| Failure::while_doing("read the controls", error))?;
     let board = Arc::new(Board::new());
@@ -167,8 +170,8 @@ pub(crate) async fn start(
     let hooks = Arc::new(Hooks::new(config.hooks.settings()?, complain));
     let (sender, receiver) = watch::channel(Arc::new(settings));
     let world = World {
-        probes: Arc::new(AsyncProber::new(access.clone())),
-        mysql: Arc::new(WorkerPool::new(access)),
+        probes: tablets.clone(),
+        mysql: tablets,
         topo: Arc::new(topo),
         hooks: hooks.clone(),
         history: kept,
@@ -295,6 +298,7 @@ fn syslog(line: &str) {
 pub(crate) fn listen(config: &Config, options: &DaemonOptions) -> Result<TcpListener, Failure> {
     let text = config.listen_address.trim();
     let (host, port) = text.rsplit_once(':').unwrap_or((text, "3000"));
+    let host = options.vitess.bind_address.as_deref().unwrap_or(host);
     let host = if host.is_empty() { "0.0.0.0" } else { host.trim_matches(['[', ']']) };
     let bad = || Failure(format!("ListenAddress {text:?} is not host:port"));
     let port = match options.port {

@@ -14,7 +14,7 @@ use vtorc_core::settings::RecoverySettings;
 use vtorc_core::snapshot::ShardSnapshot;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::time::Timestamp;
-use vtorc_core::topology::{MysqlAddress, ShardTopology};
+use vtorc_core::topology::{ShardTopology, TabletAddress};
 
 /// One server gets so long to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,8 +29,8 @@ pub async fn examine(
     now: Timestamp,
 ) -> Vec<Concern> {
     let asked = topology.tablets.values().filter_map(|tablet| {
-        let address = tablet.mysql.as_ref()?;
-        Some(async { (tablet.alias.clone(), ask(mysql, address).await) })
+        let address = tablet.address()?;
+        Some(async move { (tablet.alias.clone(), ask(mysql, &address).await) })
     });
     let answers: BTreeMap<TabletAlias, Answer> =
         future::join_all(asked).await.into_iter().collect();
@@ -50,7 +50,7 @@ pub async fn examine(
     concerns(&snapshot, &inspections, settings)
 }
 
-async fn ask(mysql: &dyn MysqlPort, address: &MysqlAddress) -> Answer {
+async fn ask(mysql: &dyn MysqlPort, address: &TabletAddress) -> Answer {
     let status = mysql.run(address, ServerCommand::ReadStatus, PATIENCE).await;
     let inspection = match status {
         Ok(_) => mysql.inspect(address, PATIENCE).await.ok(),

@@ -177,7 +177,7 @@ fn report(
         }
     }
     shared.shard_meter.sent();
-    let alias = orders.target.alias.clone();
+    let alias = orders.target.address.alias.clone();
     // A newer observation supersedes one that finds the mailbox full.
     if shared.shard.try_send(ProbeCompleted { alias, sent_at, result }).is_err() {
         shared.shard_meter.lost();
@@ -227,7 +227,9 @@ async fn rest(shared: &Shared, failure: &ProbeFailure, hung_pause: &mut Duration
             *hung_pause = (pause * 2).min(HUNG_PAUSE_MAX);
             pause
         }
-        ProbeFailure::TurnedAway(_) => TURNED_AWAY_PAUSE.max(poll_interval),
+        ProbeFailure::TurnedAway(_) | ProbeFailure::DiskStalled | ProbeFailure::TooOld(_) => {
+            TURNED_AWAY_PAUSE.max(poll_interval)
+        }
     };
     // Told something new: look at once.
     let _ = timeout(pause, shared.changed.notified()).await;

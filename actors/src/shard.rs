@@ -173,7 +173,7 @@ impl ShardActor {
     fn probe_these(&mut self, targets: Vec<ProbeTarget>, context: &mut Context<Self>) {
         self.changed = true;
         let wanted: BTreeMap<TabletAlias, ProbeTarget> =
-            targets.into_iter().map(|target| (target.alias.clone(), target)).collect();
+            targets.into_iter().map(|target| (target.address.alias.clone(), target)).collect();
         self.probers.retain(|alias, (_, prober)| {
             let stays = wanted.contains_key(alias);
             if !stays {
@@ -197,8 +197,10 @@ impl ShardActor {
     }
 
     fn start_prober(&self, target: ProbeTarget, context: &mut Context<Self>) -> Addr<ProberActor> {
-        let meter =
-            self.world.board.register("prober", &format!("{}/{}", self.name(), target.alias));
+        let meter = self
+            .world
+            .board
+            .register("prober", &format!("{}/{}", self.name(), target.address.alias));
         let shard = (context.address(), self.meter.clone());
         let prober = ProberActor::new(
             self.world.clone(),

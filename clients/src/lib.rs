@@ -3,6 +3,7 @@
 //! | module | system | port |
 //! |---|---|---|
 //! | [`mysql`] | MySQL and MariaDB servers | `ProbePort`, `MysqlPort` |
+//! | [`vttablet`] | the vttablets of servers that have one | the same two |
 //! | [`topo`] | ZooKeeper, or files in a directory | `TopoPort` |
 //! | [`history`] | the embedded SQLite store | `HistoryPort` |
 //! | [`hooks`] | the operator's programs and webhooks | `HookPort` |
@@ -14,3 +15,4 @@ pub mod history;
 pub mod hooks;
 pub mod mysql;
 pub mod topo;
+pub mod vttablet;

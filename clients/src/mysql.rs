@@ -21,3 +21,7 @@ pub use access::{MysqlAccess, Secret, TlsFiles};
 pub use discover::{Discovered, discover};
 pub use probe::AsyncProber;
 pub use workers::WorkerPool;
+
+pub(crate) use commands::semi_sync_settings;
+pub(crate) use dialect::{Row, SemiSyncNames, name_value};
+pub(crate) use status::semi_sync;

@@ -114,15 +114,24 @@ pub enum FindingKind {
     ReplicationFilters,
     /// Every replica is delayed on purpose.
     DelayedReplicasOnly,
+    /// The primary's vttablet says that it cannot write to its disk.
+    PrimaryDiskStalled,
+    /// The primary's vttablet takes itself for something else than its record says.
+    PrimaryCurrentTypeMismatch,
+    /// A server answers and its vttablet does not.
+    VttabletUnreachable,
+    /// A vttablet does not know the calls by which it would be driven.
+    VttabletTooOld,
 }
 
 impl FindingKind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 51] = [
         Self::UnknownDurabilityPolicy,
         Self::ClusterHasNoPrimary,
         Self::PrimaryTabletDeleted,
         Self::InvalidPrimary,
+        Self::PrimaryDiskStalled,
         Self::DeadPrimary,
         Self::DeadPrimaryAndSomeReplicas,
         Self::DeadPrimaryAndReplicas,
@@ -138,6 +147,7 @@ impl FindingKind {
         Self::PrimaryIsReadOnly,
         Self::PrimarySemiSyncMustBeSet,
         Self::PrimarySemiSyncMustNotBeSet,
+        Self::PrimaryCurrentTypeMismatch,
         Self::ShardRecordMismatch,
         Self::StaleTopoPrimary,
         Self::ErrantGTIDDetected,
@@ -150,6 +160,8 @@ impl FindingKind {
         Self::ReplicaSemiSyncMustNotBeSet,
         Self::InvalidReplica,
         Self::AccessDenied,
+        Self::VttabletUnreachable,
+        Self::VttabletTooOld,
         Self::NoMysqlAddress,
         Self::DamagedRecord,
         Self::GtidModeOff,

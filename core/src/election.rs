@@ -13,7 +13,7 @@ use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
-use crate::status::ServerStatus;
+use crate::status::{ServerStatus, VttabletState};
 use crate::topology::{PromotionRule, Tablet, TabletType};
 
 pub use trust::{Standing, Witnesses, standing_of};
@@ -135,6 +135,8 @@ pub enum Reason {
     },
     /// It is in another cell than the old primary, and that is forbidden.
     OtherCell,
+    /// Its vttablet does not answer, or cannot be driven: nobody could write through it.
+    NoVttablet,
     /// Its host is on the list of those never promoted.
     IgnoredHost,
     /// An operator asked for another one.
@@ -177,6 +179,7 @@ impl fmt::Display for Reason {
             Self::OtherCell => {
                 f.write_str("it is in another cell, and cross-cell failover is prevented")
             }
+            Self::NoVttablet => f.write_str("its vttablet does not answer, or is too old"),
             Self::IgnoredHost => f.write_str("its host is on PromotionIgnoreHostnameFilters"),
             Self::NotAskedFor => f.write_str("another tablet was asked for"),
             Self::Avoided => f.write_str("it was asked to be avoided"),
@@ -363,6 +366,12 @@ fn unfit(
     if !contender.status.log_replica_updates {
         return Some(Reason::NoLogReplicaUpdates);
     }
+    match &contender.status.vttablet {
+        Some(VttabletState::Silent(_) | VttabletState::TooOld(_)) => {
+            return Some(Reason::NoVttablet);
+        }
+        Some(VttabletState::Answers { .. }) | None => {}
+    }
     if constraints.settings.promotion_rule(tablet) == PromotionRule::MustNot {
         return Some(Reason::MustNot);
     }
@@ -479,7 +488,7 @@ fn not_following(
         return Some(Reason::ReplicationStopped);
     }
     let tolerable =
-        replication.lag_seconds.is_some_and(|lag| lag <= settings.reasonable_lag.as_secs());
+        replication.lag_seconds.is_some_and(|lag| lag <= settings.tolerable_lag.as_secs());
     (!tolerable).then_some(Reason::LagsBehind(replication.lag_seconds))
 }
 

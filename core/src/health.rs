@@ -18,13 +18,26 @@ pub enum ProbeFailure {
     TurnedAway(String),
     /// The answer was not understood.
     Garbled(String),
+    /// Its vttablet says that the server's disk is stalled, and nothing else.
+    DiskStalled,
+    /// Its vttablet does not know the call that asks for the server's state.
+    TooOld(String),
 }
+
+/// How clients begin what they say of a vttablet that is too old.
+pub const TOO_OLD: &str = "its vttablet is too old";
 
 impl ProbeFailure {
     /// Reads what `Display` writes; any other text is a failed connection's.
     pub fn from_text(text: &str) -> Self {
         if text == Self::TimedOut.to_string() {
             return Self::TimedOut;
+        }
+        if text == Self::DiskStalled.to_string() {
+            return Self::DiskStalled;
+        }
+        if text.starts_with(TOO_OLD) {
+            return Self::TooOld(text.into());
         }
         if let Some(why) = text.strip_prefix("server turned us away: ") {
             return Self::TurnedAway(why.into());
@@ -43,6 +56,8 @@ impl fmt::Display for ProbeFailure {
             Self::TimedOut => f.write_str("no answer in time"),
             Self::TurnedAway(why) => write!(f, "server turned us away: {why}"),
             Self::Garbled(why) => write!(f, "answer not understood: {why}"),
+            Self::DiskStalled => f.write_str("its vttablet says that its disk is stalled"),
+            Self::TooOld(why) => f.write_str(why),
         }
     }
 }
@@ -68,7 +83,7 @@ pub enum Reachability {
         /// Last failure.
         why: ProbeFailure,
     },
-    /// Answers but turns us away.
+    /// Answers, but turns us away or cannot say more.
     TurnedAway {
         /// First failure of the row.
         since: Timestamp,
@@ -188,7 +203,11 @@ impl ProbeHistory {
         }
         self.refusals = match failure {
             ProbeFailure::Refused(_) => self.refusals.saturating_add(1),
-            ProbeFailure::TimedOut | ProbeFailure::TurnedAway(_) | ProbeFailure::Garbled(_) => 0,
+            ProbeFailure::TimedOut
+            | ProbeFailure::TurnedAway(_)
+            | ProbeFailure::Garbled(_)
+            | ProbeFailure::DiskStalled
+            | ProbeFailure::TooOld(_) => 0,
         };
         self.last_failure = Some(failure);
     }
@@ -206,7 +225,9 @@ pub fn judge(history: &ProbeHistory, now: Timestamp) -> Reachability {
     };
     let silent_too_long = since.age(now) >= SILENCE_UNTIL_UNREACHABLE;
     match &why {
-        ProbeFailure::TurnedAway(_) => Reachability::TurnedAway { since, why },
+        ProbeFailure::TurnedAway(_) | ProbeFailure::DiskStalled | ProbeFailure::TooOld(_) => {
+            Reachability::TurnedAway { since, why }
+        }
         ProbeFailure::Refused(_) if history.refusals >= REFUSALS_UNTIL_UNREACHABLE => {
             Reachability::Unreachable { since, why }
         }

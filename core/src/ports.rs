@@ -16,7 +16,7 @@ use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias, WatchList};
 use crate::preflight::Inspection;
 use crate::status::ServerStatus;
 use crate::time::{TermStart, Timestamp};
-use crate::topology::{MysqlAddress, ShardTopology, TabletType, TopologyRead};
+use crate::topology::{ShardTopology, TabletAddress, TabletType, TopologyRead};
 
 /// Opens the one persistent connection with which a tablet is probed.
 #[async_trait]
@@ -24,7 +24,7 @@ pub trait ProbePort: Send + Sync {
     /// Connects within `deadline`.
     async fn connect(
         &self,
-        address: &MysqlAddress,
+        address: &TabletAddress,
         deadline: Duration,
     ) -> Result<Box<dyn ProbeConnection>, ProbeFailure>;
 }
@@ -73,7 +73,7 @@ pub enum ServerCommand {
     /// Become a replica: refuse writes, follow the source, set semi-sync, run both threads.
     Follow {
         /// Whom.
-        source: MysqlAddress,
+        source: TabletAddress,
         /// Acknowledge what is received.
         semi_sync: bool,
         /// A source that is followed for the first time, or the one it follows already.
@@ -81,6 +81,11 @@ pub enum ServerCommand {
     },
     /// Stop and start the receiver.
     RestartReceiver,
+    /// Be of another type from now on. Only for tablets with a vttablet, which publish their type themselves.
+    ChangeType {
+        /// Which.
+        tablet_type: TabletType,
+    },
     /// A write that changes nothing. A commit that went out to the replicas before they acknowledged is never
     /// acknowledged by itself; the acknowledgement of a later one frees it (MySQL and MariaDB compare
     /// positions, not transactions).
@@ -146,7 +151,7 @@ pub trait MysqlPort: Send + Sync {
     /// answer is not awaited to its end, no further statement of the command is sent.
     async fn run(
         &self,
-        address: &MysqlAddress,
+        address: &TabletAddress,
         command: ServerCommand,
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError>;
@@ -154,7 +159,7 @@ pub trait MysqlPort: Send + Sync {
     /// Looks at what matters on the bad day and does not change by itself: grants, settings at start.
     async fn inspect(
         &self,
-        address: &MysqlAddress,
+        address: &TabletAddress,
         deadline: Duration,
     ) -> Result<Inspection, CommandError>;
 }

@@ -61,12 +61,14 @@ pub fn remedy(kind: FindingKind) -> Remedy {
         FindingKind::PrimaryTabletDeleted
         | FindingKind::DeadPrimary
         | FindingKind::DeadPrimaryAndSomeReplicas
-        | FindingKind::PrimarySemiSyncBlocked => Remedy::EmergencyReparent,
+        | FindingKind::PrimarySemiSyncBlocked
+        | FindingKind::PrimaryDiskStalled => Remedy::EmergencyReparent,
         FindingKind::UnfinishedPromotion | FindingKind::SplitBrain => Remedy::FinishReparent,
         FindingKind::PrimaryHasPrimary
         | FindingKind::PrimaryIsReadOnly
         | FindingKind::PrimarySemiSyncMustBeSet
-        | FindingKind::PrimarySemiSyncMustNotBeSet => Remedy::FixPrimary,
+        | FindingKind::PrimarySemiSyncMustNotBeSet
+        | FindingKind::PrimaryCurrentTypeMismatch => Remedy::FixPrimary,
         FindingKind::ShardRecordMismatch => Remedy::FixShardRecord,
         FindingKind::StaleTopoPrimary
         | FindingKind::ReplicaIsWritable
@@ -86,6 +88,8 @@ pub fn remedy(kind: FindingKind) -> Remedy {
         | FindingKind::DeadPrimaryWithoutReplicas
         | FindingKind::InvalidReplica
         | FindingKind::AccessDenied
+        | FindingKind::VttabletUnreachable
+        | FindingKind::VttabletTooOld
         | FindingKind::NoMysqlAddress
         | FindingKind::DamagedRecord
         | FindingKind::GtidModeOff
@@ -126,7 +130,12 @@ pub fn wanted(
     snapshot: &ShardSnapshot,
     settings: &RecoverySettings,
 ) -> Wanted {
-    let first = findings.first().map(|finding| (remedy(finding.kind), finding));
+    // A stalled disk may go on by itself: the settings say whether it is waited for.
+    let waited_for = |finding: &Finding| {
+        finding.kind == FindingKind::PrimaryDiskStalled && !settings.disk_stalled_recovery
+    };
+    let first = findings.first().filter(|finding| !waited_for(finding));
+    let first = first.map(|finding| (remedy(finding.kind), finding));
     if let Some((chosen, finding)) = first {
         match chosen {
             Remedy::EmergencyReparent

@@ -163,7 +163,7 @@ mod tests {
                 tablet_type,
                 mysql: None,
                 term_start: None,
-                grpc_port: None,
+                vttablet: None,
                 promotion_rule: None,
             });
         }

@@ -20,8 +20,10 @@ pub struct RecoverySettings {
     pub wait_replicas_timeout: Duration,
     /// How long a requested recovery waits for the shard's lock.
     pub lock_timeout: Duration,
-    /// A replica further behind is no candidate of a planned reparent.
+    /// A replica further behind is too far behind.
     pub reasonable_lag: Duration,
+    /// A replica further behind is no candidate of a planned reparent.
+    pub tolerable_lag: Duration,
     /// A planned reparent that would refuse writes for longer is undone.
     pub write_outage_max: Duration,
     /// Also `super_read_only` where the server has it.
@@ -38,6 +40,8 @@ pub struct RecoverySettings {
     pub promotion_ignore_hosts: Vec<String>,
     /// Tablets with errant GTIDs are taken out of service.
     pub drain_errant: bool,
+    /// A primary whose vttablet says that its disk is stalled is replaced.
+    pub disk_stalled_recovery: bool,
     /// What vtorc sets as every replica's heartbeat period.
     pub heartbeat_period: Duration,
     /// One statement on a server that answers takes at most this long.

@@ -10,7 +10,7 @@ use crate::settings::RecoverySettings;
 use crate::snapshot::{ShardSnapshot, TabletState};
 use crate::status::{ReceiverState, ServerStatus};
 use crate::time::Timestamp;
-use crate::topology::{MysqlAddress, ShardTopology, TabletType};
+use crate::topology::{ShardTopology, Tablet, TabletAddress, TabletType};
 
 /// What can happen to a shard.
 #[derive(Clone, Debug)]
@@ -35,10 +35,8 @@ pub enum ShardEvent {
 /// How a tablet's server is to be probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeTarget {
-    /// Which tablet.
-    pub alias: TabletAlias,
-    /// Where.
-    pub address: MysqlAddress,
+    /// Which tablet, and where.
+    pub address: TabletAddress,
     /// Listen between the probes, so that its death shows at once.
     pub attentive: bool,
 }
@@ -173,8 +171,7 @@ impl ShardState {
         }
         // A tablet that moved to another server is as good as new.
         let moved = |alias: &TabletAlias| {
-            let address =
-                |side: &ShardTopology| side.tablets.get(alias).and_then(|t| t.mysql.clone());
+            let address = |side: &ShardTopology| side.tablets.get(alias).and_then(Tablet::address);
             address(&topology) != address(&self.topology)
         };
         self.tablets.retain(|alias, _| topology.tablets.contains_key(alias) && !moved(alias));
@@ -223,10 +220,8 @@ impl ShardState {
             .tablets
             .values()
             .filter_map(|state| {
-                let alias = state.tablet.alias.clone();
-                let attentive = Some(&alias) == primary.as_ref();
-                let address = state.tablet.mysql.clone()?;
-                Some(ProbeTarget { alias, address, attentive })
+                let attentive = Some(&state.tablet.alias) == primary.as_ref();
+                Some(ProbeTarget { address: state.tablet.address()?, attentive })
             })
             .collect();
         if targets != self.targets {

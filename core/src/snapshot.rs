@@ -7,7 +7,7 @@ use crate::durability::{DurabilityPolicy, UnknownPolicy};
 use crate::health::{ProbeFailure, Reachability, RecentProbes};
 use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::sabotage::{self, Bug};
-use crate::status::{ReceiverState, ServerStatus};
+use crate::status::{ReceiverState, ServerStatus, VttabletState};
 use crate::time::Timestamp;
 use crate::topology::{ShardRecord, ShardTopology, Tablet, TabletType};
 
@@ -48,6 +48,13 @@ impl TabletState {
     /// The last answer, if the last probe succeeded.
     pub fn valid_status(&self) -> Option<&ServerStatus> {
         self.status.as_ref().filter(|_| self.reachability.is_valid())
+    }
+
+    /// Its vttablet says that it cannot write to its disk.
+    pub fn disk_stalled(&self) -> bool {
+        let said = self.valid_status().and_then(|status| status.vttablet.as_ref());
+        matches!(said, Some(VttabletState::Answers { disk_stalled: true, .. }))
+            || self.reachability.failure() == Some(&ProbeFailure::DiskStalled)
     }
 
     /// Whether this replica receives from its source, judged only by answers younger than `asked_at`.
@@ -162,6 +169,12 @@ impl ShardSnapshot {
                     state.reachability = match before.map(|before| &before.reachability) {
                         Some(Reachability::Unreachable { since, .. }) => {
                             Reachability::Unreachable { since: *since, why }
+                        }
+                        // It answers as much as it did before.
+                        Some(Reachability::TurnedAway { since, .. })
+                            if why == ProbeFailure::DiskStalled =>
+                        {
+                            Reachability::TurnedAway { since: *since, why }
                         }
                         Some(_) | None => Reachability::Suspect { since: asked_at, why },
                     };

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::gtid::GtidSet;
-use crate::topology::MysqlAddress;
+use crate::topology::{MysqlAddress, TabletType};
 
 /// Which family a server belongs to; it decides statements and the form of GTIDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub struct ServerStatus {
     pub semi_sync: SemiSyncStatus,
     /// Rows of the reparent journal; read only where a recovery asks for it.
     pub journal_length: Option<u64>,
+    /// What is known of the tablet's vttablet; none where there is none, or it was not asked yet.
+    pub vttablet: Option<VttabletState>,
 }
 
 impl ServerStatus {
@@ -93,6 +95,24 @@ impl ServerStatus {
             },
         }
     }
+}
+
+/// A vttablet, beside the server that it looks after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VttabletState {
+    /// It answers.
+    Answers {
+        /// What it takes itself for; its record follows.
+        tablet_type: TabletType,
+        /// It cannot write to its disk.
+        disk_stalled: bool,
+        /// Its own test writes wait for acknowledgements, all of them.
+        semi_sync_blocked: bool,
+    },
+    /// It does not answer, and why.
+    Silent(String),
+    /// It does not know the calls by which it would be driven.
+    TooOld(String),
 }
 
 /// The receiver (I/O) thread of a replica.

@@ -14,6 +14,8 @@ pub fn settings() -> RecoverySettings {
         wait_replicas_timeout: Duration::from_secs(30),
         lock_timeout: Duration::from_secs(45),
         reasonable_lag: Duration::from_secs(10),
+        tolerable_lag: Duration::from_secs(10),
+        disk_stalled_recovery: false,
         write_outage_max: Duration::from_secs(5),
         use_super_read_only: true,
         unapplied: UnappliedPolicy::Wait,

@@ -124,6 +124,36 @@ impl fmt::Display for MysqlAddress {
     }
 }
 
+/// Where a vttablet takes calls.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VttabletAddress {
+    /// Host name or address.
+    pub host: String,
+    /// The port of its gRPC service.
+    pub port: u16,
+}
+
+impl fmt::Display for VttabletAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// How a tablet is reached: its server, and the vttablet that looks after it, if there is one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TabletAddress {
+    /// Which tablet.
+    pub alias: TabletAlias,
+    /// Its MySQL server.
+    pub mysql: MysqlAddress,
+    /// Its vttablet.
+    pub vttablet: Option<VttabletAddress>,
+}
+
 /// A tablet as its record describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tablet {
@@ -137,8 +167,8 @@ pub struct Tablet {
     pub mysql: Option<MysqlAddress>,
     /// When its term as primary began, if it ever was.
     pub term_start: Option<TermStart>,
-    /// The gRPC port of its vttablet; none where no vttablet publishes the record.
-    pub grpc_port: Option<u16>,
+    /// Where its vttablet takes calls; none where no vttablet publishes the record.
+    pub vttablet: Option<VttabletAddress>,
     /// How its record's `promotion_rule` tag ranks it; none where it has no such tag.
     pub promotion_rule: Option<PromotionRule>,
 }
@@ -158,6 +188,12 @@ pub enum PromotionRule {
 }
 
 impl Tablet {
+    /// How it is reached; none if the record has no MySQL address.
+    pub fn address(&self) -> Option<TabletAddress> {
+        let (alias, vttablet) = (self.alias.clone(), self.vttablet.clone());
+        Some(TabletAddress { alias, mysql: self.mysql.clone()?, vttablet })
+    }
+
     /// The tablet as it would be under another primary: a former primary whose record still says PRIMARY
     /// acknowledges like a replica.
     pub fn as_replica(&self) -> Self {
@@ -287,7 +323,7 @@ mod tests {
                 tablet_type: TabletType::Replica,
                 mysql: None,
                 term_start: None,
-                grpc_port: None,
+                vttablet: None,
                 promotion_rule: None,
             };
             (alias, tablet)

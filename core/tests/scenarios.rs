@@ -330,7 +330,7 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
             alias: alias.clone(),
             tablet_type,
             term_start: None,
-            grpc_port: None,
+            vttablet: None,
             promotion_rule: None,
         },
         reachability: Reachability::Valid,
@@ -368,6 +368,7 @@ fn server(alias: &TabletAlias) -> ServerStatus {
             ..SemiSyncStatus::default()
         },
         journal_length: Some(0),
+        vttablet: None,
     }
 }
 

@@ -85,6 +85,11 @@ impl Server {
         format!("{}:{}", self.host, self.port)
     }
 
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("s")
+    }
+
     /// Ends it as a crash would.
     pub fn kill(&mut self) {
         self.child.kill();

@@ -277,6 +277,8 @@ fn settings(schedule: &Schedule) -> RecoverySettings {
         wait_replicas_timeout: Duration::from_secs(5),
         lock_timeout: Duration::from_secs(5),
         reasonable_lag: Duration::from_secs(10),
+        tolerable_lag: Duration::from_secs(10),
+        disk_stalled_recovery: false,
         write_outage_max: Duration::from_secs(3),
         use_super_read_only: true,
         unapplied: UnappliedPolicy::Wait,

@@ -280,6 +280,7 @@ impl Server {
                 waiting_sessions: u32::try_from(self.waiting.len()).unwrap_or(u32::MAX),
             },
             journal_length: Some(self.journal),
+            vttablet: None,
         }
     }
 

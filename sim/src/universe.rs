@@ -129,7 +129,7 @@ impl Universe {
             tablet_type: self.server(number).made_for,
             mysql: Some(Server::address(number)),
             term_start: None,
-            grpc_port: None,
+            vttablet: None,
             promotion_rule: None,
         }
     }

@@ -1,5 +1,6 @@
 //! What the stories need: a shard of real servers, a topology, the daemon, and clients that remember.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 use vtorc_fleet::{Child, Flavor, Server, ServerBinary, ServerOptions, Template};
+use vtorc_vttablet_double::Vttablet;
 
 /// Nothing that is waited for may take longer; the figures are in the benchmark, not here.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,6 +40,8 @@ pub struct Cluster {
     pub config: PathBuf,
     pub daemons: Vec<Daemon>,
     pub environment: Vec<(String, String)>,
+    /// By alias, for the members that have one.
+    pub vttablets: BTreeMap<String, Vttablet>,
     started: usize,
 }
 
@@ -60,6 +64,23 @@ pub fn template(flavor: Flavor) -> &'static Template {
         Flavor::MySql => MYSQL.get_or_init(|| prepare(ServerBinary::mysql().unwrap())),
         Flavor::MariaDb => MARIADB.get_or_init(|| prepare(ServerBinary::mariadb().unwrap())),
     }
+}
+
+/// Starts one server for each member, all at once.
+fn start_servers(flavor: Flavor, members: &[&str], directory: &Path) -> Vec<Server> {
+    let template = template(flavor);
+    std::thread::scope(|scope| {
+        let starts: Vec<_> = members
+            .iter()
+            .map(|member| {
+                let place = directory.join(Member::parse(member).alias);
+                scope.spawn(move || {
+                    Server::start(template, &place, ServerOptions::default()).unwrap()
+                })
+            })
+            .collect();
+        starts.into_iter().map(|start| start.join().unwrap()).collect()
+    })
 }
 
 /// Runs the vtorc program to its end and answers what it printed.
@@ -85,19 +106,7 @@ impl Cluster {
         directory: TempDir,
         topo_flags: Vec<String>,
     ) -> Self {
-        let template = template(flavor);
-        let servers: Vec<Server> = std::thread::scope(|scope| {
-            let starts: Vec<_> = members
-                .iter()
-                .map(|member| {
-                    let place = directory.path().join(Member::parse(member).alias);
-                    scope.spawn(move || {
-                        Server::start(template, &place, ServerOptions::default()).unwrap()
-                    })
-                })
-                .collect();
-            starts.into_iter().map(|start| start.join().unwrap()).collect()
-        });
+        let servers = start_servers(flavor, members, directory.path());
         Self::with_servers(policy, members, servers, directory, topo_flags)
     }
 
@@ -119,6 +128,7 @@ impl Cluster {
             topo_flags,
             daemons: Vec::new(),
             environment: Vec::new(),
+            vttablets: BTreeMap::new(),
             started: 0,
         };
         cluster.configure(&[]);
@@ -148,13 +158,7 @@ impl Cluster {
     }
 
     fn register(&mut self, policy: &str) {
-        let mut cells: Vec<&str> =
-            self.members.iter().map(|member| member.alias.rsplit_once('-').unwrap().0).collect();
-        cells.sort();
-        cells.dedup();
-        for cell in cells {
-            self.topo(&["add-cell", cell]).unwrap();
-        }
+        self.add_cells();
         self.topo(&["add-keyspace", "ks", "--durability-policy", policy]).unwrap();
         self.topo(&["add-shard", "ks/0"]).unwrap();
         for (member, server) in self.members.iter().zip(&self.servers) {
@@ -171,6 +175,24 @@ impl Cluster {
             ];
             self.topo(&arguments).unwrap();
         }
+    }
+
+    fn add_cells(&self) {
+        let mut cells: Vec<&str> =
+            self.members.iter().map(|member| member.alias.rsplit_once('-').unwrap().0).collect();
+        cells.sort();
+        cells.dedup();
+        for cell in cells {
+            self.topo(&["add-cell", cell]).unwrap();
+        }
+    }
+
+    /// Starts servers for more members, in cells of their own; whoever calls registers them.
+    pub fn add_members(&mut self, flavor: Flavor, members: &[&str]) {
+        let directory = self.directory.path().to_owned();
+        self.servers.extend(start_servers(flavor, members, &directory));
+        self.members.extend(members.iter().map(|text| Member::parse(text)));
+        self.add_cells();
     }
 
     /// Starts a daemon and waits until it serves.

@@ -29,5 +29,6 @@ mod isolation;
 mod network;
 mod planned;
 mod repairs;
+mod vitess;
 mod writer;
 mod zookeeper;

@@ -8,9 +8,13 @@ use vtorc_core::gtid::GtidSet;
 use vtorc_core::health::{ProbeFailure, Reachability, RecentProbes};
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
-use vtorc_core::status::{Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus};
+use vtorc_core::status::{
+    Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus, VttabletState,
+};
 use vtorc_core::time::{TermStart, Timestamp};
-use vtorc_core::topology::{MysqlAddress, PromotionRule, ShardRecord, Tablet, TabletType};
+use vtorc_core::topology::{
+    MysqlAddress, PromotionRule, ShardRecord, Tablet, TabletType, VttabletAddress,
+};
 
 /// A snapshot, as `GET …/snapshot` answers it and `vtorc explain` reads it.
 #[derive(Debug, Deserialize, Serialize)]
@@ -51,8 +55,9 @@ struct TabletFile {
     host: Option<String>,
     #[serde(default)]
     port: Option<u16>,
+    /// `host:port` of its vttablet.
     #[serde(default)]
-    grpc_port: Option<u16>,
+    vttablet: Option<String>,
     #[serde(default)]
     term_start: Option<Term>,
     #[serde(default)]
@@ -92,8 +97,28 @@ struct ServerFile {
     gtid_executed: String,
     gtid_purged: String,
     journal_length: Option<u64>,
+    #[serde(default)]
+    vttablet: Option<VttabletFile>,
     semi_sync: SemiSyncFile,
     replication: Option<ReplicationFile>,
+}
+
+/// What is known of a vttablet.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
+enum VttabletFile {
+    Answers {
+        #[serde(rename = "type")]
+        tablet_type: String,
+        disk_stalled: bool,
+        semi_sync_blocked: bool,
+    },
+    Silent {
+        why: String,
+    },
+    TooOld {
+        why: String,
+    },
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -204,7 +229,7 @@ impl TabletFile {
             tablet_type: tablet.tablet_type.name().to_owned(),
             host: tablet.mysql.as_ref().map(|address| address.host.clone()),
             port: tablet.mysql.as_ref().map(|address| address.port),
-            grpc_port: tablet.grpc_port,
+            vttablet: tablet.vttablet.as_ref().map(ToString::to_string),
             term_start: tablet.term_start.map(Term::of),
             promotion_rule: tablet.promotion_rule.map(|rule| rule.name().to_owned()),
             state: state_name(&state.reachability).to_owned(),
@@ -242,7 +267,7 @@ impl TabletFile {
                     .ok_or_else(|| format!("no type {:?}", self.tablet_type))?,
                 mysql: self.host.zip(self.port).map(|(host, port)| MysqlAddress { host, port }),
                 term_start: self.term_start.map(Term::into_core),
-                grpc_port: self.grpc_port,
+                vttablet: self.vttablet.as_deref().map(vttablet_address).transpose()?,
                 promotion_rule: rule.transpose()?,
             },
             reachability,
@@ -269,6 +294,39 @@ pub(crate) fn state_name(reachability: &Reachability) -> &'static str {
     }
 }
 
+impl VttabletFile {
+    fn of(vttablet: &VttabletState) -> Self {
+        match vttablet.clone() {
+            VttabletState::Answers { tablet_type, disk_stalled, semi_sync_blocked } => {
+                let tablet_type = tablet_type.name().to_owned();
+                Self::Answers { tablet_type, disk_stalled, semi_sync_blocked }
+            }
+            VttabletState::Silent(why) => Self::Silent { why },
+            VttabletState::TooOld(why) => Self::TooOld { why },
+        }
+    }
+
+    fn into_core(self) -> Result<VttabletState, String> {
+        Ok(match self {
+            Self::Answers { tablet_type, disk_stalled, semi_sync_blocked } => {
+                let known = TabletType::from_name(&tablet_type);
+                let tablet_type = known.ok_or_else(|| format!("no type {tablet_type:?}"))?;
+                VttabletState::Answers { tablet_type, disk_stalled, semi_sync_blocked }
+            }
+            Self::Silent { why } => VttabletState::Silent(why),
+            Self::TooOld { why } => VttabletState::TooOld(why),
+        })
+    }
+}
+
+/// Reads `host:port`.
+fn vttablet_address(text: &str) -> Result<VttabletAddress, String> {
+    let bad = || format!("{text:?} is not host:port");
+    let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
+    let host = host.trim_matches(['[', ']']).to_owned();
+    Ok(VttabletAddress { host, port: port.parse().map_err(|_| bad())? })
+}
+
 impl ServerFile {
     fn of(status: &ServerStatus) -> Self {
         Self {
@@ -284,6 +342,7 @@ impl ServerFile {
             gtid_executed: status.gtid_executed.to_string(),
             gtid_purged: status.gtid_purged.to_string(),
             journal_length: status.journal_length,
+            vttablet: status.vttablet.as_ref().map(VttabletFile::of),
             semi_sync: SemiSyncFile::of(&status.semi_sync),
             replication: status.replication.as_ref().map(ReplicationFile::of),
         }
@@ -308,6 +367,7 @@ impl ServerFile {
             log_bin: self.log_bin,
             log_replica_updates: self.log_replica_updates,
             journal_length: self.journal_length,
+            vttablet: self.vttablet.map(VttabletFile::into_core).transpose()?,
         })
     }
 }

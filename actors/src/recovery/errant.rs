@@ -41,7 +41,7 @@ impl Locked<'_> {
         let done = self.set_aside(tablet, errant).await?;
         let primary = &self.primary()?.tablet;
         if self.follows(tablet, primary)
-            && let Some(source) = primary.mysql.clone()
+            && let Some(source) = primary.address()
         {
             let change = SourceChange::Keep;
             let follow = ServerCommand::Follow { source, semi_sync: false, change };
@@ -74,15 +74,17 @@ impl Locked<'_> {
         tablet: &Tablet,
         errant: &GtidSet,
     ) -> Result<String, Stopped> {
-        if tablet.grpc_port.is_some() {
-            return Err(Stopped::Refused(format!(
-                "{} has transactions that the primary lacks: {errant}; its vttablet publishes its type: set it \
-                 to DRAINED with vtctldclient ChangeTabletType",
-                tablet.alias
-            )));
+        let (name, drained) = ("take it out of service", TabletType::Drained);
+        if tablet.vttablet.is_some() {
+            // It publishes its type itself.
+            let change = ServerCommand::ChangeType { tablet_type: drained };
+            let changed =
+                self.job.on(name, tablet, change, self.job.settings.command_timeout).await;
+            changed.map_err(|error| Stopped::Failed(error.to_string()))?;
+        } else {
+            let set = self.job.world.topo.set_tablet_type(&tablet.alias, drained, None);
+            self.job.topo_step(name, Some(&tablet.alias), set).await?;
         }
-        let set = self.job.world.topo.set_tablet_type(&tablet.alias, TabletType::Drained, None);
-        self.job.topo_step("take it out of service", Some(&tablet.alias), set).await?;
         Ok(format!("is DRAINED: it has transactions that the primary lacks: {errant}"))
     }
 }

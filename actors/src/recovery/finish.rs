@@ -6,10 +6,10 @@
 
 use futures::future::{self, FutureExt, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::ports::{CommandError, ServerCommand, SourceChange};
+use vtorc_core::ports::{CommandError, ServerCommand, SourceChange, TopoError};
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::time::{TermStart, Timestamp};
 use vtorc_core::topology::{Tablet, TabletType};
@@ -18,6 +18,11 @@ use super::job::{Locked, Stopped};
 
 /// Replicas that take longer than this to be repointed go on as findings of their own.
 const REPOINT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// A vttablet that was promoted makes the records say so within this.
+const RECORDED_WITHIN: std::time::Duration = std::time::Duration::from_secs(15);
+/// How often that is looked for.
+const RECORDED_LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// What is to be done.
 pub(super) struct Promotion {
@@ -119,24 +124,18 @@ impl Locked<'_> {
             | Stopped::Undone(_)
             | Stopped::Unclear(_)) => other,
         };
-        // A vttablet publishes its own type and the shard's primary itself.
-        if winner.grpc_port.is_some() {
-            return Ok(());
+        match winner.vttablet {
+            // It publishes its own type and the shard's primary itself.
+            Some(_) => {
+                let name = "wait for its vttablet's records";
+                let waited = self.recorded_by_itself(winner);
+                self.job.topo_step(name, Some(&winner.alias), waited).await.map_err(unclear)?;
+            }
+            None => self.write_records(winner).await.map_err(unclear)?,
         }
-        let term = TermStart::after(self.fresh.newest_term(), self.job.world.clock.now());
-        let set = topo.set_tablet_type(&winner.alias, TabletType::Primary, Some(term));
-        self.job
-            .topo_step("record the primary's type", Some(&winner.alias), set)
-            .await
-            .map_err(unclear)?;
-        let set = topo.set_shard_primary(&self.fresh.shard, &winner.alias, term);
-        self.job
-            .topo_step("record the shard's primary", Some(&winner.alias), set)
-            .await
-            .map_err(unclear)?;
         for stale in self.managed() {
             let was_primary = stale.tablet_type == TabletType::Primary;
-            if was_primary && stale.alias != winner.alias && stale.grpc_port.is_none() {
+            if was_primary && stale.alias != winner.alias && stale.vttablet.is_none() {
                 let set = topo.set_tablet_type(&stale.alias, TabletType::Replica, None);
                 self.job
                     .topo_step("record the old primary's type", Some(&stale.alias), set)
@@ -145,6 +144,36 @@ impl Locked<'_> {
             }
         }
         Ok(())
+    }
+
+    async fn write_records(&self, winner: &Tablet) -> Result<(), Stopped> {
+        let topo = &self.job.world.topo;
+        let term = TermStart::after(self.fresh.newest_term(), self.job.world.clock.now());
+        let set = topo.set_tablet_type(&winner.alias, TabletType::Primary, Some(term));
+        self.job.topo_step("record the primary's type", Some(&winner.alias), set).await?;
+        let set = topo.set_shard_primary(&self.fresh.shard, &winner.alias, term);
+        self.job.topo_step("record the shard's primary", Some(&winner.alias), set).await
+    }
+
+    /// Waits until the shard's record names a winner whose vttablet records it.
+    async fn recorded_by_itself(&self, winner: &Tablet) -> Result<(), TopoError> {
+        let topo = &self.job.world.topo;
+        let deadline = Instant::now() + RECORDED_WITHIN;
+        loop {
+            let shard = topo.read_shard(&self.fresh.shard).await?;
+            let named = shard.record.primary_alias.as_ref() == Some(&winner.alias);
+            let record = shard.tablets.get(&winner.alias);
+            if named && record.is_some_and(|one| one.tablet_type == TabletType::Primary) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(TopoError::Unavailable(format!(
+                    "the vttablet of {} did not make the records name it",
+                    winner.alias
+                )));
+            }
+            sleep(RECORDED_LOOK).await;
+        }
     }
 
     /// The first write of the new term. Under semi-sync it returns when a replica has it: proof that the
@@ -188,7 +217,7 @@ impl Locked<'_> {
     }
 
     async fn repoint(&self, tablet: &Tablet, winner: &Tablet) -> Option<TabletAlias> {
-        let source = winner.mysql.clone()?;
+        let source = winner.address()?;
         let follows_already = self.follows(tablet, winner);
         let change = if follows_already { SourceChange::Keep } else { SourceChange::Repoint };
         let semi_sync = self.policy.is_acker(winner, tablet);

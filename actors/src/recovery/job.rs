@@ -18,7 +18,7 @@ use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::settings::RecoverySettings;
 use vtorc_core::snapshot::ShardSnapshot;
 use vtorc_core::status::ServerStatus;
-use vtorc_core::topology::{MysqlAddress, ShardTopology, Tablet};
+use vtorc_core::topology::{ShardTopology, Tablet, TabletAddress};
 
 use super::Task;
 use crate::messages::{Audit, ReparentKind, ReparentRequest};
@@ -160,7 +160,7 @@ impl Job {
         let text = format!("{answered} of {} answered", tablets.len());
         self.end_step(step, StepOutcome::Done(text));
         let answers = answers.into_iter().map(|(alias, answer)| {
-            (alias, answer.map_err(|error| ProbeFailure::Refused(error.to_string())))
+            (alias, answer.map_err(|error| ProbeFailure::from_text(&error.to_string())))
         });
         self.seen.refreshed(topology, answers.collect(), asked_at, self.world.clock.now())
     }
@@ -200,7 +200,7 @@ impl Job {
 
     fn held_for_dead(&self, alias: &TabletAlias) -> bool {
         let state = self.seen.tablet(alias);
-        state.is_some_and(|state| state.reachability.is_unreachable())
+        state.is_some_and(|state| state.reachability.is_unreachable() || state.disk_stalled())
     }
 
     /// Runs a command on one server.
@@ -210,7 +210,7 @@ impl Job {
         command: ServerCommand,
     ) -> Result<ServerStatus, CommandError> {
         let address = address_of(tablet)?;
-        self.world.mysql.run(address, command, self.settings.command_timeout).await
+        self.world.mysql.run(&address, command, self.settings.command_timeout).await
     }
 
     /// Runs a command on one server as a step of the story.
@@ -224,7 +224,7 @@ impl Job {
         self.failpoint(&format!("before {name}"));
         let step = self.begin_step(name, Some(&tablet.alias));
         let sent = match address_of(tablet) {
-            Ok(address) => self.world.mysql.run(address, command, deadline).await,
+            Ok(address) => self.world.mysql.run(&address, command, deadline).await,
             Err(error) => Err(error),
         };
         self.end_step(
@@ -346,7 +346,10 @@ impl Locked<'_> {
                 match remedy {
                     Remedy::ElectPrimary | Remedy::EmergencyReparent | Remedy::FinishReparent => {
                         // One that lives and does not serve must not be elected again.
-                        let away = finding.kind == FindingKind::PrimarySemiSyncBlocked;
+                        let away = matches!(
+                            finding.kind,
+                            FindingKind::PrimarySemiSyncBlocked | FindingKind::PrimaryDiskStalled
+                        );
                         let request = away.then(|| self.away_from_primary(ReparentKind::Emergency));
                         self.reparent(*remedy, request.as_ref()).await
                     }
@@ -423,9 +426,9 @@ impl Locked<'_> {
     }
 }
 
-fn address_of(tablet: &Tablet) -> Result<&MysqlAddress, CommandError> {
+fn address_of(tablet: &Tablet) -> Result<TabletAddress, CommandError> {
     let missing = || CommandError::NotDone("its record has no MySQL address".into());
-    tablet.mysql.as_ref().ok_or_else(missing)
+    tablet.address().ok_or_else(missing)
 }
 
 /// The text that other tools show of who holds the lock, as VTOrc words it.

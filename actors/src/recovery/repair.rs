@@ -236,14 +236,14 @@ impl Locked<'_> {
             .replication
             .as_ref()
             .is_some_and(|r| source.is_source_of(r, primary.mysql.as_ref()));
-        if kind == FindingKind::StaleTopoPrimary && tablet.grpc_port.is_none() {
+        if kind == FindingKind::StaleTopoPrimary && tablet.vttablet.is_none() {
             let set = self.job.world.topo.set_tablet_type(alias, TabletType::Replica, None);
             self.job.topo_step("record its type", Some(alias), set).await?;
         }
         if let Some(errant) = lacking(&status, &source).filter(|_| !follows || refuses(&status)) {
             return self.set_aside(&tablet, &errant).await;
         }
-        let Some(address) = primary.mysql.clone() else {
+        let Some(address) = primary.address() else {
             return Err(Stopped::Failed(format!("{} has no MySQL address", primary.alias)));
         };
         let semi_sync = self.policy.is_acker(&primary, &tablet.as_replica());

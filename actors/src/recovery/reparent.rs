@@ -284,7 +284,7 @@ impl Locked<'_> {
         let behind = election.most_advanced != election.winner;
         if behind {
             let source = self.tablet(&election.most_advanced)?;
-            let Some(address) = source.mysql.clone() else {
+            let Some(address) = source.address() else {
                 return Err(Stopped::Failed(format!("{} has no MySQL address", source.alias)));
             };
             let follow = ServerCommand::Follow {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{CommandError, ServerCommand};
-use vtorc_core::status::{ReceiverState, ServerStatus};
+use vtorc_core::status::{ReceiverState, SemiSyncStatus, ServerStatus};
 
 use super::dialect::{Dialect, SemiSyncNames, name_value};
 use super::session::Session;
@@ -46,12 +46,15 @@ pub(crate) fn run(
         ServerCommand::Promote { acks } => promote(session, acks)?,
         ServerCommand::FixPrimary { acks } => fix_primary(session, acks)?,
         ServerCommand::Follow { source, semi_sync, change } => {
-            follow::follow(session, &source, semi_sync, change)?;
+            follow::follow(session, &source.mysql, semi_sync, change)?;
         }
         ServerCommand::RestartReceiver => {
             let replica = session.dialect.replica();
             session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))?;
             session.run("start the receiver", &format!("START {replica} IO_THREAD"))?;
+        }
+        ServerCommand::ChangeType { .. } => {
+            return Err(CommandError::NotDone("it has no vttablet whose type could change".into()));
         }
         // It is logged, and thereby acknowledged, also where the database exists.
         ServerCommand::WriteNothing => session.run("write nothing", CREATE_DATABASE)?,
@@ -170,23 +173,12 @@ pub(crate) fn set_source_semi_sync(
         return Ok(());
     }
     let names = semi_sync_names(session)?;
-    let Some(source) = names.source else {
+    let (Some(mut wanted), Some(source)) = (semi_sync_settings(names, now, acks), names.source)
+    else {
         return Err(CommandError::NotDone(
             "the durability policy wants semi-sync and the server has no plugin for it".into(),
         ));
     };
-    let mut wanted = Vec::new();
-    if acks > 0 {
-        if let Some(variable) = names.wait_count_variable().filter(|_| now.wait_count != acks) {
-            wanted.push(format!("GLOBAL {variable} = {acks}"));
-        }
-        if let Some(variable) = names.wait_alone_variable().filter(|_| now.falls_back_alone) {
-            wanted.push(format!("GLOBAL {variable} = ON"));
-        }
-        if now.timeout_ms != SEMI_SYNC_TIMEOUT_MS {
-            wanted.push(format!("GLOBAL rpl_semi_sync_{source}_timeout = {SEMI_SYNC_TIMEOUT_MS}"));
-        }
-    }
     if now.source_enabled != (acks > 0) {
         wanted.push(format!("GLOBAL rpl_semi_sync_{source}_enabled = {}", u8::from(acks > 0)));
     }
@@ -194,6 +186,30 @@ pub(crate) fn set_source_semi_sync(
         return Ok(());
     }
     session.run("set semi-sync as a source", &format!("SET {}", wanted.join(", ")))
+}
+
+/// What a source must have set, beside being switched on, to wait for so many acknowledgements and never fall
+/// back; only what differs. None where the server has no plugin.
+pub(crate) fn semi_sync_settings(
+    names: SemiSyncNames,
+    now: &SemiSyncStatus,
+    acks: u32,
+) -> Option<Vec<String>> {
+    let source = names.source?;
+    let mut wanted = Vec::new();
+    if acks == 0 {
+        return Some(wanted);
+    }
+    if let Some(variable) = names.wait_count_variable().filter(|_| now.wait_count != acks) {
+        wanted.push(format!("GLOBAL {variable} = {acks}"));
+    }
+    if let Some(variable) = names.wait_alone_variable().filter(|_| now.falls_back_alone) {
+        wanted.push(format!("GLOBAL {variable} = ON"));
+    }
+    if now.timeout_ms != SEMI_SYNC_TIMEOUT_MS {
+        wanted.push(format!("GLOBAL rpl_semi_sync_{source}_timeout = {SEMI_SYNC_TIMEOUT_MS}"));
+    }
+    Some(wanted)
 }
 
 /// Sets whether the server acknowledges when it is a replica; answers whether that was a change.

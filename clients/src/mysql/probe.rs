@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use vtorc_core::health::ProbeFailure;
 use vtorc_core::ports::{ProbeConnection, ProbePort};
 use vtorc_core::status::ServerStatus;
-use vtorc_core::topology::MysqlAddress;
+use vtorc_core::topology::{MysqlAddress, TabletAddress};
 
 use super::access::MysqlAccess;
 use super::dialect::{Dialect, Row, SYNTAX_ERROR};
@@ -31,11 +31,11 @@ impl AsyncProber {
 impl ProbePort for AsyncProber {
     async fn connect(
         &self,
-        address: &MysqlAddress,
+        address: &TabletAddress,
         deadline: Duration,
     ) -> Result<Box<dyn ProbeConnection>, ProbeFailure> {
         let work = async {
-            let mut conn = self.open(address).await.map_err(failure)?;
+            let mut conn = self.open(&address.mysql).await.map_err(failure)?;
             let dialect = detect(&mut conn).await.map_err(failure)?;
             Ok(LiveConnection { conn: Some(conn), dialect })
         };

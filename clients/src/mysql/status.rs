@@ -50,6 +50,7 @@ pub(crate) fn read(dialect: Dialect, answers: &Answers) -> Result<ServerStatus, 
         replication,
         semi_sync: semi_sync(&variables, &status),
         journal_length: None,
+        vttablet: None,
     })
 }
 
@@ -163,7 +164,7 @@ fn heartbeat(
     (Some((seconds * 1000.0) as u64), Some(marker))
 }
 
-fn semi_sync(
+pub(crate) fn semi_sync(
     variables: &BTreeMap<String, String>,
     status: &BTreeMap<String, String>,
 ) -> SemiSyncStatus {

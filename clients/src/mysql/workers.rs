@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand};
 use vtorc_core::preflight::Inspection;
 use vtorc_core::status::ServerStatus;
-use vtorc_core::topology::MysqlAddress;
+use vtorc_core::topology::{MysqlAddress, TabletAddress};
 
 use super::access::MysqlAccess;
 use super::session::Session;
@@ -133,19 +133,19 @@ impl WorkerPool {
 impl MysqlPort for WorkerPool {
     async fn run(
         &self,
-        address: &MysqlAddress,
+        address: &TabletAddress,
         command: ServerCommand,
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError> {
         let work = move |session: &mut Session<'_>| commands::run(session, command);
-        self.on_worker(address, deadline, work).await
+        self.on_worker(&address.mysql, deadline, work).await
     }
 
     async fn inspect(
         &self,
-        address: &MysqlAddress,
+        address: &TabletAddress,
         deadline: Duration,
     ) -> Result<Inspection, CommandError> {
-        self.on_worker(address, deadline, inspect::inspect).await
+        self.on_worker(&address.mysql, deadline, inspect::inspect).await
     }
 }

@@ -118,7 +118,7 @@ impl TopoStore {
     /// Deletes a shard that has no tablets.
     pub async fn delete_shard(&self, shard: &KeyspaceShard) -> Result<(), TopoError> {
         for cell in self.global.list(paths::CELLS).await? {
-            for (alias, tablet) in self.tablets_of_cell(&cell).await? {
+            for (alias, tablet) in self.tablets_of_cell(&cell, None).await? {
                 if tablet.is_ok_and(|tablet| tablet.shard == *shard) {
                     return Err(TopoError::Invalid(format!(
                         "{shard} still has tablet {alias}; delete it first"
@@ -141,7 +141,7 @@ impl TopoStore {
 
     /// Deletes a cell that has no tablets.
     pub async fn delete_cell(&self, cell: &str) -> Result<(), TopoError> {
-        if let Some((alias, _)) = self.tablets_of_cell(cell).await?.first() {
+        if let Some((alias, _)) = self.tablets_of_cell(cell, None).await?.first() {
             return Err(TopoError::Invalid(format!(
                 "{cell} still has tablet {alias}; delete it first"
             )));
@@ -188,7 +188,7 @@ impl TopoStore {
         &self,
         cell: &str,
     ) -> Result<Vec<(TabletAlias, Result<Tablet, TopoError>)>, TopoError> {
-        let mut tablets = self.tablets_of_cell(cell).await?;
+        let mut tablets = self.tablets_of_cell(cell, None).await?;
         tablets.sort_by(|one, other| one.0.cmp(&other.0));
         Ok(tablets)
     }

@@ -30,6 +30,8 @@ pub struct TopoStore {
     pub(crate) global: Arc<dyn TopoConn>,
     dial: Dialer,
     cells: Mutex<BTreeMap<String, Cell>>,
+    /// Which shard each tablet belonged to when it was last read: a shard is read without all the others.
+    belongs: Mutex<BTreeMap<TabletAlias, KeyspaceShard>>,
     default_durability: DurabilityPolicy,
 }
 
@@ -48,7 +50,13 @@ impl TopoStore {
         dial: Dialer,
         default_durability: DurabilityPolicy,
     ) -> Self {
-        Self { global, dial, cells: Mutex::default(), default_durability }
+        Self {
+            global,
+            dial,
+            cells: Mutex::default(),
+            belongs: Mutex::default(),
+            default_durability,
+        }
     }
 
     /// The connection to a cell. Its record is read anew each time: cells move.
@@ -158,7 +166,7 @@ impl TopoStore {
         if let Ok(conn) = self.cell(cell).await {
             conn.arm().await;
         }
-        let tablets = match self.tablets_of_cell(cell).await {
+        let tablets = match self.tablets_of_cell(cell, None).await {
             Ok(tablets) => tablets,
             Err(error) => {
                 read.unread_cells.insert(cell.to_owned(), error.to_string());
@@ -181,13 +189,21 @@ impl TopoStore {
         }
     }
 
+    /// Reads the tablets of a cell; with `only`, those that are not known to belong to another shard.
     pub(crate) async fn tablets_of_cell(
         &self,
         cell: &str,
+        only: Option<&KeyspaceShard>,
     ) -> Result<Vec<(TabletAlias, Result<Tablet, TopoError>)>, TopoError> {
         let conn = self.cell(cell).await?;
         let aliases = conn.list(paths::TABLETS).await?;
-        let mut aliases = aliases.into_iter().filter_map(|name| name.parse::<TabletAlias>().ok());
+        let mut aliases: Vec<TabletAlias> =
+            aliases.into_iter().filter_map(|name| name.parse().ok()).collect();
+        if let Some(shard) = only {
+            let belongs = self.belongs.lock().await;
+            aliases.retain(|alias| belongs.get(alias).is_none_or(|known| known == shard));
+        }
+        let mut aliases = aliases.into_iter();
         let mut reads = FuturesUnordered::new();
         let mut tablets = Vec::new();
         loop {
@@ -200,9 +216,16 @@ impl TopoStore {
                     return Err(TopoError::Unavailable(why));
                 }
                 Some(read) => tablets.push(read),
-                None => return Ok(tablets),
+                None => break,
             }
         }
+        let mut belongs = self.belongs.lock().await;
+        for (alias, read) in &tablets {
+            if let Ok(tablet) = read {
+                belongs.insert(alias.clone(), tablet.shard.clone());
+            }
+        }
+        Ok(tablets)
     }
 
     /// Reads a record, lets `change` change it, and writes it back if nobody else did meanwhile.
@@ -268,7 +291,7 @@ impl TopoPort for TopoStore {
     async fn read_shard(&self, shard: &KeyspaceShard) -> Result<ShardTopology, TopoError> {
         let mut topology = self.shard_topology(shard).await?;
         for cell in self.global.list(paths::CELLS).await? {
-            for (alias, tablet) in self.tablets_of_cell(&cell).await? {
+            for (alias, tablet) in self.tablets_of_cell(&cell, Some(shard)).await? {
                 match tablet {
                     Ok(tablet) if tablet.shard == *shard => {
                         topology.tablets.insert(alias, tablet);

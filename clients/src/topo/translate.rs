@@ -2,7 +2,9 @@
 
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::{MysqlAddress, PromotionRule, ShardRecord, Tablet, TabletType};
+use vtorc_core::topology::{
+    MysqlAddress, PromotionRule, ShardRecord, Tablet, TabletType, VttabletAddress,
+};
 
 use super::records;
 
@@ -37,7 +39,7 @@ pub(crate) fn type_to_record(tablet_type: TabletType) -> i32 {
     }
 }
 
-fn type_from_record(number: i32) -> TabletType {
+pub(crate) fn type_from_record(number: i32) -> TabletType {
     match number {
         1 => TabletType::Primary,
         2 => TabletType::Replica,
@@ -72,13 +74,17 @@ pub(crate) fn tablet(path_alias: &TabletAlias, record: &records::Tablet) -> Resu
         (Some(_) | None, Some(_) | None) => None,
     };
     let grpc = record.port_map.get("grpc").copied().unwrap_or(0);
+    let grpc = u16::try_from(grpc).ok().filter(|port| *port != 0);
+    // A vttablet that was stopped in order is not called.
+    let vttablet = grpc.filter(|_| !shut_down && !record.hostname.is_empty());
+    let vttablet = vttablet.map(|port| VttabletAddress { host: record.hostname.clone(), port });
     Ok(Tablet {
         alias,
         shard,
         tablet_type: type_from_record(record.tablet_type),
         mysql,
         term_start: record.primary_term_start_time.as_ref().and_then(term_from_record),
-        grpc_port: u16::try_from(grpc).ok().filter(|port| *port != 0),
+        vttablet,
         promotion_rule: record
             .tags
             .get(PROMOTION_RULE_TAG)
@@ -106,8 +112,13 @@ pub(crate) fn new_tablet(tablet: &Tablet) -> records::Tablet {
     let host = address.as_ref().map(|address| address.host.clone()).unwrap_or_default();
     records::Tablet {
         alias: Some(alias_to_record(&tablet.alias)),
-        hostname: host.clone(),
-        port_map: Default::default(),
+        hostname: tablet.vttablet.as_ref().map_or(host.clone(), |vttablet| vttablet.host.clone()),
+        port_map: tablet
+            .vttablet
+            .as_ref()
+            .map(|vttablet| ("grpc".to_owned(), i32::from(vttablet.port)))
+            .into_iter()
+            .collect(),
         keyspace: tablet.shard.keyspace.clone(),
         shard: tablet.shard.shard.clone(),
         key_range: key_range_to_record(&tablet.shard),

@@ -1,6 +1,10 @@
 //! The facts that the rules are written in, drawn from a snapshot. Facts count; rules judge.
 
+mod replicas;
+
 use std::time::Duration;
+
+pub use replicas::{ReplicaFacts, errant_gtids, replica_facts};
 
 use crate::durability::DurabilityPolicy;
 use crate::election::{self, Contender, Standing, Witnesses};
@@ -9,7 +13,8 @@ use crate::ids::TabletAlias;
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::snapshot::{Receiving, ShardSnapshot, TabletState};
-use crate::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus};
+use crate::status::{Flavor, ReceiverState, ServerStatus, VttabletState};
+use crate::time::TermStart;
 use crate::topology::{Tablet, TabletType};
 
 /// What the shard rules look at.
@@ -69,41 +74,13 @@ pub struct Facts {
     pub record_names_primary: bool,
     /// The primary's record is published by its vttablet.
     pub primary_has_vttablet: bool,
+    /// The primary's vttablet says that it cannot write to its disk.
+    pub primary_disk_stalled: bool,
+    /// The primary's vttablet does not take itself for one, and its term is not new.
+    pub primary_type_mismatch: bool,
     /// What the replica rules look at.
     pub replicas: Vec<ReplicaFacts>,
     /// The observations about the primary, in words.
-    pub evidence: Vec<String>,
-}
-
-/// What the replica rules look at.
-#[derive(Clone, Debug)]
-pub struct ReplicaFacts {
-    /// Which tablet.
-    pub alias: TabletAlias,
-    /// Its record says PRIMARY, with an older term than the primary's.
-    pub stale_primary: bool,
-    /// It takes writes.
-    pub writable: bool,
-    /// Nothing but its writability is vtorc's business: it is taken out of service or taking a backup.
-    pub only_fenced: bool,
-    /// It has a source.
-    pub connected: bool,
-    /// Its source is not the primary.
-    pub wrong_source: bool,
-    /// Its receiver or applier does not run.
-    pub stopped: bool,
-    /// It expects heartbeats too seldom.
-    pub heartbeats_too_rare: bool,
-    /// It acknowledges.
-    pub semi_sync: bool,
-    /// It was told to acknowledge, does not, and the primary has too few who do: its receiver was not
-    /// started anew since.
-    pub semi_sync_idle: bool,
-    /// The policy wants it to acknowledge.
-    pub semi_sync_wanted: bool,
-    /// It can acknowledge at all.
-    pub semi_sync_available: bool,
-    /// The observations, in words.
     pub evidence: Vec<String>,
 }
 
@@ -126,7 +103,7 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
     facts.primary_valid = primary.reachability.is_valid();
     facts.primary_unreachable = primary.reachability.is_unreachable();
     facts.primary_unseen = primary.status.is_none();
-    facts.primary_has_vttablet = primary.tablet.grpc_port.is_some();
+    vttablet_of_primary(&mut facts, snapshot, primary);
     facts.record_names_primary = snapshot.record.primary_alias.as_ref() == Some(alias)
         && snapshot.record.term_start == primary.tablet.term_start;
     facts.evidence.push(reach_evidence(primary, snapshot));
@@ -176,6 +153,26 @@ fn reach_evidence(state: &TabletState, snapshot: &ShardSnapshot) -> String {
         | Reachability::TurnedAway { since, why } => {
             format!("{alias} fails for {} ms: {why}", ms(*since))
         }
+    }
+}
+
+/// A vttablet that was promoted a moment ago may have been asked before it was.
+const TYPE_SETTLES_AFTER: Duration = Duration::from_secs(5);
+
+fn vttablet_of_primary(facts: &mut Facts, snapshot: &ShardSnapshot, primary: &TabletState) {
+    facts.primary_has_vttablet = primary.tablet.vttablet.is_some();
+    facts.primary_disk_stalled = primary.disk_stalled();
+    let known = primary.valid_status().and_then(|status| status.vttablet.as_ref());
+    let Some(known) = known else { return };
+    match known {
+        VttabletState::Answers { tablet_type, disk_stalled, .. } => {
+            let began = primary.tablet.term_start.map(TermStart::as_timestamp);
+            let settled = began.is_some_and(|began| began.age(snapshot.now) >= TYPE_SETTLES_AFTER);
+            facts.primary_type_mismatch =
+                *tablet_type != TabletType::Primary && settled && !disk_stalled;
+            facts.evidence.push(format!("its vttablet says that it is {tablet_type}"));
+        }
+        VttabletState::Silent(why) | VttabletState::TooOld(why) => facts.evidence.push(why.clone()),
     }
 }
 
@@ -400,110 +397,8 @@ fn acks_for(replica: &ServerStatus, primary: &ServerStatus, primary_state: &Tabl
         })
 }
 
-/// Draws the facts about one replica; none if its server did not answer the last probe.
-pub fn replica_facts(
-    replica: &TabletState,
-    primary: &TabletState,
-    policy: DurabilityPolicy,
-    settings: &RecoverySettings,
-    snapshot: &ShardSnapshot,
-) -> Option<ReplicaFacts> {
-    let status = replica.valid_status()?;
-    let source = primary.valid_status()?;
-    let replication = status.replication.as_ref();
-    let wrong_source = replication.is_some_and(|replication| {
-        !source.is_source_of(replication, primary.tablet.mysql.as_ref())
-    });
-    let writable = status.is_writable()
-        || (settings.use_super_read_only
-            && status.flavor == Flavor::MySql
-            && !status.super_read_only);
-    Some(ReplicaFacts {
-        alias: replica.tablet.alias.clone(),
-        stale_primary: replica.tablet.tablet_type == TabletType::Primary,
-        writable,
-        only_fenced: !replica.tablet.tablet_type.is_managed(),
-        connected: replication.is_some(),
-        wrong_source,
-        stopped: replication.is_some_and(|replication| {
-            replication.receiver == ReceiverState::Stopped || !replication.applier_running
-        }),
-        heartbeats_too_rare: replication
-            .is_some_and(|replication| heartbeats_too_rare(replication, settings)),
-        semi_sync: status.semi_sync.replica_enabled,
-        semi_sync_idle: status.semi_sync.replica_enabled
-            && !status.semi_sync.replica_active
-            && source.semi_sync.source_enabled
-            && source.semi_sync.clients < source.semi_sync.wait_count
-            && replication.is_some_and(|r| r.receiver == ReceiverState::Running),
-        semi_sync_wanted: policy.is_acker(&primary.tablet, &replica.tablet),
-        semi_sync_available: status.semi_sync.replica_available,
-        evidence: replica_evidence(replica, status, snapshot),
-    })
-}
-
 /// A commit that waits for so long is not going to be acknowledged by itself.
 pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(10);
-
-/// Tells whether a silent source would show much later than it should. Servers round the period, so twice
-/// as long is still right; one that is not known, or off where it cannot be seen, is nobody's fault.
-fn heartbeats_too_rare(replication: &ReplicationStatus, settings: &RecoverySettings) -> bool {
-    let wanted = u64::try_from(settings.heartbeat_period.as_millis()).unwrap_or(u64::MAX);
-    replication
-        .heartbeat_period_ms
-        .is_some_and(|period| period == 0 || period > wanted.saturating_mul(2))
-}
-
-/// The transactions of a replica that did not come from its primary.
-///
-/// A replica that was probed a moment later than its primary may have more than that probe saw, so the
-/// primary's own transactions never count, and a replica that is probed earlier is compared as it is.
-pub fn errant_gtids(replica: &TabletState, primary: &TabletState) -> Option<crate::gtid::GtidSet> {
-    if replica.tablet.alias == primary.tablet.alias {
-        return None;
-    }
-    let (status, source) = (replica.valid_status()?, primary.valid_status()?);
-    match (status.flavor, &source.server_uuid) {
-        (Flavor::MySql, Some(uuid)) => {
-            let extra = status.gtid_executed.subtract(&source.gtid_executed).without_source(uuid);
-            (!extra.is_empty()).then_some(extra)
-        }
-        // MariaDB's positions do not tell which transactions lie below them; the server itself refuses
-        // to follow when they differ (error 1236), and the receiver's error shows it.
-        (Flavor::MySql | Flavor::MariaDb, _) => None,
-    }
-}
-
-fn replica_evidence(
-    replica: &TabletState,
-    status: &ServerStatus,
-    snapshot: &ShardSnapshot,
-) -> Vec<String> {
-    let age = replica.status_at.age(snapshot.now).as_millis();
-    let mut evidence = vec![format!(
-        "answered {age} ms ago: read_only {}, super_read_only {}, semi-sync replica {}",
-        on_off(status.read_only),
-        on_off(status.super_read_only),
-        on_off(status.semi_sync.replica_enabled),
-    )];
-    evidence.push(match &status.replication {
-        None => "no source configured".into(),
-        Some(replication) => format!(
-            "source {}, receiver {}, applier {}",
-            replication.source,
-            replication.receiver,
-            if replication.applier_running { "running" } else { "stopped" }
-        ),
-    });
-    if let Some(replication) = &status.replication {
-        let errors =
-            [("receiver", &replication.receiver_error), ("applier", &replication.applier_error)];
-        for (thread, error) in errors.into_iter().filter(|(_, error)| !error.is_empty()) {
-            evidence.push(format!("{thread}: {error}"));
-        }
-    }
-    evidence
-}
 
 fn on_off(value: bool) -> &'static str {
     if value { "ON" } else { "OFF" }

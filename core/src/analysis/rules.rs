@@ -51,6 +51,12 @@ pub const RULES: &[Rule] = &[
         lets_replicas_be_repaired: false,
     },
     Rule {
+        kind: FindingKind::PrimaryDiskStalled,
+        why: "the primary's vttablet says that it cannot write to its disk",
+        holds: |f| f.primary_disk_stalled,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
         kind: FindingKind::DeadPrimaryWithoutReplicas,
         why: "the primary cannot be reached and there is no other tablet",
         holds: |f| f.primary_unreachable && f.replicas_total == 0,
@@ -158,6 +164,12 @@ pub const RULES: &[Rule] = &[
         kind: FindingKind::PrimaryIsReadOnly,
         why: "the primary refuses writes",
         holds: |f| f.primary_valid && f.primary_read_only,
+        lets_replicas_be_repaired: true,
+    },
+    Rule {
+        kind: FindingKind::PrimaryCurrentTypeMismatch,
+        why: "the primary's vttablet takes itself for something else than its record says",
+        holds: |f| f.primary_valid && f.primary_type_mismatch,
         lets_replicas_be_repaired: true,
     },
     Rule {

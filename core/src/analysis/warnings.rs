@@ -2,10 +2,10 @@
 
 use crate::analysis::FindingKind;
 use crate::analysis::facts::{STUCK_AFTER, errant_gtids};
-use crate::health::Reachability;
+use crate::health::{ProbeFailure, Reachability};
 use crate::ids::TabletAlias;
 use crate::snapshot::{ShardSnapshot, TabletState};
-use crate::status::{ReplicationStatus, ServerStatus};
+use crate::status::{ReplicationStatus, ServerStatus, VttabletState};
 
 /// Something that is shown and never repaired.
 pub struct Warning {
@@ -149,8 +149,41 @@ pub const WARNINGS: &[Warning] = &[
             let denied = snapshot
                 .tablets
                 .values()
-                .filter(|state| matches!(state.reachability, Reachability::TurnedAway { .. }));
+                .filter(|state| matches!(state.reachability, Reachability::TurnedAway { .. }))
+                .filter(|state| {
+                    let failure = state.reachability.failure();
+                    matches!(failure, Some(ProbeFailure::TurnedAway(_)))
+                });
             failures(denied)
+        },
+    },
+    Warning {
+        kind: FindingKind::VttabletUnreachable,
+        why: "its server answers and its vttablet does not: nobody reaches it through Vitess",
+        find: |snapshot| {
+            let silent = |state: &TabletState| match state.valid_status()?.vttablet.as_ref()? {
+                VttabletState::Silent(why) => {
+                    Some((Some(state.tablet.alias.clone()), vec![why.clone()]))
+                }
+                VttabletState::Answers { .. } | VttabletState::TooOld(_) => None,
+            };
+            snapshot.tablets.values().filter_map(silent).collect()
+        },
+    },
+    Warning {
+        kind: FindingKind::VttabletTooOld,
+        why: "its vttablet does not know the calls by which vtorc looks at it and repairs it: upgrade it",
+        find: |snapshot| {
+            let old = |state: &TabletState| {
+                let known = state.valid_status().and_then(|status| status.vttablet.clone());
+                let why = match (known, state.reachability.failure()) {
+                    (Some(VttabletState::TooOld(why)), _) => why,
+                    (_, Some(ProbeFailure::TooOld(why))) => why.clone(),
+                    (_, _) => return None,
+                };
+                Some((Some(state.tablet.alias.clone()), vec![why]))
+            };
+            snapshot.tablets.values().filter_map(old).collect()
         },
     },
     Warning {

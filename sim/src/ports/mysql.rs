@@ -8,7 +8,7 @@ use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand, Sessions, SourceChange};
 use vtorc_core::preflight::Inspection;
 use vtorc_core::status::{ReceiverState, ServerStatus};
-use vtorc_core::topology::MysqlAddress;
+use vtorc_core::topology::TabletAddress;
 
 use super::{LOOK, Line, Outside};
 use crate::server::Server;
@@ -18,14 +18,14 @@ use crate::statements::{Reply, Statement};
 impl MysqlPort for Outside {
     async fn run(
         &self,
-        address: &MysqlAddress,
+        address: &TabletAddress,
         command: ServerCommand,
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError> {
         if matches!(command, ServerCommand::Promote { .. }) {
             self.check_lock_held();
         }
-        let line = self.connect(address, Instant::now() + deadline).await?;
+        let line = self.connect(&address.mysql, Instant::now() + deadline).await?;
         let promotes =
             matches!(command, ServerCommand::Promote { .. } | ServerCommand::FixPrimary { .. });
         line.run(command).await?;
@@ -37,7 +37,7 @@ impl MysqlPort for Outside {
         Ok(status)
     }
 
-    async fn inspect(&self, _: &MysqlAddress, _: Duration) -> Result<Inspection, CommandError> {
+    async fn inspect(&self, _: &TabletAddress, _: Duration) -> Result<Inspection, CommandError> {
         Err(CommandError::NotDone("simulated servers have no settings to look at".into()))
     }
 }
@@ -53,13 +53,13 @@ impl Line {
             ServerCommand::Promote { acks } => self.promote(acks).await,
             ServerCommand::FixPrimary { acks } => self.fix_primary(acks).await,
             ServerCommand::Follow { source, semi_sync, change } => {
-                self.follow(Server::number_of(&source), semi_sync, change).await
+                self.follow(Server::number_of(&source.mysql), semi_sync, change).await
             }
             ServerCommand::RestartReceiver => {
                 self.tell(Statement::StopReceiver).await?;
                 self.tell(Statement::StartReplication).await
             }
-            ServerCommand::CommitEmpty { .. } => {
+            ServerCommand::CommitEmpty { .. } | ServerCommand::ChangeType { .. } => {
                 Err(CommandError::NotDone("nobody asks for it in a simulation".into()))
             }
             ServerCommand::WriteNothing => self.write(false).await,

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use vtorc_core::health::ProbeFailure;
 use vtorc_core::ports::{ProbeConnection, ProbePort};
 use vtorc_core::status::ServerStatus;
-use vtorc_core::topology::MysqlAddress;
+use vtorc_core::topology::TabletAddress;
 
 use super::{Line, Lost, Outside};
 use crate::network::Party;
@@ -20,10 +20,10 @@ const NOTICE: Duration = Duration::from_millis(40);
 impl ProbePort for Outside {
     async fn connect(
         &self,
-        address: &MysqlAddress,
+        address: &TabletAddress,
         deadline: Duration,
     ) -> Result<Box<dyn ProbeConnection>, ProbeFailure> {
-        let line = Outside::connect(self, address, Instant::now() + deadline).await?;
+        let line = Outside::connect(self, &address.mysql, Instant::now() + deadline).await?;
         Ok(Box::new(line))
     }
 }

@@ -1,0 +1,423 @@
+//! The commands of recoveries as calls to a vttablet. Each is safe to repeat.
+//!
+//! What concerns the server alone is done over a direct connection where one is configured: it is quicker, and
+//! works while the vttablet is down. What touches the tablet's type, its term or its serving is the vttablet's.
+
+use std::time::Duration;
+
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::health::ProbeFailure;
+use vtorc_core::ids::TabletAlias;
+use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand, Sessions, SourceChange};
+use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus, VttabletState};
+use vtorc_core::topology::{TabletAddress, TabletType};
+
+use super::calls::{CallError, Caller};
+use super::interface::replicationdata::StopReplicationMode;
+use super::interface::tabletmanagerdata as messages;
+use super::interface::topodata;
+use super::{fence, status};
+use crate::mysql::{SemiSyncNames, WorkerPool, name_value, semi_sync, semi_sync_settings};
+use crate::topo::type_to_number;
+
+/// A vttablet beside a server that answers is waited for so long.
+const WORD_PATIENCE: Duration = Duration::from_millis(300);
+/// A vttablet whose server refuses writes already is waited for so long.
+const DEMOTE_PATIENCE: Duration = Duration::from_secs(2);
+/// What was received is applied before a replica is repointed, which throws its relay log away.
+const DRAIN_RELAY_LOG: Duration = Duration::from_secs(5);
+/// A new primary makes the journal's table by itself; it is looked for again after this.
+const JOURNAL_RETRY: Duration = Duration::from_millis(50);
+
+/// A command for one tablet.
+pub(crate) struct Job<'a> {
+    pub(crate) caller: Caller<'a>,
+    pub(crate) address: &'a TabletAddress,
+    pub(crate) direct: Option<&'a WorkerPool>,
+    pub(crate) heartbeat_period: Duration,
+}
+
+/// Runs a command and answers with the server's state afterwards.
+pub(crate) async fn run(
+    job: &Job<'_>,
+    command: ServerCommand,
+) -> Result<ServerStatus, CommandError> {
+    match command {
+        ServerCommand::ReadStatus | ServerCommand::StopReceiver if job.direct.is_some() => {
+            return job.directly_with_word(command).await;
+        }
+        ServerCommand::WaitForPosition { .. }
+        | ServerCommand::StartApplier
+        | ServerCommand::RestartReceiver
+        | ServerCommand::WriteNothing
+        | ServerCommand::CommitEmpty { .. }
+            if job.direct.is_some() =>
+        {
+            return job.directly(command).await;
+        }
+        ServerCommand::ReadStatus => return job.status_with_journal().await,
+        ServerCommand::StopReceiver => {
+            job.stop_receiver().await?;
+            return job.status_with_journal().await;
+        }
+        ServerCommand::Demote { sessions } => job.demote(sessions).await?,
+        ServerCommand::WaitForPosition { target, timeout } => job.wait(&target, timeout).await?,
+        ServerCommand::StartApplier => job.start("SQL_THREAD").await?,
+        ServerCommand::RestartReceiver => {
+            job.stop("IO_THREAD").await?;
+            job.start("IO_THREAD").await?;
+        }
+        ServerCommand::WriteNothing => {
+            job.caller.run("write nothing", "CREATE DATABASE IF NOT EXISTS _vt").await?;
+        }
+        ServerCommand::CommitEmpty { gtids } => job.commit_empty(&gtids).await?,
+        ServerCommand::Promote { acks } => job.promote(acks).await?,
+        ServerCommand::FixPrimary { acks } => job.fix_primary(acks).await?,
+        ServerCommand::Follow { source, semi_sync, change } => {
+            job.follow(&source, semi_sync, change).await?;
+        }
+        ServerCommand::ChangeType { tablet_type } => job.change_type(tablet_type).await?,
+        ServerCommand::WriteJournal { action, primary, position, time_created_ns } => {
+            job.write_journal(action, &primary, &position, time_created_ns).await?;
+        }
+    }
+    job.status().await
+}
+
+impl Job<'_> {
+    async fn directly(&self, command: ServerCommand) -> Result<ServerStatus, CommandError> {
+        match self.direct {
+            Some(workers) => workers.run(self.address, command, self.caller.left()).await,
+            None => Err(CommandError::NotDone("there is no direct connection".into())),
+        }
+    }
+
+    /// Whoever is to be promoted needs a vttablet that answers, and the server cannot tell of that.
+    async fn directly_with_word(
+        &self,
+        command: ServerCommand,
+    ) -> Result<ServerStatus, CommandError> {
+        let (answer, word) = tokio::join!(self.directly(command), self.word());
+        let mut status = answer?;
+        status.vttablet = word;
+        Ok(status)
+    }
+
+    /// What the vttablet says of itself.
+    async fn word(&self) -> Option<VttabletState> {
+        let mut client = self.caller.client.clone();
+        let sent = client.full_status(self.caller.request(messages::FullStatusRequest {}));
+        let answered = self.caller.answer("FullStatus", sent);
+        let answered = tokio::time::timeout(WORD_PATIENCE, answered).await;
+        match answered.unwrap_or(Err(CallError::TimedOut)) {
+            Ok(answer) => answer.status.as_ref().map(status::vttablet),
+            Err(error) => error.into_vttablet_state(),
+        }
+    }
+
+    /// The server's state, directly where that is possible.
+    async fn status(&self) -> Result<ServerStatus, CommandError> {
+        if self.direct.is_some() {
+            return self.directly(ServerCommand::ReadStatus).await;
+        }
+        let mut client = self.caller.client.clone();
+        let sent = client.full_status(self.caller.request(messages::FullStatusRequest {}));
+        let answer = self.caller.answer("FullStatus", sent).await;
+        let answer = answer.map_err(CallError::into_command_error)?;
+        let full =
+            answer.status.ok_or_else(|| CommandError::NotDone("an empty FullStatus".into()))?;
+        if full.disk_stalled {
+            return Err(CommandError::NotDone(ProbeFailure::DiskStalled.to_string()));
+        }
+        status::server(&full).map_err(CommandError::NotDone)
+    }
+
+    async fn status_with_journal(&self) -> Result<ServerStatus, CommandError> {
+        let mut client = self.caller.client.clone();
+        let request = self.caller.request(messages::ReadReparentJournalInfoRequest {});
+        let sent = client.read_reparent_journal_info(request);
+        let journal = self.caller.answer("ReadReparentJournalInfo", sent);
+        let (answer, journal) = tokio::join!(self.status(), journal);
+        let mut status = answer?;
+        // Unknown, where it cannot be read.
+        status.journal_length = match journal {
+            Ok(journal) => u64::try_from(journal.length).ok(),
+            Err(CallError::Failed(why)) if is_missing(&why) => Some(0),
+            Err(_) => None,
+        };
+        Ok(status)
+    }
+
+    async fn stop_receiver(&self) -> Result<(), CommandError> {
+        let mut client = self.caller.client.clone();
+        let stop_replication_mode = StopReplicationMode::Iothreadonly.into();
+        let message = messages::StopReplicationAndGetStatusRequest { stop_replication_mode };
+        let sent = client.stop_replication_and_get_status(self.caller.request(message));
+        let answer = match self.caller.answer("StopReplicationAndGetStatus", sent).await {
+            Ok(answer) => answer,
+            // It follows nobody: there is nothing to stop.
+            Err(CallError::Failed(why)) if why.contains("no replication status") => return Ok(()),
+            Err(error) => return Err(error.into_command_error()),
+        };
+        // A vttablet leaves a receiver alone that is not healthy, and that one may connect again.
+        let after = answer.status.and_then(|status| status.after);
+        if after.is_none_or(|after| after.io_state != STOPPED) {
+            self.stop("IO_THREAD").await?;
+        }
+        Ok(())
+    }
+
+    async fn stop(&self, thread: &str) -> Result<(), CommandError> {
+        self.threads("STOP", thread).await
+    }
+
+    async fn start(&self, thread: &str) -> Result<(), CommandError> {
+        self.threads("START", thread).await
+    }
+
+    async fn threads(&self, verb: &str, thread: &str) -> Result<(), CommandError> {
+        let what = format!("{verb} {thread}");
+        match self.caller.run(&what, &format!("{verb} REPLICA {thread}")).await {
+            // Before 8.0.22.
+            Err(CommandError::NotDone(why)) if why.contains("errno 1064") => {
+                self.caller.run(&what, &format!("{verb} SLAVE {thread}")).await
+            }
+            other => other,
+        }
+    }
+
+    /// Refuses writes first where clients must not be told of what they wrote, then lets the vttablet stop
+    /// serving. A server that refuses writes already is not opened again by a vttablet that gives up.
+    async fn demote(&self, sessions: Sessions) -> Result<(), CommandError> {
+        let force = sessions == Sessions::EndAll;
+        let refuses = match (force, self.direct) {
+            (true, Some(_)) => {
+                self.directly(ServerCommand::Demote { sessions }).await?;
+                true
+            }
+            (true, None) => {
+                fence::refuse_writes(&self.caller).await?;
+                true
+            }
+            (false, _) => false,
+        };
+        let mut client = self.caller.client.clone();
+        let message = messages::DemotePrimaryRequest { force };
+        let sent = client.demote_primary(self.caller.request(message));
+        let answered = self.caller.answer("DemotePrimary", sent);
+        let demoted = if refuses {
+            let limited = tokio::time::timeout(DEMOTE_PATIENCE, answered).await;
+            limited.unwrap_or(Err(CallError::TimedOut))
+        } else {
+            answered.await
+        };
+        match demoted {
+            Ok(_) => Ok(()),
+            Err(_) if refuses => Ok(()),
+            // Its vttablet is gone, the server is not.
+            Err(CallError::Unreachable(_)) if self.direct.is_some() => {
+                self.directly(ServerCommand::Demote { sessions }).await.map(|_| ())
+            }
+            Err(error) => Err(error.into_command_error()),
+        }
+    }
+
+    async fn wait(&self, target: &GtidSet, patience: Duration) -> Result<(), CommandError> {
+        if target.is_empty() {
+            return Ok(());
+        }
+        let message = messages::WaitForPositionRequest { position: target.to_vitess_position() };
+        let mut request = self.caller.request(message);
+        request.set_timeout(patience.min(self.caller.left()));
+        let mut client = self.caller.client.clone();
+        let answered = self.caller.answer("WaitForPosition", client.wait_for_position(request));
+        let waited = tokio::time::timeout(patience, answered).await;
+        if let Ok(Ok(_)) = waited {
+            return Ok(());
+        }
+        // Waiting may have failed for another reason than what was waited for.
+        if self.status().await?.gtid_executed.contains(target) {
+            return Ok(());
+        }
+        Err(CommandError::NotDone(match waited {
+            Ok(Err(error)) if error != CallError::TimedOut => error.to_string(),
+            _ => format!(
+                "it did not apply everything of {target} within {} ms",
+                patience.as_millis()
+            ),
+        }))
+    }
+
+    /// A promotion that failed may have gone half of its way.
+    async fn promote(&self, acks: u32) -> Result<(), CommandError> {
+        self.set_source_up(acks).await?;
+        let mut client = self.caller.client.clone();
+        let message = messages::PromoteReplicaRequest { semi_sync: acks > 0 };
+        let sent = client.promote_replica(self.caller.request(message));
+        match self.caller.answer("PromoteReplica", sent).await {
+            Ok(_) => Ok(()),
+            Err(CallError::Failed(why)) => Err(CommandError::Unknown(why)),
+            Err(error) => Err(error.into_command_error()),
+        }
+    }
+
+    /// How many acknowledgements to wait for, and never to fall back: a vttablet only switches semi-sync on.
+    async fn set_source_up(&self, acks: u32) -> Result<(), CommandError> {
+        if acks == 0 {
+            return Ok(());
+        }
+        let variables =
+            self.caller.rows("SHOW GLOBAL VARIABLES LIKE 'rpl\\_semi\\_sync\\_%'").await;
+        let variables = name_value(&variables.map_err(CallError::into_command_error)?);
+        let now = semi_sync(&variables, &variables);
+        let Some(wanted) = semi_sync_settings(SemiSyncNames::of(&variables), &now, acks) else {
+            return Err(CommandError::NotDone(
+                "the durability policy wants semi-sync and the server has no plugin for it".into(),
+            ));
+        };
+        for setting in wanted {
+            self.caller.run("set semi-sync as a source", &format!("SET {setting}")).await?;
+        }
+        Ok(())
+    }
+
+    async fn fix_primary(&self, acks: u32) -> Result<(), CommandError> {
+        let mut client = self.caller.client.clone();
+        if self.status().await?.replication.is_some() {
+            let message = messages::ResetReplicationParametersRequest {};
+            let sent = client.reset_replication_parameters(self.caller.request(message));
+            let answer = self.caller.answer("ResetReplicationParameters", sent).await;
+            answer.map_err(CallError::into_command_error)?;
+        }
+        self.set_source_up(acks).await?;
+        let message = messages::UndoDemotePrimaryRequest { semi_sync: acks > 0 };
+        let sent = client.undo_demote_primary(self.caller.request(message));
+        let answer = self.caller.answer("UndoDemotePrimary", sent).await;
+        answer.map(|_| ()).map_err(CallError::into_command_error)
+    }
+
+    /// A vttablet that takes itself for the primary becomes a replica by this, but its server would go on
+    /// taking writes: so those are refused first.
+    async fn follow(
+        &self,
+        source: &TabletAddress,
+        semi_sync: bool,
+        change: SourceChange,
+    ) -> Result<(), CommandError> {
+        let status = self.status().await?;
+        if status.is_writable() {
+            self.demote(Sessions::EndAll).await?;
+        }
+        if let (SourceChange::Repoint, Some(replication)) = (change, &status.replication) {
+            self.apply_received(&status, replication).await?;
+        }
+        let right_heartbeats = status
+            .replication
+            .as_ref()
+            .and_then(|replication| replication.heartbeat_period_ms)
+            .is_some_and(|period| u128::from(period) <= self.heartbeat_period.as_millis() * 2);
+        let keeps = change == SourceChange::Keep && right_heartbeats;
+        let message = messages::SetReplicationSourceRequest {
+            parent: Some(alias(&source.alias)),
+            time_created_ns: 0,
+            force_start_replication: true,
+            wait_position: String::new(),
+            semi_sync,
+            // Anything but 0 makes the vttablet set its source anew.
+            heartbeat_interval: if keeps { 0.0 } else { self.heartbeat_period.as_secs_f64() },
+        };
+        let mut client = self.caller.client.clone();
+        let sent = client.set_replication_source(self.caller.request(message));
+        match self.caller.answer("SetReplicationSource", sent).await {
+            Ok(_) => Ok(()),
+            // Its vttablet is gone, the server is not.
+            Err(CallError::Unreachable(_)) if self.direct.is_some() => {
+                let follow = ServerCommand::Follow { source: source.clone(), semi_sync, change };
+                self.directly(follow).await.map(|_| ())
+            }
+            Err(error) => Err(error.into_command_error()),
+        }
+    }
+
+    async fn apply_received(
+        &self,
+        status: &ServerStatus,
+        replication: &ReplicationStatus,
+    ) -> Result<(), CommandError> {
+        if status.gtid_executed.contains(&replication.retrieved) {
+            return Ok(());
+        }
+        if replication.receiver != ReceiverState::Stopped {
+            self.stop("IO_THREAD").await?;
+        }
+        if !replication.applier_running && replication.applier_error.is_empty() {
+            self.start("SQL_THREAD").await?;
+        }
+        // What cannot be applied is asked of the new source again.
+        let _ = self.wait(&replication.retrieved, DRAIN_RELAY_LOG).await;
+        Ok(())
+    }
+
+    async fn change_type(&self, tablet_type: TabletType) -> Result<(), CommandError> {
+        let mut client = self.caller.client.clone();
+        let tablet_type = type_to_number(tablet_type);
+        let message = messages::ChangeTypeRequest { tablet_type, semi_sync: false };
+        let sent = client.change_type(self.caller.request(message));
+        let answer = self.caller.answer("ChangeType", sent).await;
+        answer.map(|_| ()).map_err(CallError::into_command_error)
+    }
+
+    async fn commit_empty(&self, gtids: &[String]) -> Result<(), CommandError> {
+        let mut statements = Vec::new();
+        for gtid in gtids {
+            statements.push(format!("SET SESSION gtid_next = '{gtid}'"));
+            statements.extend(["BEGIN".to_owned(), "COMMIT".to_owned()]);
+        }
+        statements.push("SET SESSION gtid_next = 'AUTOMATIC'".to_owned());
+        self.caller.run_all("commit empty transactions", &statements).await
+    }
+
+    /// Waits for the table, which a new primary makes by itself, and for an acknowledgement.
+    async fn write_journal(
+        &self,
+        action_name: String,
+        primary: &TabletAlias,
+        position: &GtidSet,
+        time_created_ns: u64,
+    ) -> Result<(), CommandError> {
+        loop {
+            let message = messages::PopulateReparentJournalRequest {
+                time_created_ns: i64::try_from(time_created_ns).unwrap_or(i64::MAX),
+                action_name: action_name.clone(),
+                primary_alias: Some(alias(primary)),
+                replication_position: position.to_vitess_position(),
+            };
+            let mut client = self.caller.client.clone();
+            let sent = client.populate_reparent_journal(self.caller.request(message));
+            match self.caller.answer("PopulateReparentJournal", sent).await {
+                Ok(_) => return Ok(()),
+                // Written by a first attempt whose answer was lost.
+                Err(CallError::Failed(why)) if why.contains("errno 1062") => return Ok(()),
+                Err(CallError::Failed(why)) if is_missing(&why) => {
+                    if self.caller.left() <= JOURNAL_RETRY {
+                        return Err(CommandError::NotDone(why));
+                    }
+                    tokio::time::sleep(JOURNAL_RETRY).await;
+                }
+                Err(error) => return Err(error.into_command_error()),
+            }
+        }
+    }
+}
+
+/// A thread that stands, in a vttablet's answer.
+const STOPPED: i32 = 1;
+
+/// The sidecar database, or a table of it, is not there: 1049 and 1146.
+fn is_missing(why: &str) -> bool {
+    why.contains("errno 1146") || why.contains("errno 1049")
+}
+
+fn alias(alias: &TabletAlias) -> topodata::TabletAlias {
+    topodata::TabletAlias { cell: alias.cell.clone(), uid: alias.uid }
+}

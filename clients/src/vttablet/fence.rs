@@ -1,0 +1,85 @@
+//! Making a server refuse writes through its vttablet, also while its clients hold that up.
+//!
+//! Told to demote by force, a vttablet switches semi-sync off while commits wait: their clients would take
+//! that for an acknowledgement. So their sessions are ended first, as over a direct connection.
+
+use std::time::Duration;
+
+use vtorc_core::ports::CommandError;
+
+use super::calls::Caller;
+use crate::mysql::{Row, SemiSyncNames, name_value};
+
+/// How often sessions are looked for while the server is being fenced.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+const REFUSE: &str = "SET GLOBAL super_read_only = ON";
+const SESSIONS: &str = "SELECT ID AS id, USER AS user, COMMAND AS command, STATE AS state, INFO AS info \
+     FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID()";
+
+/// Refuses writes and ends every client's session.
+pub(crate) async fn refuse_writes(caller: &Caller<'_>) -> Result<(), CommandError> {
+    let refusing = caller.run("refuse writes", REFUSE);
+    tokio::pin!(refusing);
+    let mut all_were_ended = false;
+    loop {
+        tokio::select! {
+            outcome = &mut refusing => {
+                outcome?;
+                // Those that came while the others were ended could only read; they write no more.
+                end_sessions(caller, false).await?;
+                return Ok(());
+            }
+            () = tokio::time::sleep(LOOK_AGAIN) => {
+                all_were_ended = end_sessions(caller, all_were_ended).await.unwrap_or(false);
+            }
+        }
+    }
+}
+
+/// Ends every client's session. Answers whether, when it did, the server was already holding new writes
+/// back: then everybody who could still be told of a commit has been ended, and a commit that waits for an
+/// acknowledgement in a session that was ended may be let go.
+async fn end_sessions(caller: &Caller<'_>, all_were_ended: bool) -> Result<bool, CommandError> {
+    let sessions = caller.rows(SESSIONS).await.map_err(|error| error.into_command_error())?;
+    let holding = sessions.iter().any(|row| is_ours(row) && text(row, "state").contains("lock"));
+    let (mut somebody_waits, mut somebody_would_be_told) = (false, false);
+    for row in sessions.iter().filter(|row| is_client(row)) {
+        let waits = text(row, "state").to_lowercase().contains("semi-sync ack");
+        somebody_waits |= waits;
+        if text(row, "command") != "Killed" {
+            somebody_would_be_told |= waits;
+            // It may have ended by itself.
+            let _ =
+                caller.run("end a client's session", &format!("KILL {}", text(row, "id"))).await;
+        }
+    }
+    // SAFETY-OF-DATA: only sessions that were killed wait: no client takes this for an acknowledgement.
+    if all_were_ended && somebody_waits && !somebody_would_be_told {
+        let variables = caller.rows("SHOW GLOBAL VARIABLES LIKE 'rpl\\_semi\\_sync\\_%'").await;
+        let variables = variables.map_err(|error| error.into_command_error())?;
+        if let Some(source) = SemiSyncNames::of(&name_value(&variables)).source {
+            let release = format!("SET GLOBAL rpl_semi_sync_{source}_enabled = OFF");
+            caller.run("let go what waits", &release).await?;
+        }
+    }
+    Ok(holding)
+}
+
+fn text(row: &Row, column: &str) -> String {
+    row.get(column).cloned().flatten().unwrap_or_default()
+}
+
+fn is_ours(row: &Row) -> bool {
+    text(row, "info").contains(REFUSE)
+}
+
+/// Replication, the server's own threads and this fence stay.
+fn is_client(row: &Row) -> bool {
+    let user = text(row, "user");
+    let server =
+        matches!(user.as_str(), "system user" | "event_scheduler" | "unauthenticated user" | "");
+    let command = text(row, "command");
+    let replication = command.starts_with("Binlog Dump") || command == "Daemon";
+    !(server || replication || is_ours(row))
+}

@@ -1,0 +1,131 @@
+//! What a vttablet says of its server, as core's `ServerStatus`.
+
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::status::{
+    Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus, VttabletState,
+};
+use vtorc_core::topology::MysqlAddress;
+
+use super::interface::replicationdata::{FullStatus, Status};
+use crate::topo::type_from_number;
+
+/// Vitess writes this for a source whose uuid is not known.
+const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
+
+/// What the vttablet says of itself.
+pub(crate) fn vttablet(full: &FullStatus) -> VttabletState {
+    VttabletState::Answers {
+        tablet_type: type_from_number(full.tablet_type),
+        disk_stalled: full.disk_stalled,
+        semi_sync_blocked: full.semi_sync_blocked,
+    }
+}
+
+/// Reads what it says of the server; the error says what is wrong with it.
+pub(crate) fn server(full: &FullStatus) -> Result<ServerStatus, String> {
+    let position = full
+        .primary_status
+        .as_ref()
+        .map(|status| status.position.as_str())
+        .or(full.replication_status.as_ref().map(|status| status.position.as_str()))
+        .unwrap_or_default();
+    let gtid_executed = parse_position(position)?;
+    let flavor = match gtid_executed {
+        GtidSet::MySql(_) => Flavor::MySql,
+        GtidSet::MariaDb(_) => Flavor::MariaDb,
+    };
+    let replication = match &full.replication_status {
+        Some(status) => replication(status, full)?,
+        None => None,
+    };
+    Ok(ServerStatus {
+        flavor,
+        version: full.version.clone(),
+        server_id: full.server_id,
+        server_uuid: Some(full.server_uuid.clone()).filter(|uuid| !uuid.is_empty()),
+        read_only: full.read_only,
+        super_read_only: full.super_read_only,
+        gtid_mode_on: flavor == Flavor::MariaDb || full.gtid_mode.eq_ignore_ascii_case("on"),
+        log_bin: full.log_bin_enabled,
+        log_replica_updates: full.log_replica_updates,
+        gtid_executed,
+        gtid_purged: parse_position(&full.gtid_purged)?,
+        replication,
+        semi_sync: semi_sync(full),
+        journal_length: None,
+        vttablet: Some(vttablet(full)),
+    })
+}
+
+/// Reads `MySQL56/uuid:1-5` or `MariaDB/0-1-2`; nothing at all is the empty set.
+fn parse_position(text: &str) -> Result<GtidSet, String> {
+    let (flavor, set) = text.split_once('/').unwrap_or(("MySQL56", text));
+    let parsed = match flavor {
+        "MySQL56" => GtidSet::parse_mysql(set),
+        "MariaDB" => GtidSet::parse_mariadb(set),
+        other => return Err(format!("positions of flavour {other:?} cannot be compared")),
+    };
+    parsed.map_err(|error| error.to_string())
+}
+
+fn replication(status: &Status, full: &FullStatus) -> Result<Option<ReplicationStatus>, String> {
+    if status.source_host.is_empty() {
+        // What RESET REPLICA without ALL leaves behind: nobody to follow.
+        return Ok(None);
+    }
+    let port = u16::try_from(status.source_port).unwrap_or(0);
+    let heartbeat = full.replication_configuration.as_ref().map(|config| config.heartbeat_interval);
+    Ok(Some(ReplicationStatus {
+        source: MysqlAddress { host: status.source_host.clone(), port },
+        source_uuid: Some(status.source_uuid.clone())
+            .filter(|uuid| !uuid.is_empty() && uuid != NO_UUID),
+        source_server_id: Some(status.source_server_id).filter(|id| *id != 0),
+        receiver: thread(status.io_state),
+        receiver_error: status.last_io_error.clone(),
+        applier_running: thread(status.sql_state) == ReceiverState::Running,
+        applier_error: status.last_sql_error.clone(),
+        retrieved: parse_position(&status.relay_log_position)?,
+        auto_position: status.auto_position || status.using_gtid,
+        filtered: status.has_replication_filters,
+        lag_seconds: (!status.replication_lag_unknown)
+            .then_some(u64::from(status.replication_lag_seconds)),
+        delay_seconds: u64::from(status.sql_delay),
+        heartbeat_period_ms: heartbeat.map(|seconds| (seconds * 1000.0).round() as u64),
+        received_marker: format!(
+            "{} {}",
+            status.relay_log_source_binlog_equivalent_position, status.relay_log_position
+        ),
+        // A vttablet does not tell of heartbeats.
+        marker_sees_heartbeats: false,
+    }))
+}
+
+/// 0 unknown, 1 stopped, 2 connecting, 3 running.
+fn thread(state: i32) -> ReceiverState {
+    match state {
+        3 => ReceiverState::Running,
+        2 => ReceiverState::Connecting,
+        _ => ReceiverState::Stopped,
+    }
+}
+
+/// A vttablet answers zeros where its server has no plugin.
+fn semi_sync(full: &FullStatus) -> SemiSyncStatus {
+    let available = full.semi_sync_primary_timeout > 0
+        || full.semi_sync_wait_for_replica_count > 0
+        || full.semi_sync_primary_enabled
+        || full.semi_sync_replica_enabled;
+    SemiSyncStatus {
+        source_available: available,
+        replica_available: available,
+        source_enabled: full.semi_sync_primary_enabled,
+        replica_enabled: full.semi_sync_replica_enabled,
+        source_active: full.semi_sync_primary_status,
+        replica_active: full.semi_sync_replica_status,
+        clients: full.semi_sync_primary_clients,
+        wait_count: full.semi_sync_wait_for_replica_count,
+        timeout_ms: full.semi_sync_primary_timeout,
+        falls_back_alone: false,
+        waiting_sessions: u32::from(full.semi_sync_blocked),
+    }
+}

@@ -1,0 +1,143 @@
+//! The facts about one replica of a primary that is in order.
+
+use super::on_off;
+use crate::durability::DurabilityPolicy;
+use crate::ids::TabletAlias;
+use crate::settings::RecoverySettings;
+use crate::snapshot::{ShardSnapshot, TabletState};
+use crate::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus};
+use crate::topology::TabletType;
+
+/// What the replica rules look at.
+#[derive(Clone, Debug)]
+pub struct ReplicaFacts {
+    /// Which tablet.
+    pub alias: TabletAlias,
+    /// Its record says PRIMARY, with an older term than the primary's.
+    pub stale_primary: bool,
+    /// It takes writes.
+    pub writable: bool,
+    /// Nothing but its writability is vtorc's business: it is taken out of service or taking a backup.
+    pub only_fenced: bool,
+    /// It has a source.
+    pub connected: bool,
+    /// Its source is not the primary.
+    pub wrong_source: bool,
+    /// Its receiver or applier does not run.
+    pub stopped: bool,
+    /// It expects heartbeats too seldom.
+    pub heartbeats_too_rare: bool,
+    /// It acknowledges.
+    pub semi_sync: bool,
+    /// It was told to acknowledge, does not, and the primary has too few who do: its receiver was not
+    /// started anew since.
+    pub semi_sync_idle: bool,
+    /// The policy wants it to acknowledge.
+    pub semi_sync_wanted: bool,
+    /// It can acknowledge at all.
+    pub semi_sync_available: bool,
+    /// The observations, in words.
+    pub evidence: Vec<String>,
+}
+
+/// Draws the facts about one replica; none if its server did not answer the last probe.
+pub fn replica_facts(
+    replica: &TabletState,
+    primary: &TabletState,
+    policy: DurabilityPolicy,
+    settings: &RecoverySettings,
+    snapshot: &ShardSnapshot,
+) -> Option<ReplicaFacts> {
+    let status = replica.valid_status()?;
+    let source = primary.valid_status()?;
+    let replication = status.replication.as_ref();
+    let wrong_source = replication.is_some_and(|replication| {
+        !source.is_source_of(replication, primary.tablet.mysql.as_ref())
+    });
+    let writable = status.is_writable()
+        || (settings.use_super_read_only
+            && status.flavor == Flavor::MySql
+            && !status.super_read_only);
+    Some(ReplicaFacts {
+        alias: replica.tablet.alias.clone(),
+        stale_primary: replica.tablet.tablet_type == TabletType::Primary,
+        writable,
+        only_fenced: !replica.tablet.tablet_type.is_managed(),
+        connected: replication.is_some(),
+        wrong_source,
+        stopped: replication.is_some_and(|replication| {
+            replication.receiver == ReceiverState::Stopped || !replication.applier_running
+        }),
+        heartbeats_too_rare: replication
+            .is_some_and(|replication| heartbeats_too_rare(replication, settings)),
+        semi_sync: status.semi_sync.replica_enabled,
+        semi_sync_idle: status.semi_sync.replica_enabled
+            && !status.semi_sync.replica_active
+            && source.semi_sync.source_enabled
+            && source.semi_sync.clients < source.semi_sync.wait_count
+            && replication.is_some_and(|r| r.receiver == ReceiverState::Running),
+        semi_sync_wanted: policy.is_acker(&primary.tablet, &replica.tablet),
+        semi_sync_available: status.semi_sync.replica_available,
+        evidence: replica_evidence(replica, status, snapshot),
+    })
+}
+
+/// Tells whether a silent source would show much later than it should. Servers round the period, so twice
+/// as long is still right; one that is not known, or off where it cannot be seen, is nobody's fault.
+fn heartbeats_too_rare(replication: &ReplicationStatus, settings: &RecoverySettings) -> bool {
+    let wanted = u64::try_from(settings.heartbeat_period.as_millis()).unwrap_or(u64::MAX);
+    replication
+        .heartbeat_period_ms
+        .is_some_and(|period| period == 0 || period > wanted.saturating_mul(2))
+}
+
+/// The transactions of a replica that did not come from its primary.
+///
+/// A replica that was probed a moment later than its primary may have more than that probe saw, so the
+/// primary's own transactions never count, and a replica that is probed earlier is compared as it is.
+pub fn errant_gtids(replica: &TabletState, primary: &TabletState) -> Option<crate::gtid::GtidSet> {
+    if replica.tablet.alias == primary.tablet.alias {
+        return None;
+    }
+    let (status, source) = (replica.valid_status()?, primary.valid_status()?);
+    match (status.flavor, &source.server_uuid) {
+        (Flavor::MySql, Some(uuid)) => {
+            let extra = status.gtid_executed.subtract(&source.gtid_executed).without_source(uuid);
+            (!extra.is_empty()).then_some(extra)
+        }
+        // MariaDB's positions do not tell which transactions lie below them; the server itself refuses
+        // to follow when they differ (error 1236), and the receiver's error shows it.
+        (Flavor::MySql | Flavor::MariaDb, _) => None,
+    }
+}
+
+fn replica_evidence(
+    replica: &TabletState,
+    status: &ServerStatus,
+    snapshot: &ShardSnapshot,
+) -> Vec<String> {
+    let age = replica.status_at.age(snapshot.now).as_millis();
+    let mut evidence = vec![format!(
+        "answered {age} ms ago: read_only {}, super_read_only {}, semi-sync replica {}",
+        on_off(status.read_only),
+        on_off(status.super_read_only),
+        on_off(status.semi_sync.replica_enabled),
+    )];
+    evidence.push(match &status.replication {
+        None => "no source configured".into(),
+        Some(replication) => format!(
+            "source {}, receiver {}, applier {}",
+            replication.source,
+            replication.receiver,
+            if replication.applier_running { "running" } else { "stopped" }
+        ),
+    });
+    if let Some(replication) = &status.replication {
+        let errors =
+            [("receiver", &replication.receiver_error), ("applier", &replication.applier_error)];
+        for (thread, error) in errors.into_iter().filter(|(_, error)| !error.is_empty()) {
+            evidence.push(format!("{thread}: {error}"));
+        }
+    }
+    evidence
+}

@@ -1,0 +1,4 @@
+//! Shards whose tablets have vttablets: doubles that do what real ones do, each in front of a real mysqld.
+
+mod cluster;
+mod failover;
