@@ -3,7 +3,7 @@
 # No system service is ever started. Running it again does nothing when all is there.
 #
 #   scripts/servers.sh demo    one MySQL or MariaDB server
-#   scripts/servers.sh test    MySQL 9, MariaDB 10.11 or later, ZooKeeper, a browser, network tools
+#   scripts/servers.sh test    MySQL 9, MariaDB 10.11 or later, ZooKeeper, etcd, a browser, network tools
 #   scripts/servers.sh lint    the tools of .ci/run beside cargo
 set -euo pipefail
 
@@ -65,6 +65,11 @@ need_zookeeper() {
   have_file /usr/share/java/zookeeper.jar || apt_install zookeeper
 }
 
+need_etcd() {
+  command -v etcd >/dev/null || apt_install etcd-server
+  command -v etcdctl >/dev/null || apt_install etcd-client
+}
+
 # MySQL itself is only in Debian's unstable suite: its own small tree, run through its own loader.
 need_mysql() {
   [ -e "$mysql_tree/.complete" ] && return
@@ -101,6 +106,7 @@ case "$what" in
     need_compiler
     need_mariadb
     need_zookeeper
+    need_etcd
     need_mysql
     need_tools
     need_browser

@@ -1,6 +1,7 @@
 //! The command line. Go's spelling is taken as well: one dash or two, `_` or `-`, `-flag=false`.
 
 mod foreign;
+mod topology;
 mod vitess;
 
 use std::ffi::OsString;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+pub(crate) use topology::TopologyOptions;
 pub(crate) use vitess::VitessOptions;
 
 /// Watches MySQL shards registered in a Vitess topology, elects a primary where there is none, replaces a
@@ -54,7 +56,7 @@ pub(crate) struct DaemonOptions {
     /// Address of the global topology server: host:port[,host:port...].
     #[arg(long, default_value = "", global = true, help_heading = "Topology")]
     pub(crate) topo_global_server_address: String,
-    /// Root of the global topology: a ZooKeeper path, or a directory for `local`.
+    /// Root of the global topology: a path such as /vitess/global, or a directory for `local`.
     #[arg(long, default_value = "vtorc-topology", global = true, help_heading = "Topology")]
     pub(crate) topo_global_root: String,
     /// Look after these only: keyspaces or keyspace/shard, comma separated. Default: everything.
@@ -93,6 +95,8 @@ pub(crate) struct DaemonOptions {
     pub(crate) alsologtostderr: bool,
 
     #[command(flatten)]
+    pub(crate) topology: TopologyOptions,
+    #[command(flatten)]
     pub(crate) vitess: VitessOptions,
     /// Flags that were given and have no effect here, and why.
     #[arg(skip)]
@@ -105,6 +109,8 @@ pub(crate) enum TopoImplementation {
     Local,
     /// ZooKeeper.
     Zk2,
+    /// etcd, by its v3 interface.
+    Etcd2,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -133,7 +133,7 @@ fn cell_place(
     let beside = Path::new(&options.topo_global_root).parent().map(|parent| parent.join(cell));
     let root = match (root, options.topo_implementation) {
         (Some(root), _) => root,
-        (None, TopoImplementation::Zk2) => {
+        (None, TopoImplementation::Zk2 | TopoImplementation::Etcd2) => {
             beside.unwrap_or_else(|| PathBuf::from("/").join(cell)).display().to_string()
         }
         (None, TopoImplementation::Local) => {

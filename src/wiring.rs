@@ -1,7 +1,9 @@
 //! The one place where adapters meet actors. No failover decisions.
 
+mod topology;
+
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,108 +20,17 @@ use vtorc_actors::registry::Registry;
 use vtorc_actors::world::{Settings, World};
 use vtorc_clients::history::SqliteHistory;
 use vtorc_clients::hooks::Hooks;
-use vtorc_clients::topo::conn::TopoConn;
-use vtorc_clients::topo::local::LocalConn;
-use vtorc_clients::topo::zk2::Zk2Conn;
-use vtorc_clients::topo::{CellInfo, TopoStore};
 use vtorc_clients::vttablet::Tablets;
-use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::WatchList;
 use vtorc_core::ports::HistoryPort;
 use vtorc_core::time::Timestamp;
 
 use crate::Failure;
-use crate::cli::{DaemonOptions, TopoImplementation, seconds};
+use crate::cli::{DaemonOptions, seconds};
 use crate::config::Config;
 use crate::logging::AuditFile;
 
-/// The topology as the flags name it.
-pub(crate) fn topo_store(
-    options: &DaemonOptions,
-    default: DurabilityPolicy,
-) -> Result<TopoStore, Failure> {
-    let root = options.topo_global_root.as_str();
-    match options.topo_implementation {
-        TopoImplementation::Local => {
-            let global = open_local(Path::new(root))?;
-            let dial = Arc::new(|cell: &CellInfo| match open_local(Path::new(&cell.root)) {
-                Ok(conn) => conn,
-                Err(error) => Arc::new(Unusable(error.to_string())) as Arc<dyn TopoConn>,
-            });
-            Ok(TopoStore::new(global, dial, default))
-        }
-        TopoImplementation::Zk2 => {
-            let address = options.topo_global_server_address.as_str();
-            if address.is_empty() {
-                return Err(Failure("zk2 needs --topo-global-server-address host:port".into()));
-            }
-            if !root.starts_with('/') {
-                return Err(Failure(format!(
-                    "zk2 needs --topo-global-root to be a ZooKeeper path such as /vitess/global, not {root:?}"
-                )));
-            }
-            let dial = Arc::new(|cell: &CellInfo| {
-                Arc::new(Zk2Conn::new(&cell.server_address, &cell.root)) as Arc<dyn TopoConn>
-            });
-            Ok(TopoStore::new(Arc::new(Zk2Conn::new(address, root)), dial, default))
-        }
-    }
-}
-
-fn open_local(root: &Path) -> Result<Arc<dyn TopoConn>, Failure> {
-    let opened = LocalConn::open(root);
-    let conn = opened.map_err(|error| Failure::while_doing("open the local topology", error))?;
-    Ok(Arc::new(conn))
-}
-
-/// Stands in for a cell whose directory cannot be opened: its tablets are unread, the others go on.
-struct Unusable(String);
-
-#[async_trait::async_trait]
-impl TopoConn for Unusable {
-    async fn get(
-        &self,
-        _: &str,
-    ) -> Result<(Vec<u8>, vtorc_clients::topo::conn::Version), vtorc_core::ports::TopoError> {
-        Err(self.error())
-    }
-    async fn list(&self, _: &str) -> Result<Vec<String>, vtorc_core::ports::TopoError> {
-        Err(self.error())
-    }
-    async fn create(&self, _: &str, _: &[u8]) -> Result<(), vtorc_core::ports::TopoError> {
-        Err(self.error())
-    }
-    async fn update(
-        &self,
-        _: &str,
-        _: &[u8],
-        _: vtorc_clients::topo::conn::Version,
-    ) -> Result<(), vtorc_core::ports::TopoError> {
-        Err(self.error())
-    }
-    async fn delete(&self, _: &str) -> Result<(), vtorc_core::ports::TopoError> {
-        Err(self.error())
-    }
-    async fn arm(&self) {}
-    async fn changed(&self) {
-        std::future::pending().await
-    }
-    async fn lock(
-        &self,
-        _: &str,
-        _: &vtorc_core::ids::KeyspaceShard,
-        _: &str,
-        _: std::time::Duration,
-    ) -> Result<Box<dyn vtorc_core::ports::ShardLock>, vtorc_core::ports::TopoError> {
-        Err(self.error())
-    }
-}
-
-impl Unusable {
-    fn error(&self) -> vtorc_core::ports::TopoError {
-        vtorc_core::ports::TopoError::Unavailable(self.0.clone())
-    }
-}
+pub(crate) use topology::topo_store;
 
 /// The actors' settings.
 pub(crate) fn settings(config: &Config, options: &DaemonOptions) -> Result<Settings, Failure> {

@@ -13,6 +13,7 @@
 
 pub mod history;
 pub mod hooks;
+mod interface;
 pub mod mysql;
 pub mod topo;
 pub mod vttablet;

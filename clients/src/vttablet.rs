@@ -8,7 +8,6 @@ mod access;
 mod calls;
 mod commands;
 mod fence;
-mod interface;
 mod probe;
 mod sql;
 mod status;

@@ -5,12 +5,14 @@
 
 mod binary;
 mod child;
+mod etcd;
 mod server;
 mod template;
 mod zookeeper;
 
 pub use binary::{Flavor, ServerBinary};
 pub use child::{Child, free_port, free_ports};
+pub use etcd::Etcd;
 pub use server::{Server, ServerOptions};
 pub use template::Template;
 pub use zookeeper::ZooKeeper;

@@ -93,6 +93,9 @@ pub(crate) struct VitessOptions {
     /// Our key for calls to vttablets (PEM).
     #[arg(long)]
     pub(crate) tablet_manager_grpc_key: Option<PathBuf>,
+    /// Not supported; the daemon does not start with it.
+    #[arg(long)]
+    pub(crate) tablet_manager_grpc_crl: Option<PathBuf>,
     /// The name that vttablets' certificates are checked against.
     #[arg(long)]
     pub(crate) tablet_manager_grpc_server_name: Option<String>,
@@ -162,6 +165,9 @@ impl VitessOptions {
 
     /// How vttablets are called.
     pub(crate) fn vttablet_access(&self, config: &Config) -> Result<VttabletAccess, Failure> {
+        if self.tablet_manager_grpc_crl.is_some() {
+            return Err(Failure("--tablet-manager-grpc-crl is not supported: remove it".into()));
+        }
         let both =
             self.tablet_manager_grpc_cert.is_some() && self.tablet_manager_grpc_key.is_some();
         let wants_tls = both || self.tablet_manager_grpc_ca.is_some();

@@ -161,6 +161,11 @@ impl Cluster {
         self.add_cells();
         self.topo(&["add-keyspace", "ks", "--durability-policy", policy]).unwrap();
         self.topo(&["add-shard", "ks/0"]).unwrap();
+        self.register_members();
+    }
+
+    /// Adds every member to the topology.
+    pub fn register_members(&self) {
         for (member, server) in self.members.iter().zip(&self.servers) {
             let address = server.address();
             let arguments = [
@@ -183,7 +188,10 @@ impl Cluster {
         cells.sort();
         cells.dedup();
         for cell in cells {
-            self.topo(&["add-cell", cell]).unwrap();
+            // It may be there, and elsewhere than by default.
+            if self.topo(&["show", cell]).is_err() {
+                self.topo(&["add-cell", cell]).unwrap();
+            }
         }
     }
 

@@ -19,6 +19,7 @@ mod crash;
 mod daemon;
 mod demo;
 mod errant;
+mod etcd;
 mod explain;
 mod failover;
 mod harness;

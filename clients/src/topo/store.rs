@@ -19,8 +19,8 @@ use super::{paths, translate};
 
 /// A conditional update is tried again so often when somebody else was faster.
 const UPDATE_ATTEMPTS_MAX: usize = 10;
-/// Reads under way at once for one cell.
-const READS_MAX: usize = 64;
+/// Reads under way at once for one cell, where nobody said otherwise.
+const READS_MAX: usize = 32;
 
 /// Opens the connection to a cell, given where its records are.
 pub type Dialer = Arc<dyn Fn(&CellInfo) -> Arc<dyn TopoConn> + Send + Sync>;
@@ -33,6 +33,7 @@ pub struct TopoStore {
     /// Which shard each tablet belonged to when it was last read: a shard is read without all the others.
     belongs: Mutex<BTreeMap<TabletAlias, KeyspaceShard>>,
     default_durability: DurabilityPolicy,
+    reads_max: usize,
 }
 
 /// Where a cell is, and the connection to it.
@@ -56,7 +57,13 @@ impl TopoStore {
             cells: Mutex::default(),
             belongs: Mutex::default(),
             default_durability,
+            reads_max: READS_MAX,
         }
+    }
+
+    /// Reads so many records of a cell at once.
+    pub fn reading_at_once(self, reads_max: usize) -> Self {
+        Self { reads_max: reads_max.max(1), ..self }
     }
 
     /// The connection to a cell. Its record is read anew each time: cells move.
@@ -189,6 +196,10 @@ impl TopoStore {
         }
     }
 
+    async fn knows_tablets_of(&self, cell: &str) -> bool {
+        self.belongs.lock().await.keys().any(|alias| alias.cell == cell)
+    }
+
     /// Reads the tablets of a cell; with `only`, those that are not known to belong to another shard.
     pub(crate) async fn tablets_of_cell(
         &self,
@@ -196,7 +207,14 @@ impl TopoStore {
         only: Option<&KeyspaceShard>,
     ) -> Result<Vec<(TabletAlias, Result<Tablet, TopoError>)>, TopoError> {
         let conn = self.cell(cell).await?;
-        let aliases = conn.list(paths::TABLETS).await?;
+        let aliases = match conn.list(paths::TABLETS).await {
+            // A cell is registered before its first tablet makes its root. One that had tablets has a root.
+            Err(TopoError::Invalid(why)) => match self.knows_tablets_of(cell).await {
+                true => return Err(TopoError::Invalid(why)),
+                false => Vec::new(),
+            },
+            listed => listed?,
+        };
         let mut aliases: Vec<TabletAlias> =
             aliases.into_iter().filter_map(|name| name.parse().ok()).collect();
         if let Some(shard) = only {
@@ -207,7 +225,7 @@ impl TopoStore {
         let mut reads = FuturesUnordered::new();
         let mut tablets = Vec::new();
         loop {
-            while reads.len() < READS_MAX {
+            while reads.len() < self.reads_max {
                 let Some(alias) = aliases.next() else { break };
                 reads.push(read_tablet(conn.clone(), alias));
             }

@@ -16,9 +16,8 @@ use vtorc_core::ports::{ShardLock, TopoError};
 use zookeeper_client as zk;
 
 use super::conn::{TopoConn, Version};
+use crate::mysql::Secret;
 
-/// The session that Vitess asks for; the server may shorten it.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// One request takes at most this long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause before a lost watch is set again.
@@ -32,17 +31,27 @@ fn file_acl() -> [zk::Acl; 1] {
     [zk::Acl::new(permission, zk::AuthId::anyone())]
 }
 
+/// How ZooKeeper is reached.
+#[derive(Clone, Debug)]
+pub struct Zk2Options {
+    /// The session to ask for; the server may shorten it.
+    pub session_timeout: Duration,
+    /// Scheme and credentials.
+    pub auth: Option<(String, Secret)>,
+}
+
 /// A ZooKeeper ensemble and the root of one cell in it.
 pub struct Zk2Conn {
     servers: String,
     root: String,
+    options: Zk2Options,
     session: Arc<Mutex<Option<zk::Client>>>,
     watcher: Mutex<Option<zk::PersistentWatcher>>,
 }
 
 impl Zk2Conn {
     /// Names the servers (comma separated, default port 2181) and the root. Connects when it is used.
-    pub fn new(servers: &str, root: &str) -> Self {
+    pub fn new(servers: &str, root: &str, options: Zk2Options) -> Self {
         let with_port = |server: &str| {
             if server.contains(':') { server.to_owned() } else { format!("{server}:2181") }
         };
@@ -52,6 +61,7 @@ impl Zk2Conn {
         Self {
             servers: servers.join(","),
             root: format!("/{}", root.trim_matches('/')),
+            options,
             session: Arc::default(),
             watcher: Mutex::default(),
         }
@@ -69,9 +79,12 @@ impl Zk2Conn {
             return Ok(client.clone());
         }
         *session = None;
-        let connector = zk::Client::connector()
-            .with_session_timeout(SESSION_TIMEOUT)
+        let mut connector = zk::Client::connector()
+            .with_session_timeout(self.options.session_timeout)
             .with_connection_timeout(REQUEST_TIMEOUT);
+        if let Some((scheme, auth)) = &self.options.auth {
+            connector = connector.with_auth(scheme, auth.reveal().as_bytes());
+        }
         let connected = timeout(REQUEST_TIMEOUT, connector.connect(&self.servers)).await;
         let client = connected
             .map_err(|_elapsed| self.unavailable("no connection in time"))?
@@ -250,6 +263,7 @@ impl TopoConn for Zk2Conn {
         let conn = Self {
             servers: self.servers.clone(),
             root: self.root.clone(),
+            options: self.options.clone(),
             session: self.session.clone(),
             watcher: Mutex::default(),
         };

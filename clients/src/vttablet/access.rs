@@ -12,7 +12,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Request, Status};
 use vtorc_core::topology::VttabletAddress;
 
-use super::interface::tabletmanagerservice::tablet_manager_client::TabletManagerClient;
+use crate::interface::tabletmanagerservice::tablet_manager_client::TabletManagerClient;
 use crate::mysql::Secret;
 
 /// Pings on a connection with calls under way. A vttablet hangs up on whoever pings more often.

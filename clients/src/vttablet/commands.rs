@@ -13,10 +13,10 @@ use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus, Vttable
 use vtorc_core::topology::{TabletAddress, TabletType};
 
 use super::calls::{CallError, Caller};
-use super::interface::replicationdata::StopReplicationMode;
-use super::interface::tabletmanagerdata as messages;
-use super::interface::topodata;
 use super::{fence, status};
+use crate::interface::replicationdata::StopReplicationMode;
+use crate::interface::tabletmanagerdata as messages;
+use crate::interface::topodata;
 use crate::mysql::{SemiSyncNames, WorkerPool, name_value, semi_sync, semi_sync_settings};
 use crate::topo::type_to_number;
 

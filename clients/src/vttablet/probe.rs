@@ -12,9 +12,9 @@ use vtorc_core::topology::VttabletAddress;
 
 use super::access::Connections;
 use super::calls::{CallError, Caller};
-use super::interface::replicationdata::FullStatus;
-use super::interface::tabletmanagerdata::{FullStatusRequest, PingRequest};
 use super::status;
+use crate::interface::replicationdata::FullStatus;
+use crate::interface::tabletmanagerdata::{FullStatusRequest, PingRequest};
 
 /// Where the server is probed directly, its vttablet is asked so often.
 const ASK_EVERY: Duration = Duration::from_secs(1);

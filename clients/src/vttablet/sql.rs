@@ -3,8 +3,8 @@
 use vtorc_core::ports::CommandError;
 
 use super::calls::{CallError, Caller};
-use super::interface::query::QueryResult;
-use super::interface::tabletmanagerdata::{
+use crate::interface::query::QueryResult;
+use crate::interface::tabletmanagerdata::{
     ExecuteFetchAsDbaRequest, ExecuteMultiFetchAsDbaRequest,
 };
 use crate::mysql::Row;
@@ -65,7 +65,7 @@ fn named(what: &str, error: CallError) -> CommandError {
 fn text_rows(result: QueryResult) -> Vec<Row> {
     let names: Vec<String> =
         result.fields.iter().map(|field| field.name.to_ascii_lowercase()).collect();
-    let text = |row: super::interface::query::Row| {
+    let text = |row: crate::interface::query::Row| {
         let mut rest = row.values.as_slice();
         let values = row.lengths.iter().map(move |length| {
             let length = usize::try_from(*length).ok()?;
@@ -81,7 +81,7 @@ fn text_rows(result: QueryResult) -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vttablet::interface::query::{Field, Row};
+    use crate::interface::query::{Field, Row};
 
     #[test]
     fn rows_are_cut_by_their_lengths() {

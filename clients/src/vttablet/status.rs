@@ -6,7 +6,7 @@ use vtorc_core::status::{
 };
 use vtorc_core::topology::MysqlAddress;
 
-use super::interface::replicationdata::{FullStatus, Status};
+use crate::interface::replicationdata::{FullStatus, Status};
 use crate::topo::type_from_number;
 
 /// Vitess writes this for a source whose uuid is not known.

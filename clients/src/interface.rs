@@ -1,4 +1,4 @@
-//! The calls of a vttablet and their messages, compiled from `proto/`.
+//! The calls of vttablets and of etcd, and their messages, compiled from `proto/`.
 
 #![allow(
     missing_docs,

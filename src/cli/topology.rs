@@ -1,0 +1,84 @@
+//! The flags that say how topology servers are reached, beside their address. Names and defaults are Vitess's.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use vtorc_clients::mysql::Secret;
+use vtorc_clients::topo::etcd2::{EtcdOptions, EtcdTls};
+use vtorc_clients::topo::zk2::Zk2Options;
+
+use super::vitess::go_duration;
+use crate::Failure;
+
+/// How topology servers are reached.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Topology")]
+pub(crate) struct TopologyOptions {
+    /// Reads under way at once for one cell.
+    #[arg(long, default_value_t = 32, global = true)]
+    pub(crate) topo_read_concurrency: usize,
+    /// ZooKeeper: the session to ask for; the server may shorten it.
+    #[arg(long, value_parser = go_duration, default_value = "10s", global = true)]
+    pub(crate) topo_zk_base_timeout: Duration,
+    /// ZooKeeper: file with `scheme:auth`, such as `digest:user:password`.
+    #[arg(long, global = true)]
+    pub(crate) topo_zk_auth_file: Option<PathBuf>,
+    /// ZooKeeper: not supported; the daemon does not start with it.
+    #[arg(long, global = true)]
+    pub(crate) topo_zk_tls_ca: Option<PathBuf>,
+    /// ZooKeeper: not supported; the daemon does not start with it.
+    #[arg(long, global = true)]
+    pub(crate) topo_zk_tls_cert: Option<PathBuf>,
+    /// ZooKeeper: not supported; the daemon does not start with it.
+    #[arg(long, global = true)]
+    pub(crate) topo_zk_tls_key: Option<PathBuf>,
+    /// etcd: a lock outlives a process that was killed by so many seconds.
+    #[arg(long, default_value_t = 30, global = true)]
+    pub(crate) topo_etcd_lease_ttl: u64,
+    /// etcd: certificate authorities (PEM).
+    #[arg(long, global = true)]
+    pub(crate) topo_etcd_tls_ca: Option<PathBuf>,
+    /// etcd: our certificate (PEM). TLS is on where certificate and key are given.
+    #[arg(long, global = true)]
+    pub(crate) topo_etcd_tls_cert: Option<PathBuf>,
+    /// etcd: our key (PEM).
+    #[arg(long, global = true)]
+    pub(crate) topo_etcd_tls_key: Option<PathBuf>,
+}
+
+impl TopologyOptions {
+    pub(crate) fn zk2(&self) -> Result<Zk2Options, Failure> {
+        let tls = [&self.topo_zk_tls_ca, &self.topo_zk_tls_cert, &self.topo_zk_tls_key];
+        if tls.iter().any(|file| file.is_some()) {
+            return Err(Failure("TLS to ZooKeeper is not supported; use etcd, or a tunnel".into()));
+        }
+        let auth = self.topo_zk_auth_file.as_ref().map(|file| {
+            let told = |why: &dyn std::fmt::Display| {
+                Failure(format!("--topo-zk-auth-file {}: {why}", file.display()))
+            };
+            let text = std::fs::read_to_string(file).map_err(|error| told(&error))?;
+            let split = text.trim_end_matches(['\n', '\r']).split_once(':');
+            let (scheme, auth) = split.ok_or_else(|| told(&"expected scheme:auth"))?;
+            Ok::<_, Failure>((scheme.to_owned(), Secret::new(auth)))
+        });
+        Ok(Zk2Options { session_timeout: self.topo_zk_base_timeout, auth: auth.transpose()? })
+    }
+
+    pub(crate) fn etcd2(&self) -> Result<EtcdOptions, Failure> {
+        let tls = match (&self.topo_etcd_tls_cert, &self.topo_etcd_tls_key) {
+            (Some(cert), Some(key)) => Some(EtcdTls {
+                cert: cert.clone(),
+                key: key.clone(),
+                ca: self.topo_etcd_tls_ca.clone(),
+            }),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                return Err(Failure(
+                    "--topo-etcd-tls-cert and --topo-etcd-tls-key go together".into(),
+                ));
+            }
+        };
+        Ok(EtcdOptions { lease_ttl: Duration::from_secs(self.topo_etcd_lease_ttl), tls })
+    }
+}

@@ -1,0 +1,209 @@
+//! The topology in a real etcd: its restarts, its silence, its quorum, its leases and its locks.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use vtorc_fleet::{Etcd, Flavor};
+
+use crate::failover::emergency;
+use crate::harness::{Cluster, THREE, padded, wait_for};
+use crate::writer::create_table;
+
+/// Leases are short, so that one that runs out can be waited for.
+const LEASE_S: u64 = 3;
+
+fn on_etcd(members: usize) -> (Cluster, Vec<Etcd>) {
+    let directory = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start(&directory.path().join("etcd"), members, &[]).unwrap();
+    let endpoints: Vec<String> = etcd.iter().map(Etcd::address).collect();
+    let flags = vec![
+        "-topo_implementation=etcd2".to_owned(),
+        format!("-topo_global_server_address={}", endpoints.join(",")),
+        "-topo_global_root=/vitess/global".to_owned(),
+        format!("-topo_etcd_lease_ttl={LEASE_S}"),
+    ];
+    (Cluster::with_topology(Flavor::MariaDb, "semi_sync", THREE, directory, flags), etcd)
+}
+
+fn etcdctl(etcd: &Etcd, arguments: &[&str]) -> String {
+    let mut command = Command::new("etcdctl");
+    command.env("ETCDCTL_API", "3").args(["--endpoints", &etcd.address()]).args(arguments);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn topology_error(cluster: &Cluster) -> Option<String> {
+    cluster.daemon().get("/api/v1/system")["topology_error"].as_str().map(str::to_owned)
+}
+
+/// A change of a record is noticed without waiting for the next full reading.
+fn watches_work(cluster: &Cluster) {
+    cluster.topo(&["set-durability", "ks", "none"]).unwrap();
+    let noticed = || (cluster.daemon().shard()["durability_policy"] == "none").then_some(());
+    wait_for(noticed).expect("no watch");
+}
+
+#[test]
+fn a_killed_and_restarted_etcd_is_survived_at_rest_and_a_failover_follows() {
+    let (mut cluster, mut etcd) = on_etcd(1);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    etcd[0].kill();
+    wait_for(|| topology_error(&cluster)).expect("its death was not noticed");
+    let tablets = cluster.daemon().shard()["tablets"].as_array().unwrap().len();
+    assert_eq!(tablets, 3, "tablets vanished");
+    // A primary that dies meanwhile: no lock, no failover, and that is said loudly.
+    cluster.server_mut(&first).kill();
+    let held = || {
+        let shard = cluster.daemon().shard();
+        shard["held_back"].as_str().filter(|why| why.contains("etcd")).map(|_| ())
+    };
+    wait_for(held).expect("it does not say why nothing is done");
+    assert_eq!(cluster.daemon().shard()["primary"], first);
+    etcd[0].restart().unwrap();
+    let second = cluster.healthy(&[&first]);
+    assert_ne!(second, first);
+    assert!(cluster.topo(&["show", "ks/0"]).unwrap().contains(&second));
+    watches_work(&cluster);
+}
+
+#[test]
+fn a_cluster_of_three_goes_on_without_one_and_says_so_without_two() {
+    let (mut cluster, mut etcd) = on_etcd(3);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    // The one that was asked first, and not in order: it only falls silent.
+    etcd[0].freeze();
+    cluster.server_mut(&first).kill();
+    let second = cluster.healthy(&[&first]);
+    assert_ne!(second, first);
+    // Without a quorum nothing can be locked, although a member answers.
+    etcd[1].kill();
+    cluster.server_mut(&second).kill();
+    wait_for(|| topology_error(&cluster)).expect("the lost quorum was not noticed");
+    assert_eq!(cluster.daemon().shard()["primary"], second);
+    etcd[0].thaw();
+    etcd[1].restart().unwrap();
+    wait_for(|| topology_error(&cluster).is_none().then_some(())).expect("not well again");
+    watches_work(&cluster);
+}
+
+#[test]
+fn a_lock_that_vitess_holds_is_waited_for_and_named() {
+    let (mut cluster, etcd) = on_etcd(1);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    // As Vitess's tools do it: a key named after its lease, below `locks`.
+    let lease = etcdctl(&etcd[0], &["lease", "grant", "600"]);
+    let lease = lease.split_whitespace().nth(1).unwrap().to_owned();
+    let number = i64::from_str_radix(&lease, 16).unwrap();
+    let key = format!("/vitess/global/keyspaces/ks/shards/0/locks/{number}");
+    let contents =
+        "{\n  \"Action\": \"PlannedReparentShard\",\n  \"HostName\": \"somebody-else\"\n}";
+    etcdctl(&etcd[0], &["put", "--lease", &lease, &key, contents]);
+    cluster.server_mut(&first).kill();
+    let held = || {
+        let shard = cluster.daemon().shard();
+        shard["held_back"].as_str().filter(|why| why.contains("somebody-else")).map(|_| ())
+    };
+    wait_for(held).expect("the holder is not named");
+    assert_eq!(cluster.daemon().shard()["primary"], first);
+    etcdctl(&etcd[0], &["lease", "revoke", &lease]);
+    assert_ne!(cluster.healthy(&[&first]), first);
+    // Nothing of ours is left in the queue.
+    let left = etcdctl(&etcd[0], &["get", "--prefix", "--keys-only", "/vitess/global/keyspaces"]);
+    assert!(!left.contains("/locks/"), "{left}");
+}
+
+#[test]
+fn an_etcd_that_dies_in_the_middle_of_a_recovery_stops_it_before_the_promotion() {
+    lost_in_the_middle(|etcd, _| etcd.kill(), |etcd| etcd.restart().unwrap());
+}
+
+#[test]
+fn a_lease_that_runs_out_in_the_middle_of_a_recovery_stops_it_before_the_promotion() {
+    let run_out = |etcd: &mut Etcd, cluster: &Cluster| {
+        let locks = "/vitess/global/keyspaces/ks/shards/0/locks/";
+        let key = etcdctl(etcd, &["get", "--prefix", "--keys-only", locks]);
+        let number: i64 = key.trim().rsplit('/').next().unwrap().parse().unwrap();
+        etcdctl(etcd, &["lease", "revoke", &format!("{number:x}")]);
+        drop(cluster.daemon().shard());
+    };
+    lost_in_the_middle(run_out, |_| {});
+}
+
+/// The recovery waits for an applier, with the lock held; then the lock is lost, then the applier goes on.
+fn lost_in_the_middle(lose: impl Fn(&mut Etcd, &Cluster), mend: impl Fn(&mut Etcd)) {
+    use mysql::prelude::Queryable;
+    let (mut cluster, mut etcd) = on_etcd(1);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    create_table(cluster.server(&first));
+    let mut readers = Vec::new();
+    for alias in THREE.iter().filter(|alias| padded(alias) != first) {
+        crate::writer::arrives(cluster.server(alias), &[].into());
+        let mut reader = cluster.server(alias).connect("admin").unwrap();
+        reader.query_drop("FLUSH TABLES test.ledger WITH READ LOCK").unwrap();
+        readers.push(reader);
+    }
+    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
+    cluster.server_mut(&first).kill();
+    let waits = || {
+        let all = cluster.daemon().recoveries();
+        let running = all.iter().find(|one| one["kind"] == "EmergencyReparent")?.clone();
+        let steps = running["steps"].as_array()?.clone();
+        steps.iter().any(|step| step["name"] == "wait until everything is applied").then_some(())
+    };
+    wait_for(waits).expect("the recovery does not wait");
+    // Longer than a lease that nobody prolongs would live.
+    std::thread::sleep(Duration::from_secs(LEASE_S + 1));
+    lose(&mut etcd[0], &cluster);
+    for reader in &mut readers {
+        reader.query_drop("UNLOCK TABLES").unwrap();
+    }
+    let ended = |one: &Value| one["kind"] == "EmergencyReparent" && one["outcome"] == "failed";
+    let stopped = cluster.daemon().recovery(ended);
+    assert!(stopped["outcome_text"].as_str().unwrap().contains("lock"), "{stopped:#}");
+    let steps = stopped["steps"].as_array().unwrap();
+    assert!(!steps.iter().any(|step| step["name"] == "promote"), "{stopped:#}");
+    drop(readers);
+    mend(&mut etcd[0]);
+    let second = cluster.healthy(&[&first]);
+    assert_ne!(second, first);
+    assert_eq!(emergency(&cluster)["new_primary"], second.as_str());
+}
+
+#[test]
+fn a_cell_whose_server_is_down_keeps_its_tablets_and_the_others_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let global = Etcd::start(&directory.path().join("global"), 1, &[]).unwrap();
+    let mut away = Etcd::start(&directory.path().join("zone2"), 1, &[]).unwrap();
+    let flags = vec![
+        "-topo_implementation=etcd2".to_owned(),
+        format!("-topo_global_server_address={}", global[0].address()),
+        "-topo_global_root=/vitess/global".to_owned(),
+    ];
+    let mut cluster = Cluster::with_topology(Flavor::MariaDb, "semi_sync", &[], directory, flags);
+    let away_address = away[0].address();
+    let zone2 = ["add-cell", "zone2", "--server-address", &away_address, "--root", "/vitess/zone2"];
+    cluster.topo(&zone2).unwrap();
+    cluster.add_members(Flavor::MariaDb, &["zone1-101", "zone1-102", "zone2-201"]);
+    cluster.register_members();
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    assert!(first.starts_with("zone1"), "{first}");
+    away[0].kill();
+    cluster.topo(&["set-durability", "ks", "semi_sync_with_rdonly_ack"]).unwrap();
+    let noticed = || {
+        let shard = cluster.daemon().shard();
+        (shard["durability_policy"] == "semi_sync_with_rdonly_ack").then_some(shard)
+    };
+    let shard = wait_for(noticed).expect("the other cells do not go on");
+    assert_eq!(shard["tablets"].as_array().unwrap().len(), 3, "{shard:#}");
+    away[0].restart().unwrap();
+    cluster.configure(&[("RecoveryPeriodBlockSeconds", json!(1))]);
+    cluster.server_mut(&first).kill();
+    assert_ne!(cluster.healthy(&[&first]), first);
+}
