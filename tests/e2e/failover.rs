@@ -6,11 +6,11 @@ use mysql::prelude::Queryable;
 use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, THREE, padded, wait_for};
+use crate::harness::{Cluster, Kind, THREE, padded, wait_for};
 use crate::writer::{Writer, arrives, create_table, has, rows};
 
-fn killed_under_load(flavor: Flavor) {
-    let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+pub(crate) fn killed_under_load(kind: Kind) {
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     create_table(cluster.server(&first));
@@ -52,16 +52,16 @@ fn killed_under_load(flavor: Flavor) {
 
 #[test]
 fn mysql_loses_no_acknowledged_row_when_the_primary_is_killed() {
-    killed_under_load(Flavor::MySql);
+    killed_under_load(Flavor::MySql.into());
 }
 
 #[test]
 fn mariadb_loses_no_acknowledged_row_when_the_primary_is_killed() {
-    killed_under_load(Flavor::MariaDb);
+    killed_under_load(Flavor::MariaDb.into());
 }
 
-fn frozen(flavor: Flavor) {
-    let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+pub(crate) fn frozen(kind: Kind) {
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     create_table(cluster.server(&first));
@@ -91,17 +91,21 @@ fn frozen(flavor: Flavor) {
 
 #[test]
 fn mysql_that_was_frozen_takes_no_write_that_survives() {
-    frozen(Flavor::MySql);
+    frozen(Flavor::MySql.into());
 }
 
 #[test]
 fn mariadb_that_was_frozen_takes_no_write_that_survives() {
-    frozen(Flavor::MariaDb);
+    frozen(Flavor::MariaDb.into());
 }
 
 #[test]
 fn a_frozen_idle_primary_ends_as_a_replica() {
-    let mut cluster = Cluster::new(Flavor::MySql, "semi_sync", THREE);
+    a_frozen_idle_primary_ends_as_a_replica_on(Flavor::MySql.into());
+}
+
+pub(crate) fn a_frozen_idle_primary_ends_as_a_replica_on(kind: Kind) {
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     cluster.server(&first).freeze();
@@ -149,8 +153,12 @@ const ONE_DOWN: &[(&str, &[&str], &str, &str)] = &[
 
 #[test]
 fn a_second_dead_tablet_is_judged_by_the_policy() {
+    a_second_dead_tablet_is_judged_by_the_policy_on(Flavor::MariaDb.into());
+}
+
+pub(crate) fn a_second_dead_tablet_is_judged_by_the_policy_on(kind: Kind) {
     for (policy, members, other, expected) in ONE_DOWN {
-        let mut cluster = Cluster::new(Flavor::MariaDb, policy, members);
+        let mut cluster = Cluster::new(kind, policy, members);
         cluster.start_daemon(&[]);
         let first = cluster.healthy(&[]);
         assert_eq!(first, padded("zone1-101"), "{policy}");
@@ -181,38 +189,44 @@ fn a_second_dead_tablet_is_judged_by_the_policy() {
 #[test]
 fn the_most_advanced_rdonly_gives_what_it_has_and_is_not_promoted() {
     for flavor in [Flavor::MySql, Flavor::MariaDb] {
-        let members = ["zone1-101", "zone1-102", "zone1-103 rdonly"];
-        let mut cluster = Cluster::new(flavor, "none", &members);
-        cluster.start_daemon(&[]);
-        assert_eq!(cluster.healthy(&[]), padded("zone1-101"));
-        create_table(cluster.server("zone1-101"));
-        // Only the RDONLY gets the next row, and the primary dies before the other one does.
-        cluster.daemon().post("/api/v1/recoveries/disable", json!({}));
-        let stop =
-            if flavor == Flavor::MySql { "STOP REPLICA IO_THREAD" } else { "STOP SLAVE IO_THREAD" };
-        cluster.server("zone1-102").run(&[stop]).unwrap();
-        cluster.server("zone1-101").run(&["INSERT INTO test.ledger VALUES (42, 'ahead')"]).unwrap();
-        arrives(cluster.server("zone1-103"), &[42].into());
-        cluster.server_mut("zone1-101").kill();
-        cluster.daemon().post("/api/v1/recoveries/enable", json!({}));
-        assert_eq!(cluster.healthy(&["zone1-101"]), padded("zone1-102"));
-        assert!(
-            rows(cluster.server("zone1-102")).contains(&42),
-            "{flavor:?}: what only the RDONLY had was lost"
-        );
-        let recovery = emergency(&cluster);
-        let steps = recovery["steps"].as_array().unwrap();
-        assert!(
-            steps.iter().any(|step| step["name"] == "follow the most advanced"),
-            "{recovery:#}"
-        );
+        the_most_advanced_rdonly_gives_what_it_has_and_is_not_promoted_on(flavor.into());
     }
+}
+
+pub(crate) fn the_most_advanced_rdonly_gives_what_it_has_and_is_not_promoted_on(kind: Kind) {
+    let flavor = kind.flavor();
+    let members = ["zone1-101", "zone1-102", "zone1-103 rdonly"];
+    let mut cluster = Cluster::new(kind, "none", &members);
+    cluster.start_daemon(&[]);
+    assert_eq!(cluster.healthy(&[]), padded("zone1-101"));
+    create_table(cluster.server("zone1-101"));
+    // Only the RDONLY gets the next row, and the primary dies before the other one does.
+    cluster.daemon().post("/api/v1/recoveries/disable", json!({}));
+    let stop =
+        if flavor == Flavor::MySql { "STOP REPLICA IO_THREAD" } else { "STOP SLAVE IO_THREAD" };
+    cluster.server("zone1-102").run(&[stop]).unwrap();
+    cluster.server("zone1-101").run(&["INSERT INTO test.ledger VALUES (42, 'ahead')"]).unwrap();
+    arrives(cluster.server("zone1-103"), &[42].into());
+    cluster.server_mut("zone1-101").kill();
+    cluster.daemon().post("/api/v1/recoveries/enable", json!({}));
+    assert_eq!(cluster.healthy(&["zone1-101"]), padded("zone1-102"));
+    assert!(
+        rows(cluster.server("zone1-102")).contains(&42),
+        "{flavor:?}: what only the RDONLY had was lost"
+    );
+    let recovery = emergency(&cluster);
+    let steps = recovery["steps"].as_array().unwrap();
+    assert!(steps.iter().any(|step| step["name"] == "follow the most advanced"), "{recovery:#}");
 }
 
 #[test]
 fn a_candidate_that_lags_applies_all_it_received_first() {
+    a_candidate_that_lags_applies_all_it_received_first_on(Flavor::MySql.into());
+}
+
+pub(crate) fn a_candidate_that_lags_applies_all_it_received_first_on(kind: Kind) {
     let members = ["zone1-101", "zone1-102", "zone1-103 rdonly"];
-    let mut cluster = Cluster::new(Flavor::MySql, "semi_sync_with_rdonly_ack", &members);
+    let mut cluster = Cluster::new(kind, "semi_sync_with_rdonly_ack", &members);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     assert_eq!(first, padded("zone1-101"));
@@ -248,7 +262,11 @@ fn a_candidate_that_lags_applies_all_it_received_first() {
 
 #[test]
 fn a_stopped_applier_does_not_delay_the_failover() {
-    let mut cluster = Cluster::new(Flavor::MySql, "semi_sync", THREE);
+    a_stopped_applier_does_not_delay_the_failover_on(Flavor::MySql.into());
+}
+
+pub(crate) fn a_stopped_applier_does_not_delay_the_failover_on(kind: Kind) {
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     create_table(cluster.server(&first));
@@ -272,14 +290,17 @@ fn a_stopped_applier_does_not_delay_the_failover() {
 
 #[test]
 fn what_the_configuration_forbids_is_not_promoted() {
+    what_the_configuration_forbids_is_not_promoted_on(Flavor::MariaDb.into());
+}
+
+pub(crate) fn what_the_configuration_forbids_is_not_promoted_on(kind: Kind) {
     // PromotionIgnoreHostnameFilters names every host here; the other key leaves only the primary's cell.
     let table = [
         ("PreventCrossDataCenterMasterFailover", json!(true), "cross-cell failover is prevented"),
         ("PromotionIgnoreHostnameFilters", json!(["127.0.0"]), "PromotionIgnoreHostnameFilters"),
     ];
     for (key, value, word) in table {
-        let mut cluster =
-            Cluster::new(Flavor::MariaDb, "semi_sync", &["zone1-101", "zone2-102", "zone2-103"]);
+        let mut cluster = Cluster::new(kind, "semi_sync", &["zone1-101", "zone2-102", "zone2-103"]);
         cluster.start_daemon(&[]);
         let first = cluster.healthy(&[]);
         assert_eq!(first, padded("zone1-101"));
@@ -300,7 +321,11 @@ fn what_the_configuration_forbids_is_not_promoted() {
 
 #[test]
 fn a_primary_that_was_dead_before_the_start_is_replaced() {
-    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
+    a_primary_that_was_dead_before_the_start_is_replaced_on(Flavor::MariaDb.into());
+}
+
+pub(crate) fn a_primary_that_was_dead_before_the_start_is_replaced_on(kind: Kind) {
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     drop(cluster.daemons.pop());
@@ -312,7 +337,11 @@ fn a_primary_that_was_dead_before_the_start_is_replaced() {
 
 #[test]
 fn a_deleted_primary_tablet_is_replaced_once_all_others_answer() {
-    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
+    a_deleted_primary_tablet_is_replaced_once_all_others_answer_on(Flavor::MariaDb.into());
+}
+
+pub(crate) fn a_deleted_primary_tablet_is_replaced_once_all_others_answer_on(kind: Kind) {
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     cluster.topo(&["delete", &first]).unwrap();
@@ -328,11 +357,14 @@ fn a_deleted_primary_tablet_is_replaced_once_all_others_answer() {
 
 #[test]
 fn a_second_failure_within_the_block_period_waits_for_an_acknowledgement() {
-    let mut cluster = Cluster::new(
-        Flavor::MariaDb,
-        "semi_sync",
-        &["zone1-101", "zone1-102", "zone1-103", "zone1-104"],
+    a_second_failure_within_the_block_period_waits_for_an_acknowledgement_on(
+        Flavor::MariaDb.into(),
     );
+}
+
+pub(crate) fn a_second_failure_within_the_block_period_waits_for_an_acknowledgement_on(kind: Kind) {
+    let mut cluster =
+        Cluster::new(kind, "semi_sync", &["zone1-101", "zone1-102", "zone1-103", "zone1-104"]);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     cluster.server_mut(&first).kill();

@@ -11,11 +11,43 @@ use tempfile::TempDir;
 use vtorc_fleet::{Child, Flavor, Server, ServerBinary, ServerOptions, Template};
 use vtorc_vttablet_double::Vttablet;
 
+use crate::vitess::{Way, with_vttablets};
+
 /// Nothing that is waited for may take longer; the figures are in the benchmark, not here.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A shard of three tablets, as most stories have it.
 pub const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
+
+/// What a story's shard is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Plain servers.
+    Plain(Flavor),
+    /// MySQL servers with a vttablet before each.
+    Vitess(Way),
+}
+
+impl Kind {
+    pub fn flavor(self) -> Flavor {
+        match self {
+            Self::Plain(flavor) => flavor,
+            Self::Vitess(_) => Flavor::MySql,
+        }
+    }
+}
+
+impl From<Flavor> for Kind {
+    fn from(flavor: Flavor) -> Self {
+        Self::Plain(flavor)
+    }
+}
+
+impl From<Way> for Kind {
+    fn from(way: Way) -> Self {
+        Self::Vitess(way)
+    }
+}
 
 /// One tablet of a story: `zone1-101 replica`.
 #[derive(Clone, Debug)]
@@ -42,6 +74,8 @@ pub struct Cluster {
     pub environment: Vec<(String, String)>,
     /// By alias, for the members that have one.
     pub vttablets: BTreeMap<String, Vttablet>,
+    /// How vtorc reaches tablets that have a vttablet.
+    pub way: Option<Way>,
     started: usize,
 }
 
@@ -92,7 +126,11 @@ pub fn vtorc(arguments: &[&str]) -> Result<String, String> {
 
 impl Cluster {
     /// Servers and a local topology with keyspace `ks`, shard `0`; members such as `zone1-101 replica`.
-    pub fn new(flavor: Flavor, policy: &str, members: &[&str]) -> Self {
+    pub fn new(kind: impl Into<Kind>, policy: &str, members: &[&str]) -> Self {
+        let flavor = match kind.into() {
+            Kind::Plain(flavor) => flavor,
+            Kind::Vitess(way) => return with_vttablets(policy, members, way, |_| {}),
+        };
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("topo/global");
         let flags = vec![format!("-topo_global_root={}", root.display())];
@@ -129,6 +167,7 @@ impl Cluster {
             daemons: Vec::new(),
             environment: Vec::new(),
             vttablets: BTreeMap::new(),
+            way: None,
             started: 0,
         };
         cluster.configure(&[]);
@@ -144,6 +183,9 @@ impl Cluster {
         let mut config: Value = serde_json::from_str(&sample).unwrap();
         config["ListenAddress"] = "127.0.0.1:0".into();
         config["RecoveryPeriodBlockSeconds"] = 3600.into();
+        if self.way == Some(Way::Vttablets) {
+            config["MySQLTopologyUser"] = "".into();
+        }
         for (key, value) in changes {
             config[*key] = value.clone();
         }

@@ -4,13 +4,13 @@ use mysql::prelude::Queryable;
 use serde_json::json;
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, THREE, padded, request, wait_for};
+use crate::harness::{Cluster, Kind, THREE, padded, request, wait_for};
 use crate::writer::{Writer, arrives, create_table, rows};
 
 const PLANNED: &str = "/api/v1/shards/ks/0/planned-reparent?wait=true";
 
-fn under_load(flavor: Flavor) {
-    let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+pub(crate) fn under_load(kind: Kind) {
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     create_table(cluster.server(&first));
@@ -40,17 +40,21 @@ fn under_load(flavor: Flavor) {
 
 #[test]
 fn mysql_moves_its_writes_under_load() {
-    under_load(Flavor::MySql);
+    under_load(Flavor::MySql.into());
 }
 
 #[test]
 fn mariadb_moves_its_writes_under_load() {
-    under_load(Flavor::MariaDb);
+    under_load(Flavor::MariaDb.into());
 }
 
 #[test]
 fn a_candidate_that_cannot_catch_up_is_refused_before_writes_stop() {
-    let mut cluster = Cluster::new(Flavor::MySql, "none", &["zone1-101", "zone1-102"]);
+    a_candidate_that_cannot_catch_up_is_refused_before_writes_stop_on(Flavor::MySql.into());
+}
+
+pub(crate) fn a_candidate_that_cannot_catch_up_is_refused_before_writes_stop_on(kind: Kind) {
+    let mut cluster = Cluster::new(kind, "none", &["zone1-101", "zone1-102"]);
     cluster.configure(&[("WaitReplicasTimeoutSeconds", json!(1))]);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
@@ -71,7 +75,15 @@ fn a_candidate_that_cannot_catch_up_is_refused_before_writes_stop() {
 
 #[test]
 fn a_candidate_that_stalls_after_writes_stopped_is_undone_and_writes_go_on() {
-    let mut cluster = Cluster::new(Flavor::MySql, "none", &["zone1-101", "zone1-102"]);
+    a_candidate_that_stalls_after_writes_stopped_is_undone_and_writes_go_on_on(
+        Flavor::MySql.into(),
+    );
+}
+
+pub(crate) fn a_candidate_that_stalls_after_writes_stopped_is_undone_and_writes_go_on_on(
+    kind: Kind,
+) {
+    let mut cluster = Cluster::new(kind, "none", &["zone1-101", "zone1-102"]);
     cluster.configure(&[("WriteOutageMaxSeconds", json!(1))]);
     let gate = cluster.directory.path().join("gate");
     let point = format!("after catch up before writes stop@{}", gate.display());

@@ -5,7 +5,7 @@ use serde_json::json;
 use vtorc_fleet::Flavor;
 
 use crate::failover::tablet;
-use crate::harness::{Cluster, PATIENCE, THREE, padded, wait_for};
+use crate::harness::{Cluster, Kind, PATIENCE, THREE, padded, wait_for};
 use crate::writer::create_table;
 
 /// What is done to whom (`P` the primary, `R` a replica) on MySQL and MariaDB, and what must be found.
@@ -47,8 +47,9 @@ const DAMAGE: &[(&str, char, &[&str], &[&str])] = &[
     ),
 ];
 
-fn each_damage_is_found_and_repaired(flavor: Flavor) {
-    let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+pub(crate) fn each_damage_is_found_and_repaired(kind: Kind) {
+    let flavor = kind.flavor();
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
     cluster.start_daemon(&[]);
     let primary = cluster.healthy(&[]);
     let replica = if primary == padded("zone1-103") { "zone1-102" } else { "zone1-103" };
@@ -72,106 +73,114 @@ fn each_damage_is_found_and_repaired(flavor: Flavor) {
 
 #[test]
 fn mysql_damage_is_found_and_repaired() {
-    each_damage_is_found_and_repaired(Flavor::MySql);
+    each_damage_is_found_and_repaired(Flavor::MySql.into());
 }
 
 #[test]
 fn mariadb_damage_is_found_and_repaired() {
-    each_damage_is_found_and_repaired(Flavor::MariaDb);
+    each_damage_is_found_and_repaired(Flavor::MariaDb.into());
 }
 
 #[test]
 fn wrong_sources_are_put_right_for_replicas_and_primaries() {
     for flavor in [Flavor::MySql, Flavor::MariaDb] {
-        let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
-        cluster.start_daemon(&[]);
-        let primary = cluster.healthy(&[]);
-        let others: Vec<&str> =
-            THREE.iter().copied().filter(|alias| padded(alias) != primary).collect();
-        let follow = |port: u16| match flavor {
-            Flavor::MySql => vec![
-                "STOP REPLICA".to_owned(),
-                format!(
-                    "CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={port}, \
-                    SOURCE_USER='vt_repl', SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1"
-                ),
-                "START REPLICA".to_owned(),
-            ],
-            Flavor::MariaDb => vec![
-                "STOP SLAVE".to_owned(),
-                format!(
-                    "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={port}, MASTER_USER='vt_repl', \
-                    MASTER_USE_GTID=slave_pos"
-                ),
-                "START SLAVE".to_owned(),
-            ],
-        };
-        let run = |alias: &str, statements: &[String]| {
-            let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
-            cluster.server(alias).run(&statements).unwrap();
-        };
-        run(others[0], &follow(cluster.server(others[1]).port));
-        let recovery = cluster.daemon().recovery(|one| one["finding"] == "ConnectedToWrongPrimary");
-        assert_eq!(recovery["finding_tablet"], padded(others[0]), "{recovery:#}");
-        cluster.healthy(&[]);
-        run(&primary, &follow(cluster.server(others[0]).port)[1..]);
-        let recovery = cluster
-            .daemon()
-            .recovery(|one| one["finding"] == "PrimaryHasPrimary" && one["outcome"] == "succeeded");
-        assert_eq!(recovery["finding_tablet"], primary, "{recovery:#}");
-        assert_eq!(cluster.healthy(&[]), primary);
+        wrong_sources_are_put_right_for_replicas_and_primaries_on(flavor.into());
     }
+}
+
+pub(crate) fn wrong_sources_are_put_right_for_replicas_and_primaries_on(kind: Kind) {
+    let flavor = kind.flavor();
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let primary = cluster.healthy(&[]);
+    let others: Vec<&str> =
+        THREE.iter().copied().filter(|alias| padded(alias) != primary).collect();
+    let follow = |port: u16| match flavor {
+        Flavor::MySql => vec![
+            "STOP REPLICA".to_owned(),
+            format!(
+                "CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT={port}, \
+                    SOURCE_USER='vt_repl', SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1"
+            ),
+            "START REPLICA".to_owned(),
+        ],
+        Flavor::MariaDb => vec![
+            "STOP SLAVE".to_owned(),
+            format!(
+                "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={port}, MASTER_USER='vt_repl', \
+                    MASTER_USE_GTID=slave_pos"
+            ),
+            "START SLAVE".to_owned(),
+        ],
+    };
+    let run = |alias: &str, statements: &[String]| {
+        let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
+        cluster.server(alias).run(&statements).unwrap();
+    };
+    run(others[0], &follow(cluster.server(others[1]).port));
+    let recovery = cluster.daemon().recovery(|one| one["finding"] == "ConnectedToWrongPrimary");
+    assert_eq!(recovery["finding_tablet"], padded(others[0]), "{recovery:#}");
+    cluster.healthy(&[]);
+    run(&primary, &follow(cluster.server(others[0]).port)[1..]);
+    let recovery = cluster
+        .daemon()
+        .recovery(|one| one["finding"] == "PrimaryHasPrimary" && one["outcome"] == "succeeded");
+    assert_eq!(recovery["finding_tablet"], primary, "{recovery:#}");
+    assert_eq!(cluster.healthy(&[]), primary);
 }
 
 #[test]
 fn a_policy_set_at_run_time_takes_effect_by_itself() {
     for flavor in [Flavor::MySql, Flavor::MariaDb] {
-        let mut cluster = Cluster::new(
-            flavor,
-            "none",
-            &["zone1-101", "zone1-102", "zone2-103", "zone1-104 rdonly"],
-        );
-        cluster.start_daemon(&[]);
-        let primary = cluster.healthy(&[]);
-        assert_eq!(primary, padded("zone1-101"));
-        // policy, source waits, who acknowledges
-        let table: &[(&str, bool, &[&str])] = &[
-            ("semi_sync", true, &["zone1-102", "zone2-103"]),
-            ("semi_sync_with_rdonly_ack", true, &["zone1-102", "zone2-103", "zone1-104"]),
-            ("cross_cell", true, &["zone2-103"]),
-            ("cross_cell_with_rdonly_ack", true, &["zone2-103"]),
-            ("none", false, &[]),
-        ];
-        for (policy, waits, ackers) in table {
-            cluster.topo(&["set-durability", "ks", policy]).unwrap();
-            let settled = wait_for(|| {
-                let shard = cluster.daemon().shard();
-                let acks =
-                    |alias: &&str| tablet(&shard, alias)["semi_sync"]["replica_enabled"] == true;
-                let acking: Vec<&str> =
-                    ["zone1-102", "zone2-103", "zone1-104"].into_iter().filter(acks).collect();
-                let mut wanted = ackers.to_vec();
-                wanted.sort_by_key(|alias| {
-                    ["zone1-102", "zone2-103", "zone1-104"].iter().position(|one| one == alias)
-                });
-                let waiting = tablet(&shard, &primary)["semi_sync"]["source_enabled"] == *waits;
-                (shard["durability_policy"] == *policy && waiting && acking == wanted).then_some(())
-            });
-            settled.unwrap_or_else(|| panic!("{policy}: {:#}", cluster.daemon().shard()));
-            assert_eq!(cluster.healthy(&[]), primary, "{policy}");
-            create_table(cluster.server(&primary));
-        }
-        // On the way up the replicas come first, on the way down the primary does.
-        let off = cluster.daemon().recovery(|one| one["finding"] == "PrimarySemiSyncMustNotBeSet");
-        let replicas =
-            cluster.daemon().recovery(|one| one["finding"] == "ReplicaSemiSyncMustNotBeSet");
-        assert!(off["id"].as_u64() < replicas["id"].as_u64() || replicas["id"].is_u64());
+        a_policy_set_at_run_time_takes_effect_by_itself_on(flavor.into());
     }
+}
+
+pub(crate) fn a_policy_set_at_run_time_takes_effect_by_itself_on(kind: Kind) {
+    let mut cluster =
+        Cluster::new(kind, "none", &["zone1-101", "zone1-102", "zone2-103", "zone1-104 rdonly"]);
+    cluster.start_daemon(&[]);
+    let primary = cluster.healthy(&[]);
+    assert_eq!(primary, padded("zone1-101"));
+    // policy, source waits, who acknowledges
+    let table: &[(&str, bool, &[&str])] = &[
+        ("semi_sync", true, &["zone1-102", "zone2-103"]),
+        ("semi_sync_with_rdonly_ack", true, &["zone1-102", "zone2-103", "zone1-104"]),
+        ("cross_cell", true, &["zone2-103"]),
+        ("cross_cell_with_rdonly_ack", true, &["zone2-103"]),
+        ("none", false, &[]),
+    ];
+    for (policy, waits, ackers) in table {
+        cluster.topo(&["set-durability", "ks", policy]).unwrap();
+        let settled = wait_for(|| {
+            let shard = cluster.daemon().shard();
+            let acks = |alias: &&str| tablet(&shard, alias)["semi_sync"]["replica_enabled"] == true;
+            let acking: Vec<&str> =
+                ["zone1-102", "zone2-103", "zone1-104"].into_iter().filter(acks).collect();
+            let mut wanted = ackers.to_vec();
+            wanted.sort_by_key(|alias| {
+                ["zone1-102", "zone2-103", "zone1-104"].iter().position(|one| one == alias)
+            });
+            let waiting = tablet(&shard, &primary)["semi_sync"]["source_enabled"] == *waits;
+            (shard["durability_policy"] == *policy && waiting && acking == wanted).then_some(())
+        });
+        settled.unwrap_or_else(|| panic!("{policy}: {:#}", cluster.daemon().shard()));
+        assert_eq!(cluster.healthy(&[]), primary, "{policy}");
+        create_table(cluster.server(&primary));
+    }
+    // On the way up the replicas come first, on the way down the primary does.
+    let off = cluster.daemon().recovery(|one| one["finding"] == "PrimarySemiSyncMustNotBeSet");
+    let replicas = cluster.daemon().recovery(|one| one["finding"] == "ReplicaSemiSyncMustNotBeSet");
+    assert!(off["id"].as_u64() < replicas["id"].as_u64() || replicas["id"].is_u64());
 }
 
 #[test]
 fn an_errant_old_primary_is_set_aside_and_named() {
-    let mut cluster = Cluster::new(Flavor::MySql, "semi_sync", THREE);
+    an_errant_old_primary_is_set_aside_and_named_on(Flavor::MySql.into());
+}
+
+pub(crate) fn an_errant_old_primary_is_set_aside_and_named_on(kind: Kind) {
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     cluster.server_mut(&first).kill();
@@ -234,48 +243,55 @@ fn names_that_differ_between_topology_and_replication_are_no_finding() {
 #[test]
 fn commits_that_nobody_was_asked_to_acknowledge_are_freed_by_another_write() {
     for flavor in [Flavor::MySql, Flavor::MariaDb] {
-        let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
-        cluster.start_daemon(&[]);
-        let primary = cluster.healthy(&[]);
-        drop(cluster.daemons.pop());
-        let replicas: Vec<&str> =
-            THREE.iter().copied().filter(|alias| padded(alias) != primary).collect();
-        let acknowledging = |on: u8| {
-            let (word, switch) = match flavor {
-                Flavor::MySql => ("REPLICA", "replica"),
-                Flavor::MariaDb => ("SLAVE", "slave"),
-            };
-            for replica in &replicas {
-                let statements = [
-                    format!("STOP {word} IO_THREAD"),
-                    format!("SET GLOBAL rpl_semi_sync_{switch}_enabled = {on}"),
-                    format!("START {word} IO_THREAD"),
-                ];
-                let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
-                cluster.server(replica).run(&statements).unwrap();
-            }
-        };
-        acknowledging(0);
-        let waiting = "SELECT COUNT(*) FROM information_schema.processlist \
-                       WHERE info = 'CREATE DATABASE waiting'";
-        let server = cluster.server(&primary);
-        let mut client = server.connect_within("root", PATIENCE).unwrap();
-        let commit = std::thread::spawn(move || client.query_drop("CREATE DATABASE waiting"));
-        let received = "SELECT COUNT(*) FROM information_schema.schemata \
-                        WHERE schema_name = 'waiting'";
-        let everywhere = wait_for(|| {
-            let has = |alias: &&str| cluster.server(alias).value(received).unwrap() == "1";
-            replicas.iter().all(has).then_some(())
-        });
-        everywhere.expect("the replicas did not receive the write");
-        acknowledging(1);
-        assert_eq!(server.value(waiting).unwrap(), "1", "the commit waits for nobody");
-        cluster.start_daemon(&[]);
-        let freed = cluster.daemon().recovery(|one| one["finding"] == "PrimarySemiSyncBlocked");
-        assert_eq!(freed["outcome"], "succeeded", "{freed:#}");
-        assert_eq!(cluster.healthy(&[]), primary, "{freed:#}");
-        commit.join().unwrap().unwrap();
+        commits_that_nobody_was_asked_to_acknowledge_are_freed_by_another_write_on(flavor.into());
     }
+}
+
+pub(crate) fn commits_that_nobody_was_asked_to_acknowledge_are_freed_by_another_write_on(
+    kind: Kind,
+) {
+    let flavor = kind.flavor();
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let primary = cluster.healthy(&[]);
+    drop(cluster.daemons.pop());
+    let replicas: Vec<&str> =
+        THREE.iter().copied().filter(|alias| padded(alias) != primary).collect();
+    let acknowledging = |on: u8| {
+        let (word, switch) = match flavor {
+            Flavor::MySql => ("REPLICA", "replica"),
+            Flavor::MariaDb => ("SLAVE", "slave"),
+        };
+        for replica in &replicas {
+            let statements = [
+                format!("STOP {word} IO_THREAD"),
+                format!("SET GLOBAL rpl_semi_sync_{switch}_enabled = {on}"),
+                format!("START {word} IO_THREAD"),
+            ];
+            let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
+            cluster.server(replica).run(&statements).unwrap();
+        }
+    };
+    acknowledging(0);
+    let waiting = "SELECT COUNT(*) FROM information_schema.processlist \
+                       WHERE info = 'CREATE DATABASE waiting'";
+    let server = cluster.server(&primary);
+    let mut client = server.connect_within("root", PATIENCE).unwrap();
+    let commit = std::thread::spawn(move || client.query_drop("CREATE DATABASE waiting"));
+    let received = "SELECT COUNT(*) FROM information_schema.schemata \
+                        WHERE schema_name = 'waiting'";
+    let everywhere = wait_for(|| {
+        let has = |alias: &&str| cluster.server(alias).value(received).unwrap() == "1";
+        replicas.iter().all(has).then_some(())
+    });
+    everywhere.expect("the replicas did not receive the write");
+    acknowledging(1);
+    assert_eq!(server.value(waiting).unwrap(), "1", "the commit waits for nobody");
+    cluster.start_daemon(&[]);
+    let freed = cluster.daemon().recovery(|one| one["finding"] == "PrimarySemiSyncBlocked");
+    assert_eq!(freed["outcome"], "succeeded", "{freed:#}");
+    assert_eq!(cluster.healthy(&[]), primary, "{freed:#}");
+    commit.join().unwrap().unwrap();
 }
 
 /// Root has `SYSTEM_USER`, so vtorc cannot end its session: whoever reads the story must learn that.

@@ -1,4 +1,6 @@
 //! Shards whose tablets have vttablets: doubles that do what real ones do, each in front of a real mysqld.
 
 mod cluster;
-mod failover;
+mod stories;
+
+pub use cluster::{Way, with_vttablets};

@@ -3,7 +3,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use serde_json::json;
 use vtorc_clients::topo::TopoStore;
 use vtorc_clients::topo::local::LocalConn;
 use vtorc_core::durability::DurabilityPolicy;
@@ -43,9 +42,8 @@ pub fn with_vttablets(
 ) -> Cluster {
     let mut cluster = Cluster::new(Flavor::MySql, policy, &[]);
     cluster.add_members(Flavor::MySql, members);
-    if way == Way::Vttablets {
-        cluster.configure(&[("MySQLTopologyUser", json!(""))]);
-    }
+    cluster.way = Some(way);
+    cluster.configure(&[]);
     for at in 0..cluster.members.len() {
         add_vttablet(&mut cluster, at, &change);
     }
