@@ -24,8 +24,9 @@ use crate::topo::type_to_number;
 const WORD_PATIENCE: Duration = Duration::from_millis(300);
 /// A vttablet whose server refuses writes already is waited for so long.
 const DEMOTE_PATIENCE: Duration = Duration::from_secs(2);
-/// What was received is applied before a replica is repointed, which throws its relay log away.
-const DRAIN_RELAY_LOG: Duration = Duration::from_secs(5);
+/// A vttablet that repoints its server throws the relay log away, so what was received is applied first. Where
+/// that takes longer, only the receiver is repointed, which keeps it.
+const DRAIN_RELAY_LOG: Duration = Duration::from_millis(300);
 /// A new primary makes the journal's table by itself; it is looked for again after this.
 const JOURNAL_RETRY: Duration = Duration::from_millis(50);
 
@@ -122,14 +123,14 @@ impl Job<'_> {
         }
         let mut client = self.caller.client.clone();
         let sent = client.full_status(self.caller.request(messages::FullStatusRequest {}));
-        let answer = self.caller.answer("FullStatus", sent).await;
-        let answer = answer.map_err(CallError::into_command_error)?;
-        let full =
-            answer.status.ok_or_else(|| CommandError::NotDone("an empty FullStatus".into()))?;
+        let answer = self.caller.answer("FullStatus", sent);
+        let (answer, besides) = tokio::join!(answer, self.caller.rows(status::BESIDES));
+        let full = answer.map_err(CallError::into_command_error)?.status;
+        let full = full.ok_or_else(|| CommandError::NotDone("an empty FullStatus".into()))?;
         if full.disk_stalled {
             return Err(CommandError::NotDone(ProbeFailure::DiskStalled.to_string()));
         }
-        status::server(&full).map_err(CommandError::NotDone)
+        status::server(&full, besides.ok().as_deref()).map_err(CommandError::NotDone)
     }
 
     async fn status_with_journal(&self) -> Result<ServerStatus, CommandError> {
@@ -179,7 +180,7 @@ impl Job<'_> {
         let what = format!("{verb} {thread}");
         match self.caller.run(&what, &format!("{verb} REPLICA {thread}")).await {
             // Before 8.0.22.
-            Err(CommandError::NotDone(why)) if why.contains("errno 1064") => {
+            Err(CommandError::NotDone(why)) if why.contains(SYNTAX_ERROR) => {
                 self.caller.run(&what, &format!("{verb} SLAVE {thread}")).await
             }
             other => other,
@@ -266,8 +267,7 @@ impl Job<'_> {
         if acks == 0 {
             return Ok(());
         }
-        let variables =
-            self.caller.rows("SHOW GLOBAL VARIABLES LIKE 'rpl\\_semi\\_sync\\_%'").await;
+        let variables = self.caller.rows(SEMI_SYNC_VARIABLES).await;
         let variables = name_value(&variables.map_err(CallError::into_command_error)?);
         let now = semi_sync(&variables, &variables);
         let Some(wanted) = semi_sync_settings(SemiSyncNames::of(&variables), &now, acks) else {
@@ -308,8 +308,10 @@ impl Job<'_> {
         if status.is_writable() {
             self.demote(Sessions::EndAll).await?;
         }
-        if let (SourceChange::Repoint, Some(replication)) = (change, &status.replication) {
-            self.apply_received(&status, replication).await?;
+        if let (SourceChange::Repoint, Some(replication)) = (change, &status.replication)
+            && !self.has_applied(&status, replication).await?
+        {
+            return self.repoint_receiver(source, semi_sync).await;
         }
         let right_heartbeats = status
             .replication
@@ -339,23 +341,58 @@ impl Job<'_> {
         }
     }
 
-    async fn apply_received(
+    /// Tells whether everything that was received is applied; waits a little for it.
+    async fn has_applied(
         &self,
         status: &ServerStatus,
         replication: &ReplicationStatus,
-    ) -> Result<(), CommandError> {
-        if status.gtid_executed.contains(&replication.retrieved) {
-            return Ok(());
+    ) -> Result<bool, CommandError> {
+        let received = &replication.retrieved;
+        if status.gtid_executed.contains(received) || !replication.applier_error.is_empty() {
+            // What cannot be applied is asked of the new source again.
+            return Ok(true);
         }
         if replication.receiver != ReceiverState::Stopped {
             self.stop("IO_THREAD").await?;
         }
-        if !replication.applier_running && replication.applier_error.is_empty() {
+        if !replication.applier_running {
             self.start("SQL_THREAD").await?;
         }
-        // What cannot be applied is asked of the new source again.
-        let _ = self.wait(&replication.retrieved, DRAIN_RELAY_LOG).await;
-        Ok(())
+        Ok(self.wait(received, DRAIN_RELAY_LOG).await.is_ok())
+    }
+
+    /// The applier goes on with what was received; the credentials stay as they are.
+    async fn repoint_receiver(
+        &self,
+        source: &TabletAddress,
+        semi_sync: bool,
+    ) -> Result<(), CommandError> {
+        let rows = self.caller.rows(SEMI_SYNC_VARIABLES).await;
+        let rows = rows.map_err(CallError::into_command_error)?;
+        if let Some(replica) = SemiSyncNames::of(&name_value(&rows)).replica {
+            let switch =
+                format!("SET GLOBAL rpl_semi_sync_{replica}_enabled = {}", u8::from(semi_sync));
+            self.caller.run("set semi-sync as a replica", &switch).await?;
+        }
+        let settings = |word: &str| {
+            format!(
+                "{word}_HOST = '{}', {word}_PORT = {}, {word}_HEARTBEAT_PERIOD = {:.3}",
+                source.mysql.host.replace(['\\', '\''], ""),
+                source.mysql.port,
+                self.heartbeat_period.as_secs_f64()
+            )
+        };
+        let what = format!("follow {}", source.mysql);
+        let new = format!("CHANGE REPLICATION SOURCE TO {}", settings("SOURCE"));
+        match self.caller.run(&what, &new).await {
+            // Before 8.0.23.
+            Err(CommandError::NotDone(why)) if why.contains(SYNTAX_ERROR) => {
+                let old = format!("CHANGE MASTER TO {}", settings("MASTER"));
+                self.caller.run(&what, &old).await?;
+            }
+            other => other?,
+        }
+        self.start("IO_THREAD").await
     }
 
     async fn change_type(&self, tablet_type: TabletType) -> Result<(), CommandError> {
@@ -409,6 +446,10 @@ impl Job<'_> {
         }
     }
 }
+
+/// A statement that the server's version does not know.
+const SYNTAX_ERROR: &str = "errno 1064";
+const SEMI_SYNC_VARIABLES: &str = "SHOW GLOBAL VARIABLES LIKE 'rpl\\_semi\\_sync\\_%'";
 
 /// A thread that stands, in a vttablet's answer.
 const STOPPED: i32 = 1;

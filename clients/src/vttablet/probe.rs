@@ -47,12 +47,15 @@ impl Drop for ByVttablet {
 #[async_trait]
 impl ProbeConnection for ByVttablet {
     async fn probe(&mut self, deadline: Duration) -> Result<ServerStatus, ProbeFailure> {
-        let full = full_status(&self.connections, &self.address, deadline).await;
+        let caller = Caller::new(&self.connections, &self.address, deadline);
+        let caller = caller.map_err(CallError::into_probe_failure)?;
+        let full = full_status(&self.connections, &self.address, deadline);
+        let (full, besides) = tokio::join!(full, caller.rows(status::BESIDES));
         let full = full.map_err(CallError::into_probe_failure)?;
         if full.disk_stalled {
             return Err(ProbeFailure::DiskStalled);
         }
-        status::server(&full).map_err(ProbeFailure::Garbled)
+        status::server(&full, besides.ok().as_deref()).map_err(ProbeFailure::Garbled)
     }
 
     /// A statement that the vttablet holds open on its server: when either dies, it ends at once.

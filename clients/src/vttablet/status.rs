@@ -7,6 +7,7 @@ use vtorc_core::status::{
 use vtorc_core::topology::MysqlAddress;
 
 use crate::interface::replicationdata::{FullStatus, Status};
+use crate::mysql::{Row, name_value};
 use crate::topo::type_from_number;
 
 /// Vitess writes this for a source whose uuid is not known.
@@ -21,8 +22,38 @@ pub(crate) fn vttablet(full: &FullStatus) -> VttabletState {
     }
 }
 
-/// Reads what it says of the server; the error says what is wrong with it.
-pub(crate) fn server(full: &FullStatus) -> Result<ServerStatus, String> {
+/// What a FullStatus lacks, asked of the server through its vttablet: the sessions that wait for an
+/// acknowledgement, whether the source falls back when it is alone, and whatever arrived last from the source.
+pub(crate) const BESIDES: &str = "SELECT VARIABLE_NAME AS variable_name, VARIABLE_VALUE AS value \
+     FROM performance_schema.global_status \
+     WHERE VARIABLE_NAME LIKE 'Rpl\\_semi\\_sync\\_%\\_wait\\_sessions' \
+     UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM performance_schema.global_variables \
+     WHERE VARIABLE_NAME LIKE 'rpl\\_semi\\_sync\\_%\\_wait\\_no\\_%' \
+     UNION ALL SELECT 'received', CONCAT_WS(' ', COUNT_RECEIVED_HEARTBEATS, LAST_HEARTBEAT_TIMESTAMP, \
+     LAST_QUEUED_TRANSACTION, QUEUEING_TRANSACTION) \
+     FROM performance_schema.replication_connection_status WHERE CHANNEL_NAME = ''";
+
+/// Reads what it says of the server, with the answer to [`BESIDES`] where there is one; the error says what is
+/// wrong with it.
+pub(crate) fn server(full: &FullStatus, besides: Option<&[Row]>) -> Result<ServerStatus, String> {
+    let mut status = server_by_itself(full)?;
+    let besides = besides.map(name_value).unwrap_or_default();
+    for (name, value) in besides {
+        if name == "received" {
+            if let Some(replication) = &mut status.replication {
+                replication.marker_sees_heartbeats = true;
+                replication.received_marker = value;
+            }
+        } else if name.ends_with("wait_sessions") {
+            status.semi_sync.waiting_sessions = value.parse().unwrap_or(0);
+        } else {
+            status.semi_sync.falls_back_alone |= value.eq_ignore_ascii_case("off");
+        }
+    }
+    Ok(status)
+}
+
+fn server_by_itself(full: &FullStatus) -> Result<ServerStatus, String> {
     let position = full
         .primary_status
         .as_ref()
@@ -95,7 +126,7 @@ fn replication(status: &Status, full: &FullStatus) -> Result<Option<ReplicationS
             "{} {}",
             status.relay_log_source_binlog_equivalent_position, status.relay_log_position
         ),
-        // A vttablet does not tell of heartbeats.
+        // A FullStatus does not tell of heartbeats.
         marker_sees_heartbeats: false,
     }))
 }
