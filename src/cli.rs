@@ -191,6 +191,14 @@ pub(crate) enum TopoCommand {
         /// The policy's name.
         policy: String,
     },
+    /// Forbid or allow emergency reparents (Vitess's SetVtorcEmergencyReparent).
+    SetEmergencyReparents {
+        /// A keyspace, or keyspace/shard.
+        name: String,
+        /// on or off
+        #[arg(value_parser = ["on", "off"])]
+        switch: String,
+    },
     /// Add a shard.
     AddShard {
         /// keyspace/shard

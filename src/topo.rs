@@ -49,6 +49,10 @@ async fn execute(options: DaemonOptions, command: TopoCommand) -> Result<(), Fai
             store.set_durability(&keyspace, &name).await?;
             say(&format!("{keyspace} has durability policy {name}"));
         }
+        TopoCommand::SetEmergencyReparents { name, switch } => {
+            store.set_emergency_reparents(&name, switch == "on").await?;
+            say(&format!("emergency reparents of {name} are {switch}"));
+        }
         TopoCommand::AddShard { shard } => {
             store.add_shard(&parse(&shard)?).await?;
             say(&format!("added shard {shard}"));

@@ -28,7 +28,9 @@ use vtorc_core::preflight::{Inspection, concerns};
 use vtorc_core::prognosis::{Prognosis, if_primary_died};
 use vtorc_core::remedy::{Wanted, wanted};
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
-use vtorc_core::status::{Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus};
+use vtorc_core::status::{
+    Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus, VttabletState,
+};
 use vtorc_core::testkit;
 use vtorc_core::time::{TermStart, Timestamp};
 use vtorc_core::topology::{
@@ -260,6 +262,10 @@ fn tablet(line: &str) -> TabletState {
                 let (since, why) = failing(ProbeFailure::TurnedAway("1045".into()));
                 state.reachability = Reachability::TurnedAway { since, why };
             }
+            "stalled" => {
+                let (since, why) = failing(ProbeFailure::DiskStalled);
+                state.reachability = Reachability::TurnedAway { since, why };
+            }
             "unseen" => {
                 state.reachability = Reachability::Unseen;
                 seen = false;
@@ -292,6 +298,21 @@ fn tablet(line: &str) -> TabletState {
     state
 }
 
+/// What its vttablet says of itself.
+fn vttablet(word: &str) -> VttabletState {
+    match word {
+        "silent" => VttabletState::Silent("its vttablet did not answer in time".into()),
+        "old" => {
+            VttabletState::TooOld("its vttablet is too old: it does not know FullStatus".into())
+        }
+        other => VttabletState::Answers {
+            tablet_type: TabletType::from_name(other.trim_end_matches("-stalled")).unwrap(),
+            disk_stalled: other.ends_with("-stalled"),
+            semi_sync_blocked: false,
+        },
+    }
+}
+
 /// What a word says of the server alone.
 fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
     match key {
@@ -314,6 +335,7 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         }
         "clients" => status.semi_sync.clients = value.parse().unwrap(),
         "version" => status.version = value.to_owned(),
+        "vttablet" => status.vttablet = Some(vttablet(value)),
         "nolog" => status.log_replica_updates = false,
         "opens" | "fast" | "early" | "skew" | "format" | "nettimeout" | "ungranted" => {}
         "id" => status.server_id = value.parse().unwrap(),

@@ -40,6 +40,16 @@ const DAMAGE: &[(&str, char, &[&str], &[&str])] = &[
         &["SET GLOBAL rpl_semi_sync_master_wait_no_slave = 0"],
     ),
     (
+        "ReplicaMisconfigured",
+        'R',
+        &[
+            "STOP REPLICA",
+            "CHANGE REPLICATION SOURCE TO SOURCE_HEARTBEAT_PERIOD = 30",
+            "START REPLICA",
+        ],
+        &["STOP SLAVE", "CHANGE MASTER TO MASTER_HEARTBEAT_PERIOD = 30", "START SLAVE"],
+    ),
+    (
         "ReplicaSemiSyncMustBeSet",
         'R',
         &["SET GLOBAL rpl_semi_sync_replica_enabled = 0"],

@@ -2,5 +2,6 @@
 
 mod cluster;
 mod stories;
+mod vttablets;
 
 pub use cluster::{Way, with_vttablets};

@@ -256,6 +256,11 @@ impl Locked<'_> {
         let change = if follows && sound { SourceChange::Keep } else { SourceChange::Repoint };
         let follow = ServerCommand::Follow { source: address, semi_sync, change };
         self.job.on("follow the primary", &tablet, follow, timeout).await.map_err(failed)?;
+        if kind == FindingKind::StaleTopoPrimary && tablet.vttablet.is_some() {
+            // One that does not take itself for the primary publishes nothing when it follows another.
+            let set = self.job.world.topo.set_tablet_type(alias, TabletType::Replica, None);
+            self.job.topo_step("record its type", Some(alias), set).await?;
+        }
         Ok("follows the primary".into())
     }
 

@@ -47,6 +47,32 @@ impl TopoStore {
         .await
     }
 
+    /// Forbids or allows emergency reparents of a keyspace, or of one shard, as Vitess's
+    /// SetVtorcEmergencyReparent does.
+    pub async fn set_emergency_reparents(
+        &self,
+        name: &str,
+        allowed: bool,
+    ) -> Result<(), TopoError> {
+        let state = (!allowed).then_some(records::VtorcState { disable_emergency_reparent: true });
+        let global = self.global.as_ref();
+        if !name.contains('/') {
+            let path = paths::keyspace(name);
+            return self
+                .modify::<records::Keyspace>(global, &path, |record| {
+                    record.vtorc_state.clone_from(&state);
+                    true
+                })
+                .await;
+        }
+        let shard: KeyspaceShard = name.parse().map_err(invalid)?;
+        self.modify::<records::Shard>(global, &paths::shard(&shard), |record| {
+            record.vtorc_state.clone_from(&state);
+            true
+        })
+        .await
+    }
+
     /// Adds a shard to a keyspace that exists.
     pub async fn add_shard(&self, shard: &KeyspaceShard) -> Result<(), TopoError> {
         self.global.get(&paths::keyspace(&shard.keyspace)).await?;

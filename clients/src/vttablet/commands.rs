@@ -308,6 +308,11 @@ impl Job<'_> {
         if status.is_writable() {
             self.demote(Sessions::EndAll).await?;
         }
+        if source.vttablet.is_none() && self.direct.is_some() {
+            // A vttablet asks the vttablet of whom it is to follow for its position.
+            let follow = ServerCommand::Follow { source: source.clone(), semi_sync, change };
+            return self.directly(follow).await.map(|_| ());
+        }
         if let (SourceChange::Repoint, Some(replication)) = (change, &status.replication)
             && !self.has_applied(&status, replication).await?
         {

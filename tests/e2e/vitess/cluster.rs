@@ -22,8 +22,8 @@ pub enum Way {
     Both,
 }
 
-/// The topology as a tablet sees it.
-fn topology(cluster: &Cluster) -> Arc<dyn TopoPort> {
+/// The topology as a tablet, or a vtctld, sees it.
+pub fn topology(cluster: &Cluster) -> Arc<dyn TopoPort> {
     let root = cluster.directory.path().join("topo/global");
     let global = Arc::new(LocalConn::open(&root).unwrap());
     let dial = Arc::new(|cell: &vtorc_clients::topo::CellInfo| {
@@ -50,7 +50,8 @@ pub fn with_vttablets(
     cluster
 }
 
-fn add_vttablet(cluster: &mut Cluster, at: usize, change: &impl Fn(&mut Options)) {
+/// Registers a member with a vttablet, and starts that.
+pub fn add_vttablet(cluster: &mut Cluster, at: usize, change: &impl Fn(&mut Options)) {
     let (member, server) = (cluster.members[at].clone(), &cluster.servers[at]);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().unwrap()));
     let (mysql, vttablet) = (server.address(), address.to_string());

@@ -14,6 +14,7 @@ mod mysqld;
 mod service;
 mod shard_sync;
 mod tablet;
+pub mod vtctld;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
