@@ -280,7 +280,8 @@ pub(crate) fn normalise(arguments: impl Iterator<Item = String>) -> Normal {
     while let Some(argument) = arguments.next() {
         let word = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-'));
         rest_as_is |= argument == "--";
-        let Some(word) = word.filter(|word| !rest_as_is && word.len() > 1) else {
+        let long = |word: &&str| word.len() > 1 || foreign::look_up(word).is_some();
+        let Some(word) = word.filter(|word| !rest_as_is && long(word)) else {
             normal.push(argument.into());
             continue;
         };

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use vtorc_clients::mysql::{MysqlAccess, Secret, TlsFiles};
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::settings::{RecoverySettings, UnappliedPolicy};
@@ -23,7 +23,7 @@ pub(crate) use keys::Standing;
 pub(crate) use keys::KEYS;
 
 /// The keys that are honoured. Times are in seconds, fractions allowed.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct Config {
     pub(crate) debug: bool,
@@ -122,6 +122,12 @@ pub(crate) struct Password(String);
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_empty() { "(empty)" } else { "(hidden)" })
+    }
+}
+
+impl Serialize for Password {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{self:?}"))
     }
 }
 

@@ -79,6 +79,7 @@ async fn show(options: DemoOptions, binary: ServerBinary, directory: &Path) -> R
         world: running.world.clone(),
         registry: running.registry.clone(),
         access: Access::default(),
+        config: serde_json::to_value(&config).unwrap_or_default(),
         console_directory: None,
     };
     let server = vtorc_web::serve(context, listener, None);

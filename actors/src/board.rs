@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 use vtorc_core::admission::Block;
 use vtorc_core::analysis::Finding;
-use vtorc_core::audit::RecoveryRecord;
+use vtorc_core::audit::{RecoveryRecord, StepOutcome};
+use vtorc_core::health::ProbeFailure;
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
 use vtorc_core::inaction::{Decisions, Held};
 use vtorc_core::isolation::{self, Sight};
@@ -79,6 +80,9 @@ pub struct SystemReport {
     pub isolated: Option<String>,
 }
 
+/// The step in which a recovery takes its shard's lock.
+pub(crate) const TAKE_LOCK: &str = "take the shard's lock";
+
 /// The board.
 #[derive(Default)]
 pub struct Board {
@@ -98,6 +102,9 @@ pub struct Board {
 pub struct Counters {
     probes: AtomicU64,
     probe_failures: AtomicU64,
+    probes_late: AtomicU64,
+    locks: AtomicU64,
+    lock_ms: AtomicU64,
     ended: Mutex<BTreeMap<(String, String, String), u64>>,
     detected: Mutex<BTreeMap<(String, String), u64>>,
     held: Mutex<BTreeMap<(&'static str, String), u64>>,
@@ -162,6 +169,7 @@ impl Board {
         if let Some(outcome) = record.outcome.as_ref().filter(|_| !counted) {
             let key = (record.kind.clone(), record.shard.to_string(), outcome.name().to_owned());
             *lock(&self.counters.ended).entry(key).or_default() += 1;
+            self.count_lock(&record);
         }
         let record = Arc::new(record);
         let mut recent = self.recoveries.write().unwrap_or_else(PoisonError::into_inner);
@@ -217,10 +225,33 @@ impl Board {
     }
 
     /// Counts a probe.
-    pub fn count_probe(&self, succeeded: bool) {
+    pub fn count_probe(&self, failure: Option<&ProbeFailure>) {
         self.counters.probes.fetch_add(1, Ordering::Relaxed);
-        if !succeeded {
+        if failure.is_some() {
             self.counters.probe_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        if failure == Some(&ProbeFailure::TimedOut) {
+            self.counters.probes_late.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Probes that got no answer in time.
+    pub fn late_probes(&self) -> u64 {
+        self.counters.probes_late.load(Ordering::Relaxed)
+    }
+
+    /// How often a shard's lock was taken, and how many milliseconds that took in all.
+    pub fn locks_taken(&self) -> (u64, u64) {
+        let counters = &self.counters;
+        (counters.locks.load(Ordering::Relaxed), counters.lock_ms.load(Ordering::Relaxed))
+    }
+
+    fn count_lock(&self, record: &RecoveryRecord) {
+        let taken = record.steps.iter().find(|step| step.name == TAKE_LOCK);
+        let taken = taken.filter(|step| matches!(step.outcome, Some(StepOutcome::Done(_))));
+        if let Some(took) = taken.and_then(|step| step.duration_ms) {
+            self.counters.locks.fetch_add(1, Ordering::Relaxed);
+            self.counters.lock_ms.fetch_add(took, Ordering::Relaxed);
         }
     }
 
@@ -238,11 +269,9 @@ impl Board {
         }
         let news = decisions.entry(shard.clone()).or_default().observe(only_watched, round, now);
         drop(decisions);
-        if news {
-            let mut held = lock(&self.counters.held);
-            for one in round {
-                *held.entry((one.inaction.name(), shard.to_string())).or_default() += 1;
-            }
+        let mut held = lock(&self.counters.held);
+        for begun in news.begun {
+            *held.entry((begun.name(), shard.to_string())).or_default() += 1;
         }
     }
 

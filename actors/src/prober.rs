@@ -168,7 +168,7 @@ fn report(
     sent_at: vtorc_core::time::Timestamp,
     result: Result<ServerStatus, ProbeFailure>,
 ) {
-    shared.world.board.count_probe(result.is_ok());
+    shared.world.board.count_probe(result.as_ref().err());
     match &result {
         Ok(_) => meter.doing("reached"),
         Err(failure) => {

@@ -99,11 +99,20 @@ pub struct Decision {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decisions(Vec<Decision>);
 
+/// What a round of deciding says anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Something begins, ends, or has another reason.
+    pub changed: bool,
+    /// The decisions that stand since now.
+    pub begun: Vec<Inaction>,
+}
+
 impl Decisions {
     /// Takes a round of deciding: what is in it stands, what is not is over. Findings that are only watched
-    /// are a round of their own. Answers whether that says anything new.
-    pub fn observe(&mut self, only_watched: bool, round: &[Held], now: Timestamp) -> bool {
-        let mut news = false;
+    /// are a round of their own. Answers what that says anew.
+    pub fn observe(&mut self, only_watched: bool, round: &[Held], now: Timestamp) -> Observed {
+        let mut news = Observed::default();
         let ours = |held: &Held| (held.inaction == Inaction::WatchOnly) == only_watched;
         let same = |one: &Held, other: &Held| {
             (one.inaction, one.finding, &one.tablet)
@@ -112,7 +121,7 @@ impl Decisions {
         for known in self.0.iter_mut().filter(|known| known.until.is_none() && ours(&known.held)) {
             if !round.iter().any(|held| same(held, &known.held)) {
                 known.until = Some(now);
-                news = true;
+                news.changed = true;
             }
         }
         for held in round {
@@ -120,13 +129,14 @@ impl Decisions {
                 self.0.iter_mut().find(|known| known.until.is_none() && same(held, &known.held));
             match standing {
                 Some(known) => {
-                    news |= known.held.reason != held.reason;
+                    news.changed |= known.held.reason != held.reason;
                     known.held.reason.clone_from(&held.reason);
                     known.last = now;
                     known.count = known.count.saturating_add(1);
                 }
                 None => {
-                    news = true;
+                    news.changed = true;
+                    news.begun.push(held.inaction);
                     let (since, last) = (now, now);
                     self.0.insert(
                         0,
@@ -169,21 +179,21 @@ mod tests {
     #[test]
     fn a_decision_grows_old_is_counted_and_ends() {
         let mut all = Decisions::default();
-        assert!(all.observe(false, &[held(Inaction::Blocked, "a")], at(1)));
-        assert!(!all.observe(false, &[held(Inaction::Blocked, "a")], at(2)));
-        assert!(all.observe(false, &[held(Inaction::Blocked, "b")], at(3)));
+        assert!(all.observe(false, &[held(Inaction::Blocked, "a")], at(1)).changed);
+        assert!(!all.observe(false, &[held(Inaction::Blocked, "a")], at(2)).changed);
+        assert!(all.observe(false, &[held(Inaction::Blocked, "b")], at(3)).changed);
         let one = all.standing().next().unwrap();
         assert_eq!((one.since, one.last, one.count), (at(1), at(3), 3));
         assert_eq!(one.held.reason, "b");
         // Another kind of reason is another decision; the first is over.
-        assert!(all.observe(false, &[held(Inaction::Refused, "c")], at(4)));
+        assert!(all.observe(false, &[held(Inaction::Refused, "c")], at(4)).changed);
         assert_eq!(all.standing().count(), 1);
         assert_eq!(all.iter().last().unwrap().until, Some(at(4)));
         // What is only watched is a round of its own.
-        assert!(all.observe(true, &[held(Inaction::WatchOnly, "d")], at(5)));
-        assert!(!all.observe(true, &[held(Inaction::WatchOnly, "d")], at(6)));
+        assert!(all.observe(true, &[held(Inaction::WatchOnly, "d")], at(5)).changed);
+        assert!(!all.observe(true, &[held(Inaction::WatchOnly, "d")], at(6)).changed);
         assert_eq!(all.standing().count(), 2);
-        assert!(all.observe(false, &[], at(7)) && all.standing().count() == 1);
+        assert!(all.observe(false, &[], at(7)).changed && all.standing().count() == 1);
     }
 
     #[test]

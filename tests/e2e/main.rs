@@ -31,5 +31,6 @@ mod network;
 mod planned;
 mod repairs;
 mod vitess;
+mod vtorc_face;
 mod writer;
 mod zookeeper;

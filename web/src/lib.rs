@@ -23,6 +23,7 @@ mod shards;
 mod snapshot;
 mod system;
 mod views;
+mod vtorc;
 
 pub use access::{Access, Authentication};
 pub use server::{Tls, WebContext, serve};

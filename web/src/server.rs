@@ -15,7 +15,7 @@ use vtorc_actors::world::World;
 
 use crate::access::Access;
 use crate::error::ApiError;
-use crate::{console, controls, events, metrics, recoveries, shards, system};
+use crate::{console, controls, events, metrics, recoveries, shards, system, vtorc};
 
 /// A request's body is at most this long.
 const BODY_MAX: usize = 64 * 1024;
@@ -34,6 +34,8 @@ pub struct WebContext {
     pub registry: Addr<Registry>,
     /// Who may do what.
     pub access: Access,
+    /// The configuration in force, without its secrets.
+    pub config: serde_json::Value,
     /// The console's files, if not the embedded ones.
     pub console_directory: Option<PathBuf>,
 }
@@ -127,6 +129,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/debug/health", web::get().to(system::health))
         .route("/debug/liveness", web::get().to(system::liveness))
         .route("/metrics", web::get().to(metrics::metrics))
+        .configure(vtorc::routes)
         .default_service(web::route().to(fallback));
 }
 

@@ -49,7 +49,12 @@ pub(crate) async fn system(
 pub(crate) async fn health(context: web::Data<WebContext>) -> HttpResponse {
     let system = context.world.board.system();
     let healthy = system.topology_read && system.topology_error.is_none();
-    let body = json!({ "healthy": healthy, "topology_error": system.topology_error });
+    let body = json!({
+        "healthy": healthy,
+        "topology_error": system.topology_error,
+        // As VTOrc spells it.
+        "Healthy": healthy,
+    });
     if healthy {
         HttpResponse::Ok().json(body)
     } else {

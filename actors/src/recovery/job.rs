@@ -21,6 +21,7 @@ use vtorc_core::status::ServerStatus;
 use vtorc_core::topology::{ShardTopology, Tablet, TabletAddress};
 
 use super::Task;
+use crate::board::TAKE_LOCK;
 use crate::messages::{Audit, ReparentKind, ReparentRequest};
 use crate::world::World;
 
@@ -137,9 +138,8 @@ impl Job {
         let action = lock_action(task);
         let shard = &self.seen.shard;
         let topo = &self.world.topo;
-        let lock = self
-            .topo_step("take the shard's lock", None, topo.lock_shard(shard, &action, patience))
-            .await?;
+        let lock =
+            self.topo_step(TAKE_LOCK, None, topo.lock_shard(shard, &action, patience)).await?;
         let read = timeout(TOPO_TIMEOUT, topo.read_shard(shard));
         let read = async {
             read.await.unwrap_or_else(|_| Err(TopoError::Unavailable("no answer".into())))

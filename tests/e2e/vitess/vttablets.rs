@@ -92,8 +92,8 @@ fn a_vttablet_that_hangs_holds_no_failover_up() {
     let second = cluster.healthy(&[&first, "zone1-104"]);
     assert_ne!(second, first);
     let done = emergency(&cluster);
-    let stop = done["steps"].as_array().unwrap().iter();
-    let stop = stop.cloned().find(|step| step["name"] == "stop all receivers").unwrap();
+    let mut steps = done["steps"].as_array().unwrap().iter();
+    let stop = steps.find(|step| step["name"] == "stop all receivers").unwrap();
     assert!(
         stop["duration_ms"].as_u64().unwrap() < 5000,
         "the hanging one was waited for: {stop:#}"
@@ -110,8 +110,8 @@ fn an_old_vttablet_is_named_and_not_asked_again_and_again() {
         });
         cluster.start_daemon(&[]);
         let shard = cluster.daemon().finding("VttabletTooOld");
-        let finding = shard["findings"].as_array().unwrap().iter();
-        let finding = finding.cloned().find(|one| one["code"] == "VttabletTooOld").unwrap();
+        let mut findings = shard["findings"].as_array().unwrap().iter();
+        let finding = findings.find(|one| one["code"] == "VttabletTooOld").unwrap();
         assert_eq!(finding["tablet"], padded("zone1-103"), "{finding:#}");
         assert!(finding.to_string().contains("FullStatus"), "{finding:#}");
         assert!(!shard["findings"].to_string().contains("AccessDenied"), "{shard:#}");

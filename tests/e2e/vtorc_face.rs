@@ -1,0 +1,119 @@
+//! What scripts, probes and dashboards made for Vitess's VTOrc find here.
+
+use serde_json::{Value, json};
+use vtorc_fleet::Flavor;
+
+use crate::harness::{Cluster, THREE, padded, wait_for};
+
+#[test]
+fn its_pages_answer_in_its_words() {
+    let mut cluster = Cluster::new(Flavor::MySql, "semi_sync", THREE);
+    cluster.start_daemon(&["--instance-poll-time=500ms", "--logtostderr", "-v", "2"]);
+    let first = cluster.healthy(&[]);
+    let daemon = cluster.daemon();
+    for path in ["/api/problems", "/api/errant-gtids", "/api/detection-analysis"] {
+        assert_eq!(daemon.get(path), Value::Null, "{path}");
+        let refused = daemon.get(&format!("{path}?shard=0"));
+        assert!(refused.to_string().contains("without keyspace"), "{refused}");
+    }
+    assert_eq!(daemon.get("/debug/health")["Healthy"], true);
+    let state = daemon.get("/api/database-state");
+    let tables = state.as_array().unwrap().iter();
+    let names: Vec<&str> = tables.map(|table| table["TableName"].as_str().unwrap()).collect();
+    assert_eq!(names, ["vitess_keyspace", "vitess_shard", "vitess_tablet", "database_instance"]);
+    assert_eq!(state[0]["Rows"][0]["durability_policy"], "semi_sync");
+    assert_eq!(state[2]["Rows"].as_array().unwrap().len(), 3);
+    let config = daemon.get("/api/config");
+    // A flag goes before the file, and no secret shows.
+    assert_eq!(config["InstancePollSeconds"], 0.5, "{config:#}");
+    assert_eq!(config["MySQLTopologyPassword"], "(hidden)", "{config:#}");
+    assert!(daemon.log_text().contains("--logtostderr"), "a flag without effect is not named");
+    // Stopped from there, a dead primary is a problem that nobody acts on.
+    let told = daemon.get("/api/disable-global-recoveries");
+    assert_eq!(told, json!("Global recoveries disabled\n"));
+    cluster.server_mut(&first).kill();
+    let daemon = cluster.daemon();
+    let dead = || {
+        let all = daemon.get("/api/replication-analysis?keyspace=ks&shard=0");
+        let mut all = all.as_array()?.clone().into_iter();
+        all.find(|one| one["Analysis"] == "DeadPrimary")
+    };
+    let dead = wait_for(dead).expect("DeadPrimary is not listed");
+    assert_eq!(dead["AnalyzedInstanceAlias"], first.as_str(), "{dead:#}");
+    assert_eq!((&dead["CountReplicas"], &dead["IsClusterPrimary"]), (&json!(2), &json!(true)));
+    assert_eq!(daemon.get("/api/detection-analysis?keyspace=other"), Value::Null);
+    let problems = daemon.get("/api/problems?keyspace=ks");
+    let problem = problems.as_array().unwrap().iter().find(|one| one["InstanceAlias"] == first);
+    let problem = problem.unwrap_or_else(|| panic!("{problems:#}"));
+    assert_eq!(problem["IsLastCheckValid"], false, "{problem:#}");
+    assert!(problem["Problems"].to_string().contains("DeadPrimary"), "{problem:#}");
+    assert_eq!(daemon.get("/api/enable-global-recoveries"), json!("Global recoveries enabled\n"));
+    let second = cluster.healthy(&[&first]);
+    assert_ne!(second, first);
+    let daemon = cluster.daemon();
+    let vars = daemon.get("/debug/vars");
+    assert_eq!(vars["EmergencyReparentCounts"]["ks.0.success"], 1, "{vars:#}");
+    assert_eq!(vars["SuccessfulRecoveries"]["RecoverDeadPrimary.ks.0"], 1, "{vars:#}");
+    assert_eq!(vars["RecoveriesCount"]["ElectNewPrimary.ks.0"], 1, "{vars:#}");
+    assert!(vars["DetectedProblems"].is_object() && vars["PendingRecoveries"] == 0, "{vars:#}");
+    assert_eq!(vars["TabletsWatchedByCell"]["zone1"], 3);
+    assert!(vars["ShardLockTimings"]["Count"].as_u64().unwrap() >= 2, "{vars:#}");
+    let metrics = daemon.get("/metrics");
+    let metrics = metrics.as_str().unwrap();
+    for line in [
+        "vtorc_emergency_reparent_counts{Keyspace=\"ks\",Result=\"success\",Shard=\"0\"} 1",
+        "vtorc_planned_reparent_counts",
+        "vtorc_errant_gtid_tablet_count 0",
+        "vtorc_shard_locks_active 0",
+        "vtorc_instance_poll_seconds_exceeded",
+        "vtorc_skipped_recoveries",
+        "vtorc_failed_recoveries",
+        "vtorc_tablets_watched_by_shard{Keyspace=\"ks\",Shard=\"0\"} 3",
+    ] {
+        // A family without a value is not written by Prometheus's library.
+        let absent = ["vtorc_planned", "vtorc_failed", "vtorc_skipped"];
+        let may_lack = absent.iter().any(|start| line.starts_with(start));
+        assert!(metrics.contains(line) || may_lack, "{line} is missing in {metrics}");
+    }
+}
+
+#[test]
+fn an_errant_tablet_is_listed() {
+    let mut cluster = Cluster::new(Flavor::MySql, "none", THREE);
+    cluster.start_daemon(&["--change-tablets-with-errant-gtid-to-drained=false"]);
+    let primary = cluster.healthy(&[]);
+    let errant = THREE.iter().map(|one| padded(one)).find(|one| *one != primary).unwrap();
+    cluster.server(&errant).run(&["SET GLOBAL read_only = 0", "CREATE DATABASE astray"]).unwrap();
+    let listed = || {
+        let all = cluster.daemon().get("/api/errant-gtids?keyspace=ks&shard=0");
+        all.as_array()?.first().cloned()
+    };
+    let listed = wait_for(listed).expect("it is not listed");
+    assert_eq!(listed["InstanceAlias"], errant.as_str(), "{listed:#}");
+    let uuid = cluster.server(&errant).value("SELECT @@server_uuid").unwrap();
+    assert!(listed["GtidErrant"].as_str().unwrap().starts_with(&uuid), "{listed:#}");
+    assert_eq!(cluster.daemon().get("/debug/vars")["ErrantGtidTabletCount"], 1);
+}
+
+#[test]
+fn recovery_can_be_forbidden_by_flag() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    for (flag, word) in [
+        ("--allow-recovery=false", "disabled"),
+        ("--allow-emergency-reparent=false", "RecoverMasterClusterFilters"),
+    ] {
+        drop(cluster.daemons.pop());
+        cluster.start_daemon(&[flag]);
+        cluster.server_mut(&first).kill();
+        let held = || {
+            let shard = cluster.daemon().shard();
+            shard["held_back"].as_str().filter(|why| why.contains(word)).map(|_| ())
+        };
+        wait_for(held).unwrap_or_else(|| panic!("{flag}: {:#}", cluster.daemon().shard()));
+        cluster.server_mut(&first).restart().unwrap();
+        wait_for(|| (cluster.daemon().shard()["held_back"].is_null()).then_some(()))
+            .expect("it came back");
+    }
+}

@@ -1,0 +1,175 @@
+//! VTOrc's own interface, for the scripts, probes and dashboards that know it. Names and forms are VTOrc's.
+
+mod views;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use vtorc_actors::board::ShardReport;
+use vtorc_actors::messages::SwitchRecoveries;
+use vtorc_core::analysis::errant_gtids;
+
+use crate::error::ApiError;
+use crate::metrics;
+use crate::server::WebContext;
+use views::{Instance, analyses, database_state};
+
+pub(crate) fn routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/api/problems", web::get().to(problems))
+        .route("/api/errant-gtids", web::get().to(with_errant_gtids))
+        .route("/api/detection-analysis", web::get().to(detection_analysis))
+        .route("/api/replication-analysis", web::get().to(detection_analysis))
+        .route("/api/database-state", web::get().to(state))
+        .route("/api/config", web::get().to(config_in_force))
+        .route("/debug/vars", web::get().to(metrics::vars))
+        .route("/debug/status", web::get().to(status));
+    // VTOrc takes any method for these.
+    for method in [web::get, web::post] {
+        config
+            .route("/api/disable-global-recoveries", method().to(disable))
+            .route("/api/enable-global-recoveries", method().to(enable));
+    }
+}
+
+/// Which shards are asked about.
+#[derive(Deserialize)]
+struct Filter {
+    keyspace: Option<String>,
+    shard: Option<String>,
+}
+
+impl Filter {
+    fn check(&self) -> Result<(), ApiError> {
+        let given = |part: &Option<String>| part.as_ref().is_some_and(|text| !text.is_empty());
+        if given(&self.shard) && !given(&self.keyspace) {
+            let why = "Filtering by shard without keyspace isn't supported";
+            return Err(ApiError::bad_request(why));
+        }
+        Ok(())
+    }
+
+    fn fits(&self, report: &ShardReport) -> bool {
+        let fits = |wanted: &Option<String>, name: &str| {
+            wanted.as_ref().is_none_or(|wanted| wanted.is_empty() || wanted == name)
+        };
+        let name = &report.snapshot.shard;
+        fits(&self.keyspace, &name.keyspace) && fits(&self.shard, &name.shard)
+    }
+}
+
+/// One list over all shards that fit. An empty one is `null`, as Go writes it.
+fn list<T: Serialize>(
+    request: &HttpRequest,
+    filter: &Filter,
+    context: &WebContext,
+    each: impl Fn(&ShardReport) -> Vec<T>,
+) -> Result<HttpResponse, ApiError> {
+    context.access.may_read(request)?;
+    filter.check()?;
+    let reports = context.world.board.shards();
+    let found: Vec<T> = reports
+        .iter()
+        .filter(|report| filter.fits(report))
+        .flat_map(|report| each(report))
+        .collect();
+    Ok(HttpResponse::Ok().json(if found.is_empty() { None } else { Some(found) }))
+}
+
+async fn problems(
+    request: HttpRequest,
+    filter: web::Query<Filter>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    list(&request, &filter, &context, |report| {
+        let all = report.snapshot.tablets.values().map(|state| Instance::of(state, report));
+        all.filter(Instance::has_problems).collect()
+    })
+}
+
+async fn with_errant_gtids(
+    request: HttpRequest,
+    filter: web::Query<Filter>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    list(&request, &filter, &context, |report| {
+        let snapshot = &report.snapshot;
+        let errant = snapshot.tablets.values().filter(|state| {
+            snapshot.primary().and_then(|primary| errant_gtids(state, primary)).is_some()
+        });
+        errant.map(|state| Instance::of(state, report)).collect()
+    })
+}
+
+async fn detection_analysis(
+    request: HttpRequest,
+    filter: web::Query<Filter>,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    list(&request, &filter, &context, analyses)
+}
+
+async fn state(
+    request: HttpRequest,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    context.access.may_read(&request)?;
+    let tables = database_state(&context.world.board.shards());
+    let text = serde_json::to_string_pretty(&tables).unwrap_or_default();
+    Ok(plain(text))
+}
+
+async fn config_in_force(
+    request: HttpRequest,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    context.access.may_read(&request)?;
+    Ok(plain(serde_json::to_string_pretty(&context.config).unwrap_or_default()))
+}
+
+async fn disable(
+    request: HttpRequest,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    switch(false, &request, &context)
+}
+
+async fn enable(
+    request: HttpRequest,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    switch(true, &request, &context)
+}
+
+fn switch(
+    enabled: bool,
+    request: &HttpRequest,
+    context: &WebContext,
+) -> Result<HttpResponse, ApiError> {
+    let caller = context.access.may_change(request)?;
+    let comment = format!("through {}", request.path());
+    context.registry.do_send(SwitchRecoveries { enabled, by: caller.name, comment });
+    let word = if enabled { "enabled" } else { "disabled" };
+    Ok(plain(format!("Global recoveries {word}\n")))
+}
+
+/// VTOrc's status page is the console here.
+async fn status(
+    request: HttpRequest,
+    context: web::Data<WebContext>,
+) -> Result<HttpResponse, ApiError> {
+    context.access.may_read(&request)?;
+    Ok(HttpResponse::Found().insert_header(("Location", "/")).finish())
+}
+
+fn plain(text: String) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header(("Content-Type", "text/plain; charset=utf-8"))
+        .insert_header(("X-Content-Type-Options", "nosniff"))
+        .body(text)
+}
+
+/// A table of VTOrc's database.
+fn table(name: &str, rows: Vec<Value>) -> Value {
+    json!({ "TableName": name, "Rows": rows })
+}
