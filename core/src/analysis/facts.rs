@@ -100,7 +100,7 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
     };
     let alias = &primary.tablet.alias;
     facts.primary = Some(alias.clone());
-    facts.primary_valid = primary.reachability.is_valid();
+    facts.primary_valid = primary.reachability.is_valid() && !asked_before_term(primary, snapshot);
     facts.primary_unreachable = primary.reachability.is_unreachable();
     facts.primary_unseen = primary.status.is_none();
     vttablet_of_primary(&mut facts, snapshot, primary);
@@ -116,7 +116,8 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
         ));
     }
     count_replicas(&mut facts, snapshot, primary, settings);
-    if let (Some(status), Some(policy)) = (primary.valid_status(), policy) {
+    let status = primary.valid_status().filter(|_| facts.primary_valid);
+    if let (Some(status), Some(policy)) = (status, policy) {
         primary_settings(&mut facts, snapshot, primary, status, policy, settings);
         facts.replicas = snapshot
             .tablets
@@ -156,8 +157,17 @@ fn reach_evidence(state: &TabletState, snapshot: &ShardSnapshot) -> String {
     }
 }
 
-/// A vttablet that was promoted a moment ago may have been asked before it was.
-const TYPE_SETTLES_AFTER: Duration = Duration::from_secs(5);
+/// What was asked before a term began is not held against it for so long.
+const TERM_SETTLES_AFTER: Duration = Duration::from_secs(5);
+
+/// A vttablet's record says PRIMARY before its server is one: what that said before is no sign of trouble.
+/// Terms are begun by another's clock, so this only ever delays.
+fn asked_before_term(primary: &TabletState, snapshot: &ShardSnapshot) -> bool {
+    let began = primary.tablet.term_start.map(TermStart::as_timestamp);
+    began.is_some_and(|began| {
+        primary.status_at <= began && began.age(snapshot.now) < TERM_SETTLES_AFTER
+    })
+}
 
 fn vttablet_of_primary(facts: &mut Facts, snapshot: &ShardSnapshot, primary: &TabletState) {
     facts.primary_has_vttablet = primary.tablet.vttablet.is_some();
@@ -167,7 +177,7 @@ fn vttablet_of_primary(facts: &mut Facts, snapshot: &ShardSnapshot, primary: &Ta
     match known {
         VttabletState::Answers { tablet_type, disk_stalled, .. } => {
             let began = primary.tablet.term_start.map(TermStart::as_timestamp);
-            let settled = began.is_some_and(|began| began.age(snapshot.now) >= TYPE_SETTLES_AFTER);
+            let settled = began.is_some_and(|began| began.age(snapshot.now) >= TERM_SETTLES_AFTER);
             facts.primary_type_mismatch =
                 *tablet_type != TabletType::Primary && settled && !disk_stalled;
             facts.evidence.push(format!("its vttablet says that it is {tablet_type}"));
