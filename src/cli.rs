@@ -389,6 +389,40 @@ mod tests {
         assert!(matches!(cli.command, Some(Command::Topo(TopoCommand::AddTablet { .. }))));
     }
 
+    /// Puts a table between two marks of the page for those who come from VTOrc, or checks that it is there.
+    fn documented(mark: &str, expected: &str) {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/from-vtorc.md");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (start, end) = (format!("<!-- {mark} -->\n"), format!("<!-- /{mark} -->"));
+        let (before, rest) = text.split_once(&start).unwrap();
+        let (found, after) = rest.split_once(&end).unwrap();
+        if std::env::var_os("REWRITE").is_some() {
+            std::fs::write(&file, format!("{before}{start}{expected}{end}{after}")).unwrap();
+            return;
+        }
+        assert_eq!(found, expected, "run the test with REWRITE=1 and read the difference");
+    }
+
+    #[test]
+    fn the_documentation_lists_every_flag() {
+        let command = Cli::command();
+        let mut rows = String::new();
+        for flag in command.get_arguments().filter(|flag| !flag.is_hide_set()) {
+            let (Some(name), Some(help)) = (flag.get_long(), flag.get_help()) else { continue };
+            let default = flag.get_default_values().first().map(|value| value.to_string_lossy());
+            let default = default.filter(|value| !value.is_empty());
+            let default = default.map(|value| format!(" Default: `{value}`.")).unwrap_or_default();
+            rows.push_str(&format!("| `--{name}` | {help}.{default} |\n"));
+        }
+        documented("flags", &rows);
+        let mut reasons: std::collections::BTreeMap<&str, Vec<String>> = Default::default();
+        for flag in foreign::FLAGS {
+            reasons.entry(flag.why).or_default().push(format!("`--{}`", flag.name));
+        }
+        let lines = reasons.iter().map(|(why, names)| format!("- {}: {why}\n", names.join(", ")));
+        documented("foreign", &lines.collect::<String>());
+    }
+
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();

@@ -79,8 +79,6 @@ pub(crate) struct Config {
     pub(crate) audit_log_file: String,
     pub(crate) audit_purge_days: u32,
     pub(crate) audit_to_syslog: bool,
-    #[serde(rename = "AuditToBackendDB")]
-    pub(crate) audit_to_backend_db: bool,
     pub(crate) use_super_read_only: bool,
     #[serde(rename = "DelayMasterPromotionIfSQLThreadNotUpToDate")]
     pub(crate) delay_promotion: bool,
@@ -183,7 +181,6 @@ impl Default for Config {
             audit_log_file: String::new(),
             audit_purge_days: 90,
             audit_to_syslog: false,
-            audit_to_backend_db: true,
             use_super_read_only: true,
             delay_promotion: true,
             fail_promotion: false,

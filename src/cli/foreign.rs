@@ -25,8 +25,9 @@ const CHANNEL: &str = "one connection a vttablet is kept; the library's windows 
 /// All of them.
 #[rustfmt::skip]
 pub(crate) const FLAGS: &[Foreign] = &[
-    switch("alsologtostderr-threshold", LOGS),
+    switch("audit-to-backend", "what happens is kept in the history in any case"),
     value("catch-sigpipe", "a broken pipe never ends the process"),
+    value("cell", "where this process runs prefers no tablet"),
     value("config-file-not-found-handling", CONFIG),
     value("config-name", CONFIG),
     value("config-path", CONFIG),

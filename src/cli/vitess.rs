@@ -19,9 +19,6 @@ pub(crate) struct VitessOptions {
     /// The address to listen on; the port is `--port`'s.
     #[arg(long)]
     pub(crate) bind_address: Option<String>,
-    /// The cell that this process runs in; shown in the lock that it takes.
-    #[arg(long)]
-    pub(crate) cell: Option<String>,
     /// How often each tablet is asked.
     #[arg(long, value_parser = go_duration)]
     pub(crate) instance_poll_time: Option<Duration>,
@@ -63,10 +60,6 @@ pub(crate) struct VitessOptions {
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     pub(crate) enable_primary_disk_stalled_recovery: Option<bool>,
-    /// Keep what operators do in the history.
-    #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1)]
-    #[arg(require_equals = true, default_missing_value = "true", value_parser = go_bool)]
-    pub(crate) audit_to_backend: Option<bool>,
     /// Write a line for each recovery to syslog.
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_missing_value = "true", value_parser = go_bool)]
@@ -139,7 +132,6 @@ impl VitessOptions {
             ),
             (&mut config.drain_errant_tablets, self.change_tablets_with_errant_gtid_to_drained),
             (&mut config.disk_stalled_recovery, self.enable_primary_disk_stalled_recovery),
-            (&mut config.audit_to_backend_db, self.audit_to_backend),
             (&mut config.audit_to_syslog, self.audit_to_syslog),
         ];
         for (value, flag) in switches {

@@ -68,7 +68,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("ApplyMySQLPromotionAfterMasterFailover", Ignored, "what a failover does is fixed by safety, not by configuration"),
     key("AuditLogFile", Honoured, "one line for each recovery and operator's act goes there as well"),
     key("AuditPurgeDays", Honoured, "recoveries, findings and audit that ended longer ago are removed (default 90; 0 keeps all)"),
-    key("AuditToBackendDB", Honoured, "recoveries are kept in the history store in any case"),
+    key("AuditToBackendDB", Ignored, "recoveries are kept in the history store in any case"),
     key("AuditToSyslog", Honoured, "the same lines go to syslog"),
     key("AuthUserHeader", Incompatible, "authentication by proxy is not taken: use basic, token or certificates"),
     key("AuthenticationMethod", Honoured, "`basic` or `token`; without it, changes are taken from loopback only"),

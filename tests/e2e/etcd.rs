@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use vtorc_fleet::{Etcd, Flavor};
 
 use crate::failover::emergency;
-use crate::harness::{Cluster, THREE, padded, wait_for};
+use crate::harness::{Cluster, THREE, certificates, padded, wait_for};
 use crate::writer::create_table;
 
 /// Leases are short, so that one that runs out can be waited for.
@@ -24,6 +24,71 @@ fn on_etcd(members: usize) -> (Cluster, Vec<Etcd>) {
         format!("-topo_etcd_lease_ttl={LEASE_S}"),
     ];
     (Cluster::with_topology(Flavor::MariaDb, "semi_sync", THREE, directory, flags), etcd)
+}
+
+#[test]
+fn tls_with_certificates_on_both_sides() {
+    let directory = tempfile::tempdir().unwrap();
+    certificates(directory.path());
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    let extra = [
+        format!("--cert-file={}", file("server.pem")),
+        format!("--key-file={}", file("server.key")),
+        format!("--trusted-ca-file={}", file("ca.pem")),
+        "--client-cert-auth".to_owned(),
+    ];
+    let etcd = Etcd::start(&directory.path().join("etcd"), 1, &extra).unwrap();
+    let flags = vec![
+        "-topo_implementation=etcd2".to_owned(),
+        format!("-topo_global_server_address=https://{}", etcd[0].address()),
+        "-topo_global_root=/vitess/global".to_owned(),
+        format!("-topo_etcd_tls_ca={}", file("ca.pem")),
+        format!("-topo_etcd_tls_cert={}", file("client.pem")),
+        format!("-topo_etcd_tls_key={}", file("client.key")),
+    ];
+    let mut cluster =
+        Cluster::with_topology(Flavor::MariaDb, "none", &["zone1-101"], directory, flags);
+    cluster.start_daemon(&[]);
+    assert_eq!(cluster.healthy(&[]), padded("zone1-101"));
+    watches_work(&cluster);
+    // Without a certificate of its own nobody gets in.
+    cluster.topo_flags.truncate(3);
+    let refused = cluster.topo(&["list"]).unwrap_err();
+    assert!(refused.contains("etcd at"), "{refused}");
+}
+
+#[test]
+fn keyspaces_with_policies_of_their_own_and_a_key_range_that_is_watched() {
+    let (mut cluster, _etcd) = on_etcd(1);
+    let members = ["zone1-201", "zone1-202", "zone1-301"];
+    cluster.topo(&["add-keyspace", "other", "--durability-policy", "none"]).unwrap();
+    for shard in ["other/-40", "other/40-80", "other/80-"] {
+        cluster.topo(&["add-shard", shard]).unwrap();
+    }
+    let first = cluster.servers.len();
+    cluster.add_members(Flavor::MariaDb, &members);
+    for (at, shard) in [(0, "other/-40"), (1, "other/-40"), (2, "other/80-")] {
+        let address = cluster.servers[first + at].address();
+        let add = ["add-tablet", members[at], "--shard", shard, "--mysql", &address];
+        cluster.topo(&add).unwrap();
+    }
+    cluster.start_daemon(&["-clusters_to_watch=ks,other/-80"]);
+    let primary = |shard: &str| {
+        let path = format!("/api/v1/shards/{shard}");
+        wait_for(|| cluster.daemon().get(&path)["primary"].as_str().map(str::to_owned))
+    };
+    assert!(primary("ks/0").is_some());
+    assert_eq!(primary("other/-40"), Some(padded("zone1-201")));
+    let shards = cluster.daemon().get("/api/v1/shards");
+    let names: Vec<(&str, &str)> = shards
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["shard"].as_str().unwrap(), one["durability_policy"].as_str().unwrap()))
+        .collect();
+    assert_eq!(names, [("0", "semi_sync"), ("-40", "none"), ("40-80", "none")]);
+    // What is not watched is not touched.
+    assert_eq!(cluster.server("zone1-301").value("SELECT @@read_only").unwrap(), "0");
 }
 
 fn etcdctl(etcd: &Etcd, arguments: &[&str]) -> String {

@@ -117,6 +117,30 @@ fn start_servers(flavor: Flavor, members: &[&str], directory: &Path) -> Vec<Serv
     })
 }
 
+/// Makes `ca`, `server` and `client` certificates (`.pem`) with keys (`.key`) in a directory.
+pub fn certificates(place: &Path) {
+    let openssl = |line: &str| {
+        let words: Vec<String> = line
+            .split(' ')
+            .map(|word| word.replace("@", &format!("{}/", place.display())))
+            .collect();
+        let output = std::process::Command::new("openssl").args(words).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout @ca.key -out @ca.pem -days 2 -subj /CN=test-ca",
+    );
+    std::fs::write(place.join("san"), "subjectAltName=DNS:localhost,IP:127.0.0.1").unwrap();
+    for name in ["server", "client"] {
+        openssl(&format!(
+            "req -newkey rsa:2048 -nodes -keyout @{name}.key -out @{name}.csr -subj /CN={name}"
+        ));
+        openssl(&format!(
+            "x509 -req -in @{name}.csr -CA @ca.pem -CAkey @ca.key -CAcreateserial -days 2 -extfile @san -out @{name}.pem"
+        ));
+    }
+}
+
 /// Runs the vtorc program to its end and answers what it printed.
 pub fn vtorc(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(env!("CARGO_BIN_EXE_vtorc")).args(arguments).output().unwrap();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, THREE, padded, request, wait_for};
+use crate::harness::{Cluster, THREE, certificates, padded, request, wait_for};
 
 #[test]
 fn the_api_answers_and_refuses_as_documented() {
@@ -190,26 +190,7 @@ fn https_with_client_certificates() {
     let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101"]);
     let place = cluster.directory.path().to_owned();
     let file = |name: &str| place.join(name).display().to_string();
-    let openssl = |line: &str| {
-        let words: Vec<String> = line
-            .split(' ')
-            .map(|word| word.replace("@", &format!("{}/", place.display())))
-            .collect();
-        let output = std::process::Command::new("openssl").args(words).output().unwrap();
-        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-    };
-    openssl(
-        "req -x509 -newkey rsa:2048 -nodes -keyout @ca.key -out @ca.pem -days 2 -subj /CN=test-ca",
-    );
-    std::fs::write(place.join("san"), "subjectAltName=DNS:localhost,IP:127.0.0.1").unwrap();
-    for name in ["server", "client"] {
-        openssl(&format!(
-            "req -newkey rsa:2048 -nodes -keyout @{name}.key -out @{name}.csr -subj /CN={name}"
-        ));
-        openssl(&format!(
-            "x509 -req -in @{name}.csr -CA @ca.pem -CAkey @ca.key -CAcreateserial -days 2 -extfile @san -out @{name}.pem"
-        ));
-    }
+    certificates(&place);
     cluster.configure(&[
         ("UseSSL", json!(true)),
         ("UseMutualTLS", json!(true)),

@@ -131,12 +131,20 @@ function row(tablet, shard) {
   return h("tr", { class: isPrimary ? "is-primary" : "" },
     h("td", { class: "fixed" }, h("div", { class: "mono alias" }, tablet.alias),
       h("div", { class: "small dim", title: tablet.version ?? "" }, `${tablet.type} `, h("span", { class: "mono" }, address)),
+      vttablet(tablet),
       tablet.errant_gtids && h("div", { class: "small", title: "It has transactions that the primary lacks; it is never promoted." },
         h("span", { class: "pill warn" }, "errant"), " ", h("span", { class: "mono gtids" }, tablet.errant_gtids))),
     h("td", { class: "fixed", title: tablet.trouble ?? "" }, dot(colour),
       tablet.reachable ? (tablet.read_only ? "read-only" : "takes writes") : stateText(tablet)),
     h("td", {}, replication(tablet, shard)),
     h("td", { class: "wide" }, semiSync(tablet, isPrimary)));
+}
+
+/** Only what is wrong with it: one that answers is as it should be. */
+function vttablet(tablet) {
+  const { state, disk_stalled, trouble } = tablet.vttablet ?? {};
+  const words = disk_stalled ? "disk stalled" : { silent: "vttablet silent", too_old: "vttablet too old" }[state];
+  return words && h("div", { class: "small", title: trouble ?? "" }, h("span", { class: "pill warn" }, words));
 }
 
 function stateText(tablet) {

@@ -14,7 +14,7 @@ use vtorc_core::preflight::Concern;
 use vtorc_core::prognosis::Prognosis;
 use vtorc_core::remedy;
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
-use vtorc_core::status::{ReplicationStatus, SemiSyncStatus, ServerStatus};
+use vtorc_core::status::{ReplicationStatus, SemiSyncStatus, ServerStatus, VttabletState};
 use vtorc_core::time::{TermStart, Timestamp};
 
 use crate::snapshot::state_name;
@@ -237,6 +237,47 @@ struct TabletView {
     errant_gtids: Option<String>,
     replication: Option<ReplicationView>,
     semi_sync: Option<SemiSyncView>,
+    vttablet: Option<VttabletView>,
+}
+
+/// The tablet's vttablet: where it is, and what is known of it.
+#[derive(Serialize)]
+struct VttabletView {
+    address: String,
+    /// `answers`, `silent` or `too_old`; none where it was not asked yet.
+    state: Option<&'static str>,
+    /// What it takes itself for.
+    #[serde(rename = "type")]
+    tablet_type: Option<&'static str>,
+    disk_stalled: bool,
+    trouble: Option<String>,
+}
+
+impl VttabletView {
+    fn of(state: &TabletState) -> Option<Self> {
+        let address = state.tablet.vttablet.as_ref()?.to_string();
+        let known = state.status.as_ref().and_then(|status| status.vttablet.clone());
+        let mut view = Self {
+            address,
+            state: None,
+            tablet_type: None,
+            disk_stalled: state.disk_stalled(),
+            trouble: None,
+        };
+        match known {
+            Some(VttabletState::Answers { tablet_type, .. }) => {
+                (view.state, view.tablet_type) = (Some("answers"), Some(tablet_type.name()));
+            }
+            Some(VttabletState::Silent(why)) => {
+                (view.state, view.trouble) = (Some("silent"), Some(why));
+            }
+            Some(VttabletState::TooOld(why)) => {
+                (view.state, view.trouble) = (Some("too_old"), Some(why));
+            }
+            None => {}
+        }
+        Some(view)
+    }
 }
 
 impl TabletView {
@@ -265,6 +306,7 @@ impl TabletView {
             errant_gtids: errant.map(|errant| errant.to_string()),
             replication: status.and_then(ReplicationView::of),
             semi_sync: status.map(|status| SemiSyncView::of(&status.semi_sync)),
+            vttablet: VttabletView::of(state),
         }
     }
 }

@@ -24,13 +24,17 @@ pub enum Way {
 
 /// The topology as a tablet, or a vtctld, sees it.
 pub fn topology(cluster: &Cluster) -> Arc<dyn TopoPort> {
+    Arc::new(store(cluster))
+}
+
+pub fn store(cluster: &Cluster) -> TopoStore {
     let root = cluster.directory.path().join("topo/global");
     let global = Arc::new(LocalConn::open(&root).unwrap());
     let dial = Arc::new(|cell: &vtorc_clients::topo::CellInfo| {
         let root = std::path::Path::new(&cell.root);
         Arc::new(LocalConn::open(root).unwrap()) as Arc<dyn vtorc_clients::topo::conn::TopoConn>
     });
-    Arc::new(TopoStore::new(global, dial, DurabilityPolicy::None))
+    TopoStore::new(global, dial, DurabilityPolicy::None)
 }
 
 /// A shard of real servers, each with a vttablet before it; `change` changes how each is to run.

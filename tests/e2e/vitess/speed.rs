@@ -1,11 +1,22 @@
 //! How long writes are refused, through vttablets. It measures and asserts nothing about time:
 //! `cargo test --release --test e2e vitess::speed -- --ignored --nocapture`.
 
+#![expect(clippy::print_stdout, reason = "it measures")]
+
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use vtorc_clients::topo::TopoStore;
+use vtorc_core::durability::DurabilityPolicy;
+use vtorc_core::ids::{KeyspaceShard, TabletAlias};
+use vtorc_core::ports::TopoPort;
+use vtorc_core::time::TermStart;
+use vtorc_core::topology::{MysqlAddress, Tablet, TabletType, VttabletAddress};
+use vtorc_fleet::Flavor;
+use vtorc_vttablet_double::canned::{self, Canned};
 
-use super::cluster::{Way, with_vttablets};
+use super::cluster::{Way, store, with_vttablets};
 use crate::harness::{Cluster, THREE};
 use crate::writer::create_table;
 
@@ -69,4 +80,84 @@ fn killed() {
             measure(way, with_vttablet);
         }
     }
+}
+
+const TABLETS: u32 = 1000;
+const HANGING: u32 = 50;
+const A_SHARD: u32 = 5;
+
+/// Registers very many tablets, of which every twentieth hangs, and answers what each is to say.
+async fn register_many(store: &TopoStore) -> Vec<(SocketAddr, Canned)> {
+    store.add_keyspace("ks", DurabilityPolicy::None).await.unwrap();
+    let mut all = Vec::new();
+    for number in 0..TABLETS {
+        let shard: KeyspaceShard = format!("ks/{}", number / A_SHARD).parse().unwrap();
+        let alias = TabletAlias { cell: "zone1".into(), uid: number };
+        let (is_primary, first) = (number % A_SHARD == 0, number - number % A_SHARD);
+        let mysql = |number: u32| MysqlAddress {
+            host: "127.0.0.1".into(),
+            port: u16::try_from(10_000 + number).unwrap(),
+        };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, vtorc_fleet::free_port().unwrap()));
+        if is_primary {
+            store.add_shard(&shard).await.unwrap();
+        }
+        let tablet = Tablet {
+            alias: alias.clone(),
+            shard: shard.clone(),
+            tablet_type: TabletType::Replica,
+            mysql: Some(mysql(number)),
+            term_start: None,
+            vttablet: Some(VttabletAddress { host: "127.0.0.1".into(), port: address.port() }),
+            promotion_rule: None,
+        };
+        store.add_tablet(&tablet).await.unwrap();
+        if is_primary {
+            let term = TermStart { seconds: 1000, nanos: 0 };
+            store.set_tablet_type(&alias, TabletType::Primary, Some(term)).await.unwrap();
+            store.set_shard_primary(&shard, &alias, term).await.unwrap();
+        }
+        let source = (!is_primary).then(|| (mysql(first), first + 1));
+        let hangs = number % (TABLETS / HANGING) == 3;
+        all.push((address, Canned { number: number + 1, source, hangs }));
+    }
+    all
+}
+
+/// Processor seconds so far, and megabytes.
+fn used(pid: u32) -> (f64, f64) {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    let stat = read("stat");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+    let resident = read("status");
+    let resident = resident.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    let kilobytes: f64 = resident.split_whitespace().nth(1).unwrap().parse().unwrap();
+    (ticks / 100.0, kilobytes / 1024.0)
+}
+
+#[test]
+#[ignore = "measures"]
+fn a_thousand_by_full_status() {
+    let mut cluster = Cluster::new(Flavor::MySql, "none", &[]);
+    cluster.topo(&["delete", "ks/0"]).unwrap();
+    cluster.topo(&["delete", "ks"]).unwrap();
+    cluster.topo(&["add-cell", "zone1"]).unwrap();
+    cluster.way = Some(Way::Vttablets);
+    cluster.configure(&[("InstancePollSeconds", json!(1))]);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let tablets = runtime.block_on(register_many(&store(&cluster)));
+    canned::serve(&runtime, tablets);
+    cluster.start_daemon(&[]);
+    std::thread::sleep(Duration::from_secs(20));
+    let pid = cluster.daemon().child.id();
+    let probes = || cluster.daemon().get("/debug/vars")["Probes"].as_u64().unwrap();
+    let ((before, _), first) = (used(pid), probes());
+    std::thread::sleep(Duration::from_secs(30));
+    let ((after, megabytes), last) = (used(pid), probes());
+    println!(
+        "{TABLETS} tablets, {HANGING} of them hanging: {:.0} probes a second, {:.2} cores, {megabytes:.0} MB",
+        (last - first) as f64 / 30.0,
+        (after - before) / 30.0
+    );
 }

@@ -6,7 +6,7 @@ use vtorc_fleet::Flavor;
 
 use super::cluster::{Way, add_vttablet, topology, with_vttablets};
 use crate::failover::{emergency, tablet};
-use crate::harness::{Cluster, THREE, padded, wait_for};
+use crate::harness::{Cluster, THREE, certificates, padded, wait_for};
 use crate::writer::create_table;
 
 fn started(policy: &str, members: &[&str], way: Way) -> (Cluster, String) {
@@ -26,6 +26,7 @@ fn a_dead_vttablet_before_a_living_server_is_named_and_writes_can_be_moved_away(
     cluster.vttablets.get_mut(&first).unwrap().kill();
     let shard = cluster.daemon().finding("VttabletUnreachable");
     assert_eq!(shard["primary"], first, "a server that lives was replaced: {shard:#}");
+    assert_eq!(tablet(&shard, &first)["vttablet"]["state"], "silent", "{shard:#}");
     let path = "/api/v1/shards/ks/0/planned-reparent?wait=true";
     let (status, answer) = cluster.daemon().post(path, json!({}));
     assert_eq!((status, &answer["outcome"]), (200, &json!("succeeded")), "{answer:#}");
@@ -135,6 +136,30 @@ fn credentials_are_sent_and_wrong_ones_are_named() {
     cluster.start_daemon(&[&flag]);
     cluster.healthy(&[]);
     assert!(!cluster.daemon().log_text().contains("secret-word"), "a password was logged");
+}
+
+#[test]
+fn certificates_are_checked_by_the_name_that_is_asked_for() {
+    let place = tempfile::tempdir().unwrap();
+    certificates(place.path());
+    let read = |name: &str| std::fs::read(place.path().join(name)).unwrap();
+    let identity = (read("server.pem"), read("server.key"));
+    let mut cluster = with_vttablets("none", &["zone1-101"], Way::Vttablets, |options| {
+        options.identity = Some(identity.clone());
+    });
+    let ca = format!("--tablet_manager_grpc_ca={}", place.path().join("ca.pem").display());
+    cluster.start_daemon(&[&ca, "--tablet_manager_grpc_server_name=elsewhere.example"]);
+    let told = || {
+        let shard = cluster.daemon().shard();
+        tablet(&shard, "zone1-101")["trouble"]
+            .as_str()
+            .filter(|why| why.contains("certificate"))
+            .map(|_| ())
+    };
+    wait_for(told).unwrap_or_else(|| panic!("{:#}", cluster.daemon().shard()));
+    drop(cluster.daemons.pop());
+    cluster.start_daemon(&[&ca, "--tablet_manager_grpc_server_name=localhost"]);
+    assert_eq!(cluster.healthy(&[]), padded("zone1-101"));
 }
 
 #[test]

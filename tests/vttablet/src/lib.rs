@@ -9,6 +9,7 @@
     reason = "a test double ends its test by panicking"
 )]
 
+pub mod canned;
 mod interface;
 mod mysqld;
 mod service;
