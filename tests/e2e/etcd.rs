@@ -175,6 +175,16 @@ fn a_lock_that_vitess_holds_is_waited_for_and_named() {
     };
     wait_for(held).expect("the holder is not named");
     assert_eq!(cluster.daemon().shard()["primary"], first);
+    // A request waits, and says for whom.
+    cluster.daemon().post("/api/v1/shards/ks/0/emergency-reparent", json!({}));
+    let waits = || {
+        let all = cluster.daemon().recoveries();
+        let requested = all.iter().find(|one| one["trigger"] == "requested")?;
+        let mut steps = requested["steps"].as_array()?.iter();
+        let step = steps.find(|step| step["name"] == "wait for the shard's lock")?;
+        step.to_string().contains("somebody-else").then_some(())
+    };
+    wait_for(waits).expect("it does not say for whom it waits");
     etcdctl(&etcd[0], &["lease", "revoke", &lease]);
     assert_ne!(cluster.healthy(&[&first]), first);
     // Nothing of ours is left in the queue.
@@ -271,4 +281,74 @@ fn a_cell_whose_server_is_down_keeps_its_tablets_and_the_others_go_on() {
     cluster.configure(&[("RecoveryPeriodBlockSeconds", json!(1))]);
     cluster.server_mut(&first).kill();
     assert_ne!(cluster.healthy(&[&first]), first);
+}
+
+/// `cargo test --release --test e2e reading_five_thousand -- --ignored --nocapture`
+#[test]
+#[ignore = "measures"]
+fn reading_five_thousand() {
+    use std::sync::Arc;
+    use std::time::Instant;
+    use vtorc_clients::topo::conn::TopoConn;
+    use vtorc_clients::topo::etcd2::{Etcd2Conn, EtcdOptions};
+    use vtorc_clients::topo::zk2::{Zk2Conn, Zk2Options};
+    use vtorc_clients::topo::{CellInfo, TopoStore};
+    use vtorc_core::durability::DurabilityPolicy;
+    use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
+    use vtorc_core::ports::TopoPort;
+    use vtorc_core::topology::{MysqlAddress, Tablet, TabletType};
+
+    async fn measure(
+        what: &str,
+        address: &str,
+        open: impl Fn(&str) -> Arc<dyn TopoConn> + Clone + Send + Sync + 'static,
+    ) {
+        let opened = open.clone();
+        let dial = Arc::new(move |cell: &CellInfo| opened(&cell.root));
+        let store = TopoStore::new(open("/vitess/global"), dial, DurabilityPolicy::None);
+        store.add_cell("zone1", address, "/vitess/zone1").await.unwrap();
+        store.add_keyspace("ks", DurabilityPolicy::None).await.unwrap();
+        for number in 0..5000_u32 {
+            let shard: KeyspaceShard = format!("ks/{}", number / 5).parse().unwrap();
+            if number % 5 == 0 {
+                store.add_shard(&shard).await.unwrap();
+            }
+            let tablet = Tablet {
+                alias: TabletAlias { cell: "zone1".into(), uid: number },
+                shard,
+                tablet_type: TabletType::Replica,
+                mysql: Some(MysqlAddress { host: "127.0.0.1".into(), port: 3306 }),
+                term_start: None,
+                vttablet: None,
+                promotion_rule: None,
+            };
+            store.add_tablet(&tablet).await.unwrap();
+        }
+        let started = Instant::now();
+        let read = store.read(&WatchList::default()).await.unwrap();
+        let tablets: usize = read.shards.values().map(|shard| shard.tablets.len()).sum();
+        let whole = started.elapsed().as_millis();
+        let started = Instant::now();
+        store.read_shard(&"ks/500".parse().unwrap()).await.unwrap();
+        let one = started.elapsed().as_millis();
+        println!("{what}: {tablets} tablets of 1000 shards in {whole} ms; one shard in {one} ms");
+    }
+
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let etcd = Etcd::start(&directory.path().join("etcd"), 1, &[]).unwrap();
+    let address = etcd[0].address();
+    let options = EtcdOptions { lease_ttl: Duration::from_secs(30), tls: None };
+    let at = address.clone();
+    let open = move |root: &str| {
+        Arc::new(Etcd2Conn::new(&at, root, &options).unwrap()) as Arc<dyn TopoConn>
+    };
+    runtime.block_on(measure("etcd", &address, open));
+    let zookeeper = vtorc_fleet::ZooKeeper::start(&directory.path().join("zk")).unwrap();
+    let address = zookeeper.address();
+    let options = Zk2Options { session_timeout: Duration::from_secs(10), auth: None };
+    let at = address.clone();
+    let open =
+        move |root: &str| Arc::new(Zk2Conn::new(&at, root, options.clone())) as Arc<dyn TopoConn>;
+    runtime.block_on(measure("ZooKeeper", &address, open));
 }

@@ -261,6 +261,38 @@ pub(crate) fn a_candidate_that_lags_applies_all_it_received_first_on(kind: Kind)
 }
 
 #[test]
+fn a_candidate_that_lags_is_not_waited_for_where_that_is_configured() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        a_candidate_that_lags_is_not_waited_for_where_that_is_configured_on(flavor.into());
+    }
+}
+
+pub(crate) fn a_candidate_that_lags_is_not_waited_for_where_that_is_configured_on(kind: Kind) {
+    let mut cluster = Cluster::new(kind, "none", &["zone1-101", "zone1-102"]);
+    cluster.configure(&[("FailMasterPromotionIfSQLThreadNotUpToDate", json!(true))]);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    create_table(cluster.server(&first));
+    arrives(cluster.server("zone1-102"), &[].into());
+    let mut reader = cluster.server("zone1-102").connect("admin").unwrap();
+    reader.query_drop("FLUSH TABLES test.ledger WITH READ LOCK").unwrap();
+    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'unapplied')"]).unwrap();
+    let received = || {
+        let state = tablet(&cluster.daemon().shard(), "zone1-102");
+        let retrieved = state["replication"]["retrieved"].as_str()?.to_owned();
+        (Some(retrieved.as_str()) != state["gtid_executed"].as_str()).then_some(())
+    };
+    wait_for(received).expect("nothing was received and left unapplied");
+    cluster.server_mut(&first).kill();
+    let refused = cluster.daemon().recovery(|one| one["outcome"] == "refused");
+    let why = refused["outcome_text"].as_str().unwrap();
+    assert!(why.contains("FailMasterPromotionIfSQLThreadNotUpToDate"), "{refused:#}");
+    drop(reader);
+    assert_eq!(cluster.healthy(&[&first]), padded("zone1-102"));
+    assert_eq!(rows(cluster.server("zone1-102")), [1].into());
+}
+
+#[test]
 fn a_stopped_applier_does_not_delay_the_failover() {
     a_stopped_applier_does_not_delay_the_failover_on(Flavor::MySql.into());
 }

@@ -155,6 +155,60 @@ fn a_lock_that_somebody_else_holds_is_waited_for_and_named() {
     assert_ne!(cluster.healthy(&[&first]), first);
 }
 
+#[test]
+fn a_cell_on_a_server_of_its_own_that_is_down_keeps_its_tablets() {
+    let directory = tempfile::tempdir().unwrap();
+    let global = ZooKeeper::start(&directory.path().join("zk")).unwrap();
+    let mut away = ZooKeeper::start(&directory.path().join("zk2")).unwrap();
+    let flags = vec![
+        "-topo_implementation=zk2".to_owned(),
+        // What follows the bar are observers, of which there are none here.
+        format!("-topo_global_server_address={}|127.0.0.1:1", global.address()),
+        "-topo_global_root=/vitess/global".to_owned(),
+    ];
+    let mut cluster = Cluster::with_topology(Flavor::MariaDb, "semi_sync", &[], directory, flags);
+    let address = away.address();
+    let zone2 = ["add-cell", "zone2", "--server-address", &address, "--root", "/vitess/zone2"];
+    cluster.topo(&zone2).unwrap();
+    let address = global.address();
+    let zone1 = ["add-cell", "zone1", "--server-address", &address, "--root", "/vitess/zone1"];
+    cluster.topo(&zone1).unwrap();
+    cluster.add_members(Flavor::MariaDb, &["zone1-101", "zone1-102", "zone2-201"]);
+    cluster.register_members();
+    cluster.start_daemon(&[]);
+    cluster.healthy(&[]);
+    away.kill();
+    cluster.topo(&["set-durability", "ks", "none"]).unwrap();
+    let noticed = || {
+        let shard = cluster.daemon().shard();
+        (shard["durability_policy"] == "none").then_some(shard)
+    };
+    let shard = wait_for(noticed).expect("the other cells do not go on");
+    assert_eq!(shard["tablets"].as_array().unwrap().len(), 3, "{shard:#}");
+    away.restart().unwrap();
+    cluster.healthy(&[]);
+}
+
+#[test]
+fn records_that_only_a_user_may_read_are_read_as_that_user() {
+    let (mut cluster, zookeeper) = on_zookeeper();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let connector =
+        zookeeper_client::Client::connector().with_auth("digest", b"vitess:secret-word");
+    runtime.block_on(async {
+        let client = connector.connect(&zookeeper.address()).await.unwrap();
+        let mine = zookeeper_client::Acls::creator_all();
+        client.set_acl("/vitess/global/keyspaces/ks/Keyspace", &mine, None).await.unwrap();
+    });
+    assert!(cluster.topo(&["show", "ks"]).is_err(), "anybody may read it");
+    let file = cluster.directory.path().join("auth");
+    std::fs::write(&file, "digest:vitess:secret-word\n").unwrap();
+    cluster.topo_flags.push(format!("-topo_zk_auth_file={}", file.display()));
+    cluster.start_daemon(&[]);
+    cluster.healthy(&[]);
+    assert!(!cluster.daemon().log_text().contains("secret-word"), "a password was logged");
+}
+
 /// Takes the shard's lock as Vitess's own tools do: an ephemeral sequential node without a prefix.
 fn hold_lock(cluster: &Cluster) -> (tokio::runtime::Runtime, zookeeper_client::Client) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -138,8 +138,17 @@ impl Job {
         let action = lock_action(task);
         let shard = &self.seen.shard;
         let topo = &self.world.topo;
-        let lock =
-            self.topo_step(TAKE_LOCK, None, topo.lock_shard(shard, &action, patience)).await?;
+        // Whoever waits is told for whom, before the wait.
+        let taking = async {
+            match topo.lock_shard(shard, &action, Duration::ZERO).await {
+                Err(TopoError::Locked { holder, .. }) if !patience.is_zero() => {
+                    self.decided("wait for the shard's lock", None, format!("held by {holder}"));
+                    topo.lock_shard(shard, &action, patience).await
+                }
+                other => other,
+            }
+        };
+        let lock = self.topo_step(TAKE_LOCK, None, taking).await?;
         let read = timeout(TOPO_TIMEOUT, topo.read_shard(shard));
         let read = async {
             read.await.unwrap_or_else(|_| Err(TopoError::Unavailable("no answer".into())))
