@@ -90,6 +90,7 @@ pub struct ShardState {
     valid: BTreeSet<TabletAlias>,
     wants_something: bool,
     fresh_after: Timestamp,
+    term_known_since: Option<Timestamp>,
 }
 
 impl ShardState {
@@ -107,6 +108,7 @@ impl ShardState {
             valid: BTreeSet::new(),
             wants_something: false,
             fresh_after: Timestamp::default(),
+            term_known_since: None,
         }
     }
 
@@ -134,7 +136,7 @@ impl ShardState {
     pub fn step(&mut self, event: ShardEvent, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            ShardEvent::TopologyRead(topology) => self.take_topology(topology, &mut effects),
+            ShardEvent::TopologyRead(topology) => self.take_topology(topology, now, &mut effects),
             ShardEvent::Probed { alias, sent_at, result } => {
                 self.take_probe(&alias, sent_at, *result, now);
             }
@@ -150,6 +152,7 @@ impl ShardState {
     /// The shard as it is known now.
     pub fn snapshot(&self, now: Timestamp) -> ShardSnapshot {
         let mut snapshot = ShardSnapshot::unprobed(&self.topology, now);
+        snapshot.term_known_since = self.term_known_since;
         for (alias, state) in &mut snapshot.tablets {
             let Some(memory) = self.tablets.get(alias) else { continue };
             *state = TabletState {
@@ -165,9 +168,17 @@ impl ShardState {
         snapshot
     }
 
-    fn take_topology(&mut self, topology: ShardTopology, effects: &mut Vec<Effect>) {
+    fn take_topology(
+        &mut self,
+        topology: ShardTopology,
+        now: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
         if topology == self.topology {
             return;
+        }
+        if topology.primary_term() != self.topology.primary_term() {
+            self.term_known_since = Some(now);
         }
         // A tablet that moved to another server is as good as new.
         let moved = |alias: &TabletAlias| {

@@ -101,6 +101,8 @@ pub struct ShardSnapshot {
     pub damaged: BTreeMap<String, String>,
     /// Some tablets' records could not be read: what is not seen is not known to be gone.
     pub incomplete: bool,
+    /// Since when the primary's term is known here; none where everybody was asked since.
+    pub term_known_since: Option<Timestamp>,
     /// The moment.
     pub now: Timestamp,
 }
@@ -128,6 +130,7 @@ impl ShardSnapshot {
             tablets: tablets.collect(),
             damaged: topology.damaged.clone(),
             incomplete: topology.incomplete,
+            term_known_since: None,
             now,
         }
     }

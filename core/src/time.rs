@@ -60,13 +60,6 @@ pub struct TermStart {
 }
 
 impl TermStart {
-    /// The moment, on the clock of whoever began the term.
-    pub fn as_timestamp(self) -> Timestamp {
-        let seconds = u64::try_from(self.seconds).unwrap_or(0);
-        let millis = u64::try_from(self.nanos).unwrap_or(0) / 1_000_000;
-        Timestamp::from_millis(seconds.saturating_mul(1000).saturating_add(millis))
-    }
-
     /// The term that starts `now`, or just after `newest` where the clock says otherwise.
     ///
     /// Terms decide who is primary, so a new one is later than every older one whatever the wall clock does.

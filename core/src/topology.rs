@@ -262,6 +262,15 @@ pub struct ShardTopology {
     pub incomplete: bool,
 }
 
+impl ShardTopology {
+    /// The tablet of type PRIMARY with the newest term, and that term.
+    pub fn primary_term(&self) -> Option<(Option<TermStart>, &TabletAlias)> {
+        let primaries =
+            self.tablets.values().filter(|tablet| tablet.tablet_type == TabletType::Primary);
+        primaries.map(|tablet| (tablet.term_start, &tablet.alias)).max()
+    }
+}
+
 /// One reading of the topology, possibly incomplete.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopologyRead {

@@ -232,6 +232,8 @@ fn snapshot(args: &std::collections::HashMap<String, Vec<String>>, input: &str) 
         incomplete: args.contains_key("incomplete"),
     };
     let mut snapshot = ShardSnapshot::unprobed(&topology, NOW);
+    let known = arg("known").map(|seconds| seconds.parse::<u64>().unwrap() * 1000);
+    snapshot.term_known_since = known.map(Timestamp::from_millis);
     for line in input.lines().filter(|line| !line.trim().is_empty()) {
         let state = tablet(line);
         snapshot.tablets.insert(state.tablet.alias.clone(), state);

@@ -138,6 +138,11 @@ impl Universe {
                 let lost = self.server_mut(server).crash();
                 self.ledger.weakened(&lost);
                 self.ledger.serving_since.remove(&server);
+                // Half of the time the whole machine.
+                let vttablet = self.vttablets.get_mut(usize::from(server));
+                if let Some(vttablet) = vttablet.filter(|_| fault.other.is_multiple_of(2)) {
+                    vttablet.down = true;
+                }
             }
             Kind::SlowApplier => self.server_mut(server).applier_sleeps_until = now + fault.lasts,
             Kind::StoppedReplica => {
@@ -307,6 +312,9 @@ impl Universe {
         if tablet.tablet_type == from {
             tablet.tablet_type = to;
             self.topology.version += 1;
+            if let Some(vttablet) = self.vttablets.get_mut(usize::from(server)) {
+                vttablet.tablet_type = to;
+            }
         }
     }
 
@@ -319,6 +327,10 @@ impl Universe {
             return;
         }
         self.topology.version += 1;
+        if let Some(vttablet) = self.vttablets.get_mut(usize::from(server)) {
+            // One whose record is gone ends by itself.
+            vttablet.down = true;
+        }
         if Some(server) != self.ledger.reigning() {
             // Who takes a replica away for good stops it first.
             let replica = self.server_mut(server);

@@ -164,6 +164,15 @@ impl Hazard {
         }
     }
 
+    /// The same with a vttablet before every server.
+    pub fn schedules_with_vttablets(&self) -> Vec<Schedule> {
+        let mut schedules = self.schedules();
+        for schedule in &mut schedules {
+            schedule.vttablets = true;
+        }
+        schedules
+    }
+
     fn schedule(&self, step: Option<u64>) -> Schedule {
         let fault = |kind, at, lasts, server: Option<u8>| Fault {
             kind,
@@ -190,6 +199,7 @@ impl Hazard {
             skews_ms: vec![-250_000, 400_000],
             block_ms: 5_000,
             heartbeats_seen: true,
+            vttablets: false,
             faults,
             strikes: strikes.into_iter().collect(),
         }

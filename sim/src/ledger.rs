@@ -59,7 +59,7 @@ pub struct Ledger {
     /// Who was made to take writes, in order.
     pub promotions: Vec<Promotion>,
     /// Servers that a vtorc made primary and nobody demoted since.
-    won: BTreeSet<u8>,
+    pub won: BTreeSet<u8>,
     last_ack: BTreeMap<u8, Millis>,
     /// Since when each server is served and followed without a break.
     pub serving_since: BTreeMap<u8, Millis>,

@@ -31,6 +31,7 @@ pub mod server;
 pub mod statements;
 pub mod topology;
 pub mod universe;
+pub mod vttablet;
 
 /// Virtual milliseconds since the beginning of a run.
 pub type Millis = u64;

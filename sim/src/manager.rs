@@ -27,7 +27,7 @@ use crate::ports::Outside;
 use crate::universe::Shared;
 
 /// The wall clock at the beginning of every run: 2026-01-01.
-const EPOCH_MS: u64 = 1_767_225_600_000;
+pub(crate) const EPOCH_MS: u64 = 1_767_225_600_000;
 
 /// A vtorc.
 pub struct Manager {

@@ -18,6 +18,7 @@ use crate::network::Party;
 use crate::server::Server;
 use crate::statements::{Reply, Statement};
 use crate::universe::Shared;
+use crate::vttablet::{Call, What};
 
 /// A lock that was lost so lately may not be known to be lost.
 const LOCK_GRACE_MS: crate::Millis = 50;
@@ -191,7 +192,11 @@ impl Line {
             universe.receiver_stopped(self.server, manager);
         }
         let reply = universe.execute(self.server, statement);
-        if *statement == Statement::TakeWrites {
+        let promotes = matches!(
+            statement,
+            Statement::TakeWrites | Statement::Call(Call { what: What::Promote { .. }, .. })
+        );
+        if promotes && matches!(reply, Reply::Done) {
             universe.promoted(self.server, manager, replaces);
         }
         if *statement != Statement::Status {

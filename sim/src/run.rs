@@ -99,6 +99,9 @@ pub fn run(schedule: &Schedule, trace: Trace) -> Verdict {
     universe.trace = (trace == Trace::Keep).then(Vec::new);
     universe.strikes.clone_from(&schedule.strikes);
     universe.managers = schedule.managers;
+    if schedule.vttablets {
+        universe.give_vttablets();
+    }
     for number in 0..universe.count() {
         universe.server_mut(number).heartbeats_seen = schedule.heartbeats_seen;
     }

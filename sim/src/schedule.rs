@@ -32,6 +32,8 @@ pub struct Schedule {
     pub block_ms: Millis,
     /// Probes can see heartbeats.
     pub heartbeats_seen: bool,
+    /// A vttablet is before every server.
+    pub vttablets: bool,
     /// What goes wrong, in order of time.
     pub faults: Vec<Fault>,
     /// What goes wrong at the n-th step of all recoveries, whenever that is.
@@ -69,6 +71,7 @@ impl Schedule {
             skews_ms,
             block_ms: pick(&mut dice, &[0, 5_000, 5_000, 20_000]),
             heartbeats_seen: dice.u8(0..8) > 0,
+            vttablets: seed % 4 == 3,
             strikes: strikes(&mut dice, count, managers),
             faults,
         }

@@ -1,12 +1,13 @@
 //! What a server does when it is told something. Each statement is one round trip, so a command can be cut
 //! off between any two of them.
 
-use vtorc_core::status::ServerStatus;
+use vtorc_core::status::{ServerStatus, VttabletState};
 
 use crate::Millis;
 use crate::gtids::Txn;
 use crate::server::{Receiver, Server, Waiting};
 use crate::universe::Universe;
+use crate::vttablet::Call;
 
 /// How long a pending `SET GLOBAL read_only` holds new writes back without being asked for again.
 const FENCE_HOLDS_MS: Millis = 60;
@@ -47,6 +48,8 @@ pub enum Statement {
     IsCommitted(Txn),
     /// A client's insert.
     Insert(u64),
+    /// A call to the server's vttablet.
+    Call(Call),
 }
 
 /// What it answers.
@@ -71,9 +74,9 @@ impl Universe {
         match statement {
             Statement::RefuseWrites => return self.refuse_writes(number),
             Statement::TakeWrites => {
-                self.server_mut(number).read_only = false;
-                self.server_mut(number).super_read_only = false;
-                self.server_mut(number).opened_by_mistake = false;
+                let server = self.server_mut(number);
+                (server.read_only, server.super_read_only) = (false, false);
+                server.opened_by_mistake = false;
                 return Reply::Done;
             }
             Statement::EndSessions => {
@@ -89,6 +92,7 @@ impl Universe {
                 self.set_wait_for_acks(number, *acks);
                 return Reply::Done;
             }
+            Statement::Call(call) => return self.call(number, call),
             Statement::Status => return Reply::Status(Box::new(self.status_of(number))),
             Statement::StopReceiver
             | Statement::StopReplication
@@ -124,6 +128,7 @@ impl Universe {
             | Statement::EndSessions
             | Statement::OwnWrite { .. }
             | Statement::Insert(_)
+            | Statement::Call(_)
             | Statement::WaitForAcks(_) => {}
         }
         Reply::Done
@@ -139,6 +144,12 @@ impl Universe {
         let ackers = ackers.count();
         let mut status = self.server(number).status(self.now);
         status.semi_sync.clients = u32::try_from(ackers).unwrap_or(u32::MAX);
+        status.vttablet =
+            self.vttablets.get(usize::from(number)).map(|vttablet| VttabletState::Answers {
+                tablet_type: vttablet.tablet_type,
+                disk_stalled: false,
+                semi_sync_blocked: false,
+            });
         status
     }
 

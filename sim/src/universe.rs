@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
-use vtorc_core::topology::{Tablet, TabletType};
+use vtorc_core::topology::{Tablet, TabletType, VttabletAddress};
 
 use crate::Millis;
 use crate::faults::Fault;
@@ -15,6 +15,7 @@ use crate::network::Network;
 use crate::server::Server;
 use crate::statements::{Reply, Statement};
 use crate::topology::Topology;
+use crate::vttablet::Vttablet;
 
 /// A statement that reached a frozen server and waits in its socket. It is run when the server goes on,
 /// whether anybody still waits for the answer or not.
@@ -36,6 +37,8 @@ pub struct Universe {
     /// All chance.
     pub dice: fastrand::Rng,
     servers: Vec<Server>,
+    /// By server; none in a shard of plain servers.
+    pub vttablets: Vec<Vttablet>,
     /// The topology server.
     pub topology: Topology,
     /// Who reaches whom.
@@ -91,6 +94,7 @@ impl Universe {
             now: 0,
             dice: fastrand::Rng::with_seed(seed),
             servers: Vec::new(),
+            vttablets: Vec::new(),
             topology: Topology::new(shard, policy),
             network: Network::default(),
             ledger: Ledger::default(),
@@ -121,6 +125,15 @@ impl Universe {
         self.topology.tablets.insert(alias, tablet);
     }
 
+    /// Puts a vttablet before every server.
+    pub fn give_vttablets(&mut self) {
+        self.vttablets = self.servers.iter().map(|one| Vttablet::new(one.made_for)).collect();
+        for number in 0..self.count() {
+            let tablet = self.new_record(number);
+            self.topology.tablets.insert(tablet.alias.clone(), tablet);
+        }
+    }
+
     /// The record that an operator would make for a server.
     pub fn new_record(&self, number: u8) -> Tablet {
         Tablet {
@@ -129,7 +142,10 @@ impl Universe {
             tablet_type: self.server(number).made_for,
             mysql: Some(Server::address(number)),
             term_start: None,
-            vttablet: None,
+            vttablet: self
+                .vttablets
+                .get(usize::from(number))
+                .map(|_| VttabletAddress { host: format!("s{number}"), port: 15_999 }),
             promotion_rule: None,
         }
     }
@@ -186,6 +202,7 @@ impl Universe {
         self.now = now;
         self.drain_sockets();
         self.replicate();
+        self.run_vttablets();
         self.topology.expire(now);
         if let Some(holder) = self.topology.holder {
             self.held_at.insert(holder.manager, now);

@@ -33,6 +33,9 @@ pub struct SnapshotFile {
     incomplete: bool,
     #[serde(default)]
     damaged: BTreeMap<String, String>,
+    /// Since when the primary's term is known; milliseconds since the epoch.
+    #[serde(default)]
+    term_known_since_ms: Option<u64>,
     /// Milliseconds since the epoch.
     now_ms: u64,
     tablets: Vec<TabletFile>,
@@ -170,6 +173,7 @@ impl SnapshotFile {
             primary_term_start: snapshot.record.term_start.map(Term::of),
             emergency_reparent_disabled: snapshot.emergency_reparent_disabled,
             incomplete: snapshot.incomplete,
+            term_known_since_ms: snapshot.term_known_since.map(Timestamp::as_millis),
             damaged: snapshot.damaged.clone(),
             now_ms: snapshot.now.as_millis(),
             tablets: snapshot.tablets.values().map(TabletFile::of).collect(),
@@ -203,6 +207,7 @@ impl SnapshotFile {
             },
             emergency_reparent_disabled: self.emergency_reparent_disabled,
             incomplete: self.incomplete,
+            term_known_since: self.term_known_since_ms.map(Timestamp::from_millis),
             damaged: self.damaged,
             now: Timestamp::from_millis(self.now_ms),
             shard,

@@ -14,7 +14,6 @@ use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::snapshot::{Receiving, ShardSnapshot, TabletState};
 use crate::status::{Flavor, ReceiverState, ServerStatus, VttabletState};
-use crate::time::TermStart;
 use crate::topology::{Tablet, TabletType};
 
 /// What the shard rules look at.
@@ -157,16 +156,13 @@ fn reach_evidence(state: &TabletState, snapshot: &ShardSnapshot) -> String {
     }
 }
 
-/// What was asked before a term began is not held against it for so long.
-const TERM_SETTLES_AFTER: Duration = Duration::from_secs(5);
+/// A vttablet that was promoted a moment ago may have been asked before it was.
+const TYPE_SETTLES_AFTER: Duration = Duration::from_secs(5);
 
-/// A vttablet's record says PRIMARY before its server is one: what that said before is no sign of trouble.
-/// Terms are begun by another's clock, so this only ever delays.
+/// A vttablet's record says PRIMARY before its server is one: what that said before its term was known is no
+/// sign of trouble.
 fn asked_before_term(primary: &TabletState, snapshot: &ShardSnapshot) -> bool {
-    let began = primary.tablet.term_start.map(TermStart::as_timestamp);
-    began.is_some_and(|began| {
-        primary.status_at <= began && began.age(snapshot.now) < TERM_SETTLES_AFTER
-    })
+    snapshot.term_known_since.is_some_and(|since| primary.status_at < since)
 }
 
 fn vttablet_of_primary(facts: &mut Facts, snapshot: &ShardSnapshot, primary: &TabletState) {
@@ -176,8 +172,8 @@ fn vttablet_of_primary(facts: &mut Facts, snapshot: &ShardSnapshot, primary: &Ta
     let Some(known) = known else { return };
     match known {
         VttabletState::Answers { tablet_type, disk_stalled, .. } => {
-            let began = primary.tablet.term_start.map(TermStart::as_timestamp);
-            let settled = began.is_some_and(|began| began.age(snapshot.now) >= TERM_SETTLES_AFTER);
+            let since = snapshot.term_known_since;
+            let settled = since.is_none_or(|since| since.age(snapshot.now) >= TYPE_SETTLES_AFTER);
             facts.primary_type_mismatch =
                 *tablet_type != TabletType::Primary && settled && !disk_stalled;
             facts.evidence.push(format!("its vttablet says that it is {tablet_type}"));

@@ -13,6 +13,10 @@ use vtorc_core::topology::TabletAddress;
 use super::{LOOK, Line, Outside};
 use crate::server::Server;
 use crate::statements::{Reply, Statement};
+use crate::vttablet::{Call, What};
+
+/// What was received is applied so long before a vttablet repoints its server.
+const DRAIN_RELAY_LOG: Duration = Duration::from_millis(300);
 
 #[async_trait]
 impl MysqlPort for Outside {
@@ -28,7 +32,10 @@ impl MysqlPort for Outside {
         let line = self.connect(&address.mysql, Instant::now() + deadline).await?;
         let promotes =
             matches!(command, ServerCommand::Promote { .. } | ServerCommand::FixPrimary { .. });
-        line.run(command).await?;
+        match address.vttablet {
+            Some(_) => line.run_by_vttablet(command).await?,
+            None => line.run(command).await?,
+        }
         let status = line.status().await?;
         // Also where it took writes before.
         if promotes && status.is_writable() {
@@ -65,6 +72,82 @@ impl Line {
             ServerCommand::WriteNothing => self.write(false).await,
             ServerCommand::WriteJournal { .. } => self.write(true).await,
         }
+    }
+
+    /// What touches the tablet's type, its term or its serving is its vttablet's; the rest is SQL that it runs.
+    async fn run_by_vttablet(&self, command: ServerCommand) -> Result<(), CommandError> {
+        match command {
+            ServerCommand::Promote { acks } => match self.call(What::Promote { acks }).await {
+                // It may have gone half of its way.
+                Err(CommandError::NotDone(why)) => Err(CommandError::Unknown(why)),
+                other => other,
+            },
+            ServerCommand::FixPrimary { acks } => self.call(What::UndoDemote { acks }).await,
+            ServerCommand::Follow { source, semi_sync, change } => {
+                let source = Server::number_of(&source.mysql);
+                self.follow_by_vttablet(source, semi_sync, change).await
+            }
+            ServerCommand::ChangeType { tablet_type } => {
+                self.call(What::ChangeType(tablet_type)).await
+            }
+            ServerCommand::Demote { sessions: Sessions::EndAfter(_) } => {
+                self.demote_in_peace().await
+            }
+            other @ (ServerCommand::ReadStatus
+            | ServerCommand::StopReceiver
+            | ServerCommand::Demote { sessions: Sessions::EndAll }
+            | ServerCommand::WaitForPosition { .. }
+            | ServerCommand::StartApplier
+            | ServerCommand::RestartReceiver
+            | ServerCommand::WriteNothing
+            | ServerCommand::CommitEmpty { .. }
+            | ServerCommand::WriteJournal { .. }) => self.run(other).await,
+        }
+    }
+
+    async fn call(&self, what: What) -> Result<(), CommandError> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let now = self.outside.universe.lock().now;
+        let until = now + u64::try_from(left.as_millis()).unwrap_or(0);
+        self.tell(Statement::Call(Call { what, until })).await
+    }
+
+    /// Without force nobody's session is ended.
+    async fn demote_in_peace(&self) -> Result<(), CommandError> {
+        while !matches!(self.ask(Statement::RefuseWrites).await?, Reply::Done) {
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// What was received and is not applied soon is kept: then only the receiver is repointed.
+    async fn follow_by_vttablet(
+        &self,
+        source: u8,
+        semi_sync: bool,
+        change: SourceChange,
+    ) -> Result<(), CommandError> {
+        let status = self.status().await?;
+        if status.is_writable() {
+            self.demote(Sessions::EndAll).await?;
+        }
+        let repoints = status.replication.as_ref().filter(|_| change == SourceChange::Repoint);
+        if let Some(replication) = repoints
+            && !status.gtid_executed.contains(&replication.retrieved)
+        {
+            if replication.receiver != ReceiverState::Stopped {
+                self.tell(Statement::StopReceiver).await?;
+            }
+            if !replication.applier_running {
+                self.tell(Statement::StartApplier).await?;
+            }
+            if self.wait(&replication.retrieved, DRAIN_RELAY_LOG).await.is_err() {
+                self.tell(Statement::Acknowledge(semi_sync)).await?;
+                self.tell(Statement::ChangeSource(source)).await?;
+                return self.tell(Statement::StartReplication).await;
+            }
+        }
+        self.call(What::SetSource { source, semi_sync, change }).await
     }
 
     async fn tell(&self, statement: Statement) -> Result<(), CommandError> {
