@@ -286,8 +286,12 @@ impl Universe {
     fn point_wrongly(&mut self, server: u8, at: u8) {
         let now = self.now;
         let other = self.topology.tablets.get(&self.server(at).alias);
+        // Whoever gives a primary that was replaced its acknowledgements back makes two of them: no manager can
+        // help that.
+        let reigns = self.ledger.reigning().is_none_or(|reigning| reigning == at);
         let may = self.server(server).source.is_some()
             && at != server
+            && (reigns || self.server(at).read_only)
             && other.is_some_and(|tablet| tablet.tablet_type.is_managed());
         if may && self.server(server).is_awake() {
             let replica = self.server_mut(server);

@@ -73,12 +73,7 @@ impl Universe {
         let now = self.now;
         match statement {
             Statement::RefuseWrites => return self.refuse_writes(number),
-            Statement::TakeWrites => {
-                let server = self.server_mut(number);
-                (server.read_only, server.super_read_only) = (false, false);
-                server.opened_by_mistake = false;
-                return Reply::Done;
-            }
+            Statement::TakeWrites => return self.take_writes(number),
             Statement::EndSessions => {
                 self.end_sessions(number);
                 return Reply::Done;
@@ -131,6 +126,13 @@ impl Universe {
             | Statement::Call(_)
             | Statement::WaitForAcks(_) => {}
         }
+        Reply::Done
+    }
+
+    fn take_writes(&mut self, number: u8) -> Reply {
+        let server = self.server_mut(number);
+        (server.read_only, server.super_read_only) = (false, false);
+        server.opened_by_mistake = false;
         Reply::Done
     }
 

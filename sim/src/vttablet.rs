@@ -67,6 +67,11 @@ pub enum What {
         /// Also if it follows that one already.
         change: SourceChange,
     },
+    /// StartReplication.
+    Start {
+        /// Acknowledge.
+        semi_sync: bool,
+    },
     /// ChangeType.
     ChangeType(TabletType),
 }
@@ -82,6 +87,10 @@ impl Universe {
             What::UndoDemote { acks } => self.undo_demote_primary(number, *acks),
             What::SetSource { source, semi_sync, change } => {
                 self.set_replication_source(number, *source, *semi_sync, *change)
+            }
+            What::Start { semi_sync } => {
+                self.server_mut(number).acks = *semi_sync;
+                self.execute(number, &Statement::StartReplication)
             }
             What::ChangeType(to) => {
                 self.become_type(number, *to);

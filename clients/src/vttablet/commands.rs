@@ -318,20 +318,19 @@ impl Job<'_> {
         {
             return self.repoint_receiver(source, semi_sync).await;
         }
-        let right_heartbeats = status
-            .replication
-            .as_ref()
-            .and_then(|replication| replication.heartbeat_period_ms)
-            .is_some_and(|period| u128::from(period) <= self.heartbeat_period.as_millis() * 2);
-        let keeps = change == SourceChange::Keep && right_heartbeats;
+        let follows = status.replication.as_ref();
+        if let Some(replication) = follows.filter(|one| self.is_sound(one, change)) {
+            let anew = status.semi_sync.replica_enabled != semi_sync
+                || (semi_sync && !status.semi_sync.replica_active);
+            return self.start_replication(replication, semi_sync, anew).await;
+        }
         let message = messages::SetReplicationSourceRequest {
             parent: Some(alias(&source.alias)),
             time_created_ns: 0,
             force_start_replication: true,
             wait_position: String::new(),
             semi_sync,
-            // Anything but 0 makes the vttablet set its source anew.
-            heartbeat_interval: if keeps { 0.0 } else { self.heartbeat_period.as_secs_f64() },
+            heartbeat_interval: self.heartbeat_period.as_secs_f64(),
         };
         let mut client = self.caller.client.clone();
         let sent = client.set_replication_source(self.caller.request(message));
@@ -344,6 +343,30 @@ impl Job<'_> {
             }
             Err(error) => Err(error.into_command_error()),
         }
+    }
+
+    /// It follows the right source and hears from it often enough: nothing but its threads and semi-sync is to be
+    /// seen to. (A vttablet refuses to set the source of a replica with errant GTIDs, even to what it is.)
+    fn is_sound(&self, replication: &ReplicationStatus, change: SourceChange) -> bool {
+        let often_enough = |period| u128::from(period) <= self.heartbeat_period.as_millis() * 2;
+        change == SourceChange::Keep && replication.heartbeat_period_ms.is_some_and(often_enough)
+    }
+
+    /// Starts what stands; with `anew` the receiver logs in again, to acknowledge as it is told.
+    async fn start_replication(
+        &self,
+        replication: &ReplicationStatus,
+        semi_sync: bool,
+        anew: bool,
+    ) -> Result<(), CommandError> {
+        if anew && replication.receiver != ReceiverState::Stopped {
+            self.stop("IO_THREAD").await?;
+        }
+        let mut client = self.caller.client.clone();
+        let message = messages::StartReplicationRequest { semi_sync };
+        let sent = client.start_replication(self.caller.request(message));
+        let answer = self.caller.answer("StartReplication", sent).await;
+        answer.map(|_| ()).map_err(CallError::into_command_error)
     }
 
     /// Tells whether everything that was received is applied; waits a little for it.

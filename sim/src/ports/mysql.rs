@@ -131,6 +131,15 @@ impl Line {
         if status.is_writable() {
             self.demote(Sessions::EndAll).await?;
         }
+        let kept = status.replication.as_ref().filter(|_| change == SourceChange::Keep);
+        if let Some(replication) = kept {
+            let anew = status.semi_sync.replica_enabled != semi_sync
+                || (semi_sync && !status.semi_sync.replica_active);
+            if anew && replication.receiver != ReceiverState::Stopped {
+                self.tell(Statement::StopReceiver).await?;
+            }
+            return self.call(What::Start { semi_sync }).await;
+        }
         let repoints = status.replication.as_ref().filter(|_| change == SourceChange::Repoint);
         if let Some(replication) = repoints
             && !status.gtid_executed.contains(&replication.retrieved)

@@ -23,7 +23,7 @@ pub struct ReplicaFacts {
     pub connected: bool,
     /// Its source is not the primary.
     pub wrong_source: bool,
-    /// Its receiver or applier does not run.
+    /// Its receiver or applier does not run, and might.
     pub stopped: bool,
     /// It expects heartbeats too seldom.
     pub heartbeats_too_rare: bool,
@@ -66,7 +66,8 @@ pub fn replica_facts(
         connected: replication.is_some(),
         wrong_source,
         stopped: replication.is_some_and(|replication| {
-            replication.receiver == ReceiverState::Stopped || !replication.applier_running
+            let receiver_stands = replication.receiver == ReceiverState::Stopped;
+            (receiver_stands && !lacks_purged(status, source)) || !replication.applier_running
         }),
         heartbeats_too_rare: replication
             .is_some_and(|replication| heartbeats_too_rare(replication, settings)),
@@ -80,6 +81,11 @@ pub fn replica_facts(
         semi_sync_available: status.semi_sync.replica_available,
         evidence: replica_evidence(replica, status, snapshot),
     })
+}
+
+/// Starting its receiver helps nobody: its source no longer holds what it needs. It must be cloned anew.
+fn lacks_purged(replica: &ServerStatus, source: &ServerStatus) -> bool {
+    !source.gtid_purged.subtract(&replica.gtid_received()).is_empty()
 }
 
 /// Tells whether a silent source would show much later than it should. Servers round the period, so twice
