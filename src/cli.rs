@@ -277,7 +277,10 @@ pub(crate) fn normalise(arguments: impl Iterator<Item = String>) -> Normal {
     let mut arguments = arguments.peekable();
     normal.extend(arguments.next().map(OsString::from));
     let mut rest_as_is = false;
+    // A flag of VTOrc's is the daemon's; a subcommand's own flag of the same name is another.
+    let mut subcommand: Option<&clap::Command> = None;
     while let Some(argument) = arguments.next() {
+        subcommand = subcommand.or_else(|| command.find_subcommand(&argument));
         let word = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-'));
         rest_as_is |= argument == "--";
         let long = |word: &&str| word.len() > 1 || foreign::look_up(word).is_some();
@@ -290,7 +293,8 @@ pub(crate) fn normalise(arguments: impl Iterator<Item = String>) -> Normal {
             None => (word, None),
         };
         let name = name.replace('_', "-");
-        if let Some(flag) = foreign::look_up(&name) {
+        let is_own = subcommand.is_some_and(|subcommand| knows(subcommand, &name));
+        if let Some(flag) = foreign::look_up(&name).filter(|_| !is_own) {
             if flag.takes_value && value.is_none() {
                 arguments.next();
             }
@@ -307,6 +311,12 @@ pub(crate) fn normalise(arguments: impl Iterator<Item = String>) -> Normal {
         });
     }
     Normal { arguments: normal, without_effect }
+}
+
+/// Tells whether a subcommand, or one of its own, has this flag.
+fn knows(command: &clap::Command, name: &str) -> bool {
+    command.get_arguments().any(|argument| argument.get_long() == Some(name))
+        || command.get_subcommands().any(|sub| knows(sub, name))
 }
 
 /// Tells whether the flag is known, anywhere, and needs a value after it.
@@ -373,6 +383,16 @@ mod tests {
             let known = command.get_arguments().any(|known| known.get_long() == Some(flag.name));
             assert!(!known, "--{} has an effect", flag.name);
         }
+    }
+
+    #[test]
+    fn a_subcommands_own_flag_is_not_the_daemons() {
+        let import = "topo import h:3306 --keyspace ks --shard 0 --cell zone1";
+        let cli = parse(import).unwrap();
+        assert!(
+            matches!(cli.command, Some(Command::Topo(TopoCommand::Import { cell, .. })) if cell == "zone1")
+        );
+        assert!(parse("--cell zone1 --port 0").unwrap().command.is_none());
     }
 
     #[test]
