@@ -22,6 +22,7 @@ pub use discover::{Discovered, discover};
 pub use probe::AsyncProber;
 pub use workers::WorkerPool;
 
-pub(crate) use commands::semi_sync_settings;
-pub(crate) use dialect::{Row, SemiSyncNames, name_value};
+pub(crate) use commands::{CREATE_DATABASE, semi_sync_settings};
+pub(crate) use dialect::{Row, SEMI_SYNC_VARIABLES, SemiSyncNames, name_value};
+pub(crate) use fence::{SESSIONS, column_text, is_of_server};
 pub(crate) use status::semi_sync;

@@ -14,7 +14,7 @@ use super::{fence, follow};
 /// Waits so long for acknowledgements that it never degrades to asynchronous by itself (one year).
 const SEMI_SYNC_TIMEOUT_MS: u64 = 365 * 24 * 3600 * 1000;
 
-const CREATE_DATABASE: &str = "CREATE DATABASE IF NOT EXISTS _vt";
+pub(crate) const CREATE_DATABASE: &str = "CREATE DATABASE IF NOT EXISTS _vt";
 const CREATE_JOURNAL: &str = "CREATE TABLE IF NOT EXISTS _vt.reparent_journal (\
      time_created_ns BIGINT UNSIGNED NOT NULL PRIMARY KEY, action_name VARBINARY(255) NOT NULL, \
      primary_alias VARBINARY(255) NOT NULL, replication_position VARBINARY(64000) DEFAULT NULL\

@@ -76,7 +76,7 @@ impl Dialect {
     }
 }
 
-const SEMI_SYNC_VARIABLES: &str = "SHOW GLOBAL VARIABLES LIKE 'rpl\\_semi\\_sync\\_%'";
+pub(crate) const SEMI_SYNC_VARIABLES: &str = "SHOW GLOBAL VARIABLES LIKE 'rpl\\_semi\\_sync\\_%'";
 const SEMI_SYNC_STATUS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl\\_semi\\_sync\\_%'";
 /// Empty where performance_schema is off; then a silent source only shows by `replica_net_timeout`.
 const HEARTBEATS: &str = "SELECT c.HEARTBEAT_INTERVAL AS heartbeat_interval, \

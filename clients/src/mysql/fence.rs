@@ -174,17 +174,21 @@ fn end_sessions(session: &mut Session<'_>) -> Result<(), CommandError> {
     Ok(())
 }
 
-const SESSIONS: &str = "SELECT ID AS id, USER AS user, COMMAND AS command, STATE AS state, INFO AS info \
+pub(crate) const SESSIONS: &str = "SELECT ID AS id, USER AS user, COMMAND AS command, STATE AS state, INFO AS info \
      FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID()";
 
-fn column_text(row: &Row, column: &str) -> String {
+pub(crate) fn column_text(row: &Row, column: &str) -> String {
     row.get(column).cloned().flatten().unwrap_or_default()
 }
 
 /// Replication, the server's own threads and vtorc's sessions stay.
 fn is_client(access: &MysqlAccess, user: &str, command: &str) -> bool {
     let own = user == access.user || user == access.replica_user;
+    !own && !is_of_server(user, command)
+}
+
+/// Replication, and the server's own threads.
+pub(crate) fn is_of_server(user: &str, command: &str) -> bool {
     let server = matches!(user, "system user" | "event_scheduler" | "unauthenticated user" | "");
-    let replication = command.starts_with("Binlog Dump") || command == "Daemon";
-    !(own || server || replication)
+    server || command.starts_with("Binlog Dump") || command == "Daemon"
 }

@@ -11,6 +11,10 @@ use vtorc_core::status::VttabletState;
 use vtorc_core::topology::VttabletAddress;
 
 use super::access::{Client, Connections};
+use super::status::BESIDES;
+use crate::interface::replicationdata::FullStatus;
+use crate::interface::tabletmanagerdata::FullStatusRequest;
+use crate::mysql::Row;
 
 /// Vttablets begin what they say of a failed call with this; what a connection says does not.
 const OWN_WORDS: &str = "TabletManager.";
@@ -118,6 +122,22 @@ impl<'a> Caller<'a> {
         let mut request = Request::new(message);
         request.set_timeout(self.left());
         request
+    }
+
+    /// Asks for all that the vttablet says of itself and its server.
+    pub(crate) async fn full_status(&self) -> Result<FullStatus, CallError> {
+        let mut client = self.client.clone();
+        let sent = client.full_status(self.request(FullStatusRequest {}));
+        let answer = self.answer("FullStatus", sent).await?;
+        answer.status.ok_or_else(|| CallError::Failed("an empty FullStatus".into()))
+    }
+
+    /// The same, with what it lacks, where that can be had.
+    pub(crate) async fn full_status_and_besides(
+        &self,
+    ) -> Result<(FullStatus, Option<Vec<Row>>), CallError> {
+        let (full, besides) = tokio::join!(self.full_status(), self.rows(BESIDES));
+        Ok((full?, besides.ok()))
     }
 
     /// Waits for a call's answer.

@@ -17,7 +17,10 @@ use super::{fence, status};
 use crate::interface::replicationdata::StopReplicationMode;
 use crate::interface::tabletmanagerdata as messages;
 use crate::interface::topodata;
-use crate::mysql::{SemiSyncNames, WorkerPool, name_value, semi_sync, semi_sync_settings};
+use crate::mysql::{
+    CREATE_DATABASE, SEMI_SYNC_VARIABLES, SemiSyncNames, WorkerPool, name_value, semi_sync,
+    semi_sync_settings,
+};
 use crate::topo::type_to_number;
 
 /// A vttablet beside a server that answers is waited for so long.
@@ -69,7 +72,7 @@ pub(crate) async fn run(
             job.start("IO_THREAD").await?;
         }
         ServerCommand::WriteNothing => {
-            job.caller.run("write nothing", "CREATE DATABASE IF NOT EXISTS _vt").await?;
+            job.caller.run("write nothing", CREATE_DATABASE).await?;
         }
         ServerCommand::CommitEmpty { gtids } => job.commit_empty(&gtids).await?,
         ServerCommand::Promote { acks } => job.promote(acks).await?,
@@ -106,12 +109,9 @@ impl Job<'_> {
 
     /// What the vttablet says of itself.
     async fn word(&self) -> Option<VttabletState> {
-        let mut client = self.caller.client.clone();
-        let sent = client.full_status(self.caller.request(messages::FullStatusRequest {}));
-        let answered = self.caller.answer("FullStatus", sent);
-        let answered = tokio::time::timeout(WORD_PATIENCE, answered).await;
+        let answered = tokio::time::timeout(WORD_PATIENCE, self.caller.full_status()).await;
         match answered.unwrap_or(Err(CallError::TimedOut)) {
-            Ok(answer) => answer.status.as_ref().map(status::vttablet),
+            Ok(full) => Some(status::vttablet(&full)),
             Err(error) => error.into_vttablet_state(),
         }
     }
@@ -121,16 +121,12 @@ impl Job<'_> {
         if self.direct.is_some() {
             return self.directly(ServerCommand::ReadStatus).await;
         }
-        let mut client = self.caller.client.clone();
-        let sent = client.full_status(self.caller.request(messages::FullStatusRequest {}));
-        let answer = self.caller.answer("FullStatus", sent);
-        let (answer, besides) = tokio::join!(answer, self.caller.rows(status::BESIDES));
-        let full = answer.map_err(CallError::into_command_error)?.status;
-        let full = full.ok_or_else(|| CommandError::NotDone("an empty FullStatus".into()))?;
+        let answer = self.caller.full_status_and_besides().await;
+        let (full, besides) = answer.map_err(CallError::into_command_error)?;
         if full.disk_stalled {
             return Err(CommandError::NotDone(ProbeFailure::DiskStalled.to_string()));
         }
-        status::server(&full, besides.ok().as_deref()).map_err(CommandError::NotDone)
+        status::server(&full, besides.as_deref()).map_err(CommandError::NotDone)
     }
 
     async fn status_with_journal(&self) -> Result<ServerStatus, CommandError> {
@@ -477,7 +473,6 @@ impl Job<'_> {
 
 /// A statement that the server's version does not know.
 const SYNTAX_ERROR: &str = "errno 1064";
-const SEMI_SYNC_VARIABLES: &str = "SHOW GLOBAL VARIABLES LIKE 'rpl\\_semi\\_sync\\_%'";
 
 /// A thread that stands, in a vttablet's answer.
 const STOPPED: i32 = 1;

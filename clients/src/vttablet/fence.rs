@@ -8,14 +8,14 @@ use std::time::Duration;
 use vtorc_core::ports::CommandError;
 
 use super::calls::Caller;
-use crate::mysql::{Row, SemiSyncNames, name_value};
+use crate::mysql::{
+    Row, SEMI_SYNC_VARIABLES, SESSIONS, SemiSyncNames, column_text, is_of_server, name_value,
+};
 
 /// How often sessions are looked for while the server is being fenced.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 const REFUSE: &str = "SET GLOBAL super_read_only = ON";
-const SESSIONS: &str = "SELECT ID AS id, USER AS user, COMMAND AS command, STATE AS state, INFO AS info \
-     FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID()";
 
 /// Refuses writes and ends every client's session.
 pub(crate) async fn refuse_writes(caller: &Caller<'_>) -> Result<(), CommandError> {
@@ -42,21 +42,23 @@ pub(crate) async fn refuse_writes(caller: &Caller<'_>) -> Result<(), CommandErro
 /// acknowledgement in a session that was ended may be let go.
 async fn end_sessions(caller: &Caller<'_>, all_were_ended: bool) -> Result<bool, CommandError> {
     let sessions = caller.rows(SESSIONS).await.map_err(|error| error.into_command_error())?;
-    let holding = sessions.iter().any(|row| is_ours(row) && text(row, "state").contains("lock"));
+    let holding =
+        sessions.iter().any(|row| is_ours(row) && column_text(row, "state").contains("lock"));
     let (mut somebody_waits, mut somebody_would_be_told) = (false, false);
     for row in sessions.iter().filter(|row| is_client(row)) {
-        let waits = text(row, "state").to_lowercase().contains("semi-sync ack");
+        let waits = column_text(row, "state").to_lowercase().contains("semi-sync ack");
         somebody_waits |= waits;
-        if text(row, "command") != "Killed" {
+        if column_text(row, "command") != "Killed" {
             somebody_would_be_told |= waits;
             // It may have ended by itself.
-            let _ =
-                caller.run("end a client's session", &format!("KILL {}", text(row, "id"))).await;
+            let _ = caller
+                .run("end a client's session", &format!("KILL {}", column_text(row, "id")))
+                .await;
         }
     }
     // SAFETY-OF-DATA: only sessions that were killed wait: no client takes this for an acknowledgement.
     if all_were_ended && somebody_waits && !somebody_would_be_told {
-        let variables = caller.rows("SHOW GLOBAL VARIABLES LIKE 'rpl\\_semi\\_sync\\_%'").await;
+        let variables = caller.rows(SEMI_SYNC_VARIABLES).await;
         let variables = variables.map_err(|error| error.into_command_error())?;
         if let Some(source) = SemiSyncNames::of(&name_value(&variables)).source {
             let release = format!("SET GLOBAL rpl_semi_sync_{source}_enabled = OFF");
@@ -66,20 +68,11 @@ async fn end_sessions(caller: &Caller<'_>, all_were_ended: bool) -> Result<bool,
     Ok(holding)
 }
 
-fn text(row: &Row, column: &str) -> String {
-    row.get(column).cloned().flatten().unwrap_or_default()
-}
-
 fn is_ours(row: &Row) -> bool {
-    text(row, "info").contains(REFUSE)
+    column_text(row, "info").contains(REFUSE)
 }
 
 /// Replication, the server's own threads and this fence stay.
 fn is_client(row: &Row) -> bool {
-    let user = text(row, "user");
-    let server =
-        matches!(user.as_str(), "system user" | "event_scheduler" | "unauthenticated user" | "");
-    let command = text(row, "command");
-    let replication = command.starts_with("Binlog Dump") || command == "Daemon";
-    !(server || replication || is_ours(row))
+    !is_ours(row) && !is_of_server(&column_text(row, "user"), &column_text(row, "command"))
 }

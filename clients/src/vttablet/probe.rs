@@ -13,8 +13,7 @@ use vtorc_core::topology::VttabletAddress;
 use super::access::Connections;
 use super::calls::{CallError, Caller};
 use super::status;
-use crate::interface::replicationdata::FullStatus;
-use crate::interface::tabletmanagerdata::{FullStatusRequest, PingRequest};
+use crate::interface::tabletmanagerdata::PingRequest;
 
 /// Where the server is probed directly, its vttablet is asked so often.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -49,13 +48,12 @@ impl ProbeConnection for ByVttablet {
     async fn probe(&mut self, deadline: Duration) -> Result<ServerStatus, ProbeFailure> {
         let caller = Caller::new(&self.connections, &self.address, deadline);
         let caller = caller.map_err(CallError::into_probe_failure)?;
-        let full = full_status(&self.connections, &self.address, deadline);
-        let (full, besides) = tokio::join!(full, caller.rows(status::BESIDES));
-        let full = full.map_err(CallError::into_probe_failure)?;
+        let answer = caller.full_status_and_besides().await;
+        let (full, besides) = answer.map_err(CallError::into_probe_failure)?;
         if full.disk_stalled {
             return Err(ProbeFailure::DiskStalled);
         }
-        status::server(&full, besides.ok().as_deref()).map_err(ProbeFailure::Garbled)
+        status::server(&full, besides.as_deref()).map_err(ProbeFailure::Garbled)
     }
 
     /// A statement that the vttablet holds open on its server: when either dies, it ends at once.
@@ -65,18 +63,6 @@ impl ProbeConnection for ByVttablet {
         let question = format!("DO SLEEP({:.3})", pause.as_secs_f64());
         caller.rows(&question).await.map(|_| ()).map_err(CallError::into_probe_failure)
     }
-}
-
-async fn full_status(
-    connections: &Connections,
-    address: &VttabletAddress,
-    patience: Duration,
-) -> Result<FullStatus, CallError> {
-    let caller = Caller::new(connections, address, patience)?;
-    let mut client = caller.client.clone();
-    let sent = client.full_status(caller.request(FullStatusRequest {}));
-    let answer = caller.answer("FullStatus", sent).await?;
-    answer.status.ok_or_else(|| CallError::Failed("an empty FullStatus".into()))
 }
 
 /// Tells of a server that is down whether its vttablet lives.
@@ -154,7 +140,9 @@ async fn keep_asking(
 ) {
     let mut failures = 0;
     loop {
-        let found = match full_status(&connections, &address, ASK_PATIENCE).await {
+        let asked =
+            async { Caller::new(&connections, &address, ASK_PATIENCE)?.full_status().await };
+        let found = match asked.await {
             Ok(full) => Some(status::vttablet(&full)),
             Err(error) => error.into_vttablet_state(),
         };
