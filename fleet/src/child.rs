@@ -14,6 +14,9 @@ use crate::FleetError;
 /// The kernel stops all threads of a process within this.
 const FREEZE_MAX: Duration = Duration::from_secs(2);
 
+/// A server of a topology serves within this.
+const START_MAX: Duration = Duration::from_secs(60);
+
 /// A process of ours.
 #[derive(Debug)]
 pub struct Child {
@@ -82,6 +85,25 @@ impl Child {
     /// Tells whether it still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.process.try_wait(), Ok(None))
+    }
+
+    /// Waits until `is_up` says that it serves; the end of its log says why it does not.
+    pub fn wait_until_up(
+        &mut self,
+        what: &str,
+        log: &Path,
+        is_up: impl Fn() -> bool,
+    ) -> Result<(), FleetError> {
+        let deadline = Instant::now() + START_MAX;
+        while !is_up() {
+            if !self.is_running() || Instant::now() >= deadline {
+                let log = std::fs::read_to_string(log).unwrap_or_default();
+                let tail: Vec<&str> = log.lines().rev().take(5).collect();
+                return Err(FleetError(format!("{what} did not start: {}", tail.join(" | "))));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// Waits until it has ended; its exit code, or none if it did not end in time.

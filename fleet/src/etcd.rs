@@ -3,12 +3,10 @@
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::FleetError;
 use crate::child::{Child, free_ports};
-
-const START_MAX: Duration = Duration::from_secs(60);
 
 /// One running member of an etcd cluster.
 #[derive(Debug)]
@@ -89,17 +87,9 @@ impl Etcd {
 
     fn wait_until_up(&mut self) -> Result<(), FleetError> {
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let deadline = Instant::now() + START_MAX;
         // It takes clients only once the cluster has a leader.
-        while TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_err() {
-            if !self.child.is_running() || Instant::now() >= deadline {
-                let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-                let tail: Vec<&str> = log.lines().rev().take(5).collect();
-                return Err(FleetError(format!("etcd did not start: {}", tail.join(" | "))));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+        let is_up = || TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok();
+        self.child.wait_until_up("etcd", &self.directory.join("log"), is_up)
     }
 }
 

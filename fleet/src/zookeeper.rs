@@ -4,13 +4,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::FleetError;
 use crate::child::{Child, free_port};
 
 const JAR: &str = "/usr/share/java/zookeeper.jar";
-const START_MAX: Duration = Duration::from_secs(60);
 
 /// A running ZooKeeper.
 #[derive(Debug)]
@@ -71,31 +70,23 @@ impl ZooKeeper {
     }
 
     fn wait_until_up(&mut self) -> Result<(), FleetError> {
-        let deadline = Instant::now() + START_MAX;
-        while !self.is_ok() {
-            if !self.child.is_running() || Instant::now() >= deadline {
-                let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-                let tail: Vec<&str> = log.lines().rev().take(5).collect();
-                return Err(FleetError(format!("ZooKeeper did not start: {}", tail.join(" | "))));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+        let port = self.port;
+        self.child.wait_until_up("ZooKeeper", &self.directory.join("log"), || is_ok(port))
     }
+}
 
-    fn is_ok(&self) -> bool {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let timeout = Duration::from_millis(500);
-        let ask = || -> std::io::Result<String> {
-            let mut stream = TcpStream::connect_timeout(&address, timeout)?;
-            stream.set_read_timeout(Some(timeout))?;
-            stream.write_all(b"ruok")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok(answer)
-        };
-        ask().is_ok_and(|answer| answer == "imok")
-    }
+fn is_ok(port: u16) -> bool {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let timeout = Duration::from_millis(500);
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+        stream.set_read_timeout(Some(timeout))?;
+        stream.write_all(b"ruok")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer == "imok")
 }
 
 fn launch(directory: &Path) -> Result<Child, FleetError> {

@@ -3,12 +3,11 @@
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use vtorc_fleet::{Etcd, Flavor};
 
-use crate::failover::emergency;
 use crate::harness::{Cluster, THREE, certificates, padded, wait_for};
-use crate::writer::create_table;
+use crate::lost_lock::lost_in_the_middle;
 
 /// Leases are short, so that one that runs out can be waited for.
 const LEASE_S: u64 = 3;
@@ -194,60 +193,30 @@ fn a_lock_that_vitess_holds_is_waited_for_and_named() {
 
 #[test]
 fn an_etcd_that_dies_in_the_middle_of_a_recovery_stops_it_before_the_promotion() {
-    lost_in_the_middle(|etcd, _| etcd.kill(), |etcd| etcd.restart().unwrap());
+    let (cluster, mut etcd) = on_etcd(1);
+    let kill = |etcd: &mut Etcd| {
+        outlive_the_lease();
+        etcd.kill();
+    };
+    lost_in_the_middle(cluster, &mut etcd[0], kill, |etcd| etcd.restart().unwrap());
 }
 
 #[test]
 fn a_lease_that_runs_out_in_the_middle_of_a_recovery_stops_it_before_the_promotion() {
-    let run_out = |etcd: &mut Etcd, cluster: &Cluster| {
+    let (cluster, mut etcd) = on_etcd(1);
+    let run_out = |etcd: &mut Etcd| {
+        outlive_the_lease();
         let locks = "/vitess/global/keyspaces/ks/shards/0/locks/";
         let key = etcdctl(etcd, &["get", "--prefix", "--keys-only", locks]);
         let number: i64 = key.trim().rsplit('/').next().unwrap().parse().unwrap();
         etcdctl(etcd, &["lease", "revoke", &format!("{number:x}")]);
-        drop(cluster.daemon().shard());
     };
-    lost_in_the_middle(run_out, |_| {});
+    lost_in_the_middle(cluster, &mut etcd[0], run_out, |_| {});
 }
 
-/// The recovery waits for an applier, with the lock held; then the lock is lost, then the applier goes on.
-fn lost_in_the_middle(lose: impl Fn(&mut Etcd, &Cluster), mend: impl Fn(&mut Etcd)) {
-    use mysql::prelude::Queryable;
-    let (mut cluster, mut etcd) = on_etcd(1);
-    cluster.start_daemon(&[]);
-    let first = cluster.healthy(&[]);
-    create_table(cluster.server(&first));
-    let mut readers = Vec::new();
-    for alias in THREE.iter().filter(|alias| padded(alias) != first) {
-        crate::writer::arrives(cluster.server(alias), &[].into());
-        let mut reader = cluster.server(alias).connect("admin").unwrap();
-        reader.query_drop("FLUSH TABLES test.ledger WITH READ LOCK").unwrap();
-        readers.push(reader);
-    }
-    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
-    cluster.server_mut(&first).kill();
-    let waits = || {
-        let all = cluster.daemon().recoveries();
-        let running = all.iter().find(|one| one["kind"] == "EmergencyReparent")?.clone();
-        let steps = running["steps"].as_array()?.clone();
-        steps.iter().any(|step| step["name"] == "wait until everything is applied").then_some(())
-    };
-    wait_for(waits).expect("the recovery does not wait");
-    // Longer than a lease that nobody prolongs would live.
+/// Longer than a lease that nobody prolongs would live: the lock is still held after it.
+fn outlive_the_lease() {
     std::thread::sleep(Duration::from_secs(LEASE_S + 1));
-    lose(&mut etcd[0], &cluster);
-    for reader in &mut readers {
-        reader.query_drop("UNLOCK TABLES").unwrap();
-    }
-    let ended = |one: &Value| one["kind"] == "EmergencyReparent" && one["outcome"] == "failed";
-    let stopped = cluster.daemon().recovery(ended);
-    assert!(stopped["outcome_text"].as_str().unwrap().contains("lock"), "{stopped:#}");
-    let steps = stopped["steps"].as_array().unwrap();
-    assert!(!steps.iter().any(|step| step["name"] == "promote"), "{stopped:#}");
-    drop(readers);
-    mend(&mut etcd[0]);
-    let second = cluster.healthy(&[&first]);
-    assert_ne!(second, first);
-    assert_eq!(emergency(&cluster)["new_primary"], second.as_str());
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod hooks;
 mod http;
 mod input;
 mod isolation;
+mod lost_lock;
 mod network;
 mod planned;
 mod repairs;

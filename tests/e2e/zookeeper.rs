@@ -5,9 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use vtorc_fleet::{Flavor, ZooKeeper};
 
-use crate::failover::emergency;
-use crate::harness::{Cluster, THREE, padded, wait_for};
-use crate::writer::create_table;
+use crate::harness::{Cluster, THREE, wait_for};
+use crate::lost_lock::lost_in_the_middle;
 
 fn on_zookeeper() -> (Cluster, ZooKeeper) {
     let directory = tempfile::tempdir().unwrap();
@@ -75,7 +74,10 @@ fn a_zookeeper_that_was_silent_until_the_session_expired_is_survived() {
 
 #[test]
 fn a_zookeeper_that_dies_in_the_middle_of_a_recovery_stops_it_before_the_promotion() {
-    lost_in_the_middle(ZooKeeper::kill, |zookeeper| zookeeper.restart().unwrap());
+    let (cluster, mut zookeeper) = on_zookeeper();
+    lost_in_the_middle(cluster, &mut zookeeper, ZooKeeper::kill, |zookeeper| {
+        zookeeper.restart().unwrap()
+    });
 }
 
 #[test]
@@ -86,48 +88,8 @@ fn a_session_that_expires_in_the_middle_of_a_recovery_stops_it_before_the_promot
         std::thread::sleep(Duration::from_secs(12));
         zookeeper.thaw();
     };
-    lost_in_the_middle(expire, |_| {});
-}
-
-/// The recovery waits for an applier, with the lock held; then the lock is lost, then the applier goes on.
-fn lost_in_the_middle(lose: impl Fn(&mut ZooKeeper), mend: impl Fn(&mut ZooKeeper)) {
-    use mysql::prelude::Queryable;
-    let (mut cluster, mut zookeeper) = on_zookeeper();
-    cluster.start_daemon(&[]);
-    let first = cluster.healthy(&[]);
-    create_table(cluster.server(&first));
-    let mut readers = Vec::new();
-    for alias in THREE.iter().filter(|alias| padded(alias) != first) {
-        crate::writer::arrives(cluster.server(alias), &[].into());
-        let mut reader = cluster.server(alias).connect("admin").unwrap();
-        reader.query_drop("FLUSH TABLES test.ledger WITH READ LOCK").unwrap();
-        readers.push(reader);
-    }
-    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
-    cluster.server_mut(&first).kill();
-    let waits = || {
-        let all = cluster.daemon().recoveries();
-        let running = all.iter().find(|one| one["kind"] == "EmergencyReparent")?.clone();
-        let steps = running["steps"].as_array()?.clone();
-        steps.iter().any(|step| step["name"] == "wait until everything is applied").then_some(())
-    };
-    wait_for(waits).expect("the recovery does not wait");
-    lose(&mut zookeeper);
-    for reader in &mut readers {
-        reader.query_drop("UNLOCK TABLES").unwrap();
-    }
-    let ended =
-        |one: &serde_json::Value| one["kind"] == "EmergencyReparent" && one["outcome"] == "failed";
-    let stopped = cluster.daemon().recovery(ended);
-    assert!(stopped["outcome_text"].as_str().unwrap().contains("lock"), "{stopped:#}");
-    let promoted =
-        stopped["steps"].as_array().unwrap().iter().any(|step| step["name"] == "promote");
-    assert!(!promoted, "{stopped:#}");
-    drop(readers);
-    mend(&mut zookeeper);
-    let second = cluster.healthy(&[&first]);
-    assert_ne!(second, first);
-    assert_eq!(emergency(&cluster)["new_primary"], second.as_str());
+    let (cluster, mut zookeeper) = on_zookeeper();
+    lost_in_the_middle(cluster, &mut zookeeper, expire, |_| {});
 }
 
 #[test]

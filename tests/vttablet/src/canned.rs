@@ -120,24 +120,10 @@ impl TabletManager for Canned {
         not_here()
     }
 
-    async fn stop_replication(
-        &self,
-        _: Request<m::StopReplicationRequest>,
-    ) -> Result<Response<m::StopReplicationResponse>, Status> {
-        not_here()
-    }
-
     async fn start_replication(
         &self,
         _: Request<m::StartReplicationRequest>,
     ) -> Result<Response<m::StartReplicationResponse>, Status> {
-        not_here()
-    }
-
-    async fn restart_replication(
-        &self,
-        _: Request<m::RestartReplicationRequest>,
-    ) -> Result<Response<m::RestartReplicationResponse>, Status> {
         not_here()
     }
 

@@ -172,21 +172,6 @@ impl TabletManager for Service {
         self.leave("WaitForPosition", outcome)
     }
 
-    async fn stop_replication(
-        &self,
-        request: Request<m::StopReplicationRequest>,
-    ) -> Answer<m::StopReplicationResponse> {
-        self.enter("StopReplication", &request).await?;
-        let tablet = &self.0;
-        let outcome = async {
-            let _action = tablet.action.lock().await;
-            tablet.on_server(|mysqld| mysqld.run(&["STOP REPLICA"])).await?;
-            Ok(m::StopReplicationResponse {})
-        };
-        let outcome = outcome.await;
-        self.leave("StopReplication", outcome)
-    }
-
     async fn start_replication(
         &self,
         request: Request<m::StartReplicationRequest>,
@@ -207,29 +192,6 @@ impl TabletManager for Service {
         };
         let outcome = outcome.await;
         self.leave("StartReplication", outcome)
-    }
-
-    async fn restart_replication(
-        &self,
-        request: Request<m::RestartReplicationRequest>,
-    ) -> Answer<m::RestartReplicationResponse> {
-        self.enter("RestartReplication", &request).await?;
-        let tablet = &self.0;
-        let outcome = async {
-            let _action = tablet.action.lock().await;
-            let semi_sync = request.into_inner().semi_sync;
-            let primary = tablet.tablet_type() == TabletType::Primary;
-            tablet
-                .on_server(move |mysqld| {
-                    mysqld.run(&["STOP REPLICA"])?;
-                    mysqld.fix_semi_sync(primary, semi_sync)?;
-                    mysqld.run(&["START REPLICA"])
-                })
-                .await?;
-            Ok(m::RestartReplicationResponse {})
-        };
-        let outcome = outcome.await;
-        self.leave("RestartReplication", outcome)
     }
 
     async fn reset_replication_parameters(
