@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use vtorc_fleet::{Child, Flavor, Server, ServerBinary, ServerOptions, Template};
+use vtorc_fleet::{Child, Etcd, Flavor, Server, ServerBinary, ServerOptions, Template};
 use vtorc_vttablet_double::Vttablet;
 
+use crate::vitess::programs::{Program, with_programs};
 use crate::vitess::{Way, with_vttablets};
 
 /// Nothing that is waited for may take longer; the figures are in the benchmark, not here.
@@ -24,15 +25,17 @@ pub const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
 pub enum Kind {
     /// Plain servers.
     Plain(Flavor),
-    /// MySQL servers with a vttablet before each.
+    /// MySQL servers with a vttablet's double before each.
     Vitess(Way),
+    /// MySQL servers with Vitess's own vttablet before each, in etcd.
+    Programs(Way),
 }
 
 impl Kind {
     pub fn flavor(self) -> Flavor {
         match self {
             Self::Plain(flavor) => flavor,
-            Self::Vitess(_) => Flavor::MySql,
+            Self::Vitess(_) | Self::Programs(_) => Flavor::MySql,
         }
     }
 }
@@ -74,6 +77,10 @@ pub struct Cluster {
     pub environment: Vec<(String, String)>,
     /// By alias, for the members that have one.
     pub vttablets: BTreeMap<String, Vttablet>,
+    /// Vitess's own, likewise.
+    pub programs: BTreeMap<String, Program>,
+    /// Where the topology is, for those.
+    pub etcd: Vec<Etcd>,
     /// How vtorc reaches tablets that have a vttablet.
     pub way: Option<Way>,
     started: usize,
@@ -154,6 +161,7 @@ impl Cluster {
         let flavor = match kind.into() {
             Kind::Plain(flavor) => flavor,
             Kind::Vitess(way) => return with_vttablets(policy, members, way, |_| {}),
+            Kind::Programs(way) => return with_programs(policy, members, way),
         };
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("topo/global");
@@ -191,6 +199,8 @@ impl Cluster {
             daemons: Vec::new(),
             environment: Vec::new(),
             vttablets: BTreeMap::new(),
+            programs: BTreeMap::new(),
+            etcd: Vec::new(),
             way: None,
             started: 0,
         };

@@ -1,6 +1,7 @@
 //! Shards whose tablets have vttablets: doubles that do what real ones do, each in front of a real mysqld.
 
 mod cluster;
+pub mod programs;
 mod speed;
 mod stories;
 mod vttablets;

@@ -1,0 +1,247 @@
+//! The same stories, told of Vitess's own vttablets and etcd. `VITESS_BIN` names the directory with `vttablet` and
+//! `vtctldclient`:
+//!
+//! `VITESS_BIN=/path/to/bin cargo test --test e2e -- --ignored vitess::programs --test-threads 1`
+
+use std::fs::Permissions;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use vtorc_fleet::{Child, Etcd, Flavor, free_port};
+
+use super::Way;
+use crate::harness::{Cluster, Kind, Member, PATIENCE, padded, wait_for};
+
+/// vttablet refuses to run as root.
+const NOBODY: u32 = 65534;
+
+/// Where Vitess's programs are, if anywhere.
+pub fn directory() -> Option<PathBuf> {
+    let directory = PathBuf::from(std::env::var_os("VITESS_BIN")?);
+    assert!(
+        directory.join("vttablet").is_file(),
+        "VITESS_BIN={}: no vttablet is there",
+        directory.display()
+    );
+    Some(directory)
+}
+
+/// A running vttablet.
+pub struct Program {
+    pub child: Child,
+    /// Where it takes calls.
+    pub address: SocketAddr,
+    command: Box<dyn Fn() -> Command>,
+    log: PathBuf,
+}
+
+impl Program {
+    fn start(command: Box<dyn Fn() -> Command>, address: SocketAddr, log: PathBuf) -> Self {
+        let child = Child::start(&mut command(), &log).unwrap();
+        let mut program = Self { child, address, command, log };
+        program.wait_until_up();
+        program
+    }
+
+    fn wait_until_up(&mut self) {
+        let is_up =
+            || TcpStream::connect_timeout(&self.address, Duration::from_millis(500)).is_ok();
+        self.child.wait_until_up("vttablet", &self.log, is_up).unwrap();
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        self.child.kill();
+    }
+
+    /// Starts it again.
+    pub fn restart(&mut self) {
+        self.child.kill();
+        self.child = Child::start(&mut (self.command)(), &self.log).unwrap();
+        self.wait_until_up();
+    }
+}
+
+/// A shard of real servers behind Vitess's own vttablets, in a real etcd.
+pub fn with_programs(policy: &str, members: &[&str], way: Way) -> Cluster {
+    let place = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start(&place.path().join("etcd"), 1, &[]).unwrap();
+    let flags = vec![
+        "-topo_implementation=etcd2".to_owned(),
+        format!("-topo_global_server_address={}", etcd[0].address()),
+        "-topo_global_root=/vitess/global".to_owned(),
+    ];
+    let mut cluster = Cluster::with_topology(Flavor::MySql, policy, &[], place, flags);
+    cluster.etcd = etcd;
+    cluster.add_members(Flavor::MySql, members);
+    cluster.way = Some(way);
+    cluster.configure(&[]);
+    for at in 0..cluster.members.len() {
+        add_program(&mut cluster, at);
+    }
+    cluster
+}
+
+/// Starts a vttablet before a member's server; it registers itself.
+pub fn add_program(cluster: &mut Cluster, at: usize) {
+    let directory = directory().expect("asked for before");
+    let (member, server) = (cluster.members[at].clone(), &cluster.servers[at]);
+    // Whoever it runs as must come to its server's socket, and write below its own directory.
+    let open = |place: &Path| std::fs::set_permissions(place, Permissions::from_mode(0o777));
+    let (home, data) = (cluster.directory.path(), cluster.directory.path().join("vttablets"));
+    std::fs::create_dir_all(&data).unwrap();
+    let server_place = home.join(&member.alias);
+    [home, &data, &server_place].into_iter().for_each(|place| open(place).unwrap());
+    let log = server_place.join("vttablet.log");
+    let place = Place {
+        ports: (free_port().unwrap(), free_port().unwrap()),
+        socket: server.socket(),
+        etcd: cluster.etcd[0].address(),
+        data,
+    };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, place.ports.1));
+    let command = move || command(&directory, &member, &place);
+    let program = Program::start(Box::new(command), address, log);
+    let alias = padded(&cluster.members[at].alias);
+    wait_for(|| cluster.topo(&["show", &alias]).ok()).expect("the vttablet did not register");
+    cluster.programs.insert(alias, program);
+}
+
+/// Where a vttablet listens, and what it stands before.
+struct Place {
+    ports: (u16, u16),
+    socket: PathBuf,
+    etcd: String,
+    data: PathBuf,
+}
+
+fn command(directory: &Path, member: &Member, place: &Place) -> Command {
+    let program = directory.join("vttablet");
+    let known = Command::new(&program).arg("--help").output().unwrap();
+    let known = String::from_utf8_lossy(&known.stdout).into_owned();
+    let mut command = Command::new(&program);
+    command.env("VTDATAROOT", &place.data);
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let socket = place.socket.display().to_string();
+    let (port, grpc) = (place.ports.0.to_string(), place.ports.1.to_string());
+    let mut flags = vec![
+        ("topo-implementation", "etcd2"),
+        ("topo-global-server-address", &place.etcd),
+        ("topo-global-root", "/vitess/global"),
+        ("tablet-path", &member.alias),
+        ("tablet-hostname", "127.0.0.1"),
+        ("bind-address", "127.0.0.1"),
+        ("grpc-bind-address", "127.0.0.1"),
+        ("port", &port),
+        ("grpc-port", &grpc),
+        ("service-map", "grpc-queryservice,grpc-tabletmanager"),
+        ("init-keyspace", "ks"),
+        ("init-shard", "0"),
+        ("init-tablet-type", &member.kind),
+        // Newer ones never repair by themselves, and have no such flag.
+        ("disable-active-reparents", "true"),
+        ("logtostderr", "true"),
+        ("db-ssl-mode", "disabled"),
+        ("db-socket", &socket),
+        ("db-repl-user", "vt_repl"),
+        ("db-repl-use-ssl", "false"),
+    ];
+    for user in ["db-app", "db-dba", "db-filtered", "db-allprivs", "db-appdebug"] {
+        flags.push((user, "admin"));
+    }
+    for (name, value) in flags {
+        let names = match name {
+            "db-app" | "db-dba" | "db-filtered" | "db-allprivs" | "db-appdebug" => {
+                vec![(format!("{name}-user"), value), (format!("{name}-use-ssl"), "false")]
+            }
+            _ => vec![(name.to_owned(), value)],
+        };
+        for (name, value) in names {
+            // Until version 22 they are written with underscores.
+            let spellings = [name.clone(), name.replace('-', "_")];
+            if let Some(name) = spellings.iter().find(|name| known.contains(&format!("--{name} "))) {
+                command.arg(format!("--{name}={value}"));
+            }
+        }
+    }
+    command
+}
+
+impl Cluster {
+    /// Runs Vitess's own client against this topology and answers what it printed.
+    pub fn vtctldclient(&self, arguments: &[&str]) -> Result<String, String> {
+        let program = directory().expect("asked for before").join("vtctldclient");
+        let output = Command::new(program)
+            .args(["--server", "internal", "--topo-implementation", "etcd2"])
+            .args(["--topo-global-server-address", &self.etcd[0].address()])
+            .args(["--topo-global-root", "/vitess/global"])
+            .args(["--action-timeout", &format!("{}s", PATIENCE.as_secs())])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+}
+
+/// Tells a story if Vitess's programs are there, and says so if they are not.
+fn told(way: Way, story: impl FnOnce(Kind)) {
+    match directory() {
+        Some(_) => story(Kind::Programs(way)),
+        None => eprintln!("SKIPPED: VITESS_BIN does not say where Vitess's programs are"),
+    }
+}
+
+macro_rules! stories {
+    ($($name:ident: $way:ident $story:path,)*) => {
+        $(
+            #[test]
+            #[ignore = "wants Vitess's programs: VITESS_BIN"]
+            fn $name() {
+                told(Way::$way, |kind| $story(kind));
+            }
+        )*
+    };
+}
+
+use crate::{bringup, failover, planned, repairs};
+
+stories! {
+    killed: Vttablets failover::killed_under_load,
+    frozen: Vttablets failover::frozen,
+    dead_before_the_start: Vttablets failover::a_primary_that_was_dead_before_the_start_is_replaced_on,
+    deleted_tablet: Vttablets failover::a_deleted_primary_tablet_is_replaced_once_all_others_answer_on,
+    second_dead_tablet: Vttablets failover::a_second_dead_tablet_is_judged_by_the_policy_on,
+    rdonly_most_advanced: Vttablets failover::the_most_advanced_rdonly_gives_what_it_has_and_is_not_promoted_on,
+    promotion_lag: Vttablets failover::a_candidate_that_lags_applies_all_it_received_first_on,
+    promotion_lag_failure: Vttablets failover::a_candidate_that_lags_is_not_waited_for_where_that_is_configured_on,
+    stopped_applier: Vttablets failover::a_stopped_applier_does_not_delay_the_failover_on,
+    forbidden: Vttablets failover::what_the_configuration_forbids_is_not_promoted_on,
+    block_period: Vttablets failover::a_second_failure_within_the_block_period_waits_for_an_acknowledgement_on,
+    damage: Vttablets repairs::each_damage_is_found_and_repaired,
+    wrong_sources: Vttablets repairs::wrong_sources_are_put_right_for_replicas_and_primaries_on,
+    policy_set_later: Vttablets repairs::a_policy_set_at_run_time_takes_effect_by_itself_on,
+    errant_old_primary: Vttablets repairs::an_errant_old_primary_is_set_aside_and_named_on,
+    stuck_commits: Vttablets repairs::commits_that_nobody_was_asked_to_acknowledge_are_freed_by_another_write_on,
+    planned: Vttablets planned::under_load,
+    planned_refused: Vttablets planned::a_candidate_that_cannot_catch_up_is_refused_before_writes_stop_on,
+    planned_undone: Vttablets planned::a_candidate_that_stalls_after_writes_stopped_is_undone_and_writes_go_on_on,
+    tablet_with_data: Vttablets bringup::the_tablet_with_data_is_elected_and_the_others_get_it_on,
+    own_data: Vttablets bringup::tablets_with_data_of_their_own_are_not_chosen_from_on,
+    too_few_ackers: Vttablets bringup::too_few_ackers_are_refused_and_counted_on,
+    working_tree: Vttablets bringup::a_replication_tree_that_works_is_taken_over_as_it_is_on,
+    killed_with_direct_probes: Both failover::killed_under_load,
+    frozen_with_direct_probes: Both failover::frozen,
+    damage_with_direct_probes: Both repairs::each_damage_is_found_and_repaired,
+    wrong_sources_with_direct_probes: Both repairs::wrong_sources_are_put_right_for_replicas_and_primaries_on,
+    errant_old_primary_with_direct_probes: Both repairs::an_errant_old_primary_is_set_aside_and_named_on,
+    stuck_commits_with_direct_probes: Both repairs::commits_that_nobody_was_asked_to_acknowledge_are_freed_by_another_write_on,
+    planned_with_direct_probes: Both planned::under_load,
+    planned_undone_with_direct_probes: Both planned::a_candidate_that_stalls_after_writes_stopped_is_undone_and_writes_go_on_on,
+}
