@@ -20,20 +20,25 @@ const LOGS: &str = "logs go to standard error, and to log_dir with rotation";
 const CONFIG: &str = "the configuration is Orchestrator's JSON, named by --config";
 const STATS: &str = "figures are served at /metrics and /debug/vars, not pushed";
 const SERVER: &str = "this process serves no gRPC";
+const BACKEND: &str = "what is seen is kept in memory, and no database is asked";
 const CHANNEL: &str = "one connection a vttablet is kept; the library's windows and limits apply";
 
 /// All of them.
 #[rustfmt::skip]
 pub(crate) const FLAGS: &[Foreign] = &[
     switch("audit-to-backend", "what happens is kept in the history in any case"),
+    value("backend-read-concurrency", BACKEND),
+    value("backend-write-concurrency", BACKEND),
     value("catch-sigpipe", "a broken pipe never ends the process"),
     value("cell", "where this process runs prefers no tablet"),
+    value("cells-to-watch", "a shard is judged by all its tablets: half a shard cannot be repaired safely"),
     value("config-file-not-found-handling", CONFIG),
     value("config-name", CONFIG),
     value("config-path", CONFIG),
     value("config-persistence-min-interval", CONFIG),
     value("config-type", CONFIG),
     value("consul-auth-static-file", "consul is not supported"),
+    value("discovery-workers", "each tablet has a prober of its own"),
     switch("emit-stats", STATS),
     value("grpc-auth-mode", SERVER),
     value("grpc-compression", CHANNEL),

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use vtorc_fleet::{Child, Etcd, Flavor, free_port};
 
 use super::Way;
-use crate::harness::{Cluster, Kind, Member, PATIENCE, padded, wait_for};
+use crate::harness::{Cluster, Kind, Member, PATIENCE, THREE, padded, wait_for};
 
-/// vttablet refuses to run as root.
 const NOBODY: u32 = 65534;
 
 /// Where Vitess's programs are, if anywhere.
@@ -35,12 +35,16 @@ pub struct Program {
     pub child: Child,
     /// Where it takes calls.
     pub address: SocketAddr,
-    command: Box<dyn Fn() -> Command>,
+    command: Box<dyn Fn() -> Command + Send + Sync>,
     log: PathBuf,
 }
 
 impl Program {
-    fn start(command: Box<dyn Fn() -> Command>, address: SocketAddr, log: PathBuf) -> Self {
+    fn start(
+        command: Box<dyn Fn() -> Command + Send + Sync>,
+        address: SocketAddr,
+        log: PathBuf,
+    ) -> Self {
         let child = Child::start(&mut command(), &log).unwrap();
         let mut program = Self { child, address, command, log };
         program.wait_until_up();
@@ -119,15 +123,21 @@ struct Place {
     data: PathBuf,
 }
 
+/// Vitess's programs refuse to run as root.
+pub fn unprivileged(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command
+}
+
 fn command(directory: &Path, member: &Member, place: &Place) -> Command {
     let program = directory.join("vttablet");
     let known = Command::new(&program).arg("--help").output().unwrap();
     let known = String::from_utf8_lossy(&known.stdout).into_owned();
-    let mut command = Command::new(&program);
+    let mut command = unprivileged(&program);
     command.env("VTDATAROOT", &place.data);
-    if rustix::process::geteuid().is_root() {
-        command.uid(NOBODY).gid(NOBODY);
-    }
     let socket = place.socket.display().to_string();
     let (port, grpc) = (place.ports.0.to_string(), place.ports.1.to_string());
     let mut flags = vec![
@@ -165,7 +175,8 @@ fn command(directory: &Path, member: &Member, place: &Place) -> Command {
         for (name, value) in names {
             // Until version 22 they are written with underscores.
             let spellings = [name.clone(), name.replace('-', "_")];
-            if let Some(name) = spellings.iter().find(|name| known.contains(&format!("--{name} "))) {
+            if let Some(name) = spellings.iter().find(|name| known.contains(&format!("--{name} ")))
+            {
                 command.arg(format!("--{name}={value}"));
             }
         }
@@ -210,9 +221,129 @@ macro_rules! stories {
     };
 }
 
+use crate::failover::{emergency, tablet};
 use crate::{bringup, failover, planned, repairs};
 
+fn started(kind: Kind) -> (Cluster, String) {
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    (cluster, first)
+}
+
+/// Server and vttablet die together, as with their machine, and come back.
+fn machine_lost(kind: Kind) {
+    let (mut cluster, first) = started(kind);
+    cluster.programs.get_mut(&first).unwrap().kill();
+    cluster.server_mut(&first).kill();
+    let second = cluster.healthy(&[&first]);
+    assert_ne!(second, first);
+    cluster.server_mut(&first).restart().unwrap();
+    cluster.programs.get_mut(&first).unwrap().restart();
+    assert_eq!(cluster.healthy(&[]), second);
+    assert_eq!(tablet(&cluster.daemon().shard(), &first)["type"], "REPLICA");
+}
+
+/// The vttablet alone dies: its server lives, so nobody takes its place by itself.
+fn vttablet_lost(kind: Kind) {
+    let (mut cluster, first) = started(kind);
+    cluster.programs.get_mut(&first).unwrap().kill();
+    let shard = cluster.daemon().finding("VttabletUnreachable");
+    assert_eq!(shard["primary"], first, "a server that lives was replaced: {shard:#}");
+    cluster.programs.get_mut(&first).unwrap().restart();
+    assert_eq!(cluster.healthy(&[]), first);
+}
+
+fn vttablet_frozen(kind: Kind) {
+    let (mut cluster, first) = started(kind);
+    let frozen = THREE.iter().map(|one| padded(one)).find(|one| *one != first).unwrap();
+    cluster.programs[&frozen].child.freeze();
+    let gone = || {
+        let shard = cluster.daemon().shard();
+        (tablet(&shard, &frozen)["state"] == "unreachable").then_some(())
+    };
+    wait_for(gone).expect("its silence was not noticed");
+    // The other acknowledges; the frozen one could as well, so nothing can be proven until it answers.
+    cluster.server_mut(&first).kill();
+    let held = || cluster.daemon().shard()["held_back"].as_str().map(str::to_owned);
+    assert!(wait_for(held).unwrap().contains("acknowledge"), "{:#}", cluster.daemon().shard());
+    cluster.programs[&frozen].child.thaw();
+    assert_ne!(cluster.healthy(&[&first]), first);
+}
+
+/// What Vitess's own client does to the shard is followed, and takes turns with what is asked of vtorc.
+fn beside_vtctld(kind: Kind) {
+    let (cluster, first) = started(kind);
+    let second = THREE.iter().map(|one| padded(one)).find(|one| *one != first).unwrap();
+    cluster.vtctldclient(&["PlannedReparentShard", "ks/0", "--new-primary", &second]).unwrap();
+    assert_eq!(cluster.settles(|alias| alias == second), second);
+    let told = cluster.vtctldclient(&["GetShard", "ks/0"]).unwrap();
+    assert!(told.contains("is_primary_serving"), "{told}");
+    // Both at once, again and again: one waits for the other.
+    let path = "/api/v1/shards/ks/0/planned-reparent?wait=true";
+    for _ in 0..3 {
+        std::thread::scope(|scope| {
+            let theirs = scope.spawn(|| {
+                cluster.vtctldclient(&["PlannedReparentShard", "ks/0", "--new-primary", &first])
+            });
+            let (status, answer) = cluster.daemon().post(path, json!({"new_primary": second}));
+            assert!(status == 200 || status == 409, "{answer:#}");
+            theirs.join().unwrap().unwrap();
+        });
+        cluster.healthy(&[]);
+    }
+    // What looked like an emergency meanwhile was looked at again under the lock, and was none.
+    let all = cluster.daemon().recoveries();
+    let replaced =
+        |one: &Value| one["kind"] == "EmergencyReparent" && one["outcome"] == "succeeded";
+    assert!(!all.iter().any(replaced), "{all:#?}");
+}
+
+/// What Vitess's operators set with its own client is honoured.
+fn set_by_vtctld(kind: Kind) {
+    let (mut cluster, first) = started(kind);
+    let set = |words: &[&str]| cluster.vtctldclient(words).unwrap();
+    set(&["SetKeyspaceDurabilityPolicy", "--durability-policy", "none", "ks"]);
+    let asynchronous = || {
+        let enabled = "SELECT @@rpl_semi_sync_source_enabled";
+        (cluster.server(&first).value(enabled).unwrap() == "0").then_some(())
+    };
+    wait_for(asynchronous).expect("the policy had no effect");
+    set(&["SetKeyspaceDurabilityPolicy", "--durability-policy", "semi_sync", "ks"]);
+    assert_eq!(cluster.healthy(&[]), first);
+    let aside = THREE.iter().map(|one| padded(one)).find(|one| *one != first).unwrap();
+    let is = |kind: &'static str| {
+        let shown = || (tablet(&cluster.daemon().shard(), &aside)["type"] == kind).then_some(());
+        wait_for(shown).unwrap_or_else(|| panic!("{kind} is not shown"));
+    };
+    set(&["ChangeTabletType", &aside, "drained"]);
+    is("DRAINED");
+    set(&["ChangeTabletType", &aside, "replica"]);
+    is("REPLICA");
+    assert_eq!(cluster.healthy(&[]), first);
+    set(&["SetVtorcEmergencyReparent", "--disable", "ks", "0"]);
+    std::thread::sleep(Duration::from_secs(1));
+    cluster.server_mut(&first).kill();
+    let held = || {
+        let shard = cluster.daemon().shard();
+        shard["held_back"].as_str().filter(|why| why.contains("emergency")).map(|_| ())
+    };
+    wait_for(held).expect("a forbidden reparent is not held back");
+    assert_eq!(cluster.daemon().shard()["primary"], first);
+    let enable = ["SetVtorcEmergencyReparent", "--enable", "ks", "0"];
+    cluster.vtctldclient(&enable).unwrap();
+    assert_ne!(cluster.healthy(&[&first]), first);
+    assert_eq!(emergency(&cluster)["outcome"], "succeeded");
+}
+
 stories! {
+    machine_lost_through_vttablets: Vttablets machine_lost,
+    machine_lost_with_direct_probes: Both machine_lost,
+    vttablet_lost_before_a_living_server: Both vttablet_lost,
+    vttablet_frozen_through_vttablets: Vttablets vttablet_frozen,
+    beside_vtctld_through_vttablets: Vttablets beside_vtctld,
+    beside_vtctld_with_direct_probes: Both beside_vtctld,
+    set_by_vtctld_through_vttablets: Vttablets set_by_vtctld,
     killed: Vttablets failover::killed_under_load,
     frozen: Vttablets failover::frozen,
     dead_before_the_start: Vttablets failover::a_primary_that_was_dead_before_the_start_is_replaced_on,

@@ -13,14 +13,16 @@ use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::ports::TopoPort;
 use vtorc_core::time::TermStart;
 use vtorc_core::topology::{MysqlAddress, Tablet, TabletType, VttabletAddress};
-use vtorc_fleet::Flavor;
+use vtorc_fleet::{Child, Flavor};
 use vtorc_vttablet_double::canned::{self, Canned};
 
 use super::cluster::{Way, store, with_vttablets};
-use crate::harness::{Cluster, THREE};
+use super::programs::{self, with_programs};
+use crate::harness::{Cluster, THREE, padded, wait_for};
 use crate::writer::create_table;
 
 const ROUNDS: usize = 7;
+const PEER_ROUNDS: usize = 3;
 
 /// Milliseconds from now until somebody else takes a write.
 fn until_written(cluster: &Cluster, dead: &str) -> u128 {
@@ -79,6 +81,65 @@ fn killed() {
         for with_vttablet in [false, true] {
             measure(way, with_vttablet);
         }
+    }
+}
+
+/// Vitess's own VTOrc, with these flags more.
+fn start_peer(cluster: &Cluster, more: &[&str]) -> Child {
+    let port = vtorc_fleet::free_port().unwrap().to_string();
+    let program = programs::directory().unwrap().join("vtorc");
+    let mut command = programs::unprivileged(&program);
+    command
+        .args(["--topo-implementation", "etcd2", "--topo-global-root", "/vitess/global"])
+        .args(["--topo-global-server-address", &cluster.etcd[0].address(), "--cell", "zone1"])
+        .args(["--bind-address", "127.0.0.1", "--port", &port, "--logtostderr"])
+        .args(more);
+    Child::start(&mut command, &cluster.directory.path().join("peer.log")).unwrap()
+}
+
+/// Waits until both replicas acknowledge to a primary that takes writes; answers its alias.
+fn settled(cluster: &Cluster) -> String {
+    let acked = "SELECT VARIABLE_VALUE FROM performance_schema.global_status \
+                 WHERE VARIABLE_NAME = 'Rpl_semi_sync_source_clients'";
+    let serves = |alias: &str| {
+        let server = cluster.server(alias);
+        server.value("SELECT @@super_read_only").is_ok_and(|value| value == "0")
+            && server.value(acked).is_ok_and(|value| value == "2")
+    };
+    let found = wait_for(|| THREE.iter().map(|one| padded(one)).find(|alias| serves(alias)));
+    found.unwrap_or_else(|| {
+        panic!("{}", std::fs::read_to_string(cluster.directory.path().join("peer.log")).unwrap())
+    })
+}
+
+/// Both replace a killed primary of the same making: Vitess's own vttablets and etcd.
+#[test]
+#[ignore = "measures; wants Vitess's programs: VITESS_BIN"]
+fn killed_beside_vitess_own() {
+    let quick = ["--instance-poll-time=1s", "--recovery-poll-duration=500ms"];
+    let contestants: [(&str, Option<&[&str]>); 3] = [
+        ("vtorc", None),
+        ("VTOrc as it comes", Some(&[])),
+        ("VTOrc, instance-poll-time 1s, recovery-poll-duration 500ms", Some(&quick)),
+    ];
+    for (name, peer) in contestants {
+        let mut took = Vec::new();
+        for _ in 0..PEER_ROUNDS {
+            let mut cluster = with_programs("semi_sync", THREE, Way::Vttablets);
+            let running = peer.map(|flags| start_peer(&cluster, flags));
+            if running.is_none() {
+                cluster.start_daemon(&[]);
+            }
+            let primary = settled(&cluster);
+            create_table(cluster.server(&primary));
+            std::thread::sleep(Duration::from_secs(5));
+            let address = cluster.server(&primary).address();
+            cluster.server_mut(&primary).kill();
+            took.push(until_written(&cluster, &address));
+            drop(running);
+        }
+        took.sort_unstable();
+        println!("{name}: mysqld killed: median {} ms, of {took:?}", took[PEER_ROUNDS / 2]);
     }
 }
 
