@@ -28,11 +28,15 @@ pub enum Bug {
     SkipWaiting,
     /// Name the new primary before it takes writes.
     RecordFirst,
+    /// Repair replicas by what was seen before the last repair ended, and before the lock was held.
+    RepairOldNews,
+    /// Do not say why nothing is done.
+    KeepSilent,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -45,6 +49,8 @@ impl Bug {
         Self::TrustErrant,
         Self::SkipWaiting,
         Self::RecordFirst,
+        Self::RepairOldNews,
+        Self::KeepSilent,
     ];
 }
 

@@ -6,6 +6,7 @@ use crate::analysis::{self, Finding};
 use crate::health::{self, ProbeFailure, ProbeHistory, Reachability};
 use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::remedy::{self, Remedy, Wanted};
+use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::snapshot::{ShardSnapshot, TabletState};
 use crate::status::{ReceiverState, ServerStatus};
@@ -303,6 +304,9 @@ impl ShardState {
         };
         if restarts && !managed().any(blind) {
             return false;
+        }
+        if sabotage::has(Bug::RepairOldNews) {
+            return true;
         }
         managed().all(|state| {
             let memory = self.tablets.get(&state.tablet.alias);

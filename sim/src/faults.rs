@@ -98,6 +98,20 @@ impl Kind {
     ];
 }
 
+impl Kind {
+    /// Tells whether it is somebody's single act, and nothing goes on after it.
+    pub fn is_a_moment(self) -> bool {
+        matches!(
+            self,
+            Self::StoppedReplica
+                | Self::WritableReplica
+                | Self::ReadOnlyPrimary
+                | Self::WrongSemiSync
+                | Self::WrongSource
+        )
+    }
+}
+
 /// A fault, planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {

@@ -14,6 +14,7 @@
 //! | [`faults`], [`schedule`], [`hazards`] | what goes wrong, and when |
 //! | [`order`], [`run`] | what order is; one schedule from its beginning to its verdict |
 
+pub mod claims;
 pub mod clients;
 pub mod faults;
 pub mod gtids;

@@ -17,10 +17,11 @@ use vtorc_core::settings::{RecoverySettings, UnappliedPolicy};
 use vtorc_core::topology::TabletType;
 
 use crate::Millis;
+use crate::claims::{ECHO_MS, Silence};
 use crate::clients;
 use crate::faults::{Fault, Kind};
 use crate::history::MemoryHistory;
-use crate::manager::{Launch, Manager};
+use crate::manager::{EPOCH_MS, Launch, Manager};
 use crate::schedule::Schedule;
 use crate::universe::{Shared, Universe};
 
@@ -30,6 +31,10 @@ const TICK_MS: Millis = 5;
 pub const SETTLES_WITHIN_MS: Millis = 75_000;
 /// A primary's record that was there for so long is known.
 const CLAIM_AFTER_MS: Millis = 15_000;
+/// What a vtorc shows is looked at so often.
+const LOOK_MS: Millis = 200;
+/// The shard comes up within this.
+const FIRST_PRIMARY_MS: Millis = 3_000;
 /// In order for so long is in order.
 const STAYS_MS: Millis = 2_000;
 
@@ -73,6 +78,8 @@ struct Stage {
     schedule: Schedule,
     managers: Vec<Option<Manager>>,
     histories: Vec<Arc<MemoryHistory>>,
+    silences: Vec<Silence>,
+    healed_at: Millis,
     findings: BTreeMap<String, u64>,
 }
 
@@ -114,11 +121,14 @@ pub fn run(schedule: &Schedule, trace: Trace) -> Verdict {
 async fn perform(schedule: Schedule, universe: Shared) -> Verdict {
     let histories = (0..schedule.managers).map(|_| Arc::default()).collect();
     let managers = (0..schedule.managers).map(|_| None).collect();
+    let silences = (0..schedule.managers).map(|_| Silence::default()).collect();
     let stage = Stage {
         universe: universe.clone(),
         schedule,
         managers,
         histories,
+        silences,
+        healed_at: 0,
         findings: BTreeMap::new(),
     };
     let stage = std::rc::Rc::new(std::cell::RefCell::new(stage));
@@ -185,13 +195,21 @@ async fn play(stage: SharedStage) -> Verdict {
     }
     heal(&stage).await;
     let healed_at = stage.borrow().universe.lock().now;
+    stage.borrow_mut().healed_at = healed_at;
     verdict.settled_after_ms = settle(&stage, healed_at).await;
     conclude(&stage, verdict)
 }
 
 async fn wait_until(stage: &SharedStage, moment: Millis) {
-    let now = stage.borrow().universe.lock().now;
-    sleep(Duration::from_millis(moment.saturating_sub(now))).await;
+    loop {
+        let now = stage.borrow().universe.lock().now;
+        let left = moment.saturating_sub(now);
+        sleep(Duration::from_millis(left.min(LOOK_MS))).await;
+        check_silence(&mut stage.borrow_mut());
+        if left <= LOOK_MS {
+            break;
+        }
+    }
     collect_findings(stage);
 }
 
@@ -314,6 +332,7 @@ async fn settle(stage: &SharedStage, healed_at: Millis) -> Option<Millis> {
     let mut in_order_since: Option<Millis> = None;
     loop {
         sleep(Duration::from_millis(100)).await;
+        check_silence(&mut stage.borrow_mut());
         collect_findings(stage);
         let (now, disorder) = {
             let stage = stage.borrow();
@@ -412,6 +431,22 @@ fn collect_findings(stage: &SharedStage) {
     }
 }
 
+/// A vtorc that wants a reparent and does nothing says why.
+fn check_silence(stage: &mut Stage) {
+    let mut universe = stage.universe.lock();
+    let (now, shard) = (universe.now, universe.topology.shard.clone());
+    for (at, silence) in stage.silences.iter_mut().enumerate() {
+        let manager = stage.managers.get(at).and_then(Option::as_ref);
+        let report = manager.and_then(|manager| manager.board.shard(&shard));
+        if let Some(lasted) = silence.look(now, report.as_deref()) {
+            let findings = report.iter().flat_map(|report| &report.findings);
+            let found = findings.map(|one| one.kind.to_string()).collect::<Vec<_>>().join(", ");
+            let what = format!("m{at} does nothing and does not say why for {lasted} ms: {found}");
+            universe.ledger.violated(now, what);
+        }
+    }
+}
+
 /// No vtorc that can read the topology says that a primary's record is gone while it is there.
 fn check_claims(stage: &Stage) {
     let blinding = [Kind::TopologyCut, Kind::TopologyDown, Kind::LateWatches, Kind::DeletedRecord];
@@ -441,10 +476,21 @@ fn check_claims(stage: &Stage) {
 fn conclude(stage: &SharedStage, mut verdict: Verdict) -> Verdict {
     let stage = stage.borrow();
     let mut universe = stage.universe.lock();
+    let faults = stage.schedule.faults.iter();
+    let lasts = |one: &Fault| if one.kind.is_a_moment() { 0 } else { one.lasts + ECHO_MS };
+    let mut troubled: Vec<_> = faults.map(|one| (one.at, one.at + lasts(one))).collect();
+    troubled.push((0, FIRST_PRIMARY_MS));
+    troubled.push((stage.healed_at, stage.healed_at + ECHO_MS));
     for (number, history) in stage.histories.iter().enumerate() {
         let records = history.all();
         let block = history.only_block();
         universe.check_block_period(number, &records, block.as_ref(), stage.schedule.block_ms);
+        let skew = stage.schedule.skews_ms.get(number).copied().unwrap_or(0);
+        let epoch = EPOCH_MS.saturating_add_signed(skew);
+        // When a strike was at work is not known here.
+        if stage.schedule.strikes.is_empty() {
+            universe.check_repaired_once(number, &records, epoch, &troubled);
+        }
         for record in &records {
             let ended = record.outcome.as_ref().map_or("unfinished", |outcome| outcome.name());
             *verdict.outcomes.entry(format!("{} {ended}", record.kind)).or_default() += 1;

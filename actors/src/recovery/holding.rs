@@ -6,6 +6,7 @@ use vtorc_core::analysis::Finding;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::inaction::{Held, Inaction};
 use vtorc_core::remedy::{Remedy, Wanted};
+use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::snapshot::ShardSnapshot;
 
 use super::{RecoveryActor, Task};
@@ -95,6 +96,7 @@ impl RecoveryActor {
 
     /// Keeps why nothing is done; one line of the log a change.
     pub(super) fn hold(&mut self, held: Vec<Held>) {
+        let held = if sabotage::has(Bug::KeepSilent) { Vec::new() } else { held };
         let now = self.world.clock.now();
         self.world.board.hold(&self.shard, false, &held, now);
         for one in held.iter().filter(|one| !self.held.contains(one)) {

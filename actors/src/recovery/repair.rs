@@ -98,7 +98,9 @@ impl Locked<'_> {
     pub(super) async fn fix_replicas(&self, findings: &[Finding]) -> Result<String, Stopped> {
         let now = analysis::detect(&self.fresh, &self.job.settings);
         let present = |finding: &&Finding| {
-            now.iter().any(|seen| seen.tablet == finding.tablet && seen.kind == finding.kind)
+            let believed = sabotage::has(Bug::RepairOldNews);
+            believed
+                || now.iter().any(|seen| seen.tablet == finding.tablet && seen.kind == finding.kind)
         };
         let due: Vec<&Finding> = findings.iter().filter(present).collect();
         if due.is_empty() {

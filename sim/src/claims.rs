@@ -1,0 +1,73 @@
+//! What vtorcs say of a shard, and what their histories tell: claims that must be true, and silence that must not
+//! be.
+
+use vtorc_actors::board::ShardReport;
+use vtorc_core::audit::{Outcome, RecoveryRecord, Trigger};
+use vtorc_core::remedy::remedy;
+
+use crate::Millis;
+use crate::universe::Universe;
+
+/// A shard that wants a primary is worked on, or it is said why not, within this.
+const SILENT_MAX_MS: Millis = 3_000;
+/// What a fault left behind is seen within this.
+pub const ECHO_MS: Millis = 2_000;
+
+/// Since when a vtorc wants a reparent, does nothing and does not say why.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silence(Option<Millis>);
+
+impl Silence {
+    /// Takes in what a vtorc shows. Answers how long it has been silent where that is too long.
+    pub fn look(&mut self, now: Millis, report: Option<&ShardReport>) -> Option<Millis> {
+        let silent = report.is_some_and(|report| {
+            let wants = report.findings.iter().any(|one| remedy(one.kind).is_reparent());
+            wants && report.running.is_none() && report.held_back.is_none()
+        });
+        self.0 = silent.then(|| self.0.unwrap_or(now));
+        let lasted = now - self.0?;
+        (lasted > SILENT_MAX_MS).then_some(lasted)
+    }
+}
+
+impl Universe {
+    /// The same thing is not repaired twice by the same vtorc where nothing happened in between. `epoch` is what
+    /// its clock read at the beginning; `troubled` are the times in which faults were at work or echoed.
+    pub fn check_repaired_once(
+        &mut self,
+        manager: usize,
+        records: &[RecoveryRecord],
+        epoch: Millis,
+        troubled: &[(Millis, Millis)],
+    ) {
+        let time = |at: vtorc_core::time::Timestamp| at.as_millis().saturating_sub(epoch);
+        let repairs: Vec<&RecoveryRecord> = records
+            .iter()
+            .filter(|one| one.trigger == Trigger::Automatic)
+            .filter(|one| matches!(one.outcome, Some(Outcome::Succeeded(_))))
+            .collect();
+        for (at, later) in repairs.iter().enumerate() {
+            let same = |one: &&&RecoveryRecord| {
+                one.kind == later.kind
+                    && one.finding == later.finding
+                    && one.finding_tablet == later.finding_tablet
+            };
+            let Some(earlier) = repairs.iter().take(at).rev().find(same) else { continue };
+            let (began, again) = (time(earlier.started_at), time(later.started_at));
+            let calm = !troubled.iter().any(|(from, to)| *from < again && began < *to);
+            let reigned = self.ledger.promotions.iter();
+            let changed = reigned.into_iter().any(|one| one.at + ECHO_MS > began && one.at < again);
+            if calm && !changed {
+                let what = format!(
+                    "m{manager} repaired {} of {} twice: recoveries {} and {}",
+                    later.finding.as_deref().unwrap_or("nothing"),
+                    later.finding_tablet.as_ref().map(ToString::to_string).unwrap_or_default(),
+                    earlier.id,
+                    later.id
+                );
+                let now = self.now;
+                self.ledger.violated(now, what);
+            }
+        }
+    }
+}
