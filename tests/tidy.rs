@@ -13,10 +13,11 @@ fn root() -> &'static Path {
 }
 
 fn sources(ending: &str) -> Vec<PathBuf> {
-    let mut waiting: Vec<PathBuf> = ["src", "core", "actors", "clients", "web", "fleet", "tests"]
-        .iter()
-        .map(|dir| root().join(dir))
-        .collect();
+    let mut waiting: Vec<PathBuf> =
+        ["src", "core", "actors", "clients", "web", "fleet", "sim", "tests"]
+            .iter()
+            .map(|dir| root().join(dir))
+            .collect();
     let mut found = Vec::new();
     while let Some(directory) = waiting.pop() {
         for entry in std::fs::read_dir(directory).unwrap() {
@@ -155,6 +156,23 @@ const LICENCES: &[&str] = &[
     "CDLA-Permissive-2.0",
     "MIT-0",
 ];
+
+#[test]
+fn every_hazard_is_told_by_stories_that_exist() {
+    let table = std::fs::read_to_string("docs/hazards.md").unwrap();
+    let code: String =
+        sources(".rs").iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > 20, "the table is not read");
+    for row in rows {
+        let stories: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        assert!(!stories.is_empty(), "nobody tells of: {row}");
+        for story in stories {
+            let (test, family) = (format!("fn {story}("), format!("name: \"{story}\""));
+            assert!(code.contains(&test) || code.contains(&family), "there is no {story}");
+        }
+    }
+}
 
 #[test]
 fn every_dependency_has_a_licence_that_fits_and_comes_from_the_registry() {

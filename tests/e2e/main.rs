@@ -23,6 +23,7 @@ mod etcd;
 mod explain;
 mod failover;
 mod harness;
+mod hazards;
 mod hooks;
 mod http;
 mod input;
