@@ -51,7 +51,7 @@ fn a_transaction_that_is_left_open_does_not_hold_a_demotion_up() {
                 let has = |one: &&str| {
                     cluster.server(one).value("SELECT COUNT(*) FROM test.ledger").is_ok()
                 };
-                THREE.iter().all(|one| has(&one)).then_some(())
+                THREE.iter().all(has).then_some(())
             };
             wait_for(arrived).expect("the table did not arrive");
             let mut client = cluster.server(&first).connect_within("app", PATIENCE).unwrap();
