@@ -55,8 +55,8 @@ impl Universe {
             let Some(earlier) = repairs.iter().take(at).rev().find(same) else { continue };
             let (began, again) = (time(earlier.started_at), time(later.started_at));
             let calm = !troubled.iter().any(|(from, to)| *from < again && began < *to);
-            let reigned = self.ledger.promotions.iter();
-            let changed = reigned.into_iter().any(|one| one.at + ECHO_MS > began && one.at < again);
+            let mut promotions = self.ledger.promotions.iter();
+            let changed = promotions.any(|one| one.at + ECHO_MS > began && one.at < again);
             if calm && !changed {
                 let what = format!(
                     "m{manager} repaired {} of {} twice: recoveries {} and {}",

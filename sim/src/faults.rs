@@ -96,9 +96,7 @@ impl Kind {
         Self::ManagerKilled,
         Self::PlannedReparent,
     ];
-}
 
-impl Kind {
     /// Tells whether it is somebody's single act, and nothing goes on after it.
     pub fn is_a_moment(self) -> bool {
         matches!(

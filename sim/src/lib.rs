@@ -12,6 +12,7 @@
 //! | [`universe`] | all of it, behind one lock |
 //! | [`ports`], [`history`], [`manager`] | what a vtorc is given instead of the real outside |
 //! | [`faults`], [`schedule`], [`hazards`] | what goes wrong, and when |
+//! | [`claims`] | what vtorcs say and keep, and must be true |
 //! | [`order`], [`run`] | what order is; one schedule from its beginning to its verdict |
 
 pub mod claims;

@@ -196,7 +196,7 @@ async fn play(stage: SharedStage) -> Verdict {
     heal(&stage).await;
     let healed_at = stage.borrow().universe.lock().now;
     stage.borrow_mut().healed_at = healed_at;
-    verdict.settled_after_ms = settle(&stage, healed_at).await;
+    verdict.settled_after_ms = settle(&stage).await;
     conclude(&stage, verdict)
 }
 
@@ -327,7 +327,8 @@ async fn heal(stage: &SharedStage) {
 }
 
 /// Waits until all is in order and stays so; none if it never does.
-async fn settle(stage: &SharedStage, healed_at: Millis) -> Option<Millis> {
+async fn settle(stage: &SharedStage) -> Option<Millis> {
+    let healed_at = stage.borrow().healed_at;
     let bound = healed_at + SETTLES_WITHIN_MS + stage.borrow().schedule.block_ms;
     let mut in_order_since: Option<Millis> = None;
     loop {

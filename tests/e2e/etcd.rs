@@ -12,16 +12,21 @@ use crate::lost_lock::lost_in_the_middle;
 /// Leases are short, so that one that runs out can be waited for.
 const LEASE_S: u64 = 3;
 
-fn on_etcd(members: usize) -> (Cluster, Vec<Etcd>) {
-    let directory = tempfile::tempdir().unwrap();
-    let etcd = Etcd::start(&directory.path().join("etcd"), members, &[]).unwrap();
+/// The flags with which the topology is found in these members.
+pub fn topo_flags(etcd: &[Etcd]) -> Vec<String> {
     let endpoints: Vec<String> = etcd.iter().map(Etcd::address).collect();
-    let flags = vec![
+    vec![
         "-topo_implementation=etcd2".to_owned(),
         format!("-topo_global_server_address={}", endpoints.join(",")),
         "-topo_global_root=/vitess/global".to_owned(),
-        format!("-topo_etcd_lease_ttl={LEASE_S}"),
-    ];
+    ]
+}
+
+fn on_etcd(members: usize) -> (Cluster, Vec<Etcd>) {
+    let directory = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start(&directory.path().join("etcd"), members, &[]).unwrap();
+    let mut flags = topo_flags(&etcd);
+    flags.push(format!("-topo_etcd_lease_ttl={LEASE_S}"));
     (Cluster::with_topology(Flavor::MariaDb, "semi_sync", THREE, directory, flags), etcd)
 }
 

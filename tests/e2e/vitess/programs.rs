@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use vtorc_fleet::{Child, Etcd, Flavor, free_port};
 
 use super::Way;
+use super::vttablets::{another, started};
 use crate::harness::{Cluster, Kind, Member, PATIENCE, THREE, padded, wait_for};
 
 const NOBODY: u32 = 65534;
@@ -74,11 +75,7 @@ impl Program {
 pub fn with_programs(policy: &str, members: &[&str], way: Way) -> Cluster {
     let place = tempfile::tempdir().unwrap();
     let etcd = Etcd::start(&place.path().join("etcd"), 1, &[]).unwrap();
-    let flags = vec![
-        "-topo_implementation=etcd2".to_owned(),
-        format!("-topo_global_server_address={}", etcd[0].address()),
-        "-topo_global_root=/vitess/global".to_owned(),
-    ];
+    let flags = crate::etcd::topo_flags(&etcd);
     let mut cluster = Cluster::with_topology(Flavor::MySql, policy, &[], place, flags);
     cluster.etcd = etcd;
     cluster.add_members(Flavor::MySql, members);
@@ -162,23 +159,16 @@ fn command(directory: &Path, member: &Member, place: &Place) -> Command {
         ("db-repl-user", "vt_repl"),
         ("db-repl-use-ssl", "false"),
     ];
-    for user in ["db-app", "db-dba", "db-filtered", "db-allprivs", "db-appdebug"] {
-        flags.push((user, "admin"));
+    let users = ["app", "dba", "filtered", "allprivs", "appdebug"];
+    let users = users.map(|user| (format!("db-{user}-user"), format!("db-{user}-use-ssl")));
+    for (user, ssl) in &users {
+        flags.extend([(user.as_str(), "admin"), (ssl.as_str(), "false")]);
     }
     for (name, value) in flags {
-        let names = match name {
-            "db-app" | "db-dba" | "db-filtered" | "db-allprivs" | "db-appdebug" => {
-                vec![(format!("{name}-user"), value), (format!("{name}-use-ssl"), "false")]
-            }
-            _ => vec![(name.to_owned(), value)],
-        };
-        for (name, value) in names {
-            // Until version 22 they are written with underscores.
-            let spellings = [name.clone(), name.replace('-', "_")];
-            if let Some(name) = spellings.iter().find(|name| known.contains(&format!("--{name} ")))
-            {
-                command.arg(format!("--{name}={value}"));
-            }
+        // Until version 22 they are written with underscores.
+        let spellings = [name.to_owned(), name.replace('-', "_")];
+        if let Some(name) = spellings.iter().find(|name| known.contains(&format!("--{name} "))) {
+            command.arg(format!("--{name}={value}"));
         }
     }
     command
@@ -202,7 +192,7 @@ impl Cluster {
 }
 
 /// Tells a story if Vitess's programs are there, and says so if they are not.
-fn told(way: Way, story: impl FnOnce(Kind)) {
+pub fn told(way: Way, story: impl FnOnce(Kind)) {
     match directory() {
         Some(_) => story(Kind::Programs(way)),
         None => eprintln!("SKIPPED: VITESS_BIN does not say where Vitess's programs are"),
@@ -224,16 +214,9 @@ macro_rules! stories {
 use crate::failover::{emergency, tablet};
 use crate::{bringup, failover, planned, repairs};
 
-fn started(kind: Kind) -> (Cluster, String) {
-    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
-    cluster.start_daemon(&[]);
-    let first = cluster.healthy(&[]);
-    (cluster, first)
-}
-
 /// Server and vttablet die together, as with their machine, and come back.
 fn machine_lost(kind: Kind) {
-    let (mut cluster, first) = started(kind);
+    let (mut cluster, first) = started("semi_sync", THREE, kind);
     cluster.programs.get_mut(&first).unwrap().kill();
     cluster.server_mut(&first).kill();
     let second = cluster.healthy(&[&first]);
@@ -246,7 +229,7 @@ fn machine_lost(kind: Kind) {
 
 /// The vttablet alone dies: its server lives, so nobody takes its place by itself.
 fn vttablet_lost(kind: Kind) {
-    let (mut cluster, first) = started(kind);
+    let (mut cluster, first) = started("semi_sync", THREE, kind);
     cluster.programs.get_mut(&first).unwrap().kill();
     let shard = cluster.daemon().finding("VttabletUnreachable");
     assert_eq!(shard["primary"], first, "a server that lives was replaced: {shard:#}");
@@ -255,8 +238,8 @@ fn vttablet_lost(kind: Kind) {
 }
 
 fn vttablet_frozen(kind: Kind) {
-    let (mut cluster, first) = started(kind);
-    let frozen = THREE.iter().map(|one| padded(one)).find(|one| *one != first).unwrap();
+    let (mut cluster, first) = started("semi_sync", THREE, kind);
+    let frozen = padded(another(&first));
     cluster.programs[&frozen].child.freeze();
     let gone = || {
         let shard = cluster.daemon().shard();
@@ -273,8 +256,8 @@ fn vttablet_frozen(kind: Kind) {
 
 /// What Vitess's own client does to the shard is followed, and takes turns with what is asked of vtorc.
 fn beside_vtctld(kind: Kind) {
-    let (cluster, first) = started(kind);
-    let second = THREE.iter().map(|one| padded(one)).find(|one| *one != first).unwrap();
+    let (cluster, first) = started("semi_sync", THREE, kind);
+    let second = padded(another(&first));
     cluster.vtctldclient(&["PlannedReparentShard", "ks/0", "--new-primary", &second]).unwrap();
     assert_eq!(cluster.settles(|alias| alias == second), second);
     let told = cluster.vtctldclient(&["GetShard", "ks/0"]).unwrap();
@@ -301,7 +284,7 @@ fn beside_vtctld(kind: Kind) {
 
 /// What Vitess's operators set with its own client is honoured.
 fn set_by_vtctld(kind: Kind) {
-    let (mut cluster, first) = started(kind);
+    let (mut cluster, first) = started("semi_sync", THREE, kind);
     let set = |words: &[&str]| cluster.vtctldclient(words).unwrap();
     set(&["SetKeyspaceDurabilityPolicy", "--durability-policy", "none", "ks"]);
     let asynchronous = || {
@@ -311,7 +294,7 @@ fn set_by_vtctld(kind: Kind) {
     wait_for(asynchronous).expect("the policy had no effect");
     set(&["SetKeyspaceDurabilityPolicy", "--durability-policy", "semi_sync", "ks"]);
     assert_eq!(cluster.healthy(&[]), first);
-    let aside = THREE.iter().map(|one| padded(one)).find(|one| *one != first).unwrap();
+    let aside = padded(another(&first));
     let is = |kind: &'static str| {
         let shown = || (tablet(&cluster.daemon().shard(), &aside)["type"] == kind).then_some(());
         wait_for(shown).unwrap_or_else(|| panic!("{kind} is not shown"));

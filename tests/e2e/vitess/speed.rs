@@ -17,8 +17,8 @@ use vtorc_fleet::{Child, Flavor};
 use vtorc_vttablet_double::canned::{self, Canned};
 
 use super::cluster::{Way, store, with_vttablets};
-use super::programs::{self, with_programs};
-use crate::harness::{Cluster, THREE, padded, wait_for};
+use super::programs;
+use crate::harness::{Cluster, Kind, THREE, padded, wait_for};
 use crate::writer::create_table;
 
 const ROUNDS: usize = 7;
@@ -116,6 +116,10 @@ fn settled(cluster: &Cluster) -> String {
 #[test]
 #[ignore = "measures; wants Vitess's programs: VITESS_BIN"]
 fn killed_beside_vitess_own() {
+    programs::told(Way::Vttablets, killed_beside);
+}
+
+fn killed_beside(kind: Kind) {
     let quick = ["--instance-poll-time=1s", "--recovery-poll-duration=500ms"];
     let contestants: [(&str, Option<&[&str]>); 3] = [
         ("vtorc", None),
@@ -125,7 +129,7 @@ fn killed_beside_vitess_own() {
     for (name, peer) in contestants {
         let mut took = Vec::new();
         for _ in 0..PEER_ROUNDS {
-            let mut cluster = with_programs("semi_sync", THREE, Way::Vttablets);
+            let mut cluster = Cluster::new(kind, "semi_sync", THREE);
             let running = peer.map(|flags| start_peer(&cluster, flags));
             if running.is_none() {
                 cluster.start_daemon(&[]);

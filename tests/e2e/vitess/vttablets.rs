@@ -6,17 +6,17 @@ use vtorc_fleet::Flavor;
 
 use super::cluster::{Way, add_vttablet, topology, with_vttablets};
 use crate::failover::{emergency, tablet};
-use crate::harness::{Cluster, THREE, certificates, padded, wait_for};
+use crate::harness::{Cluster, Kind, THREE, certificates, padded, wait_for};
 use crate::writer::create_table;
 
-fn started(policy: &str, members: &[&str], way: Way) -> (Cluster, String) {
-    let mut cluster = with_vttablets(policy, members, way, |_| {});
+pub fn started(policy: &str, members: &[&str], kind: impl Into<Kind>) -> (Cluster, String) {
+    let mut cluster = Cluster::new(kind, policy, members);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     (cluster, first)
 }
 
-fn another(not: &str) -> &'static str {
+pub fn another(not: &str) -> &'static str {
     THREE.iter().copied().find(|alias| padded(alias) != not).unwrap()
 }
 
