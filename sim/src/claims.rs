@@ -35,6 +35,7 @@ impl Universe {
     /// its clock read at the beginning; `troubled` are the times in which faults were at work or echoed.
     pub fn check_repaired_once(
         &mut self,
+        shard: usize,
         manager: usize,
         records: &[RecoveryRecord],
         epoch: Millis,
@@ -55,8 +56,8 @@ impl Universe {
             let Some(earlier) = repairs.iter().take(at).rev().find(same) else { continue };
             let (began, again) = (time(earlier.started_at), time(later.started_at));
             let calm = !troubled.iter().any(|(from, to)| *from < again && began < *to);
-            let mut promotions = self.ledger.promotions.iter();
-            let changed = promotions.any(|one| one.at + ECHO_MS > began && one.at < again);
+            let promotions = self.books.get(shard).map(|books| books.promotions.as_slice());
+            let changed = promotions.unwrap_or_default().iter().any(|one| one.at + ECHO_MS > began && one.at < again);
             if calm && !changed {
                 let what = format!(
                     "m{manager} repaired {} of {} twice: recoveries {} and {}",
@@ -65,8 +66,7 @@ impl Universe {
                     earlier.id,
                     later.id
                 );
-                let now = self.now;
-                self.ledger.violated(now, what);
+                self.violated(what);
             }
         }
     }

@@ -16,24 +16,25 @@ const PAUSE_MS: Millis = 70;
 const PATIENCE_MS: Millis = 3_000;
 const LOOK_MS: Millis = 10;
 
-/// Writes for ever.
-pub async fn write_for_ever(universe: Shared) {
+/// Writes into a shard for ever.
+pub async fn write_for_ever(universe: Shared, shard: usize) {
     let mut target: Option<u8> = None;
     loop {
         let pause = PAUSE_MS + universe.lock().dice.u64(0..30);
         sleep(Duration::from_millis(pause)).await;
-        let Some(server) = target.or_else(|| find_writable(&universe)) else { continue };
+        let Some(server) = target.or_else(|| find_writable(&universe, shard)) else { continue };
         target = write_once(&universe, server).await.then_some(server);
     }
 }
 
 /// Somebody who says that it takes writes, beginning anywhere.
-fn find_writable(universe: &Shared) -> Option<u8> {
+fn find_writable(universe: &Shared, shard: usize) -> Option<u8> {
     let mut universe = universe.lock();
-    let count = universe.count();
-    let first = universe.dice.u8(0..count);
+    let mut members: Vec<u8> = universe.members(shard).collect();
+    let first = universe.dice.usize(0..members.len());
+    members.rotate_left(first);
     let now = universe.now;
-    (0..count).map(|step| (first + step) % count).find(|number| {
+    members.into_iter().find(|number| {
         let server = universe.server(*number);
         let open = universe.network.is_open_both_ways(Party::Clients, Party::Server(*number));
         open && server.takes_writes(now) && !server.opened_by_mistake
@@ -44,7 +45,7 @@ fn find_writable(universe: &Shared) -> Option<u8> {
 async fn write_once(universe: &Shared, server: u8) -> bool {
     let attempt = {
         let mut universe = universe.lock();
-        let attempt = universe.ledger.attempt();
+        let attempt = universe.ledger_mut(server).attempt();
         let open = universe.network.is_open(Party::Clients, Party::Server(server));
         if open && universe.server(server).running {
             if universe.server(server).frozen {
@@ -53,19 +54,19 @@ async fn write_once(universe: &Shared, server: u8) -> bool {
                 universe.execute(server, &Statement::Insert(attempt));
             }
         } else {
-            universe.ledger.failed(attempt);
+            universe.ledger_mut(server).failed(attempt);
         }
         attempt
     };
     let mut waited = 0;
     loop {
-        match universe.lock().ledger.fate(attempt) {
+        match universe.lock().ledger(server).fate(attempt) {
             Fate::Acknowledged => return true,
             Fate::Failed => return false,
             Fate::Sent => {}
         }
         if waited >= PATIENCE_MS {
-            universe.lock().ledger.abandon(attempt);
+            universe.lock().ledger_mut(server).abandon(attempt);
             return false;
         }
         sleep(Duration::from_millis(LOOK_MS)).await;

@@ -5,23 +5,37 @@ use std::collections::BTreeMap;
 use vtorc_core::topology::TabletType;
 
 use crate::Millis;
+use crate::foreign::FOREIGN;
+use crate::ledger::Ledger;
 use crate::network::Party;
+use crate::schedule::POLICIES;
 use crate::server::Receiver;
 use crate::universe::Universe;
+
+/// After a policy is changed it takes so long until servers are set by it, and what is acknowledged is promised.
+const POLICY_SETTLES_MS: Millis = 12_000;
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A server's process is killed; it starts again at the end.
     Crash,
+    /// A server's machine is lost, and with it the end of its binary log.
+    TailLost,
+    /// A cell is lost: every machine in it, of all shards.
+    ZoneLost,
     /// A server stops in its tracks.
     Freeze,
     /// A server's disk hangs.
     DiskStall,
+    /// A server is overloaded: it answers now and then.
+    Saturated,
     /// A server is cut off from everybody.
     Isolate,
     /// A vtorc cannot reach a server.
     ManagerCut,
+    /// A vtorc reaches no server, or one only.
+    ManagerAlone,
     /// A link is cut in one direction.
     OneWayCut,
     /// A server is cut off and comes back again and again.
@@ -64,16 +78,24 @@ pub enum Kind {
     ManagerKilled,
     /// Somebody asks for a planned reparent.
     PlannedReparent,
+    /// Another tool does a planned reparent by itself; if it has not finished at the end, it is killed.
+    ForeignReparent,
+    /// Somebody sets another durability policy.
+    PolicyChanged,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 32] = [
         Self::Crash,
+        Self::TailLost,
+        Self::ZoneLost,
         Self::Freeze,
         Self::DiskStall,
+        Self::Saturated,
         Self::Isolate,
         Self::ManagerCut,
+        Self::ManagerAlone,
         Self::OneWayCut,
         Self::Flapping,
         Self::SlowLinks,
@@ -95,7 +117,27 @@ impl Kind {
         Self::Conflicts,
         Self::ManagerKilled,
         Self::PlannedReparent,
+        Self::ForeignReparent,
+        Self::PolicyChanged,
     ];
+
+    /// Tells whether it concerns more than the shard of the server that it hits.
+    fn concerns_all(self) -> bool {
+        matches!(
+            self,
+            Self::ZoneLost
+                | Self::ManagerCut
+                | Self::ManagerAlone
+                | Self::OneWayCut
+                | Self::TopologyDown
+                | Self::TopologyCut
+                | Self::SessionExpired
+                | Self::PartialRead
+                | Self::LateWatches
+                | Self::Conflicts
+                | Self::ManagerKilled
+        )
+    }
 
     /// Tells whether it is somebody's single act, and nothing goes on after it.
     pub fn is_a_moment(self) -> bool {
@@ -106,6 +148,7 @@ impl Kind {
                 | Self::ReadOnlyPrimary
                 | Self::WrongSemiSync
                 | Self::WrongSource
+                | Self::PolicyChanged
         )
     }
 }
@@ -119,43 +162,61 @@ pub struct Fault {
     pub at: Millis,
     /// How long it lasts.
     pub lasts: Millis,
-    /// Which server; none for whoever is primary then.
+    /// Which shard.
+    pub shard: usize,
+    /// Which server of it; none for whoever is primary then.
     pub server: Option<u8>,
     /// Which vtorc.
     pub manager: u8,
-    /// Which other server.
+    /// Which other server of the shard; also a throw of the dice.
     pub other: u8,
 }
 
 impl Universe {
-    /// Whoever takes writes, or else the first server.
-    pub fn primary_now(&self) -> u8 {
-        let reigning = self.ledger.reigning();
-        reigning.unwrap_or(0)
+    /// Whom a fault hits when it begins now.
+    pub fn target_of(&self, fault: &Fault) -> u8 {
+        let reigning = self.books.get(fault.shard).and_then(Ledger::reigning);
+        let first = self.members(fault.shard).next();
+        fault.server.or(reigning).or(first).unwrap_or(0)
+    }
+
+    fn reigns(&self, server: u8) -> bool {
+        self.ledger(server).reigning() == Some(server)
+    }
+
+    /// What happens from now on in the shards that a fault concerns has a cause.
+    fn trouble(&mut self, fault: &Fault, server: u8) {
+        if fault.kind.concerns_all() {
+            self.books.iter_mut().for_each(Ledger::trouble);
+        } else {
+            self.ledger_mut(server).trouble();
+        }
     }
 
     fn everybody(&self, managers: u8) -> Vec<Party> {
         let servers = (0..self.count()).map(Party::Server);
-        let managers = (0..managers).map(Party::Manager);
+        let managers = (0..managers).chain([FOREIGN]).map(Party::Manager);
         servers.chain(managers).chain([Party::Clients, Party::Topology]).collect()
     }
 
     /// Begins a fault on `server`. What concerns a vtorc's process is done by the run.
     pub fn begin(&mut self, fault: &Fault, server: u8, managers: u8) {
-        self.ledger.trouble();
+        self.trouble(fault, server);
         self.disturb(fault, server, managers, true);
         let now = self.now;
         match fault.kind {
-            Kind::Crash => {
-                let lost = self.server_mut(server).crash();
-                self.ledger.weakened(&lost);
-                self.ledger.serving_since.remove(&server);
-                // Half of the time the whole machine.
-                let vttablet = self.vttablets.get_mut(usize::from(server));
-                if let Some(vttablet) = vttablet.filter(|_| fault.other.is_multiple_of(2)) {
-                    vttablet.down = true;
+            // Half of the time the whole machine.
+            Kind::Crash => self.crash(server, fault.other.is_multiple_of(2)),
+            Kind::TailLost => {
+                self.crash(server, true);
+                self.lose_tail(server, usize::from(fault.other) + 1);
+            }
+            Kind::ZoneLost => {
+                for one in self.zone_of(server) {
+                    self.crash(one, true);
                 }
             }
+            Kind::PolicyChanged => self.change_policy(server, fault.other),
             Kind::SlowApplier => self.server_mut(server).applier_sleeps_until = now + fault.lasts,
             Kind::StoppedReplica => {
                 let stops_applier = fault.other.is_multiple_of(2);
@@ -167,7 +228,7 @@ impl Universe {
             }
             Kind::WritableReplica => self.open_by_mistake(server),
             Kind::ErrantWrite => {
-                if Some(server) != self.ledger.reigning() && self.server(server).is_awake() {
+                if !self.reigns(server) && self.server(server).is_awake() {
                     self.write_by_mistake(server);
                 }
             }
@@ -187,8 +248,10 @@ impl Universe {
             Kind::Conflicts => self.topology.conflicts += 2,
             Kind::Freeze
             | Kind::DiskStall
+            | Kind::Saturated
             | Kind::Isolate
             | Kind::ManagerCut
+            | Kind::ManagerAlone
             | Kind::OneWayCut
             | Kind::Flapping
             | Kind::SlowLinks
@@ -198,25 +261,38 @@ impl Universe {
             | Kind::PartialRead
             | Kind::LateWatches
             | Kind::ManagerKilled
-            | Kind::PlannedReparent => {}
+            | Kind::PlannedReparent
+            | Kind::ForeignReparent => {}
         }
     }
 
     /// Takes a fault back.
     pub fn end(&mut self, fault: &Fault, server: u8, managers: u8) {
-        self.ledger.trouble();
+        self.trouble(fault, server);
         self.disturb(fault, server, managers, false);
         let now = self.now;
         match fault.kind {
-            Kind::Crash if !self.server(server).running => self.server_mut(server).restart(now),
+            Kind::Crash | Kind::TailLost if !self.server(server).running => {
+                self.server_mut(server).restart(now);
+            }
+            Kind::ZoneLost => {
+                for one in self.zone_of(server) {
+                    if !self.server(one).running {
+                        self.server_mut(one).restart(now);
+                    }
+                }
+            }
             Kind::DeletedRecord => self.make_record_again(server),
             Kind::Clone => self.end_clone(server),
             Kind::Conflicts => self.topology.conflicts = 0,
             Kind::Crash
+            | Kind::TailLost
             | Kind::Freeze
             | Kind::DiskStall
+            | Kind::Saturated
             | Kind::Isolate
             | Kind::ManagerCut
+            | Kind::ManagerAlone
             | Kind::OneWayCut
             | Kind::Flapping
             | Kind::SlowLinks
@@ -233,8 +309,10 @@ impl Universe {
             | Kind::SessionExpired
             | Kind::PartialRead
             | Kind::LateWatches
+            | Kind::PolicyChanged
             | Kind::ManagerKilled
-            | Kind::PlannedReparent => {}
+            | Kind::PlannedReparent
+            | Kind::ForeignReparent => {}
         }
     }
 
@@ -244,9 +322,17 @@ impl Universe {
         match fault.kind {
             Kind::Freeze => self.server_mut(server).frozen = begins,
             Kind::DiskStall => self.server_mut(server).stalled = begins,
+            Kind::Saturated => self.server_mut(server).saturated = begins,
             Kind::Isolate | Kind::Flapping => {
                 for party in self.everybody(managers).into_iter().filter(|party| *party != me) {
                     self.network.switch(&[(me, party), (party, me)], begins);
+                }
+            }
+            Kind::ManagerAlone => {
+                let spared = fault.other.is_multiple_of(2).then_some(fault.other);
+                for one in (0..self.count()).filter(|one| Some(*one) != spared) {
+                    let them = Party::Server(one);
+                    self.network.switch(&[(manager, them), (them, manager)], begins);
                 }
             }
             Kind::ManagerCut => self.network.switch(&[(manager, me), (me, manager)], begins),
@@ -279,6 +365,9 @@ impl Universe {
             }
             Kind::LateWatches => self.topology.watch_delay_ms = if begins { 4_000 } else { 0 },
             Kind::Crash
+            | Kind::TailLost
+            | Kind::ZoneLost
+            | Kind::PolicyChanged
             | Kind::SlowApplier
             | Kind::StoppedReplica
             | Kind::WritableReplica
@@ -291,8 +380,56 @@ impl Universe {
             | Kind::SessionExpired
             | Kind::Conflicts
             | Kind::ManagerKilled
-            | Kind::PlannedReparent => {}
+            | Kind::PlannedReparent
+            | Kind::ForeignReparent => {}
         }
+    }
+
+    fn crash(&mut self, server: u8, with_machine: bool) {
+        let lost = self.server_mut(server).crash();
+        let ledger = self.ledger_mut(server);
+        ledger.weakened(&lost);
+        ledger.serving_since.remove(&server);
+        let vttablet = self.vttablets.get_mut(usize::from(server));
+        if let Some(vttablet) = vttablet.filter(|_| with_machine) {
+            vttablet.down = true;
+        }
+    }
+
+    /// What a server committed last was not on its disk yet (`sync_binlog` is not 1). One failure is used up for
+    /// what nobody else has.
+    fn lose_tail(&mut self, server: u8, most: usize) {
+        let lost = self.server_mut(server).lose_tail(most);
+        let rows = lost.iter().filter(|txn| self.journal_txns.contains(txn)).count();
+        self.server_mut(server).journal -= rows as u64;
+        let others: Vec<u8> = self.others(server).collect();
+        let has = |txn| others.iter().any(|other| self.server(*other).has_received(txn));
+        let gone: Vec<_> = lost.into_iter().filter(|txn| !has(*txn)).collect();
+        self.ledger_mut(server).weakened(&gone);
+    }
+
+    /// Everybody in the cell of a server, in all shards.
+    fn zone_of(&self, server: u8) -> Vec<u8> {
+        let cell = &self.server(server).alias.cell;
+        let of_cell = self.servers().iter().filter(|other| other.alias.cell == *cell);
+        of_cell.map(|other| other.number).collect()
+    }
+
+    /// Somebody sets another policy. What was acknowledged by the old one is only promised where everybody has it.
+    fn change_policy(&mut self, server: u8, dice: u8) {
+        let members: Vec<u8> = self.members(self.server(server).shard).collect();
+        let everybody_has =
+            |txn: crate::gtids::Txn| members.iter().all(|one| self.server(*one).has_received(txn));
+        let promised = self.ledger(server).promised.iter();
+        let weak: Vec<_> = promised.copied().filter(|txn| !everybody_has(*txn)).collect();
+        let (now, name) = (self.now, self.records_of(server).name.clone());
+        let ledger = self.ledger_mut(server);
+        ledger.weakened(&weak);
+        ledger.promises_from = now + POLICY_SETTLES_MS;
+        let Ok(records) = self.topology.shard(&name) else { return };
+        let next = POLICIES.get(usize::from(dice) % POLICIES.len());
+        records.policy = next.copied().unwrap_or(records.policy);
+        self.topology.version += 1;
     }
 
     fn point_wrongly(&mut self, server: u8, at: u8) {
@@ -300,7 +437,7 @@ impl Universe {
         let other = self.topology.tablets.get(&self.server(at).alias);
         // Whoever gives a primary that was replaced its acknowledgements back makes two of them: no manager can
         // help that.
-        let reigns = self.ledger.reigning().is_none_or(|reigning| reigning == at);
+        let reigns = self.ledger(at).reigning().is_none_or(|reigning| reigning == at);
         let may = self.server(server).source.is_some()
             && at != server
             && (reigns || self.server(at).read_only)
@@ -313,7 +450,7 @@ impl Universe {
     }
 
     fn open_by_mistake(&mut self, server: u8) {
-        if Some(server) == self.ledger.reigning() || !self.server(server).is_awake() {
+        if self.reigns(server) || !self.server(server).is_awake() {
             return;
         }
         let replica = self.server_mut(server);
@@ -338,7 +475,7 @@ impl Universe {
     fn delete_record(&mut self, server: u8) {
         let alias = self.server(server).alias.clone();
         // Two living tablets that nobody knows of could go on without the others: no manager can help that.
-        let complete = self.topology.tablets.len() == usize::from(self.count());
+        let complete = self.everybody_has_a_record(server);
         if !complete || self.topology.tablets.remove(&alias).is_none() {
             return;
         }
@@ -347,7 +484,7 @@ impl Universe {
             // One whose record is gone ends by itself.
             vttablet.down = true;
         }
-        if Some(server) != self.ledger.reigning() {
+        if !self.reigns(server) {
             // Who takes a replica away for good stops it first.
             let replica = self.server_mut(server);
             replica.stop_receiver();
@@ -359,21 +496,27 @@ impl Universe {
     /// What fewer than two others hold is not promised any more once `server` is thrown away.
     fn give_up_what_only_few_hold(&mut self, server: u8) {
         let mut holders: BTreeMap<crate::gtids::Txn, u32> = BTreeMap::new();
-        for txn in &self.ledger.promised {
-            let kept = self.servers().iter().filter(|other| {
+        let others: Vec<u8> = self.others(server).collect();
+        for txn in &self.ledger(server).promised {
+            let kept = others.iter().map(|other| self.server(*other)).filter(|other| {
                 let known = self.topology.tablets.contains_key(&other.alias);
-                known && other.number != server && other.has_received(*txn)
+                known && other.has_received(*txn)
             });
             holders.insert(*txn, u32::try_from(kept.count()).unwrap_or(u32::MAX));
         }
         let weak: Vec<_> =
             holders.into_iter().filter(|(_, n)| *n < 2).map(|(txn, _)| txn).collect();
-        self.ledger.weakened(&weak);
+        self.ledger_mut(server).weakened(&weak);
+    }
+
+    fn everybody_has_a_record(&self, server: u8) -> bool {
+        let mut members = self.members(self.server(server).shard);
+        members.all(|one| self.topology.tablets.contains_key(&self.server(one).alias))
     }
 
     fn begin_clone(&mut self, server: u8) {
-        let complete = self.topology.tablets.len() == usize::from(self.count());
-        let is_replica = Some(server) != self.ledger.reigning() && self.server(server).running;
+        let complete = self.everybody_has_a_record(server);
+        let is_replica = !self.reigns(server) && self.server(server).running;
         if !complete || !is_replica {
             return;
         }
@@ -391,7 +534,7 @@ impl Universe {
             return;
         }
         let now = self.now;
-        let donor = self.ledger.reigning().filter(|donor| *donor != server);
+        let donor = self.ledger(server).reigning().filter(|donor| *donor != server);
         let donor = donor.map(|donor| self.server(donor)).filter(|donor| {
             donor.is_awake()
                 && donor.executed.next_of(server) >= self.server(server).executed.next_of(server)

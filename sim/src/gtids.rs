@@ -49,6 +49,21 @@ impl TxnSet {
         }
     }
 
+    /// Removes some.
+    pub fn remove_all(&mut self, gone: &[Txn]) {
+        let left = self.iter().filter(|txn| !gone.contains(txn));
+        *self = left.collect();
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = Txn> + '_ {
+        self.sources.iter().enumerate().flat_map(|(source, intervals)| {
+            let source = u8::try_from(source).unwrap_or(u8::MAX);
+            let numbers = intervals.iter().flat_map(|(from, to)| *from..=*to);
+            numbers.map(move |number| Txn { source, number })
+        })
+    }
+
     /// Tells whether it is in.
     pub fn contains(&self, txn: Txn) -> bool {
         let Some(intervals) = self.sources.get(usize::from(txn.source)) else { return false };

@@ -6,7 +6,7 @@ use vtorc_core::topology::TabletType;
 
 use crate::Millis;
 use crate::faults::{Fault, Kind};
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, ShardPlan};
 
 /// A hazard by its name.
 pub struct Hazard {
@@ -178,6 +178,7 @@ impl Hazard {
             kind,
             at,
             lasts,
+            shard: 0,
             server,
             manager: 0,
             // What a planned reparent names, by an even number.
@@ -193,13 +194,16 @@ impl Hazard {
             .map(|(step, (kind, lasts, server))| (step, fault(kind, 0, lasts, server)));
         Schedule {
             seed: step.unwrap_or(0),
-            policy: DurabilityPolicy::SemiSync,
-            tablets: vec![("zone1", TabletType::Replica); 4],
+            shards: vec![ShardPlan {
+                policy: DurabilityPolicy::SemiSync,
+                tablets: vec![("zone1", TabletType::Replica); 4],
+            }],
             managers: self.managers,
             skews_ms: vec![-250_000, 400_000],
             block_ms: 5_000,
             heartbeats_seen: true,
             vttablets: false,
+            disk_stalled_recovery: true,
             faults,
             strikes: strikes.into_iter().collect(),
         }

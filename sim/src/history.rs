@@ -31,14 +31,16 @@ impl MemoryHistory {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The shard's block.
-    pub fn only_block(&self) -> Option<Block> {
-        self.kept().blocks.values().next().cloned()
+    /// A shard's block.
+    pub fn block_of(&self, shard: &KeyspaceShard) -> Option<Block> {
+        self.kept().blocks.get(shard).cloned()
     }
 
-    /// All recoveries, oldest first.
-    pub fn all(&self) -> Vec<RecoveryRecord> {
-        self.kept().recoveries.values().cloned().collect()
+    /// All recoveries of a shard, oldest first.
+    pub fn of_shard(&self, shard: &KeyspaceShard) -> Vec<RecoveryRecord> {
+        let kept = self.kept();
+        let recoveries = kept.recoveries.values().filter(|record| record.shard == *shard);
+        recoveries.cloned().collect()
     }
 }
 

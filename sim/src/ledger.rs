@@ -47,13 +47,15 @@ pub struct Promotion {
     pub troubled: bool,
 }
 
-/// The books.
+/// The books of one shard.
 #[derive(Default)]
 pub struct Ledger {
     attempts: BTreeMap<u64, Attempt>,
     next_attempt: u64,
     /// Acknowledged and promised to survive.
     pub promised: BTreeSet<Txn>,
+    /// Nothing is promised before this: a policy was set that servers do not keep yet.
+    pub promises_from: Millis,
     /// Acknowledged in all.
     pub acknowledged: u64,
     /// Who was made to take writes, in order.
@@ -61,10 +63,12 @@ pub struct Ledger {
     /// Servers that a vtorc made primary and nobody demoted since.
     pub won: BTreeSet<u8>,
     last_ack: BTreeMap<u8, Millis>,
+    /// When there was last no tablet of type PRIMARY.
+    pub without_primary_at: Millis,
+    /// When each vtorc last held the shard's lock.
+    pub held_at: BTreeMap<u8, Millis>,
     /// Since when each server is served and followed without a break.
     pub serving_since: BTreeMap<u8, Millis>,
-    /// What must never happen and did.
-    pub violations: Vec<String>,
 }
 
 impl Ledger {
@@ -136,11 +140,6 @@ impl Ledger {
         }
     }
 
-    /// Notes what must never happen.
-    pub fn violated(&mut self, now: Millis, what: String) {
-        self.violations.push(format!("at {now} ms: {what}"));
-    }
-
     /// Who takes writes by the last promotion.
     pub fn reigning(&self) -> Option<u8> {
         self.promotions.last().map(|promotion| promotion.server)
@@ -152,25 +151,30 @@ impl Universe {
     pub fn acknowledge(&mut self, number: u8, attempt: u64, txn: Txn) {
         let now = self.now;
         let open = self.network.is_open(Party::Server(number), Party::Clients);
-        let Some(known) = self.ledger.attempts.get_mut(&attempt) else { return };
+        let promises = self.records_of(number).policy.acks_required() > 0
+            && self.ledger(number).promises_from <= now;
+        let followed = self.is_followed(number);
+        let ledger = self.ledger_mut(number);
+        let Some(known) = ledger.attempts.get_mut(&attempt) else { return };
         if known.fate != Fate::Sent || known.abandoned || !open {
             known.fate = Fate::Failed;
             return;
         }
         known.fate = Fate::Acknowledged;
-        self.ledger.acknowledged += 1;
-        self.ledger.last_ack.insert(number, now);
-        if self.topology.policy.acks_required() == 0 {
+        ledger.acknowledged += 1;
+        ledger.last_ack.insert(number, now);
+        if !promises {
             return;
         }
-        self.ledger.promised.insert(txn);
-        if self.is_followed(number) {
-            self.ledger.serving_since.entry(number).or_insert(now);
+        ledger.promised.insert(txn);
+        if followed {
+            ledger.serving_since.entry(number).or_insert(now);
         } else {
-            self.ledger.serving_since.remove(&number);
+            ledger.serving_since.remove(&number);
         }
-        let later = self.ledger.promotions.last().filter(|last| last.server != number).copied();
-        let acked = |last: &Promotion| self.ledger.last_ack(last.server) > Some(last.at);
+        let ledger = self.ledger(number);
+        let later = ledger.promotions.last().filter(|last| last.server != number).copied();
+        let acked = |last: &Promotion| ledger.last_ack(last.server) > Some(last.at);
         // What the new primary has as well was acknowledged in the old term; the answer came late.
         let lacks = |last: &Promotion| !self.server(last.server).has_received(txn);
         if let Some(last) = later.filter(acked).filter(lacks) {
@@ -178,12 +182,12 @@ impl Universe {
             let what = format!(
                 "two primaries: s{number} acknowledged {txn:?} after s{reigning} was promoted"
             );
-            self.ledger.violated(now, what);
+            self.violated(what);
         }
     }
 
     fn is_followed(&self, number: u8) -> bool {
-        (0..self.count()).any(|other| {
+        self.others(number).any(|other| {
             self.server(other).source == Some(number)
                 && self.is_connected(other)
                 && self.server(other).is_awake()
@@ -194,13 +198,14 @@ impl Universe {
     pub fn promoted(&mut self, number: u8, manager: u8, automatic: bool) {
         let now = self.now;
         self.note(|| format!("m{manager} made s{number} take writes"));
-        let again = self.ledger.reigning() == Some(number);
-        self.ledger.won.insert(number);
+        let ledger = self.ledger_mut(number);
+        let again = ledger.reigning() == Some(number);
+        ledger.won.insert(number);
         if again {
             return;
         }
         let lost: Vec<Txn> = self
-            .ledger
+            .ledger(number)
             .promised
             .iter()
             .filter(|txn| !self.server(number).executed.contains(**txn))
@@ -211,30 +216,32 @@ impl Universe {
                 "{} acknowledged write(s) lost, {first:?} among them: s{number} was promoted without",
                 lost.len()
             );
-            self.ledger.violated(now, what);
-            self.ledger.weakened(&lost);
+            self.violated(what);
+            self.ledger_mut(number).weakened(&lost);
         }
         // One that the records do not name yet is not known to all.
-        let named = self.topology.record.primary_alias.clone();
+        let named = self.records_of(number).record.primary_alias.clone();
         let known = |last: &Promotion| named.as_ref() == Some(&self.server(last.server).alias);
-        let calm = self.ledger.promotions.last().is_some_and(|last| !last.troubled && known(last));
+        let last = self.ledger(number).promotions.last();
+        let calm = last.is_some_and(|last| !last.troubled && known(last));
         if automatic && calm {
             let what = format!("s{number} was promoted, and nothing was wrong with the one before");
-            self.ledger.violated(now, what);
+            self.violated(what);
         }
-        self.ledger.promotions.push(Promotion { server: number, at: now, troubled: false });
-        self.ledger.serving_since.clear();
+        let ledger = self.ledger_mut(number);
+        ledger.promotions.push(Promotion { server: number, at: now, troubled: false });
+        ledger.serving_since.clear();
     }
 
     /// A vtorc that replaces a primary by itself stops a receiver.
     pub fn receiver_stopped(&mut self, number: u8, manager: u8) {
         let now = self.now;
         let Some(source) = self.server(number).source else { return };
-        let since = self.ledger.serving_since.get(&source).copied();
+        let since = self.ledger(source).serving_since.get(&source).copied();
         let served = since.is_some_and(|since| now.saturating_sub(since) > SERVED_FOR_MS);
         let connected = self.is_connected(number);
         let primary = self.server(source).alias.clone();
-        let named = self.topology.record.primary_alias.as_ref() == Some(&primary);
+        let named = self.records_of(source).record.primary_alias.as_ref() == Some(&primary);
         let recorded =
             self.topology.tablets.get(&primary).is_some_and(|tablet| {
                 tablet.tablet_type == vtorc_core::topology::TabletType::Primary
@@ -243,17 +250,15 @@ impl Universe {
             let what = format!(
                 "m{manager} began a failover from s{source}, which serves and is followed by s{number}"
             );
-            self.ledger.violated(now, what);
+            self.violated(what);
         }
     }
 
     /// The topology is about to name a primary.
     pub fn check_named(&mut self, alias: &TabletAlias) {
-        let now = self.now;
         let number = self.server_of(alias).map(|server| server.number);
-        if !number.is_some_and(|number| self.ledger.won.contains(&number)) {
-            let what = format!("the topology names {alias}, which nobody promoted");
-            self.ledger.violated(now, what);
+        if !number.is_some_and(|number| self.ledger(number).won.contains(&number)) {
+            self.violated(format!("the topology names {alias}, which nobody promoted"));
         }
     }
 }

@@ -11,16 +11,20 @@
 //! | [`clients`], [`ledger`] | who writes, and what must never happen |
 //! | [`universe`] | all of it, behind one lock |
 //! | [`ports`], [`history`], [`manager`] | what a vtorc is given instead of the real outside |
+//! | [`foreign`] | another tool that reparents beside vtorc |
 //! | [`faults`], [`schedule`], [`hazards`] | what goes wrong, and when |
 //! | [`claims`] | what vtorcs say and keep, and must be true |
-//! | [`order`], [`run`] | what order is; one schedule from its beginning to its verdict |
+//! | [`order`], [`judge`] | what order is, and what is asked of a run |
+//! | [`stage`], [`run`] | one schedule from its beginning to its verdict |
 
 pub mod claims;
 pub mod clients;
 pub mod faults;
+pub mod foreign;
 pub mod gtids;
 pub mod hazards;
 pub mod history;
+pub mod judge;
 pub mod ledger;
 pub mod manager;
 pub mod network;
@@ -30,6 +34,7 @@ pub mod replication;
 pub mod run;
 pub mod schedule;
 pub mod server;
+pub mod stage;
 pub mod statements;
 pub mod topology;
 pub mod universe;

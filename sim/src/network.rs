@@ -16,7 +16,7 @@ pub enum Party {
 }
 
 const MANAGERS_MAX: usize = 4;
-const SERVERS_MAX: usize = 12;
+const SERVERS_MAX: usize = 24;
 const PARTIES: usize = MANAGERS_MAX + SERVERS_MAX + 2;
 /// One way, on a good day.
 const LATENCY_MS: Millis = 1;

@@ -5,6 +5,7 @@ use vtorc_core::audit::{Outcome, RecoveryRecord, Trigger};
 use vtorc_core::topology::TabletType;
 
 use crate::Millis;
+use crate::ledger::Ledger;
 use crate::server::{Receiver, Server};
 use crate::universe::Universe;
 
@@ -12,7 +13,7 @@ impl Universe {
     /// Takes every fault back.
     pub fn heal_all(&mut self) {
         let now = self.now;
-        self.ledger.trouble();
+        self.books.iter_mut().for_each(Ledger::trouble);
         self.network.heal();
         self.forget_strikes();
         self.topology.down = false;
@@ -24,6 +25,7 @@ impl Universe {
             let server = self.server_mut(number);
             server.frozen = false;
             server.stalled = false;
+            server.saturated = false;
             server.applier_sleeps_until = 0;
             if !server.running {
                 server.restart(now);
@@ -31,19 +33,20 @@ impl Universe {
         }
     }
 
-    /// What is not as it should be: exactly one primary, all others follow it, semi-sync as the policy wants.
-    pub fn disorder(&self) -> Option<String> {
+    /// What is not as it should be in a shard: exactly one primary, all others follow it, semi-sync as the policy
+    /// wants.
+    pub fn disorder(&self, shard: usize) -> Option<String> {
+        let records = self.topology.shards.get(shard)?;
         let primaries: Vec<_> = self
             .topology
-            .tablets
-            .values()
+            .tablets_of(&records.name)
             .filter(|tablet| tablet.tablet_type == TabletType::Primary)
             .collect();
         let [primary] = primaries.as_slice() else {
-            return Some(format!("{} tablets are PRIMARY", primaries.len()));
+            return Some(format!("{} tablets of {} are PRIMARY", primaries.len(), records.name));
         };
-        if self.topology.record.primary_alias.as_ref() != Some(&primary.alias) {
-            return Some("the shard's record names another primary".into());
+        if records.record.primary_alias.as_ref() != Some(&primary.alias) {
+            return Some(format!("the record of {} names another primary", records.name));
         }
         let Some(server) = self.server_of(&primary.alias) else {
             return Some(format!("{} has no server", primary.alias));
@@ -51,18 +54,16 @@ impl Universe {
         if server.read_only || !server.is_awake() || server.source.is_some() {
             return Some(format!("s{} is primary and does not serve", server.number));
         }
-        let wants_acks = self.topology.policy.acks_required() > 0;
+        let wants_acks = records.policy.acks_required() > 0;
         if server.waits_for_acks != wants_acks {
             return Some(format!("s{} waits for acks: {}", server.number, server.waits_for_acks));
         }
-        self.servers().iter().find_map(|replica| self.replica_disorder(replica, server))
+        let others = self.others(server.number);
+        others.into_iter().find_map(|other| self.replica_disorder(self.server(other), server))
     }
 
     fn replica_disorder(&self, replica: &Server, primary: &Server) -> Option<String> {
         let number = replica.number;
-        if number == primary.number {
-            return None;
-        }
         let tablet = self.topology.tablets.get(&replica.alias)?;
         if !replica.read_only && replica.is_awake() {
             return Some(format!("s{number} takes writes and is no primary"));
@@ -82,32 +83,33 @@ impl Universe {
             return Some(format!("s{number} does not replicate: {}", replica.receiver_error));
         }
         let primary_tablet = self.topology.tablets.get(&primary.alias)?;
-        let wanted = self.topology.policy.is_acker(primary_tablet, tablet);
+        let wanted = self.records_of(number).policy.is_acker(primary_tablet, tablet);
         (replica.acks != wanted).then(|| format!("s{number} acknowledges: {}", replica.acks))
     }
 
-    /// At the end: everything that was promised is on the primary.
+    /// At the end: everything that was promised is on the primaries.
     pub fn check_survival(&mut self) {
-        let now = self.now;
-        if !self.ledger.violations.is_empty() {
+        if !self.violations.is_empty() {
             return;
         }
-        let alias = self.topology.record.primary_alias.clone();
-        let Some(server) = alias.and_then(|alias| self.server_of(&alias).cloned()) else { return };
-        let lost = self.ledger.promised.iter().find(|txn| !server.executed.contains(**txn));
-        if let Some(lost) = lost.copied() {
-            let what = format!("{lost:?} was acknowledged, and s{} lacks it", server.number);
-            self.ledger.violated(now, what);
+        let mut lost = Vec::new();
+        for (records, ledger) in self.topology.shards.iter().zip(&self.books) {
+            let alias = records.record.primary_alias.as_ref();
+            let Some(server) = alias.and_then(|alias| self.server_of(alias)) else { continue };
+            let missing = ledger.promised.iter().find(|txn| !server.executed.contains(**txn));
+            lost.extend(missing.map(|txn| (*txn, server.number)));
+        }
+        for (txn, number) in lost {
+            self.violated(format!("{txn:?} was acknowledged, and s{number} lacks it"));
         }
     }
 
     /// Where nobody could be chosen: everything that was promised is still somewhere.
     pub fn check_nothing_is_gone(&mut self) {
-        let now = self.now;
-        let servers = self.servers();
-        let kept = |txn| servers.iter().any(|server| server.has_received(txn));
-        if let Some(lost) = self.ledger.promised.iter().copied().find(|txn| !kept(*txn)) {
-            self.ledger.violated(now, format!("{lost:?} was acknowledged, and nobody has it"));
+        let kept = |txn| self.servers().iter().any(|server| server.has_received(txn));
+        let promised = self.books.iter().flat_map(|ledger| &ledger.promised);
+        if let Some(lost) = promised.copied().find(|txn| !kept(*txn)) {
+            self.violated(format!("{lost:?} was acknowledged, and nobody has it"));
         }
     }
 
@@ -119,14 +121,13 @@ impl Universe {
         block: Option<&Block>,
         block_ms: Millis,
     ) {
-        let now = self.now;
         if let Some(block) = block {
             let cause = records.iter().find(|record| record.id == block.recovery);
             let failed =
                 cause.is_some_and(|record| matches!(record.outcome, Some(Outcome::Failed(_))));
             if failed {
                 let what = format!("recovery {} failed and blocks the shard", block.recovery);
-                self.ledger.violated(now, what);
+                self.violated(what);
             }
         }
         let reparents = records.iter().filter(|record| {
@@ -144,7 +145,7 @@ impl Universe {
                     record.id,
                     blocked_until - began
                 );
-                self.ledger.violated(now, what);
+                self.violated(what);
             }
             let changed =
                 matches!(record.outcome, Some(Outcome::Succeeded(_) | Outcome::Unclear(_)));

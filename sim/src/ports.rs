@@ -142,21 +142,22 @@ impl Outside {
     }
 
     /// Nothing that cannot be undone is begun without the lock.
-    fn check_lock_held(&self) {
+    fn check_lock_held(&self, server: u8) {
         let mut universe = self.universe.lock();
         let now = universe.now;
-        let held_at = universe.held_at.get(&self.manager).copied().unwrap_or(0);
+        let held_at = universe.ledger(server).held_at.get(&self.manager).copied().unwrap_or(0);
         if now.saturating_sub(held_at) > LOCK_GRACE_MS {
-            let what = format!("m{} promotes without the lock", self.manager);
-            universe.ledger.violated(now, what);
+            universe.violated(format!("m{} promotes s{server} without the lock", self.manager));
         }
     }
 
-    /// Tells whether vtorc is replacing a primary by itself.
-    fn replaces_a_primary(&self) -> bool {
-        let running = self.board.running();
-        running.first().is_some_and(|record| {
-            record.kind == "EmergencyReparent" && record.trigger == Trigger::Automatic
+    /// Tells whether vtorc is replacing the primary of a server's shard by itself.
+    fn replaces_a_primary(&self, server: u8) -> bool {
+        let shard = self.universe.lock().records_of(server).name.clone();
+        self.board.running().iter().any(|record| {
+            record.shard == shard
+                && record.kind == "EmergencyReparent"
+                && record.trigger == Trigger::Automatic
         })
     }
 }
@@ -178,7 +179,7 @@ impl Line {
 
     /// Runs it, or leaves it in a frozen server's socket.
     fn arrive(&self, statement: &Statement) -> Result<Result<Reply, u64>, Lost> {
-        let replaces = self.outside.replaces_a_primary();
+        let replaces = self.outside.replaces_a_primary(self.server);
         let manager = self.outside.manager;
         let mut universe = self.outside.universe.lock();
         let known = universe.server(self.server);
@@ -208,7 +209,7 @@ impl Line {
 
     /// The server was made to take writes.
     fn took_writes(&self) {
-        let replaces = self.outside.replaces_a_primary();
+        let replaces = self.outside.replaces_a_primary(self.server);
         self.outside.universe.lock().promoted(self.server, self.outside.manager, replaces);
     }
 

@@ -1,4 +1,4 @@
-//! What a seed stands for: a shard, some vtorcs, and faults at their moments.
+//! What a seed stands for: shards, some vtorcs, and faults at their moments.
 //!
 //! Each seed switches a few kinds of fault on and the others off: all kinds at once hide one another.
 
@@ -15,15 +15,22 @@ const FAULTS_UNTIL_MS: Millis = 34_000;
 /// The longest fault.
 const LASTS_MAX_MS: Millis = 12_000;
 
+/// One shard, planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardPlan {
+    /// Its keyspace's policy.
+    pub policy: DurabilityPolicy,
+    /// Cells and types of its tablets.
+    pub tablets: Vec<(&'static str, TabletType)>,
+}
+
 /// One run, planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
     /// Where all chance comes from.
     pub seed: u64,
-    /// The keyspace's policy.
-    pub policy: DurabilityPolicy,
-    /// Cells and types of the tablets.
-    pub tablets: Vec<(&'static str, TabletType)>,
+    /// The shards.
+    pub shards: Vec<ShardPlan>,
     /// How many vtorcs.
     pub managers: u8,
     /// How far their wall clocks differ.
@@ -34,6 +41,8 @@ pub struct Schedule {
     pub heartbeats_seen: bool,
     /// A vttablet is before every server.
     pub vttablets: bool,
+    /// A primary whose disk is stalled is replaced.
+    pub disk_stalled_recovery: bool,
     /// What goes wrong, in order of time.
     pub faults: Vec<Fault>,
     /// What goes wrong at the n-th step of all recoveries, whenever that is.
@@ -45,38 +54,40 @@ impl Schedule {
     pub fn of(seed: u64) -> Self {
         // Not the dice of the run: a change there must not change the schedule.
         let mut dice = fastrand::Rng::with_seed(seed ^ 0x5eed_05c4_ed01_e500);
-        let policy = pick(
-            &mut dice,
-            &[
-                DurabilityPolicy::SemiSync,
-                DurabilityPolicy::SemiSync,
-                DurabilityPolicy::SemiSync,
-                DurabilityPolicy::CrossCell,
-                DurabilityPolicy::SemiSyncWithRdonlyAck,
-                DurabilityPolicy::CrossCellWithRdonlyAck,
-                DurabilityPolicy::None,
-            ],
-        );
-        let tablets = tablets(&mut dice);
+        // Enough of them for a vtorc to tell that it is cut off itself.
+        let count = if seed % 8 == 5 { dice.usize(3..=4) } else { 1 };
+        let shards: Vec<ShardPlan> = (0..count)
+            .map(|_| ShardPlan { policy: pick(&mut dice, &POLICIES), tablets: tablets(&mut dice) })
+            .collect();
         let managers = dice.u8(1..=2);
         let skews_ms = (0..managers).map(|_| dice.i64(-600_000..600_000)).collect();
-        let count = u8::try_from(tablets.len()).unwrap_or(u8::MAX);
-        let mut faults = faults(&mut dice, count, managers);
+        let mut faults = faults(&mut dice, &shards, managers);
         faults.sort_by_key(|fault| fault.at);
         Self {
             seed,
-            policy,
-            tablets,
             managers,
             skews_ms,
             block_ms: pick(&mut dice, &[0, 5_000, 5_000, 20_000]),
             heartbeats_seen: dice.u8(0..8) > 0,
             vttablets: seed % 4 == 3,
-            strikes: strikes(&mut dice, count, managers),
+            disk_stalled_recovery: dice.bool(),
+            strikes: strikes(&mut dice, &shards, managers),
+            shards,
             faults,
         }
     }
 }
+
+/// Semi-sync is what most shards run with.
+pub const POLICIES: [DurabilityPolicy; 7] = [
+    DurabilityPolicy::SemiSync,
+    DurabilityPolicy::SemiSync,
+    DurabilityPolicy::SemiSync,
+    DurabilityPolicy::CrossCell,
+    DurabilityPolicy::SemiSyncWithRdonlyAck,
+    DurabilityPolicy::CrossCellWithRdonlyAck,
+    DurabilityPolicy::None,
+];
 
 fn pick<T: Copy>(dice: &mut fastrand::Rng, all: &[T]) -> T {
     #[expect(clippy::indexing_slicing, reason = "the number is below the length")]
@@ -94,6 +105,15 @@ fn tablets(dice: &mut fastrand::Rng) -> Vec<(&'static str, TabletType)> {
     tablets
 }
 
+/// A shard and two of its servers.
+fn place(dice: &mut fastrand::Rng, shards: &[ShardPlan]) -> (usize, u8, u8) {
+    let shard = dice.usize(0..shards.len());
+    let sizes = shards.iter().map(|plan| u8::try_from(plan.tablets.len()).unwrap_or(u8::MAX));
+    let first: u8 = sizes.clone().take(shard).sum();
+    let size = sizes.skip(shard).take(1).sum::<u8>();
+    (shard, first + dice.u8(0..size), first + dice.u8(0..size))
+}
+
 /// Kinds that hit a recovery where it hurts.
 const STRIKES: [Kind; 8] = [
     Kind::SessionExpired,
@@ -106,24 +126,26 @@ const STRIKES: [Kind; 8] = [
     Kind::Conflicts,
 ];
 
-fn strikes(dice: &mut fastrand::Rng, servers: u8, managers: u8) -> Vec<(u64, Fault)> {
+fn strikes(dice: &mut fastrand::Rng, shards: &[ShardPlan], managers: u8) -> Vec<(u64, Fault)> {
     let count = if dice.bool() { dice.usize(1..=3) } else { 0 };
     let strike = |dice: &mut fastrand::Rng| {
         let lasts = pick(dice, &[200, 1_000, 4_000, 8_000]);
+        let (shard, server, other) = place(dice, shards);
         let fault = Fault {
             kind: pick(dice, &STRIKES),
             at: 0,
             lasts,
-            server: dice.bool().then(|| dice.u8(0..servers)),
+            shard,
+            server: dice.bool().then_some(server),
             manager: dice.u8(0..managers),
-            other: dice.u8(0..servers),
+            other,
         };
         (dice.u64(20..160), fault)
     };
     (0..count).map(|_| strike(dice)).collect()
 }
 
-fn faults(dice: &mut fastrand::Rng, servers: u8, managers: u8) -> Vec<Fault> {
+fn faults(dice: &mut fastrand::Rng, shards: &[ShardPlan], managers: u8) -> Vec<Fault> {
     let kinds: Vec<Kind> = (0..dice.usize(1..=4)).map(|_| pick(dice, &Kind::ALL)).collect();
     let between = pick(dice, &[1_500, 3_000, 6_000, 12_000]);
     let mut faults = Vec::new();
@@ -136,16 +158,16 @@ fn faults(dice: &mut fastrand::Rng, servers: u8, managers: u8) -> Vec<Fault> {
         let kind = pick(dice, &kinds);
         let lasts = pick(dice, &[200, 1_000, 3_000, 6_000, LASTS_MAX_MS]);
         // Half of all faults hit whoever is primary then.
-        let server = dice.bool().then(|| dice.u8(0..servers));
+        let (shard, server, other) = place(dice, shards);
+        let server = dice.bool().then_some(server);
         let manager = dice.u8(0..managers);
-        let other = dice.u8(0..servers);
         if kind == Kind::Flapping {
             for times in 0..10 {
                 let at = at + times * 900;
-                faults.push(Fault { kind, at, lasts: 450, server, manager, other });
+                faults.push(Fault { kind, at, lasts: 450, shard, server, manager, other });
             }
         } else {
-            faults.push(Fault { kind, at, lasts, server, manager, other });
+            faults.push(Fault { kind, at, lasts, shard, server, manager, other });
         }
     }
 }

@@ -55,6 +55,8 @@ pub struct Waiting {
 pub struct Server {
     /// Its number.
     pub number: u8,
+    /// Its shard's place in the topology.
+    pub shard: usize,
     /// Its tablet.
     pub alias: TabletAlias,
     /// What its tablet is for, as long as nothing happens.
@@ -67,6 +69,8 @@ pub struct Server {
     pub frozen: bool,
     /// Writes to its disk hang.
     pub stalled: bool,
+    /// It answers now and then.
+    pub saturated: bool,
     /// `read_only`.
     pub read_only: bool,
     /// `super_read_only`.
@@ -115,15 +119,17 @@ pub struct Server {
 
 impl Server {
     /// A new server without data.
-    pub fn new(number: u8, alias: TabletAlias, made_for: TabletType) -> Self {
+    pub fn new(number: u8, shard: usize, alias: TabletAlias, made_for: TabletType) -> Self {
         Self {
             number,
+            shard,
             alias,
             made_for,
             running: true,
             incarnation: 0,
             frozen: false,
             stalled: false,
+            saturated: false,
             read_only: true,
             super_read_only: true,
             opened_by_mistake: false,
@@ -233,6 +239,14 @@ impl Server {
             self.receiver = Receiver::Connecting { next_try: 0 };
         }
         self.relay.drain(..).collect()
+    }
+
+    /// The end of its binary log was not on its disk. Answers what was lost.
+    pub fn lose_tail(&mut self, most: usize) -> Vec<Txn> {
+        let kept = self.binlog.len().saturating_sub(most).max(self.purged);
+        let lost = self.binlog.split_off(kept);
+        self.executed.remove_all(&lost);
+        lost
     }
 
     /// It starts again, as its configuration file says: refusing writes, replication started.

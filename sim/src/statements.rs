@@ -149,7 +149,7 @@ impl Universe {
         status.vttablet =
             self.vttablets.get(usize::from(number)).map(|vttablet| VttabletState::Answers {
                 tablet_type: vttablet.tablet_type,
-                disk_stalled: false,
+                disk_stalled: self.server(number).stalled,
                 semi_sync_blocked: false,
             });
         status
@@ -169,7 +169,7 @@ impl Universe {
         server.super_read_only = true;
         server.opened_by_mistake = false;
         server.fencing_until = 0;
-        self.ledger.stopped_taking_writes(number);
+        self.ledger_mut(number).stopped_taking_writes(number);
         Reply::Done
     }
 
@@ -178,7 +178,7 @@ impl Universe {
         let waiting = std::mem::take(&mut self.server_mut(number).waiting);
         for commit in waiting {
             if let Some(attempt) = commit.attempt {
-                self.ledger.failed(attempt);
+                self.ledger_mut(number).failed(attempt);
             }
         }
     }
@@ -218,7 +218,7 @@ impl Universe {
         let now = self.now;
         let server = self.server_mut(number);
         if !server.takes_writes(now) || server.opened_by_mistake {
-            self.ledger.failed(attempt);
+            self.ledger_mut(number).failed(attempt);
             return;
         }
         if server.stalled {
@@ -226,7 +226,7 @@ impl Universe {
         }
         let txn = server.next_txn();
         server.commit(txn, false);
-        self.ledger.began(attempt, txn);
+        self.ledger_mut(number).began(attempt, txn);
         let commit = Waiting { txn, attempt: Some(attempt), ackers: Vec::new() };
         if self.server(number).waits_for_acks {
             self.server_mut(number).waiting.push(commit);

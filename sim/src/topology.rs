@@ -25,18 +25,32 @@ pub struct Holder {
     pub serial: u64,
 }
 
-/// The records and locks.
-pub struct Topology {
-    /// The one shard.
-    pub shard: KeyspaceShard,
+/// What is known of one shard.
+pub struct ShardRecords {
+    /// Its name.
+    pub name: KeyspaceShard,
     /// Its keyspace's policy.
     pub policy: DurabilityPolicy,
     /// Its record.
     pub record: ShardRecord,
-    /// Its tablets.
-    pub tablets: BTreeMap<TabletAlias, Tablet>,
     /// Who holds its lock.
     pub holder: Option<Holder>,
+}
+
+impl ShardRecords {
+    /// A shard that never had a primary.
+    pub fn new(name: KeyspaceShard, policy: DurabilityPolicy) -> Self {
+        Self { name, policy, record: ShardRecord::default(), holder: None }
+    }
+}
+
+/// The records and locks.
+#[derive(Default)]
+pub struct Topology {
+    /// The shards.
+    pub shards: Vec<ShardRecords>,
+    /// The tablets of all shards.
+    pub tablets: BTreeMap<TabletAlias, Tablet>,
     /// Numbers given to sessions and locks.
     pub locks_taken: u64,
     /// It answers nobody.
@@ -54,32 +68,29 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// A topology of one shard.
-    pub fn new(shard: KeyspaceShard, policy: DurabilityPolicy) -> Self {
-        Self {
-            shard,
-            policy,
-            record: ShardRecord::default(),
-            tablets: BTreeMap::new(),
-            holder: None,
-            locks_taken: 0,
-            down: false,
-            unread_cells: BTreeSet::new(),
-            watch_delay_ms: 0,
-            conflicts: 0,
-            version: 0,
-            sessions: BTreeMap::new(),
-        }
+    /// What is known of a shard by its name.
+    pub fn shard(&mut self, name: &KeyspaceShard) -> Result<&mut ShardRecords, TopoError> {
+        let missing = || TopoError::NoNode(name.to_string());
+        self.shards.iter_mut().find(|records| records.name == *name).ok_or_else(missing)
     }
 
-    /// The shard's records.
-    pub fn shard_topology(&self) -> ShardTopology {
+    /// The tablets of a shard.
+    pub fn tablets_of<'a>(
+        &'a self,
+        name: &'a KeyspaceShard,
+    ) -> impl Iterator<Item = &'a Tablet> + 'a {
+        self.tablets.values().filter(move |tablet| tablet.shard == *name)
+    }
+
+    /// A shard's records.
+    pub fn shard_topology(&self, records: &ShardRecords) -> ShardTopology {
+        let tablets = self.tablets_of(&records.name);
         ShardTopology {
-            shard: self.shard.clone(),
-            durability: Ok(self.policy),
-            record: self.record.clone(),
+            shard: records.name.clone(),
+            durability: Ok(records.policy),
+            record: records.record.clone(),
             emergency_reparent_disabled: false,
-            tablets: self.tablets.clone(),
+            tablets: tablets.map(|tablet| (tablet.alias.clone(), tablet.clone())).collect(),
             damaged: BTreeMap::new(),
             incomplete: false,
         }
@@ -87,11 +98,14 @@ impl Topology {
 
     /// A reading of everything, less the cells that cannot be listed.
     pub fn read(&self) -> TopologyRead {
-        let mut topology = self.shard_topology();
-        topology.tablets.retain(|alias, _| !self.unread_cells.contains(&alias.cell));
+        let shards = self.shards.iter().map(|records| {
+            let mut topology = self.shard_topology(records);
+            topology.tablets.retain(|alias, _| !self.unread_cells.contains(&alias.cell));
+            (records.name.clone(), topology)
+        });
         let unread = self.unread_cells.iter();
         TopologyRead {
-            shards: BTreeMap::from([(self.shard.clone(), topology)]),
+            shards: shards.collect(),
             unread_cells: unread.map(|cell| (cell.clone(), "no answer".into())).collect(),
             ..TopologyRead::default()
         }
@@ -111,9 +125,11 @@ impl Topology {
     pub fn end_sessions(&mut self, which: impl Fn(u8, Millis) -> bool) {
         self.sessions.retain(|(manager, _), (_, heard_at)| !which(*manager, *heard_at));
         let sessions = &self.sessions;
-        self.holder = self
-            .holder
-            .filter(|holder| sessions.values().any(|(session, _)| *session == holder.session));
+        for records in &mut self.shards {
+            records.holder = records
+                .holder
+                .filter(|holder| sessions.values().any(|(session, _)| *session == holder.session));
+        }
     }
 
     /// A number that was not used before.
@@ -124,8 +140,8 @@ impl Topology {
 
     /// Takes locks back that their holders do not want any more.
     pub fn give_back(&mut self, serials: &[u64]) {
-        if self.holder.is_some_and(|holder| serials.contains(&holder.serial)) {
-            self.holder = None;
+        for records in &mut self.shards {
+            records.holder = records.holder.filter(|holder| !serials.contains(&holder.serial));
         }
     }
 
@@ -160,19 +176,21 @@ impl Universe {
         Ok(())
     }
 
-    /// A vtorc names the shard's primary.
+    /// A vtorc names a shard's primary.
     pub fn set_shard_primary(
         &mut self,
+        shard: &KeyspaceShard,
         alias: &TabletAlias,
         term: TermStart,
     ) -> Result<(), TopoError> {
         self.topology.conflict("the shard's record")?;
-        if self.topology.record.term_start.is_some_and(|known| known > term) {
+        if self.topology.shard(shard)?.record.term_start.is_some_and(|known| known > term) {
             return Ok(());
         }
         self.check_named(alias);
-        self.topology.record.primary_alias = Some(alias.clone());
-        self.topology.record.term_start = Some(term);
+        let record = &mut self.topology.shard(shard)?.record;
+        record.primary_alias = Some(alias.clone());
+        record.term_start = Some(term);
         self.topology.version += 1;
         Ok(())
     }

@@ -1,20 +1,22 @@
-//! Everything that exists in one run, behind one lock: servers, topology, network, who wrote what.
+//! Everything that exists in one run, behind one lock: the servers of all shards, topology, network, who wrote
+//! what.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::topology::{Tablet, TabletType, VttabletAddress};
 
 use crate::Millis;
+use crate::claims::ECHO_MS;
 use crate::faults::Fault;
 use crate::gtids::Txn;
 use crate::ledger::Ledger;
 use crate::network::Network;
+use crate::schedule::ShardPlan;
 use crate::server::Server;
 use crate::statements::{Reply, Statement};
-use crate::topology::Topology;
+use crate::topology::{ShardRecords, Topology};
 use crate::vttablet::Vttablet;
 
 /// A statement that reached a frozen server and waits in its socket. It is run when the server goes on,
@@ -43,8 +45,10 @@ pub struct Universe {
     pub topology: Topology,
     /// Who reaches whom.
     pub network: Network,
-    /// Who wrote what, and what must never happen.
-    pub ledger: Ledger,
+    /// By shard: who wrote what, who was promoted.
+    pub books: Vec<Ledger>,
+    /// What must never happen and did.
+    pub violations: Vec<String>,
     /// Transactions that are rows of a reparent journal.
     pub journal_txns: BTreeSet<Txn>,
     /// Statements in the sockets of frozen servers.
@@ -58,12 +62,10 @@ pub struct Universe {
     pub strikes: Vec<(u64, Fault)>,
     /// Struck: the server, and when it is over.
     struck: Vec<(Millis, Fault, u8)>,
+    /// From when until when strikes were at work.
+    struck_times: Vec<(Millis, Millis)>,
     /// How many vtorcs there are.
     pub managers: u8,
-    /// When there was last no tablet of type PRIMARY.
-    pub without_primary_at: Millis,
-    /// When each vtorc last held the shard's lock.
-    pub held_at: BTreeMap<u8, Millis>,
     /// What happened, in words; empty unless asked for.
     pub trace: Option<Vec<String>>,
     /// Stands for all that happened, to compare two runs.
@@ -87,17 +89,17 @@ impl Shared {
 }
 
 impl Universe {
-    /// A shard with these tablets and empty servers.
-    pub fn new(seed: u64, policy: DurabilityPolicy, tablets: &[(&str, TabletType)]) -> Self {
-        let shard = KeyspaceShard { keyspace: "ks".into(), shard: "0".into() };
+    /// These shards, with empty servers.
+    pub fn new(seed: u64, shards: &[ShardPlan]) -> Self {
         let mut universe = Self {
             now: 0,
             dice: fastrand::Rng::with_seed(seed),
             servers: Vec::new(),
             vttablets: Vec::new(),
-            topology: Topology::new(shard, policy),
+            topology: Topology::default(),
             network: Network::default(),
-            ledger: Ledger::default(),
+            books: Vec::new(),
+            violations: Vec::new(),
             journal_txns: BTreeSet::new(),
             queued: Vec::new(),
             answers: BTreeMap::new(),
@@ -105,22 +107,27 @@ impl Universe {
             points: 0,
             strikes: Vec::new(),
             struck: Vec::new(),
+            struck_times: Vec::new(),
             managers: 0,
-            without_primary_at: 0,
-            held_at: BTreeMap::new(),
             trace: None,
             digest: 0xcbf2_9ce4_8422_2325,
         };
-        for (cell, tablet_type) in tablets {
-            universe.add_tablet(cell, *tablet_type);
+        for (number, plan) in shards.iter().enumerate() {
+            // Each in a keyspace of its own, since policies are the keyspaces'.
+            let name = KeyspaceShard { keyspace: format!("ks{number}"), shard: "0".into() };
+            universe.topology.shards.push(ShardRecords::new(name, plan.policy));
+            universe.books.push(Ledger::default());
+            for (cell, tablet_type) in &plan.tablets {
+                universe.add_tablet(number, cell, *tablet_type);
+            }
         }
         universe
     }
 
-    fn add_tablet(&mut self, cell: &str, tablet_type: TabletType) {
+    fn add_tablet(&mut self, shard: usize, cell: &str, tablet_type: TabletType) {
         let number = u8::try_from(self.servers.len()).unwrap_or(u8::MAX);
         let alias = TabletAlias { cell: cell.to_owned(), uid: 100 + u32::from(number) };
-        self.servers.push(Server::new(number, alias.clone(), tablet_type));
+        self.servers.push(Server::new(number, shard, alias.clone(), tablet_type));
         let tablet = self.new_record(number);
         self.topology.tablets.insert(alias, tablet);
     }
@@ -138,7 +145,7 @@ impl Universe {
     pub fn new_record(&self, number: u8) -> Tablet {
         Tablet {
             alias: self.server(number).alias.clone(),
-            shard: self.topology.shard.clone(),
+            shard: self.records_of(number).name.clone(),
             tablet_type: self.server(number).made_for,
             mysql: Some(Server::address(number)),
             term_start: None,
@@ -153,6 +160,42 @@ impl Universe {
     /// How many servers there are.
     pub fn count(&self) -> u8 {
         u8::try_from(self.servers.len()).unwrap_or(u8::MAX)
+    }
+
+    /// The servers of a shard.
+    pub fn members(&self, shard: usize) -> impl DoubleEndedIterator<Item = u8> + use<> {
+        let of_shard = self.servers.iter().filter(|server| server.shard == shard);
+        of_shard.map(|server| server.number).collect::<Vec<u8>>().into_iter()
+    }
+
+    /// The other servers of a server's shard.
+    pub fn others(&self, number: u8) -> impl DoubleEndedIterator<Item = u8> + use<> {
+        self.members(self.server(number).shard).filter(move |other| *other != number)
+    }
+
+    /// What the topology says of a server's shard.
+    #[expect(clippy::indexing_slicing, reason = "shards are made by new only")]
+    pub fn records_of(&self, number: u8) -> &ShardRecords {
+        &self.topology.shards[self.server(number).shard]
+    }
+
+    /// The books of a server's shard.
+    #[expect(clippy::indexing_slicing, reason = "shards are made by new only")]
+    pub fn ledger(&self, number: u8) -> &Ledger {
+        &self.books[self.server(number).shard]
+    }
+
+    /// The books of a server's shard, to write into.
+    #[expect(clippy::indexing_slicing, reason = "shards are made by new only")]
+    pub fn ledger_mut(&mut self, number: u8) -> &mut Ledger {
+        let shard = self.server(number).shard;
+        &mut self.books[shard]
+    }
+
+    /// Notes what must never happen.
+    pub fn violated(&mut self, what: String) {
+        let now = self.now;
+        self.violations.push(format!("at {now} ms: {what}"));
     }
 
     /// All servers.
@@ -204,15 +247,19 @@ impl Universe {
         self.replicate();
         self.run_vttablets();
         self.topology.expire(now);
-        if let Some(holder) = self.topology.holder {
-            self.held_at.insert(holder.manager, now);
-        }
-        let types = self.topology.tablets.values().map(|tablet| tablet.tablet_type);
-        if types.into_iter().all(|tablet_type| tablet_type != TabletType::Primary) {
-            self.without_primary_at = now;
+        for (records, ledger) in self.topology.shards.iter().zip(&mut self.books) {
+            if let Some(holder) = records.holder {
+                ledger.held_at.insert(holder.manager, now);
+            }
+            let is_primary = |tablet: &Tablet| {
+                tablet.shard == records.name && tablet.tablet_type == TabletType::Primary
+            };
+            if !self.topology.tablets.values().any(is_primary) {
+                ledger.without_primary_at = now;
+            }
+            ledger.look(now);
         }
         self.end_strikes();
-        self.ledger.look(now);
     }
 
     /// A recovery reaches a step: what is to strike there does.
@@ -226,11 +273,18 @@ impl Universe {
             .map(|(_, fault)| fault.clone())
             .collect();
         for fault in due {
-            let server = fault.server.unwrap_or(self.primary_now());
+            let server = self.target_of(&fault);
             self.note(|| format!("STRIKE {:?} on s{server} m{}", fault.kind, fault.manager));
             self.begin(&fault, server, self.managers);
-            self.struck.push((self.now + fault.lasts, fault, server));
+            let until = self.now + fault.lasts;
+            self.struck_times.push((self.now, until + ECHO_MS));
+            self.struck.push((until, fault, server));
         }
+    }
+
+    /// From when until when strikes were at work, or echoed.
+    pub fn struck_times(&self) -> Vec<(Millis, Millis)> {
+        self.struck_times.clone()
     }
 
     fn end_strikes(&mut self) {

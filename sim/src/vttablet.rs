@@ -120,7 +120,7 @@ impl Universe {
         let at = EPOCH_MS + self.now;
         let nanos = i32::try_from((at % 1000) * 1_000_000).unwrap_or(0);
         let term = TermStart { seconds: i64::try_from(at / 1000).unwrap_or(0), nanos };
-        self.ledger.won.insert(number);
+        self.ledger_mut(number).won.insert(number);
         if !self.write_record(number, TabletType::Primary, Some(term)) {
             return Reply::Refused("it has no record");
         }
@@ -259,10 +259,10 @@ impl Universe {
         let base = self.server(number).made_for;
         let mut vttablet = Vttablet::new(base);
         let newer = record.tablet_type == TabletType::Primary
-            && record.term_start > self.topology.record.term_start;
-        if self.topology.record.primary_alias.as_ref() == Some(&alias) || newer {
+            && record.term_start > self.records_of(number).record.term_start;
+        if self.records_of(number).record.primary_alias.as_ref() == Some(&alias) || newer {
             vttablet.tablet_type = TabletType::Primary;
-            vttablet.term = record.term_start.or(self.topology.record.term_start);
+            vttablet.term = record.term_start.or(self.records_of(number).record.term_start);
         } else {
             vttablet.unpublished = true;
         }
@@ -281,12 +281,14 @@ impl Universe {
         if !self.reaches_topology(number) {
             return;
         }
-        let (Some(own), theirs) = (own, self.topology.record.term_start) else { return };
+        let records = self.records_of(number);
+        let (name, theirs) = (records.name.clone(), records.record.term_start);
+        let Some(own) = own else { return };
         if theirs.is_none_or(|theirs| own > theirs) {
             let alias = self.server(number).alias.clone();
             self.note(|| format!("{alias} names itself since {own}"));
             // Tried again the next time round.
-            let _ = self.set_shard_primary(&alias, own);
+            let _ = self.set_shard_primary(&name, &alias, own);
         } else if theirs.is_some_and(|theirs| own < theirs) {
             // With --disable-active-reparents only its type changes.
             let base = self.server(number).made_for;

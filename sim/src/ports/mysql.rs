@@ -27,7 +27,7 @@ impl MysqlPort for Outside {
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError> {
         if matches!(command, ServerCommand::Promote { .. }) {
-            self.check_lock_held();
+            self.check_lock_held(Server::number_of(&address.mysql));
         }
         let line = self.connect(&address.mysql, Instant::now() + deadline).await?;
         let promotes =

@@ -84,12 +84,18 @@ impl TopoPort for Outside {
         self.request(|universe, _| Ok(universe.topology.read())).await
     }
 
-    async fn read_shard(&self, _: &KeyspaceShard) -> Result<ShardTopology, TopoError> {
-        self.request(|universe, _| {
+    async fn read_shard(&self, shard: &KeyspaceShard) -> Result<ShardTopology, TopoError> {
+        let shard = shard.clone();
+        self.request(move |universe, _| {
             // A cell that cannot be listed fails the whole reading of one shard.
             match universe.topology.unread_cells.first() {
                 Some(cell) => Err(TopoError::Unavailable(format!("cell {cell}: no answer"))),
-                None => Ok(universe.topology.shard_topology()),
+                None => {
+                    let topology = &universe.topology;
+                    let records = topology.shards.iter().find(|records| records.name == shard);
+                    let missing = || TopoError::NoNode(shard.to_string());
+                    records.map(|records| topology.shard_topology(records)).ok_or_else(missing)
+                }
             }
         })
         .await
@@ -122,20 +128,25 @@ impl TopoPort for Outside {
             let serial = self.universe.lock().topology.new_serial();
             // Called off, or without an answer: it may be ours without our knowing.
             let unsure = Unsure { outside: self, serial: Some(serial) };
+            let wanted = shard.clone();
             let taken = self
                 .request(move |universe, session| {
-                    if let Some(holder) = universe.topology.holder {
+                    let records = universe.topology.shard(&wanted)?;
+                    if let Some(holder) = records.holder {
                         return Ok(Err(holder));
                     }
                     let holder = Holder { manager, session, serial };
-                    universe.topology.holder = Some(holder);
-                    universe.note(|| format!("m{manager} took the lock"));
+                    records.holder = Some(holder);
+                    universe.note(|| format!("m{manager} took the lock of {wanted}"));
                     Ok(Ok(holder))
                 })
                 .await?;
             unsure.answered();
             match taken {
-                Ok(holder) => return Ok(Box::new(Held { outside: self.clone(), holder })),
+                Ok(holder) => {
+                    let (outside, shard) = (self.clone(), shard.clone());
+                    return Ok(Box::new(Held { outside, shard, holder }));
+                }
                 Err(holder) if started.elapsed() >= patience => {
                     let (shard, holder) = (shard.clone(), format!("m{}", holder.manager));
                     return Err(TopoError::Locked { shard, holder });
@@ -166,14 +177,14 @@ impl TopoPort for Outside {
 
     async fn set_shard_primary(
         &self,
-        _: &KeyspaceShard,
+        shard: &KeyspaceShard,
         primary: &TabletAlias,
         term_start: TermStart,
     ) -> Result<(), TopoError> {
-        let (primary, manager) = (primary.clone(), self.manager);
+        let (shard, primary, manager) = (shard.clone(), primary.clone(), self.manager);
         self.request(move |universe, _| {
             universe.note(|| format!("m{manager} names {primary} since {term_start}"));
-            universe.set_shard_primary(&primary, term_start)
+            universe.set_shard_primary(&shard, &primary, term_start)
         })
         .await
     }
@@ -182,16 +193,17 @@ impl TopoPort for Outside {
 /// The lock while it is held. A vtorc that is killed gives it back with its session.
 struct Held {
     outside: Outside,
+    shard: KeyspaceShard,
     holder: Holder,
 }
 
 #[async_trait]
 impl ShardLock for Held {
     async fn check(&self) -> Result<(), TopoError> {
-        let mine = self.holder;
+        let (mine, shard) = (self.holder, self.shard.clone());
         self.outside
             .request(move |universe, _| {
-                if universe.topology.holder == Some(mine) {
+                if universe.topology.shard(&shard)?.holder == Some(mine) {
                     Ok(())
                 } else {
                     Err(TopoError::LockLost("the session has ended".into()))

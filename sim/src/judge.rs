@@ -1,0 +1,234 @@
+//! What is asked of a run while it goes on and at its end: that vtorcs say what is true and why they do nothing, and
+//! that order returns.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use vtorc_actors::board::ShardReport;
+use vtorc_core::analysis::FindingKind;
+use vtorc_core::ids::KeyspaceShard;
+use vtorc_core::topology::TabletType;
+
+use crate::Millis;
+use crate::claims::ECHO_MS;
+use crate::faults::{Fault, Kind};
+use crate::manager::{EPOCH_MS, Manager};
+use crate::run::Verdict;
+use crate::stage::{SharedStage, Stage};
+
+/// So long after the last fault everything must be in order, block period and back-off aside.
+pub const SETTLES_WITHIN_MS: Millis = 75_000;
+/// A primary's record that was there for so long is known.
+const CLAIM_AFTER_MS: Millis = 15_000;
+/// The shard comes up within this.
+const FIRST_PRIMARY_MS: Millis = 3_000;
+/// In order for so long is in order.
+const STAYS_MS: Millis = 2_000;
+
+impl Stage {
+    /// The shards' names, by their places.
+    fn shards(&self) -> Vec<KeyspaceShard> {
+        let universe = self.universe.lock();
+        universe.topology.shards.iter().map(|records| records.name.clone()).collect()
+    }
+
+    fn violated(&self, what: String) {
+        self.universe.lock().violated(what);
+    }
+}
+
+/// Waits until all is in order and stays so; none if it never does.
+pub async fn settle(stage: &SharedStage) -> Option<Millis> {
+    let healed_at = stage.borrow().healed_at;
+    let bound = healed_at + SETTLES_WITHIN_MS + stage.borrow().schedule.block_ms;
+    let mut in_order_since: Option<Millis> = None;
+    loop {
+        sleep(Duration::from_millis(100)).await;
+        check_silence(&mut stage.borrow_mut());
+        collect_findings(&mut stage.borrow_mut());
+        let stage = stage.borrow();
+        let now = stage.universe.lock().now;
+        if !stage.universe.lock().violations.is_empty() {
+            return None;
+        }
+        let shards = stage.shards();
+        let wrong = |(at, shard)| Some((at, disorder(&stage, at, shard)?));
+        let disorders: Vec<(usize, String)> = shards.iter().enumerate().filter_map(wrong).collect();
+        let Some((_, why)) = disorders.first() else {
+            let since = *in_order_since.get_or_insert(now);
+            if now - since >= STAYS_MS {
+                return Some(since - healed_at);
+            }
+            continue;
+        };
+        in_order_since = None;
+        if now < bound {
+            continue;
+        }
+        let told = |at: &usize| {
+            let shard = shards.get(*at);
+            shard.is_some_and(|shard| names_two_histories(&stage, *at, shard))
+        };
+        if !disorders.iter().all(|(at, _)| told(at)) {
+            let after = now - healed_at;
+            stage.violated(format!("not in order {after} ms after the last fault: {why}"));
+        }
+        return None;
+    }
+}
+
+/// Somebody's mistake gave one server what another one may have promised: every vtorc refuses to choose, and
+/// says between whom.
+fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool {
+    let mistakes = [Kind::WrongSource, Kind::ErrantWrite, Kind::WritableReplica];
+    let strikes = stage.schedule.strikes.iter().map(|(_, fault)| fault);
+    let mut faults = stage.schedule.faults.iter().chain(strikes);
+    let refuses = |manager: &Manager| {
+        let report = manager.board.shard(shard);
+        let why = report.and_then(|report| report.held_back.clone());
+        why.is_some_and(|why| why.starts_with("split brain: "))
+    };
+    faults.any(|fault| fault.shard == at && mistakes.contains(&fault.kind))
+        && stage.managers.iter().flatten().all(refuses)
+}
+
+/// What is not as it should be in a shard, in truth or by what vtorcs say.
+fn disorder(stage: &Stage, at: usize, shard: &KeyspaceShard) -> Option<String> {
+    if let Some(why) = stage.universe.lock().disorder(at) {
+        return Some(why);
+    }
+    for manager in stage.managers.iter().flatten() {
+        let Some(report) = manager.board.shard(shard) else {
+            return Some(format!("m{} does not show {shard}", manager.number));
+        };
+        let finding = report.findings.iter().find(|finding| !may_stay(finding.kind, &report));
+        if let Some(finding) = finding {
+            let held_back = report.held_back.clone().unwrap_or_default();
+            return Some(format!("m{} finds {finding} in {shard} ({held_back})", manager.number));
+        }
+    }
+    None
+}
+
+/// Tells whether only a person can put it right.
+fn may_stay(kind: FindingKind, report: &ShardReport) -> bool {
+    let mut tablets = report.snapshot.tablets.values();
+    let drained = tablets.any(|state| state.tablet.tablet_type == TabletType::Drained);
+    let short = matches!(
+        kind,
+        FindingKind::NotEnoughSemiSyncReplicas
+            | FindingKind::LockedSemiSyncPrimaryHypothesis
+            | FindingKind::LockedSemiSyncPrimary
+    );
+    // With a tablet out of service a person must bring another one.
+    kind.may_stay() || (drained && short)
+}
+
+/// Counts what vtorcs found, and asks whether it is true.
+pub fn collect_findings(stage: &mut Stage) {
+    check_claims(stage);
+    let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+    for manager in stage.managers.iter().flatten() {
+        for ((finding, _), count) in manager.board.detected_counts() {
+            *seen.entry(finding).or_default() += count;
+        }
+    }
+    for (finding, count) in seen {
+        let known = stage.findings.entry(finding).or_default();
+        *known = (*known).max(count);
+    }
+}
+
+/// A vtorc that wants a reparent and does nothing says why.
+pub fn check_silence(stage: &mut Stage) {
+    let now = stage.universe.lock().now;
+    let mut silent = Vec::new();
+    for (at, shard) in stage.shards().iter().enumerate() {
+        for number in 0..stage.managers.len() {
+            let manager = stage.managers.get(number).and_then(Option::as_ref);
+            let report = manager.and_then(|manager| manager.board.shard(shard));
+            let silence = stage.silences.entry((number, at)).or_default();
+            if let Some(lasted) = silence.look(now, report.as_deref()) {
+                let findings = report.iter().flat_map(|report| &report.findings);
+                let found = findings.map(|one| one.kind.to_string()).collect::<Vec<_>>().join(", ");
+                silent.push(format!(
+                    "m{number} does nothing about {shard} and does not say why for {lasted} ms: {found}"
+                ));
+            }
+        }
+    }
+    silent.into_iter().for_each(|what| stage.violated(what));
+}
+
+/// No vtorc that can read the topology says that a primary's record is gone while it is there.
+fn check_claims(stage: &Stage) {
+    let blinding = [Kind::TopologyCut, Kind::TopologyDown, Kind::LateWatches, Kind::DeletedRecord];
+    let strikes = stage.schedule.strikes.iter().map(|(_, fault)| fault);
+    if stage.schedule.faults.iter().chain(strikes).any(|fault| blinding.contains(&fault.kind)) {
+        return;
+    }
+    for (at, shard) in stage.shards().iter().enumerate() {
+        let settled = {
+            let universe = stage.universe.lock();
+            let Some(books) = universe.books.get(at) else { continue };
+            let last = books.promotions.last().map_or(0, |promotion| promotion.at);
+            universe.now.saturating_sub(books.without_primary_at.max(last)) >= CLAIM_AFTER_MS
+        };
+        for manager in stage.managers.iter().flatten().filter(|_| settled) {
+            let report = manager.board.shard(shard);
+            let gone = FindingKind::PrimaryTabletDeleted;
+            let claims = report.is_some_and(|report| {
+                report.findings.iter().any(|finding| finding.kind == gone)
+            });
+            if claims {
+                let number = manager.number;
+                stage.violated(format!(
+                    "m{number} says that the record of the primary of {shard} is gone, and it is not"
+                ));
+            }
+        }
+    }
+}
+
+/// The last questions, and the verdict.
+pub fn conclude(stage: &mut Stage, mut verdict: Verdict) -> Verdict {
+    let mut universe = stage.universe.lock();
+    let faults = stage.schedule.faults.iter();
+    let lasts = |one: &Fault| if one.kind.is_a_moment() { 0 } else { one.lasts + ECHO_MS };
+    let mut troubled: Vec<_> = faults.map(|one| (one.at, one.at + lasts(one))).collect();
+    troubled.extend(universe.struck_times());
+    troubled.push((0, FIRST_PRIMARY_MS));
+    troubled.push((stage.healed_at, stage.healed_at + ECHO_MS));
+    let names: Vec<_> = universe.topology.shards.iter().map(|one| one.name.clone()).collect();
+    for (number, history) in stage.histories.iter().enumerate() {
+        let skew = stage.schedule.skews_ms.get(number).copied().unwrap_or(0);
+        let epoch = EPOCH_MS.saturating_add_signed(skew);
+        for (at, name) in names.iter().enumerate() {
+            let records = history.of_shard(name);
+            let block = history.block_of(name);
+            universe.check_block_period(number, &records, block.as_ref(), stage.schedule.block_ms);
+            universe.check_repaired_once(at, number, &records, epoch, &troubled);
+            for record in &records {
+                let ended = record.outcome.as_ref().map_or("unfinished", |outcome| outcome.name());
+                *verdict.outcomes.entry(format!("{} {ended}", record.kind)).or_default() += 1;
+                for step in &record.steps {
+                    *verdict.steps.entry(step.name.clone()).or_default() += 1;
+                }
+            }
+        }
+    }
+    let settled = verdict.settled_after_ms.is_some();
+    verdict.left_to_a_person = !settled && universe.violations.is_empty();
+    if verdict.left_to_a_person {
+        universe.check_nothing_is_gone();
+    } else {
+        universe.check_survival();
+    }
+    verdict.findings.clone_from(&stage.findings);
+    verdict.violations = std::mem::take(&mut universe.violations);
+    verdict.trace = universe.trace.take().unwrap_or_default();
+    verdict.digest = universe.digest;
+    verdict.acknowledged = universe.books.iter().map(|books| books.acknowledged).sum();
+    verdict
+}
