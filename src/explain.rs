@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::io::Read;
 use std::path::Path;
 
-use vtorc_core::admission::{self, Admission, Ledger, Switches};
-use vtorc_core::analysis;
+use vtorc_core::admission::{self, Admission, Ledger, Proposal, Switches};
+use vtorc_core::analysis::{self, Finding};
 use vtorc_core::controls::Controls;
 use vtorc_core::election::PassedOver;
 use vtorc_core::prognosis::{Prognosis, if_primary_died};
@@ -68,13 +68,12 @@ fn now(text: &mut String, snapshot: &ShardSnapshot, settings: &RecoverySettings,
     line(text, 0, "Now:");
     let controls = Controls::default();
     let switches = Switches { recoveries_enabled: true, controls: &controls, isolated: None };
-    let refusal = |remedy: Remedy| match admission::admit(
+    let refusal = |remedy: Remedy, finding: &Finding| match admission::admit(
         &Ledger::default(),
-        remedy,
+        Proposal { tablet: None, ..Proposal::new(remedy, finding) },
         snapshot,
         settings,
         switches,
-        None,
     ) {
         Admission::Admitted => String::new(),
         Admission::Refused(refusal) => format!(", but {refusal}"),
@@ -82,11 +81,11 @@ fn now(text: &mut String, snapshot: &ShardSnapshot, settings: &RecoverySettings,
     match wanted {
         Wanted::Nothing => line(text, 1, "nothing to be done"),
         Wanted::Shard(remedy, finding) => {
-            line(text, 1, &format!("{} for {finding}{}", remedy.name(), refusal(*remedy)));
+            line(text, 1, &format!("{} for {finding}{}", remedy.name(), refusal(*remedy, finding)));
         }
         Wanted::Replicas(findings) => {
             for finding in findings {
-                let refused = refusal(Remedy::FixReplica);
+                let refused = refusal(Remedy::FixReplica, finding);
                 line(text, 1, &format!("FixReplica for {finding}{refused}"));
             }
         }

@@ -222,7 +222,7 @@ async fn rest(shared: &Shared, failure: &ProbeFailure, hung_pause: &mut Duration
     let pause = match failure {
         ProbeFailure::Refused(_) if alert => ALERT_PAUSE,
         ProbeFailure::Refused(_) => poll_interval.min(Duration::from_millis(250)),
-        ProbeFailure::TimedOut | ProbeFailure::Garbled(_) => {
+        ProbeFailure::TimedOut | ProbeFailure::Overloaded | ProbeFailure::Garbled(_) => {
             let pause = *hung_pause;
             *hung_pause = (pause * 2).min(HUNG_PAUSE_MAX);
             pause

@@ -219,7 +219,12 @@ impl RecoveryActor {
         if let Some(ledger) = &mut self.ledger {
             match (task, outcome) {
                 (
-                    Task::Shard(Remedy::EmergencyReparent | Remedy::FinishReparent, _),
+                    Task::Shard(
+                        Remedy::EmergencyReparent
+                        | Remedy::PlannedReparent
+                        | Remedy::FinishReparent,
+                        _,
+                    ),
                     Outcome::Succeeded(_) | Outcome::Unclear(_),
                 ) => {
                     let unclear = matches!(outcome, Outcome::Unclear(_));

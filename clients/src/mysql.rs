@@ -23,6 +23,6 @@ pub use probe::AsyncProber;
 pub use workers::WorkerPool;
 
 pub(crate) use commands::{CREATE_DATABASE, semi_sync_settings};
-pub(crate) use dialect::{Row, SEMI_SYNC_VARIABLES, SemiSyncNames, name_value};
+pub(crate) use dialect::{Row, SETTINGS, SemiSyncNames, name_value};
 pub(crate) use fence::{SESSIONS, column_text, is_of_server};
 pub(crate) use status::semi_sync;

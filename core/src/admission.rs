@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::analysis::{Finding, FindingKind};
 use crate::controls::{Controls, Grounds};
 use crate::ids::{RecoveryId, TabletAlias};
 use crate::remedy::Remedy;
@@ -113,6 +114,8 @@ pub enum Refusal {
     },
     /// vtorc doubts its own sight.
     ManagerIsolated(String),
+    /// A stalled disk may go on by itself, and the configuration wants that waited for.
+    WaitsForDisk,
     /// There is nothing vtorc would do about it.
     WatchOnly,
 }
@@ -149,6 +152,9 @@ impl fmt::Display for Refusal {
             Self::ManagerIsolated(evidence) => {
                 write!(f, "ManagerIsolated: {evidence}; vtorc doubts its own sight")
             }
+            Self::WaitsForDisk => f.write_str(
+                "the disk may go on by itself; --enable-primary-disk-stalled-recovery is off",
+            ),
             Self::WatchOnly => f.write_str("a person must decide"),
         }
     }
@@ -165,16 +171,34 @@ pub struct Switches<'a> {
     pub isolated: Option<&'a str>,
 }
 
-/// Says whether an automatic recovery may start; `tablet` is the one to be repaired.
+/// What is to be done, and for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Proposal<'a> {
+    /// What.
+    pub remedy: Remedy,
+    /// For which finding.
+    pub finding: FindingKind,
+    /// The tablet to be repaired.
+    pub tablet: Option<&'a TabletAlias>,
+}
+
+impl<'a> Proposal<'a> {
+    /// To do this for a finding.
+    pub fn new(remedy: Remedy, finding: &'a Finding) -> Self {
+        Self { remedy, finding: finding.kind, tablet: finding.tablet.as_ref() }
+    }
+}
+
+/// Says whether an automatic recovery may start.
 pub fn admit(
     ledger: &Ledger,
-    remedy: Remedy,
+    proposal: Proposal<'_>,
     snapshot: &ShardSnapshot,
     settings: &RecoverySettings,
     switches: Switches<'_>,
-    tablet: Option<&TabletAlias>,
 ) -> Admission {
     let refused = Admission::Refused;
+    let Proposal { remedy, finding, tablet } = proposal;
     if remedy == Remedy::WatchOnly {
         return refused(Refusal::WatchOnly);
     }
@@ -192,7 +216,11 @@ pub fn admit(
     if let Some(grounds) = excused.filter(|_| !remedy.is_reparent()) {
         return refused(Refusal::InDowntime(grounds.clone()));
     }
-    if matches!(remedy, Remedy::EmergencyReparent | Remedy::FinishReparent) {
+    if finding == FindingKind::PrimaryDiskStalled && !settings.disk_stalled_recovery {
+        return refused(Refusal::WaitsForDisk);
+    }
+    let replaces = matches!(remedy, Remedy::EmergencyReparent | Remedy::PlannedReparent);
+    if replaces || remedy == Remedy::FinishReparent {
         if let Some(grounds) = controls.emergency_off(&snapshot.shard, now) {
             return refused(Refusal::EmergencyReparentsSwitchedOff(grounds.clone()));
         }
@@ -205,7 +233,7 @@ pub fn admit(
     }
     // What a reparent left half-done is completed at once, also within the block that it started.
     let primary = snapshot.primary().map(|state| &state.tablet.alias);
-    let in_force = ledger.block_at(snapshot.now).filter(|_| remedy == Remedy::EmergencyReparent);
+    let in_force = ledger.block_at(snapshot.now).filter(|_| replaces);
     if let Some(block) =
         in_force.filter(|b| b.unfinished.is_none() || b.unfinished.as_ref() != primary)
     {
@@ -225,6 +253,11 @@ mod tests {
 
     fn on(controls: &Controls) -> Switches<'_> {
         Switches { recoveries_enabled: true, controls, isolated: None }
+    }
+
+    /// A proposal whose finding does not matter.
+    fn to(remedy: Remedy) -> Proposal<'static> {
+        Proposal { remedy, finding: FindingKind::DeadPrimary, tablet: None }
     }
 
     fn at(second: u64) -> Timestamp {
@@ -250,7 +283,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.start_block(RecoveryId(7), &settings, at(100), None);
         let admit_at =
-            |remedy, second| admit(&ledger, remedy, &snapshot(second), &settings, on(&none), None);
+            |remedy, second| admit(&ledger, to(remedy), &snapshot(second), &settings, on(&none));
         let blocked = admit_at(Remedy::EmergencyReparent, 159);
         assert!(matches!(blocked, Admission::Refused(Refusal::InBlockPeriod(_))));
         assert_eq!(admit_at(Remedy::EmergencyReparent, 160), Admission::Admitted);
@@ -269,11 +302,11 @@ mod tests {
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
         let early =
-            admit(&ledger, Remedy::EmergencyReparent, &snapshot(29), &settings, on(&none), None);
+            admit(&ledger, to(Remedy::EmergencyReparent), &snapshot(29), &settings, on(&none));
         assert!(matches!(early, Admission::Refused(Refusal::BackingOff { .. })));
         ledger.fresh_start();
         let now =
-            admit(&ledger, Remedy::EmergencyReparent, &snapshot(29), &settings, on(&none), None);
+            admit(&ledger, to(Remedy::EmergencyReparent), &snapshot(29), &settings, on(&none));
         assert_eq!(now, Admission::Admitted);
     }
 
@@ -285,25 +318,24 @@ mod tests {
         let mut snapshot = snapshot(0);
         let disabled = admit(
             &ledger,
-            Remedy::FixReplica,
+            to(Remedy::FixReplica),
             &snapshot,
             &settings,
             Switches { recoveries_enabled: false, controls: &none, isolated: None },
-            None,
         );
         assert_eq!(disabled, Admission::Refused(Refusal::Disabled));
         snapshot.emergency_reparent_disabled = true;
         let forbidden =
-            admit(&ledger, Remedy::EmergencyReparent, &snapshot, &settings, on(&none), None);
+            admit(&ledger, to(Remedy::EmergencyReparent), &snapshot, &settings, on(&none));
         assert_eq!(forbidden, Admission::Refused(Refusal::EmergencyReparentDisabled));
         assert_eq!(
-            admit(&ledger, Remedy::FixReplica, &snapshot, &settings, on(&none), None),
+            admit(&ledger, to(Remedy::FixReplica), &snapshot, &settings, on(&none)),
             Admission::Admitted
         );
         snapshot.emergency_reparent_disabled = false;
         settings.recover_filters.clear();
         let filtered =
-            admit(&ledger, Remedy::EmergencyReparent, &snapshot, &settings, on(&none), None);
+            admit(&ledger, to(Remedy::EmergencyReparent), &snapshot, &settings, on(&none));
         assert_eq!(filtered, Admission::Refused(Refusal::Filtered));
     }
 
@@ -316,7 +348,8 @@ mod tests {
             let mut controls = Controls::default();
             controls.set(control.parse().unwrap(), grounds.clone());
             let tablet = tablet.map(|alias| alias.parse().unwrap());
-            match admit(&ledger, remedy, &snapshot(1), &settings, on(&controls), tablet.as_ref()) {
+            let proposal = Proposal { tablet: tablet.as_ref(), ..to(remedy) };
+            match admit(&ledger, proposal, &snapshot(1), &settings, on(&controls)) {
                 Admission::Admitted => "admitted".to_owned(),
                 Admission::Refused(refusal) => refusal.to_string(),
             }

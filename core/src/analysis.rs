@@ -38,7 +38,7 @@ pub enum FindingKind {
     DeadPrimaryWithoutReplicas,
     /// The primary cannot be reached from here, but its replicas follow it.
     UnreachablePrimary,
-    /// The primary answers now and then and fails more often than it answers.
+    /// The primary can be reached and fails more often than it answers.
     IncapacitatedPrimary,
     /// Commits wait for acknowledgements and none comes, though enough ackers are connected.
     PrimarySemiSyncBlocked,
@@ -46,6 +46,8 @@ pub enum FindingKind {
     UnreachablePrimaryWithBrokenReplicas,
     /// The primary cannot be reached from here; its replicas follow it, far behind.
     UnreachablePrimaryWithLaggingReplicas,
+    /// The primary came back without the end of its binary log, which replicas have.
+    PrimaryLostTransactions,
     /// Another server of the shard was promoted and the records do not say so yet.
     UnfinishedPromotion,
     /// Two servers of the shard take writes, and each may be followed.
@@ -114,6 +116,10 @@ pub enum FindingKind {
     ReplicationFilters,
     /// Every replica is delayed on purpose.
     DelayedReplicasOnly,
+    /// A server lost transactions that it wrote itself, and never gets them back.
+    LostTransactions,
+    /// Servers log in different formats.
+    MixedBinlogFormats,
     /// The primary's vttablet says that it cannot write to its disk.
     PrimaryDiskStalled,
     /// The primary's vttablet takes itself for something else than its record says.
@@ -126,7 +132,7 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 54] = [
         Self::UnknownDurabilityPolicy,
         Self::ClusterHasNoPrimary,
         Self::PrimaryTabletDeleted,
@@ -136,11 +142,12 @@ impl FindingKind {
         Self::DeadPrimaryAndSomeReplicas,
         Self::DeadPrimaryAndReplicas,
         Self::DeadPrimaryWithoutReplicas,
+        Self::IncapacitatedPrimary,
         Self::UnreachablePrimary,
         Self::UnreachablePrimaryWithBrokenReplicas,
         Self::UnreachablePrimaryWithLaggingReplicas,
-        Self::IncapacitatedPrimary,
         Self::PrimarySemiSyncBlocked,
+        Self::PrimaryLostTransactions,
         Self::UnfinishedPromotion,
         Self::SplitBrain,
         Self::PrimaryHasPrimary,
@@ -178,12 +185,19 @@ impl FindingKind {
         Self::PurgedGtids,
         Self::ReplicationFilters,
         Self::DelayedReplicasOnly,
+        Self::LostTransactions,
+        Self::MixedBinlogFormats,
     ];
 
     /// Tells whether it may stay although everything that can be repaired was repaired: it tells of
     /// something that only a person can decide.
     pub fn may_stay(self) -> bool {
-        matches!(self, Self::ErrantGTIDDetected | Self::PurgedGtids | Self::IncapacitatedPrimary)
+        matches!(
+            self,
+            Self::ErrantGTIDDetected
+                | Self::PurgedGtids
+                | Self::LostTransactions
+        )
     }
 }
 

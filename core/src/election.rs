@@ -79,6 +79,8 @@ pub struct Constraints<'a> {
     pub complete: bool,
     /// What the old primary last answered: what it had is no error of anybody else.
     pub last_known: Option<&'a ServerStatus>,
+    /// Those who were chosen before and did not get there.
+    pub gave_up: &'a BTreeSet<TabletAlias>,
 }
 
 /// The outcome of an election.
@@ -149,6 +151,10 @@ pub enum Reason {
     ReplicationStopped,
     /// It is further behind than is tolerable; unknown counts as far.
     LagsBehind(Option<u64>),
+    /// It lost what it wrote itself, which it never gets back from others.
+    LostOwn(GtidSet),
+    /// It was chosen and did not catch up in time.
+    DidNotCatchUp,
     /// It lacks what the binary logs of those who have it do not hold any more.
     CannotCatchUp,
     /// Its binary logs do not hold any more what this one still lacks: it could never follow.
@@ -187,6 +193,10 @@ impl fmt::Display for Reason {
             Self::ReplicationStopped => f.write_str("its replication is stopped or delayed"),
             Self::LagsBehind(Some(seconds)) => write!(f, "it is {seconds} s behind"),
             Self::LagsBehind(None) => f.write_str("nobody knows how far behind it is"),
+            Self::LostOwn(gtids) => {
+                write!(f, "it lost {gtids}, which it wrote itself; it must be cloned anew")
+            }
+            Self::DidNotCatchUp => f.write_str("it was chosen and did not catch up in time"),
             Self::CannotCatchUp => f.write_str(
                 "it lacks what nobody's binary logs hold any more; it must be cloned anew",
             ),
@@ -354,6 +364,12 @@ fn unfit(
     if !tablet.tablet_type.is_promotable() {
         return Some(Reason::WrongType(tablet.tablet_type));
     }
+    if constraints.gave_up.contains(&tablet.alias) {
+        return Some(Reason::DidNotCatchUp);
+    }
+    if let Some(lost) = lost_own(contender, everybody) {
+        return Some(Reason::LostOwn(lost));
+    }
     if constraints.avoid == Some(&tablet.alias) {
         return Some(Reason::Avoided);
     }
@@ -391,6 +407,15 @@ fn unfit(
         .count();
     let found = u32::try_from(found).unwrap_or(u32::MAX);
     (found < required).then_some(Reason::TooFewAckers { found, required })
+}
+
+/// What it wrote, somebody else has, and it has no more.
+fn lost_own(contender: &Contender, everybody: &[Contender]) -> Option<GtidSet> {
+    if sabotage::has(Bug::TrustSurvivors) {
+        return None;
+    }
+    let mut lost = everybody.iter().filter_map(|other| contender.status.lost_to(&other.status));
+    lost.next()
 }
 
 /// Major and minor version: a newer server cannot be followed by an older one for sure.

@@ -2,9 +2,13 @@
 //!
 //! Sets are only partially ordered (equal, ahead, behind, diverged), so there is no `Ord` here on purpose.
 
+mod mariadb;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+
+pub use mariadb::{MariaDbBinlogState, MariaDbGtidSet};
 
 /// Why a text is not a GTID set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -322,74 +326,6 @@ impl fmt::Display for MySqlGtidSet {
                     write!(f, "-{end}")?;
                 }
             }
-        }
-        Ok(())
-    }
-}
-
-/// A MariaDB GTID position: for each domain, the server and sequence number of its last transaction.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MariaDbGtidSet {
-    domains: BTreeMap<u32, (u32, u64)>,
-}
-
-impl MariaDbGtidSet {
-    /// The domains in which the last transaction was written by this server.
-    pub fn written_by(&self, server_id: u32) -> Self {
-        let own = self.domains.iter().filter(|(_, (server, _))| *server == server_id);
-        Self { domains: own.map(|(domain, last)| (*domain, *last)).collect() }
-    }
-
-    fn contains(&self, other: &Self) -> bool {
-        other.domains.iter().all(|(domain, (_, theirs))| {
-            self.domains.get(domain).is_some_and(|(_, mine)| mine >= theirs)
-        })
-    }
-
-    fn union(&self, other: &Self) -> Self {
-        let mut domains = self.domains.clone();
-        for (domain, theirs) in &other.domains {
-            let mine = domains.entry(*domain).or_insert(*theirs);
-            if theirs.1 > mine.1 {
-                *mine = *theirs;
-            }
-        }
-        Self { domains }
-    }
-
-    fn subtract(&self, other: &Self) -> Self {
-        let further = self.domains.iter().filter(|(domain, (_, mine))| {
-            other.domains.get(domain).is_none_or(|(_, theirs)| mine > theirs)
-        });
-        Self { domains: further.map(|(domain, last)| (*domain, *last)).collect() }
-    }
-}
-
-impl FromStr for MariaDbGtidSet {
-    type Err = GtidError;
-
-    fn from_str(text: &str) -> Result<Self, GtidError> {
-        let error = |why| GtidError { text: text.chars().take(200).collect(), why };
-        let mut domains = BTreeMap::new();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let fields: Vec<&str> = part.split('-').collect();
-            let [domain, server, sequence] = fields.as_slice() else {
-                return Err(error("a position must be domain-server-sequence"));
-            };
-            let parsed = (domain.parse(), server.parse(), sequence.parse());
-            let (Ok(domain), Ok(server), Ok(sequence)) = parsed else {
-                return Err(error("domain, server and sequence must be numbers"));
-            };
-            domains.insert(domain, (server, sequence));
-        }
-        Ok(Self { domains })
-    }
-}
-
-impl fmt::Display for MariaDbGtidSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (domain, (server, sequence))) in self.domains.iter().enumerate() {
-            write!(f, "{}{domain}-{server}-{sequence}", if at == 0 { "" } else { "," })?;
         }
         Ok(())
     }

@@ -13,6 +13,8 @@ pub enum ProbeFailure {
     Refused(String),
     /// No answer within the deadline.
     TimedOut,
+    /// No answer within the deadline, yet the server's host, or its vttablet, answers a ping: it is too busy.
+    Overloaded,
     /// The server answered and turned us away (wrong password, missing grant, too many connections). It
     /// lives, so this never counts towards its death.
     TurnedAway(String),
@@ -32,6 +34,9 @@ impl ProbeFailure {
     pub fn from_text(text: &str) -> Self {
         if text == Self::TimedOut.to_string() {
             return Self::TimedOut;
+        }
+        if text == Self::Overloaded.to_string() {
+            return Self::Overloaded;
         }
         if text == Self::DiskStalled.to_string() {
             return Self::DiskStalled;
@@ -54,6 +59,7 @@ impl fmt::Display for ProbeFailure {
         match self {
             Self::Refused(why) => write!(f, "connection failed: {why}"),
             Self::TimedOut => f.write_str("no answer in time"),
+            Self::Overloaded => f.write_str("no answer in time, and it answers a ping"),
             Self::TurnedAway(why) => write!(f, "server turned us away: {why}"),
             Self::Garbled(why) => write!(f, "answer not understood: {why}"),
             Self::DiskStalled => f.write_str("its vttablet says that its disk is stalled"),
@@ -146,24 +152,33 @@ pub const WINDOW_FAILURES_MIN: u32 = 3;
 pub struct RecentProbes {
     /// Without an answer in time.
     pub timed_out: u32,
+    /// Of those, with a ping that was answered.
+    pub pinged: u32,
     /// Answered.
     pub succeeded: u32,
 }
 
 impl RecentProbes {
-    /// Tells whether a server that answers now and then fails more often than it answers.
+    /// Tells whether a server that can be reached fails more often than it answers. Without the pings a cut that
+    /// comes and goes would look the same.
     pub fn is_incapacitated(self) -> bool {
-        self.timed_out >= WINDOW_FAILURES_MIN
-            && self.timed_out > self.succeeded
-            && self.succeeded > 0
+        self.pinged >= WINDOW_FAILURES_MIN && self.pinged > self.succeeded
     }
+}
+
+/// How a probe of the window ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Answered,
+    TimedOut,
+    TimedOutButPinged,
 }
 
 /// The recent failures of one tablet's probes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProbeHistory {
-    /// When the probes of the window ended, and whether they timed out.
-    window: VecDeque<(Timestamp, bool)>,
+    /// When the probes of the window ended, and how.
+    window: VecDeque<(Timestamp, Ending)>,
     ever_reached: bool,
     failing_since: Option<Timestamp>,
     refusals: u32,
@@ -175,11 +190,11 @@ impl ProbeHistory {
     pub fn succeeded(&mut self, now: Timestamp) {
         let window = std::mem::take(&mut self.window);
         *self = Self { ever_reached: true, window, ..Self::default() };
-        self.count(now, false);
+        self.count(now, Ending::Answered);
     }
 
-    fn count(&mut self, now: Timestamp, timed_out: bool) {
-        self.window.push_back((now, timed_out));
+    fn count(&mut self, now: Timestamp, ending: Ending) {
+        self.window.push_back((now, ending));
         while self.window.front().is_some_and(|(at, _)| at.age(now) > WINDOW) {
             self.window.pop_front();
         }
@@ -189,8 +204,15 @@ impl ProbeHistory {
     pub fn recent(&self, now: Timestamp) -> RecentProbes {
         let of_window = self.window.iter().filter(|(at, _)| at.age(now) <= WINDOW);
         let mut recent = RecentProbes::default();
-        for (_, timed_out) in of_window {
-            if *timed_out { recent.timed_out += 1 } else { recent.succeeded += 1 }
+        for (_, ending) in of_window {
+            match ending {
+                Ending::Answered => recent.succeeded += 1,
+                Ending::TimedOut => recent.timed_out += 1,
+                Ending::TimedOutButPinged => {
+                    recent.timed_out += 1;
+                    recent.pinged += 1;
+                }
+            }
         }
         recent
     }
@@ -198,12 +220,19 @@ impl ProbeHistory {
     /// Takes in a failure. `since` is when the failed probe was sent.
     pub fn failed(&mut self, failure: ProbeFailure, since: Timestamp) {
         self.failing_since.get_or_insert(since);
-        if failure == ProbeFailure::TimedOut {
-            self.count(since, true);
+        match failure {
+            ProbeFailure::TimedOut => self.count(since, Ending::TimedOut),
+            ProbeFailure::Overloaded => self.count(since, Ending::TimedOutButPinged),
+            ProbeFailure::Refused(_)
+            | ProbeFailure::TurnedAway(_)
+            | ProbeFailure::Garbled(_)
+            | ProbeFailure::DiskStalled
+            | ProbeFailure::TooOld(_) => {}
         }
         self.refusals = match failure {
             ProbeFailure::Refused(_) => self.refusals.saturating_add(1),
             ProbeFailure::TimedOut
+            | ProbeFailure::Overloaded
             | ProbeFailure::TurnedAway(_)
             | ProbeFailure::Garbled(_)
             | ProbeFailure::DiskStalled
@@ -231,7 +260,10 @@ pub fn judge(history: &ProbeHistory, now: Timestamp) -> Reachability {
         ProbeFailure::Refused(_) if history.refusals >= REFUSALS_UNTIL_UNREACHABLE => {
             Reachability::Unreachable { since, why }
         }
-        ProbeFailure::Refused(_) | ProbeFailure::TimedOut | ProbeFailure::Garbled(_) => {
+        ProbeFailure::Refused(_)
+        | ProbeFailure::TimedOut
+        | ProbeFailure::Overloaded
+        | ProbeFailure::Garbled(_) => {
             if silent_too_long {
                 Reachability::Unreachable { since, why }
             } else {

@@ -54,6 +54,7 @@ impl From<&Refusal> for Inaction {
             Refusal::InBlockPeriod(_) => Self::Blocked,
             Refusal::ManagerIsolated(_) => Self::ManagerIsolated,
             Refusal::BackingOff { .. } => Self::Failed,
+            Refusal::WaitsForDisk => Self::SwitchedOff,
             Refusal::WatchOnly => Self::WatchOnly,
         }
     }

@@ -71,6 +71,7 @@ pub fn if_primary_died(snapshot: &ShardSnapshot, settings: &RecoverySettings) ->
         avoid: None,
         complete: false,
         last_known: primary.status.as_ref(),
+        gave_up: &BTreeSet::new(),
     };
     match election::elect(&everybody, &constraints) {
         Ok(election) => Prognosis::Promotes {

@@ -10,6 +10,8 @@ use crate::snapshot::ShardSnapshot;
 pub enum Remedy {
     /// Replace the primary by the most advanced replica.
     EmergencyReparent,
+    /// Move writes away from a primary that still answers now and then; if that fails, replace it.
+    PlannedReparent,
     /// Complete a reparent that stopped half-way, by the same steps.
     FinishReparent,
     /// Choose a first primary.
@@ -30,7 +32,10 @@ impl Remedy {
     /// Tells whether it changes who the primary is.
     pub fn is_reparent(self) -> bool {
         match self {
-            Self::EmergencyReparent | Self::FinishReparent | Self::ElectPrimary => true,
+            Self::EmergencyReparent
+            | Self::PlannedReparent
+            | Self::FinishReparent
+            | Self::ElectPrimary => true,
             Self::FixPrimary
             | Self::FixReplica
             | Self::RestartReceiver
@@ -43,6 +48,7 @@ impl Remedy {
     pub fn name(self) -> &'static str {
         match self {
             Self::EmergencyReparent => "EmergencyReparent",
+            Self::PlannedReparent => "PlannedReparent",
             Self::FinishReparent => "FinishReparent",
             Self::ElectPrimary => "ElectPrimary",
             Self::FixPrimary => "FixPrimary",
@@ -62,7 +68,9 @@ pub fn remedy(kind: FindingKind) -> Remedy {
         | FindingKind::DeadPrimary
         | FindingKind::DeadPrimaryAndSomeReplicas
         | FindingKind::PrimarySemiSyncBlocked
+        | FindingKind::PrimaryLostTransactions
         | FindingKind::PrimaryDiskStalled => Remedy::EmergencyReparent,
+        FindingKind::IncapacitatedPrimary => Remedy::PlannedReparent,
         FindingKind::UnfinishedPromotion | FindingKind::SplitBrain => Remedy::FinishReparent,
         FindingKind::PrimaryHasPrimary
         | FindingKind::PrimaryIsReadOnly
@@ -93,7 +101,6 @@ pub fn remedy(kind: FindingKind) -> Remedy {
         | FindingKind::NoMysqlAddress
         | FindingKind::DamagedRecord
         | FindingKind::GtidModeOff
-        | FindingKind::IncapacitatedPrimary
         | FindingKind::UnreachablePrimaryWithLaggingReplicas
         | FindingKind::SemiSyncPluginMissing
         | FindingKind::LockedSemiSyncPrimaryHypothesis
@@ -107,7 +114,9 @@ pub fn remedy(kind: FindingKind) -> Remedy {
         | FindingKind::NoLogReplicaUpdates
         | FindingKind::PurgedGtids
         | FindingKind::ReplicationFilters
-        | FindingKind::DelayedReplicasOnly => Remedy::WatchOnly,
+        | FindingKind::DelayedReplicasOnly
+        | FindingKind::LostTransactions
+        | FindingKind::MixedBinlogFormats => Remedy::WatchOnly,
     }
 }
 
@@ -130,15 +139,11 @@ pub fn wanted(
     snapshot: &ShardSnapshot,
     settings: &RecoverySettings,
 ) -> Wanted {
-    // A stalled disk may go on by itself: the settings say whether it is waited for.
-    let waited_for = |finding: &Finding| {
-        finding.kind == FindingKind::PrimaryDiskStalled && !settings.disk_stalled_recovery
-    };
-    let first = findings.first().filter(|finding| !waited_for(finding));
-    let first = first.map(|finding| (remedy(finding.kind), finding));
+    let first = findings.first().map(|finding| (remedy(finding.kind), finding));
     if let Some((chosen, finding)) = first {
         match chosen {
             Remedy::EmergencyReparent
+            | Remedy::PlannedReparent
             | Remedy::FinishReparent
             | Remedy::ElectPrimary
             | Remedy::FixPrimary

@@ -32,11 +32,13 @@ pub enum Bug {
     RepairOldNews,
     /// Do not say why nothing is done.
     KeepSilent,
+    /// Take a server that comes back for one that has all that it wrote.
+    TrustSurvivors,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -51,6 +53,7 @@ impl Bug {
         Self::RecordFirst,
         Self::RepairOldNews,
         Self::KeepSilent,
+        Self::TrustSurvivors,
     ];
 }
 

@@ -1,6 +1,7 @@
 //! A shard's memory: events go in, effects come out. The shard actor is a shell around it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::analysis::{self, Finding};
 use crate::health::{self, ProbeFailure, ProbeHistory, Reachability};
@@ -75,6 +76,8 @@ struct Memory {
     history: ProbeHistory,
     status: Option<ServerStatus>,
     status_at: Timestamp,
+    answered_at: Timestamp,
+    earlier: Option<Arc<(ServerStatus, Timestamp)>>,
     received_at: Option<Timestamp>,
     stuck_since: Option<Timestamp>,
     answered_after: Timestamp,
@@ -161,6 +164,8 @@ impl ShardState {
                 reachability: health::judge(&memory.history, now),
                 status: memory.status.clone(),
                 status_at: memory.status_at,
+                answered_at: memory.answered_at,
+                earlier: memory.earlier.clone(),
                 received_at: memory.received_at,
                 stuck_since: memory.stuck_since,
                 recent: memory.history.recent(now),
@@ -205,6 +210,8 @@ impl ShardState {
             history: ProbeHistory::default(),
             status: None,
             status_at: Timestamp::default(),
+            answered_at: Timestamp::default(),
+            earlier: None,
             received_at: None,
             stuck_since: None,
             answered_after: Timestamp::default(),
@@ -218,8 +225,10 @@ impl ShardState {
                 }
                 let before = memory.status.as_ref();
                 memory.stuck_since = stuck_since(&status, before, memory.stuck_since, sent_at);
-                memory.status = Some(status);
+                let before = memory.status.replace(status);
+                memory.earlier = before.map(|before| Arc::new((before, memory.answered_at)));
                 memory.status_at = sent_at;
+                memory.answered_at = now;
             }
             Err(failure) => memory.history.failed(failure, sent_at),
         }

@@ -1,9 +1,11 @@
 //! One shard at one moment: what the topology says beside what the probes found.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::durability::{DurabilityPolicy, UnknownPolicy};
+use crate::gtid::GtidSet;
 use crate::health::{ProbeFailure, Reachability, RecentProbes};
 use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::sabotage::{self, Bug};
@@ -25,6 +27,11 @@ pub struct TabletState {
     pub status: Option<ServerStatus>,
     /// When that probe was sent.
     pub status_at: Timestamp,
+    /// When it was answered.
+    pub answered_at: Timestamp,
+    /// The answer before, and when it came: only what somebody said before another was asked can be held against
+    /// the other.
+    pub earlier: Option<Arc<(ServerStatus, Timestamp)>>,
     /// When something last arrived from the source, as far as probes could see.
     pub received_at: Option<Timestamp>,
     /// Since when commits wait for acknowledgements and none gets through, as far as probes could see.
@@ -48,6 +55,16 @@ impl TabletState {
     /// The last answer, if the last probe succeeded.
     pub fn valid_status(&self) -> Option<&ServerStatus> {
         self.status.as_ref().filter(|_| self.reachability.is_valid())
+    }
+
+    /// What this server wrote itself, lost, and `other` still has, by what that answered before this one was asked.
+    pub fn lost_to(&self, other: &TabletState) -> Option<GtidSet> {
+        let (mine, theirs) = (self.valid_status()?, other.valid_status()?);
+        let earlier = other.earlier.iter().map(|earlier| (&earlier.0, earlier.1));
+        let words = earlier.chain([(theirs, other.answered_at)]);
+        let timely = words.filter(|(_, answered_at)| *answered_at <= self.status_at);
+        let mut lost = timely.filter_map(|(theirs, _)| mine.lost_to(theirs));
+        lost.next()
     }
 
     /// Its vttablet says that it cannot write to its disk.
@@ -116,6 +133,8 @@ impl ShardSnapshot {
                 reachability: Reachability::Unseen,
                 status: None,
                 status_at: Timestamp::default(),
+                answered_at: Timestamp::default(),
+                earlier: None,
                 received_at: None,
                 stuck_since: None,
                 recent: RecentProbes::default(),
@@ -163,8 +182,13 @@ impl ShardSnapshot {
                         state.received_at = Some(now);
                     }
                     state.reachability = Reachability::Valid;
+                    state.earlier = before.and_then(|before| {
+                        let status = before.status.clone()?;
+                        Some(Arc::new((status, before.answered_at)))
+                    });
                     state.status = Some(status);
                     state.status_at = asked_at;
+                    state.answered_at = now;
                 }
                 Some(Err(why)) => {
                     state.status = before.and_then(|before| before.status.clone());

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::gtid::GtidSet;
+use crate::gtid::{GtidSet, MariaDbBinlogState};
 use crate::topology::{MysqlAddress, TabletType};
 
 /// Which family a server belongs to; it decides statements and the form of GTIDs.
@@ -21,6 +21,36 @@ impl Flavor {
             Self::MySql => "mysql",
             Self::MariaDb => "mariadb",
         }
+    }
+}
+
+/// `binlog_format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BinlogFormat {
+    /// What rows became.
+    Row,
+    /// Rows where statements would not be safe.
+    Mixed,
+    /// What was said.
+    Statement,
+}
+
+impl BinlogFormat {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Row, Self::Mixed, Self::Statement];
+
+    /// As the server writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Row => "ROW",
+            Self::Mixed => "MIXED",
+            Self::Statement => "STATEMENT",
+        }
+    }
+
+    /// Reads what a server writes.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name))
     }
 }
 
@@ -45,10 +75,14 @@ pub struct ServerStatus {
     pub log_bin: bool,
     /// `log_replica_updates`.
     pub log_replica_updates: bool,
+    /// `binlog_format`; none where it is not told.
+    pub binlog_format: Option<BinlogFormat>,
     /// Everything the server has committed.
     pub gtid_executed: GtidSet,
     /// What its binary logs no longer hold.
     pub gtid_purged: GtidSet,
+    /// What its binary logs hold of whom; empty on MySQL, whose sets tell.
+    pub binlog_state: MariaDbBinlogState,
     /// Its replication, if a source is configured.
     pub replication: Option<ReplicationStatus>,
     /// Semi-synchronous replication, both sides.
@@ -77,6 +111,47 @@ impl ServerStatus {
     pub fn received_beyond(&self, source: &ServerStatus) -> GtidSet {
         let own = source.server_uuid.as_deref().unwrap_or_default();
         self.gtid_received().subtract(&source.gtid_executed).without_source(own)
+    }
+
+    /// What this server wrote itself, as `other` has it, and does not have any more: it lost the end of its binary
+    /// log. No replica ever gets its own transactions back (events of one's own `server_id` are skipped), so it must
+    /// be cloned anew.
+    ///
+    /// `other` must have answered before this server was asked. A commit that waits for its acknowledgement is on the
+    /// replicas already and not counted here yet, so of a server that takes writes it is only believed where nobody
+    /// waits and `other` is refused for it.
+    pub fn lost_to(&self, other: &ServerStatus) -> Option<GtidSet> {
+        let settled = self.semi_sync.waiting_sessions == 0;
+        let believed = settled && (!self.is_writable() || other.is_refused());
+        Some(self.lacks_of_its_own(other)).filter(|lost| believed && !lost.is_empty())
+    }
+
+    fn lacks_of_its_own(&self, other: &ServerStatus) -> GtidSet {
+        match (self.flavor, &self.server_uuid) {
+            (Flavor::MySql, Some(uuid)) => {
+                other.gtid_received().of_source(uuid).subtract(&self.gtid_received())
+            }
+            (Flavor::MySql, None) => GtidSet::empty_mysql(),
+            (Flavor::MariaDb, _) => {
+                let lost = self.binlog_state.lost_to(&other.binlog_state, self.server_id);
+                let written = match other.gtid_received() {
+                    GtidSet::MariaDb(theirs) => GtidSet::MariaDb(theirs.written_by(self.server_id)),
+                    other @ GtidSet::MySql(_) => other,
+                };
+                let mine = self.gtid_received();
+                GtidSet::MariaDb(lost).union(&written.subtract(&mine))
+            }
+        }
+    }
+
+    /// Its source told it that their histories differ (error 1236).
+    pub fn is_refused(&self) -> bool {
+        self.replication.as_ref().is_some_and(|replication| {
+            let error = &replication.receiver_error;
+            error.contains("1236")
+                || error.contains("not in the master's binlog")
+                || error.contains("diverged")
+        })
     }
 
     /// Tells whether both servers are one and the same. Compared by uuid where there is one: the names

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use vtorc_core::analysis::detect;
 use vtorc_core::election::{Constraints, Contender, elect};
-use vtorc_core::gtid::GtidSet;
+use vtorc_core::gtid::{GtidSet, MariaDbBinlogState};
 use vtorc_core::health::{ProbeFailure, Reachability, RecentProbes};
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::preflight::{Inspection, concerns};
@@ -29,7 +29,7 @@ use vtorc_core::prognosis::{Prognosis, if_primary_died};
 use vtorc_core::remedy::{Wanted, wanted};
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
 use vtorc_core::status::{
-    Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus, VttabletState,
+    BinlogFormat,    Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus, VttabletState,
 };
 use vtorc_core::testkit;
 use vtorc_core::time::{TermStart, Timestamp};
@@ -122,6 +122,7 @@ fn election(
             .map(|text| text.parse::<TabletAlias>().unwrap())
     };
     let (old, want, avoid) = (alias("old"), alias("want"), alias("avoid"));
+    let gave_up = alias("gave_up");
     let mut settings = testkit::settings();
     settings.prevent_cross_cell_failover = args.contains_key("prevent_cross_cell");
     let contenders: Vec<Contender> = snapshot
@@ -144,6 +145,7 @@ fn election(
             .and_then(|old| snapshot.tablet(old))
             .and_then(|state| state.status.as_ref()),
         complete: !args.contains_key("incomplete"),
+        gave_up: &gave_up.into_iter().collect(),
     };
     let mut text = String::new();
     match elect(&contenders, &constraints) {
@@ -286,7 +288,12 @@ fn tablet(line: &str) -> TabletState {
                 ));
             }
             "timeouts" => {
-                state.recent = RecentProbes { timed_out: value.parse().unwrap(), succeeded: 2 };
+                let timed_out = value.parse().unwrap();
+                state.recent = RecentProbes { timed_out, pinged: 0, succeeded: 2 };
+            }
+            "pings" => {
+                let timed_out = value.parse().unwrap();
+                state.recent = RecentProbes { timed_out, pinged: timed_out, succeeded: 2 };
             }
             "prefer" | "neutral" | "prefer_not" | "must_not" => {
                 state.tablet.promotion_rule = PromotionRule::from_name(key);
@@ -339,7 +346,12 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         "version" => status.version = value.to_owned(),
         "vttablet" => status.vttablet = Some(vttablet(value)),
         "nolog" => status.log_replica_updates = false,
-        "opens" | "fast" | "early" | "skew" | "format" | "nettimeout" | "ungranted" => {}
+        "refused" => {
+            let error = &mut status.replication.as_mut().unwrap().receiver_error;
+            *error = "error 1236".into();
+        }
+        "format" => status.binlog_format = BinlogFormat::from_name(value),
+        "opens" | "fast" | "early" | "skew" | "nettimeout" | "ungranted" => {}
         "id" => status.server_id = value.parse().unwrap(),
         "purged" => status.gtid_purged = gtid(value),
         other => panic!("unknown word {other}"),
@@ -360,6 +372,8 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
         reachability: Reachability::Valid,
         status: None,
         status_at: NOW,
+        answered_at: NOW,
+        earlier: None,
         received_at: Some(NOW),
         stuck_since: None,
         recent: RecentProbes::default(),
@@ -381,6 +395,8 @@ fn server(alias: &TabletAlias) -> ServerStatus {
         gtid_mode_on: true,
         log_bin: true,
         log_replica_updates: true,
+        binlog_format: Some(BinlogFormat::Row),
+        binlog_state: MariaDbBinlogState::default(),
         gtid_executed: GtidSet::empty_mysql(),
         gtid_purged: GtidSet::empty_mysql(),
         replication: None,

@@ -105,6 +105,16 @@ impl Server {
         self.child.thaw();
     }
 
+    /// Keeps a copy of its data as they are; it must not run.
+    pub fn keep_data(&self) -> Result<(), FleetError> {
+        copy_data(&self.directory.join("data"), &self.directory.join("kept"))
+    }
+
+    /// Puts the copy in the place of its data: all that came after it is lost. It must not run.
+    pub fn put_back_data(&self) -> Result<(), FleetError> {
+        copy_data(&self.directory.join("kept"), &self.directory.join("data"))
+    }
+
     /// Starts it again on its data and port.
     pub fn restart(&mut self) -> Result<(), FleetError> {
         self.child.kill();
@@ -190,6 +200,16 @@ impl Server {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+fn copy_data(from: &Path, to: &Path) -> Result<(), FleetError> {
+    let told = |error: std::io::Error| FleetError::doing(to.display(), error);
+    if to.exists() {
+        std::fs::remove_dir_all(to).map_err(told)?;
+    }
+    let mut command = std::process::Command::new("cp");
+    let status = command.args(["-r", "--reflink=auto"]).args([from, to]).status().map_err(told)?;
+    if status.success() { Ok(()) } else { Err(FleetError::doing(to.display(), status)) }
 }
 
 fn launch(

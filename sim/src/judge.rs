@@ -81,13 +81,14 @@ pub async fn settle(stage: &SharedStage) -> Option<Millis> {
 /// Somebody's mistake gave one server what another one may have promised: every vtorc refuses to choose, and
 /// says between whom.
 fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool {
-    let mistakes = [Kind::WrongSource, Kind::ErrantWrite, Kind::WritableReplica];
+    let mistakes =
+        [Kind::WrongSource, Kind::ErrantWrite, Kind::WritableReplica, Kind::TailLost];
     let strikes = stage.schedule.strikes.iter().map(|(_, fault)| fault);
     let mut faults = stage.schedule.faults.iter().chain(strikes);
     let refuses = |manager: &Manager| {
         let report = manager.board.shard(shard);
         let why = report.and_then(|report| report.held_back.clone());
-        why.is_some_and(|why| why.starts_with("split brain: "))
+        why.is_some_and(|why| why.starts_with("split brain: ") || why.contains("it wrote itself"))
     };
     faults.any(|fault| fault.shard == at && mistakes.contains(&fault.kind))
         && stage.managers.iter().flatten().all(refuses)

@@ -22,6 +22,10 @@ use crate::vttablet::{Call, What};
 
 /// A lock that was lost so lately may not be known to be lost.
 const LOCK_GRACE_MS: crate::Millis = 50;
+/// An overloaded server lets so many of a hundred statements wait ...
+const SATURATED_PERCENT: u8 = 80;
+/// ... up to so long.
+const SATURATED_MS: crate::Millis = 8_000;
 /// How often a waiting party looks again.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -187,7 +191,11 @@ impl Line {
             return Err(Lost::Unanswered("connection lost".into()));
         }
         if known.frozen {
-            return Ok(Err(universe.queue(self.server, statement.clone())));
+            return Ok(Err(universe.queue(self.server, statement.clone(), 0)));
+        }
+        if known.saturated && universe.dice.u8(0..100) < SATURATED_PERCENT {
+            let after = universe.now + universe.dice.u64(0..SATURATED_MS);
+            return Ok(Err(universe.queue(self.server, statement.clone(), after)));
         }
         if *statement == Statement::StopReceiver && replaces {
             universe.receiver_stopped(self.server, manager);

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
+use vtorc_core::gtid::MariaDbBinlogState;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::status::{Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus};
+use vtorc_core::status::{BinlogFormat, Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus};
 use vtorc_core::topology::{MysqlAddress, TabletType};
 
 use crate::Millis;
@@ -277,6 +278,8 @@ impl Server {
             gtid_mode_on: true,
             log_bin: true,
             log_replica_updates: true,
+            binlog_format: Some(BinlogFormat::Row),
+            binlog_state: MariaDbBinlogState::default(),
             gtid_executed: self.executed.to_gtid_set(),
             gtid_purged: purged.to_gtid_set(),
             replication: self.source.map(|source| self.replication(source, now)),

@@ -19,8 +19,8 @@ use crate::statements::{Reply, Statement};
 use crate::topology::{ShardRecords, Topology};
 use crate::vttablet::Vttablet;
 
-/// A statement that reached a frozen server and waits in its socket. It is run when the server goes on,
-/// whether anybody still waits for the answer or not.
+/// A statement that reached a frozen or overloaded server and waits in its socket. It is run when the server comes to
+/// it, whether anybody still waits for the answer or not.
 pub struct Queued {
     /// Which server.
     pub server: u8,
@@ -30,6 +30,8 @@ pub struct Queued {
     pub statement: Statement,
     /// Which question it answers.
     pub ticket: u64,
+    /// The server does not come to it before.
+    pub not_before: Millis,
 }
 
 /// Everything.
@@ -233,10 +235,10 @@ impl Universe {
     }
 
     /// Puts a statement into a frozen server's socket.
-    pub fn queue(&mut self, server: u8, statement: Statement) -> u64 {
+    pub fn queue(&mut self, server: u8, statement: Statement, not_before: Millis) -> u64 {
         self.tickets += 1;
-        let incarnation = self.server(server).incarnation;
-        self.queued.push(Queued { server, incarnation, statement, ticket: self.tickets });
+        let (incarnation, ticket) = (self.server(server).incarnation, self.tickets);
+        self.queued.push(Queued { server, incarnation, statement, ticket, not_before });
         self.tickets
     }
 
@@ -313,7 +315,7 @@ impl Universe {
             if !server.running || server.incarnation != queued.incarnation {
                 continue;
             }
-            if server.frozen {
+            if server.frozen || queued.not_before > self.now {
                 self.queued.push(queued);
                 continue;
             }

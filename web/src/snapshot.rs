@@ -9,7 +9,7 @@ use vtorc_core::health::{ProbeFailure, Reachability, RecentProbes};
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
 use vtorc_core::status::{
-    Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus, VttabletState,
+    BinlogFormat,    Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus, VttabletState,
 };
 use vtorc_core::time::{TermStart, Timestamp};
 use vtorc_core::topology::{
@@ -74,11 +74,15 @@ struct TabletFile {
     #[serde(default)]
     asked_at_ms: u64,
     #[serde(default)]
+    answered_at_ms: u64,
+    #[serde(default)]
     received_at_ms: Option<u64>,
     #[serde(default)]
     stuck_since_ms: Option<u64>,
     #[serde(default)]
     recent_timeouts: u32,
+    #[serde(default)]
+    recent_pings: u32,
     #[serde(default)]
     recent_answers: u32,
     #[serde(default)]
@@ -97,6 +101,10 @@ struct ServerFile {
     gtid_mode_on: bool,
     log_bin: bool,
     log_replica_updates: bool,
+    #[serde(default)]
+    binlog_format: Option<String>,
+    #[serde(default)]
+    binlog_state: String,
     gtid_executed: String,
     gtid_purged: String,
     journal_length: Option<u64>,
@@ -241,9 +249,11 @@ impl TabletFile {
             failing_since_ms: state.reachability.failing_since().map(Timestamp::as_millis),
             trouble: state.reachability.failure().map(ToString::to_string),
             asked_at_ms: state.status_at.as_millis(),
+            answered_at_ms: state.answered_at.as_millis(),
             received_at_ms: state.received_at.map(Timestamp::as_millis),
             stuck_since_ms: state.stuck_since.map(Timestamp::as_millis),
             recent_timeouts: state.recent.timed_out,
+            recent_pings: state.recent.pinged,
             recent_answers: state.recent.succeeded,
             server: state.status.as_ref().map(ServerFile::of),
         }
@@ -278,10 +288,13 @@ impl TabletFile {
             reachability,
             status: self.server.map(ServerFile::into_status).transpose()?,
             status_at: Timestamp::from_millis(self.asked_at_ms),
+            answered_at: Timestamp::from_millis(self.answered_at_ms.max(self.asked_at_ms)),
+            earlier: None,
             received_at: self.received_at_ms.map(Timestamp::from_millis),
             stuck_since: self.stuck_since_ms.map(Timestamp::from_millis),
             recent: RecentProbes {
                 timed_out: self.recent_timeouts,
+                pinged: self.recent_pings,
                 succeeded: self.recent_answers,
             },
         })
@@ -344,6 +357,8 @@ impl ServerFile {
             gtid_mode_on: status.gtid_mode_on,
             log_bin: status.log_bin,
             log_replica_updates: status.log_replica_updates,
+            binlog_format: status.binlog_format.map(|format| format.name().to_owned()),
+            binlog_state: status.binlog_state.to_string(),
             gtid_executed: status.gtid_executed.to_string(),
             gtid_purged: status.gtid_purged.to_string(),
             journal_length: status.journal_length,
@@ -371,6 +386,8 @@ impl ServerFile {
             gtid_mode_on: self.gtid_mode_on,
             log_bin: self.log_bin,
             log_replica_updates: self.log_replica_updates,
+            binlog_format: self.binlog_format.as_deref().and_then(BinlogFormat::from_name),
+            binlog_state: self.binlog_state.parse().map_err(|error| format!("{error}"))?,
             journal_length: self.journal_length,
             vttablet: self.vttablet.map(VttabletFile::into_core).transpose()?,
         })

@@ -1,9 +1,8 @@
 //! What may start now, and why the rest may not: each round of deciding is kept, and said when it is news.
 
 use slog::warn;
-use vtorc_core::admission::{self, Admission, Ledger, Refusal, Switches};
+use vtorc_core::admission::{self, Admission, Ledger, Proposal, Refusal, Switches};
 use vtorc_core::analysis::Finding;
-use vtorc_core::ids::TabletAlias;
 use vtorc_core::inaction::{Held, Inaction};
 use vtorc_core::remedy::{Remedy, Wanted};
 use vtorc_core::sabotage::{self, Bug};
@@ -29,8 +28,10 @@ impl RecoveryActor {
             Wanted::Shard(remedy, finding) => {
                 let restarts = remedy == Remedy::RestartReceiver;
                 let ledger = if restarts { self.receivers.clone() } else { ledger };
-                let tablet = finding.tablet.as_ref().filter(|_| !restarts);
-                match self.admit(&ledger, remedy, snapshot, tablet) {
+                let proposal = Proposal::new(remedy, &finding);
+                // A receiver is restarted for the shard's sake.
+                let tablet = proposal.tablet.filter(|_| !restarts);
+                match self.admit(&ledger, Proposal { tablet, ..proposal }, snapshot) {
                     Admission::Admitted => {
                         Round { task: Some(Task::Shard(remedy, finding)), held: Vec::new() }
                     }
@@ -45,7 +46,8 @@ impl RecoveryActor {
                 for finding in findings {
                     let Some(alias) = &finding.tablet else { continue };
                     let ledger = self.repairs.entry(alias.clone()).or_default().clone();
-                    match self.admit(&ledger, Remedy::FixReplica, snapshot, Some(alias)) {
+                    let proposal = Proposal::new(Remedy::FixReplica, &finding);
+                    match self.admit(&ledger, proposal, snapshot) {
                         Admission::Admitted => due.push(finding),
                         Admission::Refused(refusal) => {
                             round.held.push(self.held(&finding, &refusal))
@@ -61,9 +63,8 @@ impl RecoveryActor {
     fn admit(
         &self,
         ledger: &Ledger,
-        remedy: Remedy,
+        proposal: Proposal<'_>,
         snapshot: &ShardSnapshot,
-        tablet: Option<&TabletAlias>,
     ) -> Admission {
         let settings = self.world.settings();
         let controls = self.world.controls();
@@ -73,7 +74,7 @@ impl RecoveryActor {
             controls: &controls,
             isolated: isolated.as_deref(),
         };
-        admission::admit(ledger, remedy, snapshot, &settings.recovery, switches, tablet)
+        admission::admit(ledger, proposal, snapshot, &settings.recovery, switches)
     }
 
     /// What went wrong last stays the reason while it waits to be tried again.
@@ -90,6 +91,7 @@ impl RecoveryActor {
             | Refusal::Filtered
             | Refusal::InBlockPeriod(_)
             | Refusal::ManagerIsolated(_)
+            | Refusal::WaitsForDisk
             | Refusal::WatchOnly => fresh,
         }
     }

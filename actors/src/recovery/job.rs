@@ -362,6 +362,7 @@ impl Locked<'_> {
                         let request = away.then(|| self.away_from_primary(ReparentKind::Emergency));
                         self.reparent(*remedy, request.as_ref()).await
                     }
+                    Remedy::PlannedReparent => self.move_away().await,
                     Remedy::FixPrimary => self.fix_primary().await,
                     Remedy::FixShardRecord => self.fix_shard_record().await,
                     Remedy::RestartReceiver => self.restart_receiver().await,
@@ -387,6 +388,26 @@ impl Locked<'_> {
                 self.reparent(Remedy::EmergencyReparent, Some(request)).await
             }
         }
+    }
+
+    /// Away from a primary that is too busy: in peace if it still answers, else as from a dead one. Without
+    /// acknowledgements nothing could stop one that lives and was not demoted from taking writes meanwhile.
+    async fn move_away(&self) -> Result<String, Stopped> {
+        let planned = self.away_from_primary(ReparentKind::Planned);
+        let why = match self.planned_reparent(&planned).await {
+            Err(Stopped::Refused(why) | Stopped::Failed(why) | Stopped::Undone(why)) => why,
+            // Whether it serves is not known: that is seen to first.
+            other @ (Ok(_) | Err(Stopped::Unclear(_) | Stopped::AlreadyFixed)) => return other,
+        };
+        if self.policy.acks_required() == 0 {
+            return Err(Stopped::Refused(format!(
+                "{why}; without acknowledgements it is not replaced by force while it lives"
+            )));
+        }
+        self.job.decided("replace it by force", None, format!("it did not step down: {why}"));
+        self.check_lock().await?;
+        let request = self.away_from_primary(ReparentKind::Emergency);
+        self.reparent(Remedy::EmergencyReparent, Some(&request)).await
     }
 
     fn away_from_primary(&self, kind: ReparentKind) -> ReparentRequest {

@@ -1,6 +1,7 @@
 //! Planned reparent: the candidate catches up before writes stop, and whatever goes wrong afterwards is
 //! taken back while the old primary still can serve.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use vtorc_core::election::{self, Constraints, Contender};
@@ -98,6 +99,7 @@ impl Locked<'_> {
             avoid: request.avoid_primary.as_ref(),
             complete: false,
             last_known: Some(status),
+            gave_up: &BTreeSet::new(),
         };
         let current = Contender::new(&primary.tablet, status.clone());
         let election = election::choose_successor(&current, &replicas, &constraints)

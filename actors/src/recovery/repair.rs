@@ -242,7 +242,14 @@ impl Locked<'_> {
             let set = self.job.world.topo.set_tablet_type(alias, TabletType::Replica, None);
             self.job.topo_step("record its type", Some(alias), set).await?;
         }
-        if let Some(errant) = lacking(&status, &source).filter(|_| !follows || refuses(&status)) {
+        if let Some(lost) = source.lost_to(&status).filter(|_| !sabotage::has(Bug::TrustSurvivors)) {
+            return Err(Stopped::Refused(format!(
+                "{} lost {lost}, which {alias} has: the primary must be replaced, not its replicas",
+                primary.alias
+            )));
+        }
+        let refused = status.is_refused();
+        if let Some(errant) = lacking(&status, &source).filter(|_| !follows || refused) {
             return self.set_aside(&tablet, &errant).await;
         }
         let Some(address) = primary.address() else {
@@ -283,18 +290,8 @@ fn primary_of(snapshot: &ShardSnapshot) -> Option<&TabletState> {
 /// What the replica has and the primary, read afterwards, lacks.
 fn lacking(replica: &ServerStatus, primary: &ServerStatus) -> Option<GtidSet> {
     let extra = replica.gtid_executed.subtract(&primary.gtid_executed);
-    if refuses(replica) && replica.flavor == Flavor::MariaDb {
+    if replica.is_refused() && replica.flavor == Flavor::MariaDb {
         return Some(replica.gtid_executed.clone());
     }
     (!extra.is_empty()).then_some(extra)
-}
-
-/// The source told it that their histories differ (error 1236).
-fn refuses(replica: &ServerStatus) -> bool {
-    replica.replication.as_ref().is_some_and(|replication| {
-        let error = &replication.receiver_error;
-        error.contains("1236")
-            || error.contains("not in the master's binlog")
-            || error.contains("diverged")
-    })
 }

@@ -42,15 +42,7 @@ impl Locked<'_> {
         let old_primary = self.fresh.primary().map(|state| state.tablet.alias.clone());
         self.job.note(|record| record.old_primary.clone_from(&old_primary));
         let contenders = self.stop_everything().await;
-        let election = match self.choose(&contenders, old_primary.as_ref(), request) {
-            Ok(election) => election,
-            Err(why) => {
-                self.let_go_on(&contenders).await;
-                return Err(Stopped::Refused(why));
-            }
-        };
-        self.announce(&election);
-        self.catch_up(&contenders, &election).await?;
+        let election = self.elect(&contenders, old_primary.as_ref(), request).await?;
         self.check_lock().await?;
         let others = contenders.iter().filter(|one| one.tablet.alias != election.winner);
         let followers: Vec<Tablet> = others
@@ -200,12 +192,39 @@ impl Locked<'_> {
         demoted
     }
 
+    /// Elects, and lets the winner catch up; one that does not get there is not waited for again.
+    async fn elect(
+        &self,
+        contenders: &[Contender],
+        old_primary: Option<&TabletAlias>,
+        request: Option<&ReparentRequest>,
+    ) -> Result<Election, Stopped> {
+        let mut gave_up = BTreeSet::new();
+        let mut last = None;
+        loop {
+            let election = match self.choose(contenders, old_primary, request, &gave_up) {
+                Ok(election) => election,
+                Err(why) => {
+                    self.let_go_on(contenders).await;
+                    return Err(last.unwrap_or(Stopped::Refused(why)));
+                }
+            };
+            self.announce(&election);
+            match self.catch_up(contenders, &election).await {
+                Ok(()) => return Ok(election),
+                Err(why) => last = Some(why),
+            }
+            gave_up.insert(election.winner);
+        }
+    }
+
     /// Safety first, then the election; the error says who must come back or what must be decided.
     fn choose(
         &self,
         contenders: &[Contender],
         old_primary: Option<&TabletAlias>,
         request: Option<&ReparentRequest>,
+        gave_up: &BTreeSet<TabletAlias>,
     ) -> Result<Election, String> {
         let reached: BTreeSet<TabletAlias> =
             contenders.iter().map(|one| one.tablet.alias.clone()).collect();
@@ -224,6 +243,7 @@ impl Locked<'_> {
             avoid: request.and_then(|request| request.avoid_primary.as_ref()).or(asked_away),
             complete: safety::is_complete(&everybody, &reached, &stray),
             last_known: self.fresh.primary().and_then(|state| state.status.as_ref()),
+            gave_up,
         };
         election::elect(contenders, &constraints).map_err(|error| error.to_string())
     }

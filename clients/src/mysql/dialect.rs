@@ -47,7 +47,7 @@ impl Dialect {
                  @@global.log_bin AS log_bin, @@global.log_replica_updates AS log_replica_updates, \
                  @@global.gtid_executed AS gtid_executed, @@global.gtid_purged AS gtid_purged",
                 "SHOW REPLICA STATUS",
-                SEMI_SYNC_VARIABLES,
+                SETTINGS,
                 SEMI_SYNC_STATUS,
                 HEARTBEATS,
             ],
@@ -58,7 +58,7 @@ impl Dialect {
                  @@global.log_bin AS log_bin, @@global.log_slave_updates AS log_replica_updates, \
                  @@global.gtid_executed AS gtid_executed, @@global.gtid_purged AS gtid_purged",
                 "SHOW SLAVE STATUS",
-                SEMI_SYNC_VARIABLES,
+                SETTINGS,
                 SEMI_SYNC_STATUS,
                 HEARTBEATS,
             ],
@@ -66,9 +66,10 @@ impl Dialect {
                 "SELECT @@global.server_id AS server_id, VERSION() AS version, \
                  @@global.read_only AS read_only, @@global.log_bin AS log_bin, \
                  @@global.log_slave_updates AS log_replica_updates, \
-                 @@global.gtid_binlog_pos AS gtid_binlog_pos, @@global.gtid_slave_pos AS gtid_slave_pos",
+                 @@global.gtid_binlog_pos AS gtid_binlog_pos, @@global.gtid_slave_pos AS gtid_slave_pos, \
+                 @@global.gtid_binlog_state AS gtid_binlog_state",
                 "SHOW ALL SLAVES STATUS",
-                SEMI_SYNC_VARIABLES,
+                SETTINGS,
                 SEMI_SYNC_STATUS,
                 "DO 0",
             ],
@@ -76,7 +77,9 @@ impl Dialect {
     }
 }
 
-pub(crate) const SEMI_SYNC_VARIABLES: &str = "SHOW GLOBAL VARIABLES LIKE 'rpl\\_semi\\_sync\\_%'";
+/// Servers have them or not, by version and plugins; asked for like this, none is missed.
+pub(crate) const SETTINGS: &str = "SHOW GLOBAL VARIABLES \
+     WHERE Variable_name LIKE 'rpl\\_semi\\_sync\\_%' OR Variable_name = 'binlog_format'";
 const SEMI_SYNC_STATUS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl\\_semi\\_sync\\_%'";
 /// Empty where performance_schema is off; then a silent source only shows by `replica_net_timeout`.
 const HEARTBEATS: &str = "SELECT c.HEARTBEAT_INTERVAL AS heartbeat_interval, \

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mysql_async::prelude::Queryable;
+use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use vtorc_core::health::ProbeFailure;
 use vtorc_core::ports::{ProbeConnection, ProbePort};
@@ -37,13 +38,13 @@ impl ProbePort for AsyncProber {
         let work = async {
             let mut conn = self.open(&address.mysql).await.map_err(failure)?;
             let dialect = detect(&mut conn).await.map_err(failure)?;
-            Ok(LiveConnection { conn: Some(conn), dialect })
+            Ok(LiveConnection { conn: Some(conn), dialect, address: address.mysql.clone() })
         };
         let limit = deadline.min(self.access.connect_timeout);
         match timeout(limit, work).await {
             Ok(Ok(connection)) => Ok(Box::new(connection)),
             Ok(Err(failure)) => Err(failure),
-            Err(_elapsed) => Err(ProbeFailure::TimedOut),
+            Err(_elapsed) => Err(silent(&address.mysql).await),
         }
     }
 }
@@ -65,6 +66,7 @@ impl AsyncProber {
 struct LiveConnection {
     conn: Option<mysql_async::Conn>,
     dialect: Dialect,
+    address: MysqlAddress,
 }
 
 #[async_trait]
@@ -76,7 +78,7 @@ impl ProbeConnection for LiveConnection {
         let answers = match timeout(deadline, ask(&mut conn, &statements)).await {
             Ok(Ok(answers)) => answers,
             Ok(Err(error)) => return Err(failure(error)),
-            Err(_elapsed) => return Err(ProbeFailure::TimedOut),
+            Err(_elapsed) => return Err(silent(&self.address).await),
         };
         self.conn = Some(conn);
         status::read(dialect, &answers).map_err(ProbeFailure::Garbled)
@@ -93,6 +95,22 @@ impl ProbeConnection for LiveConnection {
             Ok(Err(error)) => Err(failure(error)),
             Err(_elapsed) => Err(ProbeFailure::TimedOut),
         }
+    }
+}
+
+/// A server is pinged for so long.
+const PING_PATIENCE: Duration = Duration::from_millis(200);
+
+/// What a server's silence is: one that still greets whoever connects is there, and too busy to answer.
+async fn silent(address: &MysqlAddress) -> ProbeFailure {
+    let greeting = async {
+        let mut stream =
+            tokio::net::TcpStream::connect((address.host.as_str(), address.port)).await?;
+        stream.read_u8().await
+    };
+    match timeout(PING_PATIENCE, greeting).await {
+        Ok(Ok(_)) => ProbeFailure::Overloaded,
+        Ok(Err(_)) | Err(_) => ProbeFailure::TimedOut,
     }
 }
 

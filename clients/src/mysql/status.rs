@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use vtorc_core::gtid::GtidSet;
-use vtorc_core::status::{ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus};
+use vtorc_core::status::{BinlogFormat, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus};
 use vtorc_core::topology::MysqlAddress;
 
 use super::dialect::{Dialect, Row, SemiSyncNames, name_value};
@@ -45,6 +45,12 @@ pub(crate) fn read(dialect: Dialect, answers: &Answers) -> Result<ServerStatus, 
         },
         log_bin: flag(server, "log_bin"),
         log_replica_updates: flag(server, "log_replica_updates"),
+        binlog_format: variables
+            .get("binlog_format")
+            .and_then(|name| BinlogFormat::from_name(name)),
+        binlog_state: text(server, "gtid_binlog_state")
+            .parse()
+            .map_err(|error| format!("gtid_binlog_state: {error}"))?,
         gtid_executed,
         gtid_purged,
         replication,

@@ -18,7 +18,7 @@ use crate::interface::replicationdata::StopReplicationMode;
 use crate::interface::tabletmanagerdata as messages;
 use crate::interface::topodata;
 use crate::mysql::{
-    CREATE_DATABASE, SEMI_SYNC_VARIABLES, SemiSyncNames, WorkerPool, name_value, semi_sync,
+    CREATE_DATABASE, SETTINGS, SemiSyncNames, WorkerPool, name_value, semi_sync,
     semi_sync_settings,
 };
 use crate::topo::type_to_number;
@@ -263,7 +263,7 @@ impl Job<'_> {
         if acks == 0 {
             return Ok(());
         }
-        let variables = self.caller.rows(SEMI_SYNC_VARIABLES).await;
+        let variables = self.caller.rows(SETTINGS).await;
         let variables = name_value(&variables.map_err(CallError::into_command_error)?);
         let now = semi_sync(&variables, &variables);
         let Some(wanted) = semi_sync_settings(SemiSyncNames::of(&variables), &now, acks) else {
@@ -391,7 +391,7 @@ impl Job<'_> {
         source: &TabletAddress,
         semi_sync: bool,
     ) -> Result<(), CommandError> {
-        let rows = self.caller.rows(SEMI_SYNC_VARIABLES).await;
+        let rows = self.caller.rows(SETTINGS).await;
         let rows = rows.map_err(CallError::into_command_error)?;
         if let Some(replica) = SemiSyncNames::of(&name_value(&rows)).replica {
             let switch =

@@ -9,7 +9,7 @@ use vtorc_core::ports::CommandError;
 
 use super::calls::Caller;
 use crate::mysql::{
-    Row, SEMI_SYNC_VARIABLES, SESSIONS, SemiSyncNames, column_text, is_of_server, name_value,
+    Row, SETTINGS, SESSIONS, SemiSyncNames, column_text, is_of_server, name_value,
 };
 
 /// How often sessions are looked for while the server is being fenced.
@@ -58,7 +58,7 @@ async fn end_sessions(caller: &Caller<'_>, all_were_ended: bool) -> Result<bool,
     }
     // SAFETY-OF-DATA: only sessions that were killed wait: no client takes this for an acknowledgement.
     if all_were_ended && somebody_waits && !somebody_would_be_told {
-        let variables = caller.rows(SEMI_SYNC_VARIABLES).await;
+        let variables = caller.rows(SETTINGS).await;
         let variables = variables.map_err(|error| error.into_command_error())?;
         if let Some(source) = SemiSyncNames::of(&name_value(&variables)).source {
             let release = format!("SET GLOBAL rpl_semi_sync_{source}_enabled = OFF");

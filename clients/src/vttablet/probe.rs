@@ -23,6 +23,8 @@ const ASK_PATIENCE: Duration = Duration::from_secs(2);
 const FAILURES_UNTIL_SILENT: u32 = 2;
 /// A vttablet is asked so long whether it lives when its server's connection broke.
 const PING_PATIENCE: Duration = Duration::from_millis(100);
+/// ... and when its server does not answer.
+const SILENCE_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Probes through the vttablet alone.
 pub(crate) struct ByVttablet {
@@ -48,8 +50,13 @@ impl ProbeConnection for ByVttablet {
     async fn probe(&mut self, deadline: Duration) -> Result<ServerStatus, ProbeFailure> {
         let caller = Caller::new(&self.connections, &self.address, deadline);
         let caller = caller.map_err(CallError::into_probe_failure)?;
-        let answer = caller.full_status_and_besides().await;
-        let (full, besides) = answer.map_err(CallError::into_probe_failure)?;
+        let (full, besides) = match caller.full_status_and_besides().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let failure = error.into_probe_failure();
+                return Err(pinged(&self.connections, &self.address, failure).await);
+            }
+        };
         if full.disk_stalled {
             return Err(ProbeFailure::DiskStalled);
         }
@@ -65,23 +72,64 @@ impl ProbeConnection for ByVttablet {
     }
 }
 
-/// Tells of a server that is down whether its vttablet lives.
+/// Tells of a server that is down whether its vttablet lives, and of one that is silent whether it is too busy: where
+/// its vttablet still gets answers from it, it is not.
 pub(crate) async fn with_vttablets_word(
     connections: &Connections,
     address: &VttabletAddress,
     failure: ProbeFailure,
 ) -> ProbeFailure {
-    let ProbeFailure::Refused(why) = failure else { return failure };
+    match failure {
+        ProbeFailure::Refused(why) => {
+            ProbeFailure::Refused(match answers_ping(connections, address, PING_PATIENCE).await {
+                true => format!("mysqld is down, its vttablet answers: {why}"),
+                false => format!("neither mysqld nor its vttablet answers: {why}"),
+            })
+        }
+        silent @ (ProbeFailure::TimedOut | ProbeFailure::Overloaded) => {
+            let asked = async {
+                Caller::new(connections, address, SILENCE_PATIENCE)?.full_status().await
+            };
+            if asked.await.is_ok() {
+                return ProbeFailure::TimedOut;
+            }
+            pinged(connections, address, silent).await
+        }
+        other @ (ProbeFailure::TurnedAway(_)
+        | ProbeFailure::Garbled(_)
+        | ProbeFailure::DiskStalled
+        | ProbeFailure::TooOld(_)) => other,
+    }
+}
+
+/// Whether a server whose vttablet got no answer from it is too busy, or its vttablet is gone as well.
+async fn pinged(
+    connections: &Connections,
+    address: &VttabletAddress,
+    failure: ProbeFailure,
+) -> ProbeFailure {
+    let silent = matches!(failure, ProbeFailure::TimedOut | ProbeFailure::Overloaded);
+    if !silent {
+        return failure;
+    }
+    match answers_ping(connections, address, SILENCE_PATIENCE).await {
+        true => ProbeFailure::Overloaded,
+        false => ProbeFailure::TimedOut,
+    }
+}
+
+async fn answers_ping(
+    connections: &Connections,
+    address: &VttabletAddress,
+    patience: Duration,
+) -> bool {
     let ping = async {
-        let caller = Caller::new(connections, address, PING_PATIENCE)?;
+        let caller = Caller::new(connections, address, patience)?;
         let mut client = caller.client.clone();
         let message = PingRequest { payload: "vtorc".into() };
         caller.answer("Ping", client.ping(caller.request(message))).await
     };
-    ProbeFailure::Refused(match ping.await {
-        Ok(_) => format!("mysqld is down, its vttablet answers: {why}"),
-        Err(_) => format!("neither mysqld nor its vttablet answers: {why}"),
-    })
+    ping.await.is_ok()
 }
 
 /// Probes the server directly; a task asks the vttablet meanwhile.

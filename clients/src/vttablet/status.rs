@@ -1,8 +1,8 @@
 //! What a vttablet says of its server, as core's `ServerStatus`.
 
-use vtorc_core::gtid::GtidSet;
+use vtorc_core::gtid::{GtidSet, MariaDbBinlogState};
 use vtorc_core::status::{
-    Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus, VttabletState,
+    BinlogFormat,    Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus, VttabletState,
 };
 use vtorc_core::topology::MysqlAddress;
 
@@ -79,6 +79,8 @@ fn server_by_itself(full: &FullStatus) -> Result<ServerStatus, String> {
         gtid_mode_on: flavor == Flavor::MariaDb || full.gtid_mode.eq_ignore_ascii_case("on"),
         log_bin: full.log_bin_enabled,
         log_replica_updates: full.log_replica_updates,
+        binlog_format: BinlogFormat::from_name(&full.binlog_format),
+        binlog_state: MariaDbBinlogState::default(),
         gtid_executed,
         gtid_purged: parse_position(&full.gtid_purged)?,
         replication,

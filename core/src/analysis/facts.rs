@@ -31,6 +31,8 @@ pub struct Facts {
     pub primary_valid: bool,
     /// The primary is taken for gone.
     pub primary_unreachable: bool,
+    /// The primary can be reached and fails more often than it answers.
+    pub primary_overloaded: bool,
     /// The primary was never reached.
     pub primary_unseen: bool,
     /// Managed tablets other than the primary.
@@ -56,6 +58,8 @@ pub struct Facts {
     pub promoted_elsewhere: bool,
     /// The primary takes writes, and so does another tablet that replicas follow.
     pub rival_followed: bool,
+    /// It lost transactions that it wrote itself; replicas have them, and nothing of any other term.
+    pub primary_lost: bool,
     /// Those reached have transactions that the primary lacks and that are no errors of their own: they
     /// were written in a later term.
     pub others_ahead: bool,
@@ -101,11 +105,18 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
     facts.primary = Some(alias.clone());
     facts.primary_valid = primary.reachability.is_valid() && !asked_before_term(primary, snapshot);
     facts.primary_unreachable = primary.reachability.is_unreachable();
+    facts.primary_overloaded = primary.recent.is_incapacitated();
     facts.primary_unseen = primary.status.is_none();
     vttablet_of_primary(&mut facts, snapshot, primary);
     facts.record_names_primary = snapshot.record.primary_alias.as_ref() == Some(alias)
         && snapshot.record.term_start == primary.tablet.term_start;
     facts.evidence.push(reach_evidence(primary, snapshot));
+    if facts.primary_overloaded {
+        facts.evidence.push(format!(
+            "of its last probes {} timed out although a ping was answered, and {} succeeded",
+            primary.recent.pinged, primary.recent.succeeded
+        ));
+    }
     facts.primary_stuck =
         primary.stuck_since.is_some_and(|since| since.age(snapshot.now) >= STUCK_AFTER);
     if let Some(since) = primary.stuck_since {
@@ -313,6 +324,7 @@ fn primary_settings(
     });
     facts.ackers_ready = u32::try_from(ackers.count()).unwrap_or(u32::MAX);
     facts.others_ahead = others_ahead(facts, snapshot, alias, policy);
+    primary_lost(facts, snapshot, primary, status);
     facts.evidence.push(format!(
         "read_only {}, semi-sync source {} (waits for {}), ackers ready {} of {} required",
         on_off(status.read_only),
@@ -353,6 +365,32 @@ fn others_ahead(
     };
     let standing = election::standing_of(primary, &contenders(snapshot), policy, witnesses);
     standing == Standing::Behind && !sabotage::has(Bug::FixBlindly)
+}
+
+/// A crash may take the end of a binary log along (`sync_binlog` is not 1): what replicas acknowledged is gone from
+/// the primary, which must not serve without it.
+fn primary_lost(
+    facts: &mut Facts,
+    snapshot: &ShardSnapshot,
+    primary: &TabletState,
+    status: &ServerStatus,
+) {
+    if sabotage::has(Bug::TrustSurvivors) {
+        return;
+    }
+    let alias = &primary.tablet.alias;
+    let of_another_term = |replica: &TabletState| {
+        let theirs = replica.valid_status();
+        theirs.is_some_and(|theirs| !theirs.received_beyond(status).is_empty())
+    };
+    let lost: Vec<String> = snapshot
+        .replicas_of(alias)
+        .filter_map(|replica| Some((replica, primary.lost_to(replica)?)))
+        .map(|(replica, lost)| format!("{alias} lost {lost}, which {} has", replica.tablet.alias))
+        .collect();
+    facts.primary_lost =
+        !lost.is_empty() && !snapshot.replicas_of(alias).any(of_another_term);
+    facts.evidence.extend(lost);
 }
 
 /// Promotable tablets other than the primary that take writes.

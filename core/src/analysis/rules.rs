@@ -81,6 +81,12 @@ pub const RULES: &[Rule] = &[
         lets_replicas_be_repaired: false,
     },
     Rule {
+        kind: FindingKind::IncapacitatedPrimary,
+        why: "the primary can be reached, fails more often than it answers, and replicas receive from it",
+        holds: |f| f.primary_overloaded && f.replicas_receiving > 0,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
         kind: FindingKind::UnreachablePrimaryWithLaggingReplicas,
         why: "the primary cannot be reached from here; replicas receive from it and are far behind",
         holds: |f| f.primary_unreachable && f.all_receiving_lag,
@@ -108,6 +114,12 @@ pub const RULES: &[Rule] = &[
         holds: |f| {
             f.primary.is_some() && !f.primary_valid && !f.primary_unreachable && f.primary_unseen
         },
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::PrimaryLostTransactions,
+        why: "the primary came back without the end of its binary log, which replicas have",
+        holds: |f| f.primary_valid && f.primary_lost,
         lets_replicas_be_repaired: false,
     },
     Rule {

@@ -23,21 +23,6 @@ pub type Told = (Option<TabletAlias>, Vec<String>);
 /// What is shown and never repaired.
 pub const WARNINGS: &[Warning] = &[
     Warning {
-        kind: FindingKind::IncapacitatedPrimary,
-        why: "the primary fails more often than it answers, and is not dead: a planned failover may help",
-        find: |snapshot| {
-            let primary = snapshot.primary().filter(|state| !state.reachability.is_unreachable());
-            let Some(primary) = primary.filter(|state| state.recent.is_incapacitated()) else {
-                return Vec::new();
-            };
-            let text = format!(
-                "of its last probes {} timed out and {} succeeded",
-                primary.recent.timed_out, primary.recent.succeeded
-            );
-            vec![(Some(primary.tablet.alias.clone()), vec![text])]
-        },
-    },
-    Warning {
         kind: FindingKind::LockedSemiSyncPrimary,
         why: "commits wait for acknowledgements and too few ackers are connected",
         find: |snapshot| locked(snapshot, true),
@@ -118,6 +103,17 @@ pub const WARNINGS: &[Warning] = &[
             let all_delayed = delays.peek().is_some() && delays.all(|delay| delay > 0);
             if all_delayed { vec![(None, Vec::new())] } else { Vec::new() }
         },
+    },
+    Warning {
+        kind: FindingKind::LostTransactions,
+        why: "it lost transactions that it wrote itself and never gets them back from others: it is never promoted, \
+              and must be cloned anew",
+        find: lost_transactions,
+    },
+    Warning {
+        kind: FindingKind::MixedBinlogFormats,
+        why: "servers log in different formats: a failover changes what is logged",
+        find: mixed_formats,
     },
     Warning {
         kind: FindingKind::ErrantGTIDDetected,
@@ -334,6 +330,33 @@ fn several_versions(snapshot: &ShardSnapshot) -> Vec<Told> {
     }
     let each = versions.iter().map(|(version, who)| format!("{version}: {}", who.join(", ")));
     vec![(None, each.collect())]
+}
+
+fn mixed_formats(snapshot: &ShardSnapshot) -> Vec<Told> {
+    let mut formats: std::collections::BTreeMap<_, Vec<String>> = Default::default();
+    for state in snapshot.tablets.values() {
+        let format = state.valid_status().and_then(|status| status.binlog_format);
+        if let Some(format) = format.filter(|_| state.tablet.tablet_type.is_promotable()) {
+            formats.entry(format).or_default().push(state.tablet.alias.to_string());
+        }
+    }
+    if formats.len() < 2 {
+        return Vec::new();
+    }
+    let each = formats.iter().map(|(format, who)| format!("{}: {}", format.name(), who.join(", ")));
+    vec![(None, each.collect())]
+}
+
+/// Whoever lacks what it wrote itself and the primary has.
+fn lost_transactions(snapshot: &ShardSnapshot) -> Vec<Told> {
+    let Some(primary) = snapshot.primary() else { return Vec::new() };
+    let others =
+        snapshot.tablets.values().filter(|state| state.tablet.alias != primary.tablet.alias);
+    let told = others.filter_map(|state| {
+        let lost = state.lost_to(primary)?;
+        Some((Some(state.tablet.alias.clone()), vec![format!("it lost {lost}")]))
+    });
+    told.collect()
 }
 
 /// Replicas that would need what the primary has purged. MariaDB does not tell what it purged.

@@ -35,15 +35,25 @@ impl From<Lost> for ProbeFailure {
     }
 }
 
+impl Line {
+    fn answers_a_ping(&self) -> bool {
+        let universe = self.outside.universe.lock();
+        let (me, them) = (self.outside.me(), Party::Server(self.server));
+        universe.server(self.server).is_awake() && universe.network.is_open_both_ways(me, them)
+    }
+}
+
 #[async_trait]
 impl ProbeConnection for Line {
     async fn probe(&mut self, deadline: Duration) -> Result<ServerStatus, ProbeFailure> {
         self.deadline = Instant::now() + deadline;
-        match self.ask(Statement::Status).await? {
-            Reply::Status(status) => Ok(*status),
-            Reply::Done | Reply::Pending | Reply::Begun(_) | Reply::Refused(_) => {
+        match self.ask(Statement::Status).await.map_err(ProbeFailure::from) {
+            Ok(Reply::Status(status)) => Ok(*status),
+            Ok(Reply::Done | Reply::Pending | Reply::Begun(_) | Reply::Refused(_)) => {
                 Err(ProbeFailure::Garbled("no status".into()))
             }
+            Err(ProbeFailure::TimedOut) if self.answers_a_ping() => Err(ProbeFailure::Overloaded),
+            Err(failure) => Err(failure),
         }
     }
 
@@ -60,13 +70,8 @@ impl ProbeConnection for Line {
                 return Err(ProbeFailure::Refused("connection lost".into()));
             }
         }
-        let answers = || {
-            let universe = self.outside.universe.lock();
-            let (me, them) = (self.outside.me(), Party::Server(self.server));
-            universe.server(self.server).is_awake() && universe.network.is_open_both_ways(me, them)
-        };
         let given_up = Instant::now() + grace;
-        while !answers() {
+        while !self.answers_a_ping() {
             if Instant::now() >= given_up {
                 return Err(ProbeFailure::TimedOut);
             }
