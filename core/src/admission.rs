@@ -10,6 +10,7 @@ use crate::analysis::{Finding, FindingKind};
 use crate::controls::{Controls, Grounds};
 use crate::ids::{RecoveryId, TabletAlias};
 use crate::remedy::Remedy;
+use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::snapshot::ShardSnapshot;
 use crate::time::Timestamp;
@@ -205,7 +206,7 @@ pub fn admit(
     if !switches.recoveries_enabled {
         return refused(Refusal::Disabled);
     }
-    if let Some(evidence) = switches.isolated {
+    if let Some(evidence) = switches.isolated.filter(|_| !sabotage::has(Bug::TrustOwnSight)) {
         return refused(Refusal::ManagerIsolated(evidence.to_owned()));
     }
     let (controls, now) = (switches.controls, snapshot.now);

@@ -324,15 +324,18 @@ pub fn elect(
         return Err(NoCandidate::AllPassedOver(passed_over));
     };
     passed_over.extend(ranked.map(|(_, contender)| passed(contender, Reason::RanksLower)));
-    let has_all = !first_rank.behind || sabotage::has(Bug::PromoteSecondBest);
     let best = catches_up_from(winner, &trusted, &target).unwrap_or(source);
-    let election = Election {
+    let mut election = Election {
         winner: winner.tablet.alias.clone(),
-        most_advanced: if has_all { &winner.tablet.alias } else { &best.tablet.alias }.clone(),
+        most_advanced: if first_rank.behind { best } else { winner }.tablet.alias.clone(),
         target,
         passed_over,
     };
     debug_assert!(trusted.iter().all(|one| election.target.contains(&one.received())));
+    if sabotage::has(Bug::PromoteSecondBest) {
+        election.most_advanced.clone_from(&election.winner);
+        election.target = winner.received();
+    }
     Ok(election)
 }
 

@@ -34,11 +34,13 @@ pub enum Bug {
     KeepSilent,
     /// Take a server that comes back for one that has all that it wrote.
     TrustSurvivors,
+    /// Act although most of everything went out of sight at once.
+    TrustOwnSight,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -54,6 +56,7 @@ impl Bug {
         Self::RepairOldNews,
         Self::KeepSilent,
         Self::TrustSurvivors,
+        Self::TrustOwnSight,
     ];
 }
 

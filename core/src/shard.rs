@@ -77,10 +77,28 @@ struct Memory {
     status: Option<ServerStatus>,
     status_at: Timestamp,
     answered_at: Timestamp,
-    earlier: Option<Arc<(ServerStatus, Timestamp)>>,
+    earlier: Vec<Arc<(ServerStatus, Timestamp)>>,
     received_at: Option<Timestamp>,
     stuck_since: Option<Timestamp>,
     answered_after: Timestamp,
+}
+
+/// So many earlier answers of a server are kept, ...
+const EARLIER_MAX: usize = 4;
+/// ... so far apart at least: together they reach back to before anybody else was last asked.
+const EARLIER_APART: std::time::Duration = std::time::Duration::from_millis(300);
+
+impl Memory {
+    fn remember(&mut self, before: Option<ServerStatus>) {
+        let last = self.earlier.last().map(|last| last.1);
+        let apart = last.is_none_or(|last| last.age(self.answered_at) >= EARLIER_APART);
+        if let Some(before) = before.filter(|_| apart) {
+            self.earlier.push(Arc::new((before, self.answered_at)));
+            if self.earlier.len() > EARLIER_MAX {
+                self.earlier.remove(0);
+            }
+        }
+    }
 }
 
 /// All that is known about one shard.
@@ -211,7 +229,7 @@ impl ShardState {
             status: None,
             status_at: Timestamp::default(),
             answered_at: Timestamp::default(),
-            earlier: None,
+            earlier: Vec::new(),
             received_at: None,
             stuck_since: None,
             answered_after: Timestamp::default(),
@@ -226,7 +244,7 @@ impl ShardState {
                 let before = memory.status.as_ref();
                 memory.stuck_since = stuck_since(&status, before, memory.stuck_since, sent_at);
                 let before = memory.status.replace(status);
-                memory.earlier = before.map(|before| Arc::new((before, memory.answered_at)));
+                memory.remember(before);
                 memory.status_at = sent_at;
                 memory.answered_at = now;
             }

@@ -29,9 +29,9 @@ pub struct TabletState {
     pub status_at: Timestamp,
     /// When it was answered.
     pub answered_at: Timestamp,
-    /// The answer before, and when it came: only what somebody said before another was asked can be held against
-    /// the other.
-    pub earlier: Option<Arc<(ServerStatus, Timestamp)>>,
+    /// Some answers before, and when they came: only what somebody said before another was asked can be held
+    /// against the other.
+    pub earlier: Vec<Arc<(ServerStatus, Timestamp)>>,
     /// When something last arrived from the source, as far as probes could see.
     pub received_at: Option<Timestamp>,
     /// Since when commits wait for acknowledgements and none gets through, as far as probes could see.
@@ -134,7 +134,7 @@ impl ShardSnapshot {
                 status: None,
                 status_at: Timestamp::default(),
                 answered_at: Timestamp::default(),
-                earlier: None,
+                earlier: Vec::new(),
                 received_at: None,
                 stuck_since: None,
                 recent: RecentProbes::default(),
@@ -182,10 +182,11 @@ impl ShardSnapshot {
                         state.received_at = Some(now);
                     }
                     state.reachability = Reachability::Valid;
-                    state.earlier = before.and_then(|before| {
+                    let known = before.and_then(|before| {
                         let status = before.status.clone()?;
                         Some(Arc::new((status, before.answered_at)))
                     });
+                    state.earlier = known.into_iter().collect();
                     state.status = Some(status);
                     state.status_at = asked_at;
                     state.answered_at = now;

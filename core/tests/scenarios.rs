@@ -373,7 +373,7 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
         status: None,
         status_at: NOW,
         answered_at: NOW,
-        earlier: None,
+        earlier: Vec::new(),
         received_at: Some(NOW),
         stuck_since: None,
         recent: RecentProbes::default(),

@@ -31,6 +31,25 @@ impl Silence {
 }
 
 impl Universe {
+    /// A vtorc that must doubt its own sight begins nothing.
+    pub fn check_alone(
+        &mut self,
+        manager: usize,
+        records: &[RecoveryRecord],
+        epoch: Millis,
+        alone: &[(Millis, Millis)],
+    ) {
+        for record in records.iter().filter(|one| one.trigger == Trigger::Automatic) {
+            let began = record.started_at.as_millis().saturating_sub(epoch);
+            if alone.iter().any(|(from, to)| (*from..*to).contains(&began)) {
+                self.violated(format!(
+                    "m{manager} began recovery {} {began} ms in, while it was cut off from nearly everything",
+                    record.id
+                ));
+            }
+        }
+    }
+
     /// The same thing is not repaired twice by the same vtorc where nothing happened in between. `epoch` is what
     /// its clock read at the beginning; `troubled` are the times in which faults were at work or echoed.
     pub fn check_repaired_once(

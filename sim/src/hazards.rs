@@ -14,6 +14,8 @@ pub struct Hazard {
     pub name: &'static str,
     /// How many vtorcs.
     pub managers: u8,
+    /// How many shards; several are spread over three cells and acknowledge across them.
+    pub shards: usize,
     /// What goes wrong at its time: kind, begin, how long, which server (none: the primary).
     pub faults: &'static [(Kind, Millis, Millis, Option<u8>)],
     /// What strikes at some step of the recoveries: kind, how long, which server.
@@ -28,18 +30,21 @@ pub const HAZARDS: &[Hazard] = &[
     Hazard {
         name: "a repair does not block a failover",
         managers: 1,
+        shards: 1,
         faults: &[(Kind::StoppedReplica, 5_000, 1_000, Some(1)), (Kind::Crash, 5_050, 6_000, None)],
         strike: None,
     },
     Hazard {
         name: "two managers and one dead primary",
         managers: 2,
+        shards: 1,
         faults: &[(Kind::Crash, 5_000, 6_000, None)],
         strike: Some((Kind::SessionExpired, 1_000, None)),
     },
     Hazard {
         name: "the primary is lost for less than the detection time, ten times in a row",
         managers: 2,
+        shards: 1,
         faults: &[
             (Kind::Flapping, 5_000, 400, None),
             (Kind::Flapping, 5_900, 400, None),
@@ -57,48 +62,56 @@ pub const HAZARDS: &[Hazard] = &[
     Hazard {
         name: "the topology server is away while the primary dies",
         managers: 1,
+        shards: 1,
         faults: &[(Kind::TopologyDown, 4_900, 8_000, None), (Kind::Crash, 5_000, 20_000, None)],
         strike: None,
     },
     Hazard {
         name: "the session is lost in the middle of a recovery",
         managers: 1,
+        shards: 1,
         faults: &[(Kind::Crash, 5_000, 10_000, None)],
         strike: Some((Kind::SessionExpired, 1_000, None)),
     },
     Hazard {
         name: "somebody else writes the records in the middle of a recovery",
         managers: 1,
+        shards: 1,
         faults: &[(Kind::Crash, 5_000, 4_000, None)],
         strike: Some((Kind::Conflicts, 12_000, None)),
     },
     Hazard {
         name: "the winner dies in the middle of its promotion",
         managers: 1,
+        shards: 1,
         faults: &[(Kind::Crash, 5_000, 12_000, Some(0))],
         strike: Some((Kind::Crash, 3_000, Some(1))),
     },
     Hazard {
         name: "the winner is cut off in the middle of its promotion",
         managers: 2,
+        shards: 1,
         faults: &[(Kind::Freeze, 5_000, 12_000, Some(0))],
         strike: Some((Kind::Isolate, 6_000, Some(1))),
     },
     Hazard {
         name: "the old primary wakes up in the middle of its replacement",
         managers: 1,
+        shards: 1,
         faults: &[(Kind::Freeze, 5_000, 1_650, Some(0))],
         strike: Some((Kind::SlowApplier, 1_000, Some(1))),
     },
     Hazard {
         name: "the candidate of a planned reparent stalls after writes were stopped",
         managers: 1,
+        shards: 1,
         faults: &[(Kind::PlannedReparent, 5_000, 1_000, Some(2))],
         strike: Some((Kind::SlowApplier, 8_000, Some(2))),
     },
     Hazard {
         name: "the candidate of a planned reparent lags",
         managers: 1,
+        shards: 1,
         faults: &[
             (Kind::SlowApplier, 4_500, 4_000, Some(2)),
             (Kind::PlannedReparent, 5_000, 1_000, Some(2)),
@@ -108,24 +121,28 @@ pub const HAZARDS: &[Hazard] = &[
     Hazard {
         name: "the old primary returns while its successor, of whom no record tells, is away",
         managers: 1,
+        shards: 1,
         faults: &[(Kind::Crash, 5_000, 4_000, Some(0)), (Kind::Crash, 8_000, 6_000, Some(1))],
         strike: Some((Kind::Conflicts, 12_000, None)),
     },
     Hazard {
         name: "a second dead tablet in the shard",
         managers: 1,
+        shards: 1,
         faults: &[(Kind::Crash, 4_900, 15_000, Some(2)), (Kind::Crash, 5_000, 8_000, Some(0))],
         strike: None,
     },
     Hazard {
         name: "a black-holed host",
         managers: 2,
+        shards: 1,
         faults: &[(Kind::Isolate, 5_000, 12_000, Some(0))],
         strike: Some((Kind::ManagerCut, 2_000, Some(1))),
     },
     Hazard {
         name: "a cell is not read while its primary is fine",
         managers: 1,
+        shards: 1,
         faults: &[
             (Kind::ManagerKilled, 5_000, 500, None),
             (Kind::PartialRead, 5_200, 8_000, Some(0)),
@@ -135,21 +152,89 @@ pub const HAZARDS: &[Hazard] = &[
     Hazard {
         name: "a replica with errant transactions has more than the others",
         managers: 1,
+        shards: 1,
         faults: &[(Kind::ErrantWrite, 4_800, 1_000, Some(1)), (Kind::Crash, 5_000, 8_000, Some(0))],
         strike: None,
     },
     Hazard {
         name: "a replica takes a backup and goes on acknowledging",
         managers: 1,
+        shards: 1,
         faults: &[(Kind::Backup, 4_500, 15_000, Some(1)), (Kind::Crash, 5_000, 8_000, Some(0))],
         strike: None,
     },
     Hazard {
         name: "vtorc is killed between demotion and promotion",
         managers: 1,
+        shards: 1,
         faults: &[
             (Kind::PlannedReparent, 5_000, 1_000, Some(2)),
             (Kind::ManagerKilled, 5_020, 2_000, None),
+        ],
+        strike: None,
+    },
+    Hazard {
+        name: "a cell is lost, and with it the primaries of many shards",
+        managers: 1,
+        shards: 4,
+        faults: &[(Kind::ZoneLost, 5_000, 12_000, Some(0))],
+        strike: None,
+    },
+    Hazard {
+        name: "vtorc is cut off from nearly everything while a primary dies",
+        managers: 1,
+        shards: 4,
+        faults: &[
+            (Kind::ManagerAlone, 5_000, 12_000, Some(0)),
+            (Kind::Crash, 6_000, 12_000, Some(0)),
+        ],
+        strike: None,
+    },
+    Hazard {
+        name: "another tool reparents while a primary dies",
+        managers: 2,
+        shards: 1,
+        faults: &[
+            (Kind::ForeignReparent, 5_000, 8_000, Some(0)),
+            (Kind::Crash, 5_010, 9_000, Some(0)),
+        ],
+        strike: None,
+    },
+    Hazard {
+        name: "another tool dies in the middle of its reparent",
+        managers: 1,
+        shards: 1,
+        faults: &[(Kind::ForeignReparent, 5_000, 20, Some(0))],
+        strike: None,
+    },
+    Hazard {
+        name: "a stalled disk goes on in the middle of the failover",
+        managers: 1,
+        shards: 1,
+        faults: &[(Kind::DiskStall, 5_000, 1_100, Some(0))],
+        strike: Some((Kind::SlowApplier, 500, Some(1))),
+    },
+    Hazard {
+        name: "a primary is so busy that it answers now and then",
+        managers: 2,
+        shards: 1,
+        faults: &[(Kind::Saturated, 5_000, 25_000, Some(0))],
+        strike: None,
+    },
+    Hazard {
+        name: "a primary comes back at once without the end of its log",
+        managers: 1,
+        shards: 1,
+        faults: &[(Kind::TailLost, 5_000, 30, Some(0))],
+        strike: None,
+    },
+    Hazard {
+        name: "another policy is set while the primary dies",
+        managers: 1,
+        shards: 1,
+        faults: &[
+            (Kind::PolicyChanged, 4_950, 1_000, Some(0)),
+            (Kind::Crash, 5_000, 9_000, Some(0)),
         ],
         strike: None,
     },
@@ -173,6 +258,14 @@ impl Hazard {
         schedules
     }
 
+    fn shard(&self) -> ShardPlan {
+        let (policy, cells) = match self.shards {
+            1 => (DurabilityPolicy::SemiSync, ["zone1"; 4]),
+            _ => (DurabilityPolicy::CrossCell, ["zone1", "zone2", "zone2", "zone3"]),
+        };
+        ShardPlan { policy, tablets: cells.map(|cell| (cell, TabletType::Replica)).to_vec() }
+    }
+
     fn schedule(&self, step: Option<u64>) -> Schedule {
         let fault = |kind, at, lasts, server: Option<u8>| Fault {
             kind,
@@ -194,10 +287,7 @@ impl Hazard {
             .map(|(step, (kind, lasts, server))| (step, fault(kind, 0, lasts, server)));
         Schedule {
             seed: step.unwrap_or(0),
-            shards: vec![ShardPlan {
-                policy: DurabilityPolicy::SemiSync,
-                tablets: vec![("zone1", TabletType::Replica); 4],
-            }],
+            shards: vec![self.shard(); self.shards],
             managers: self.managers,
             skews_ms: vec![-250_000, 400_000],
             block_ms: 5_000,

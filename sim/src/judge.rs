@@ -13,8 +13,10 @@ use vtorc_core::topology::TabletType;
 use crate::Millis;
 use crate::claims::ECHO_MS;
 use crate::faults::{Fault, Kind};
+use crate::ledger::Ledger;
 use crate::manager::{EPOCH_MS, Manager};
 use crate::run::Verdict;
+use crate::schedule::Schedule;
 use crate::stage::{SharedStage, Stage};
 
 /// So long after the last fault everything must be in order, block period and back-off aside.
@@ -81,17 +83,18 @@ pub async fn settle(stage: &SharedStage) -> Option<Millis> {
 /// Somebody's mistake gave one server what another one may have promised: every vtorc refuses to choose, and
 /// says between whom.
 fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool {
-    let mistakes =
-        [Kind::WrongSource, Kind::ErrantWrite, Kind::WritableReplica, Kind::TailLost];
+    let mistakes = [Kind::WrongSource, Kind::ErrantWrite, Kind::WritableReplica];
     let strikes = stage.schedule.strikes.iter().map(|(_, fault)| fault);
-    let mut faults = stage.schedule.faults.iter().chain(strikes);
+    let faults = stage.schedule.faults.iter().chain(strikes).filter(|fault| fault.shard == at);
+    // One log's lost end is survived; those of several servers may be more than is promised.
+    let tails = faults.clone().filter(|fault| fault.kind == Kind::TailLost).count();
+    let mistaken = faults.map(|fault| fault.kind).any(|kind| mistakes.contains(&kind));
     let refuses = |manager: &Manager| {
         let report = manager.board.shard(shard);
         let why = report.and_then(|report| report.held_back.clone());
         why.is_some_and(|why| why.starts_with("split brain: ") || why.contains("it wrote itself"))
     };
-    faults.any(|fault| fault.shard == at && mistakes.contains(&fault.kind))
-        && stage.managers.iter().flatten().all(refuses)
+    (mistaken || tails > 1) && stage.managers.iter().flatten().all(refuses)
 }
 
 /// What is not as it should be in a shard, in truth or by what vtorcs say.
@@ -192,6 +195,23 @@ fn check_claims(stage: &Stage) {
     }
 }
 
+/// A vtorc that lost most of everything doubts itself within this.
+const DOUBTS_WITHIN_MS: Millis = 4_000;
+/// With fewer shards than this it cannot tell.
+const SHARDS_TO_DOUBT: usize = 3;
+
+/// When a vtorc must have doubted itself: it was cut off from nearly everything that it had seen before.
+fn alone_times(schedule: &Schedule, number: usize) -> Vec<(Millis, Millis)> {
+    let of_mine = |fault: &&Fault| usize::from(fault.manager) == number;
+    let mine = || schedule.faults.iter().filter(of_mine);
+    let restarted = mine().any(|fault| fault.kind == Kind::ManagerKilled);
+    if restarted || schedule.shards.len() < SHARDS_TO_DOUBT {
+        return Vec::new();
+    }
+    let alone = mine().filter(|fault| fault.kind == Kind::ManagerAlone);
+    alone.map(|fault| (fault.at + DOUBTS_WITHIN_MS, fault.at + fault.lasts)).collect()
+}
+
 /// The last questions, and the verdict.
 pub fn conclude(stage: &mut Stage, mut verdict: Verdict) -> Verdict {
     let mut universe = stage.universe.lock();
@@ -210,6 +230,7 @@ pub fn conclude(stage: &mut Stage, mut verdict: Verdict) -> Verdict {
             let block = history.block_of(name);
             universe.check_block_period(number, &records, block.as_ref(), stage.schedule.block_ms);
             universe.check_repaired_once(at, number, &records, epoch, &troubled);
+            universe.check_alone(number, &records, epoch, &alone_times(&stage.schedule, number));
             for record in &records {
                 let ended = record.outcome.as_ref().map_or("unfinished", |outcome| outcome.name());
                 *verdict.outcomes.entry(format!("{} {ended}", record.kind)).or_default() += 1;
@@ -230,6 +251,8 @@ pub fn conclude(stage: &mut Stage, mut verdict: Verdict) -> Verdict {
     verdict.violations = std::mem::take(&mut universe.violations);
     verdict.trace = universe.trace.take().unwrap_or_default();
     verdict.digest = universe.digest;
+    let promoted = |books: &Ledger| books.promotions.iter().map(|promotion| promotion.at).collect();
+    verdict.promotions = universe.books.iter().map(promoted).collect();
     verdict.acknowledged = universe.books.iter().map(|books| books.acknowledged).sum();
     verdict
 }

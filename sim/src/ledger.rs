@@ -56,8 +56,12 @@ pub struct Ledger {
     pub promised: BTreeSet<Txn>,
     /// Nothing is promised before this: a policy was set that servers do not keep yet.
     pub promises_from: Millis,
+    /// Acknowledged by whatever policy.
+    acknowledged_txns: BTreeSet<Txn>,
     /// Acknowledged in all.
     pub acknowledged: u64,
+    /// Whose receiver each vtorc stopped since it took the lock: among those it chooses.
+    pub asked: BTreeMap<u8, BTreeSet<u8>>,
     /// Who was made to take writes, in order.
     pub promotions: Vec<Promotion>,
     /// Servers that a vtorc made primary and nobody demoted since.
@@ -162,6 +166,7 @@ impl Universe {
         }
         known.fate = Fate::Acknowledged;
         ledger.acknowledged += 1;
+        ledger.acknowledged_txns.insert(txn);
         ledger.last_ack.insert(number, now);
         if !promises {
             return;
@@ -219,6 +224,9 @@ impl Universe {
             self.violated(what);
             self.ledger_mut(number).weakened(&lost);
         }
+        if automatic {
+            self.check_most_advanced(number, manager);
+        }
         // One that the records do not name yet is not known to all.
         let named = self.records_of(number).record.primary_alias.clone();
         let known = |last: &Promotion| named.as_ref() == Some(&self.server(last.server).alias);
@@ -233,9 +241,40 @@ impl Universe {
         ledger.serving_since.clear();
     }
 
+    /// Nobody whom it could have promoted has what counts and the promoted one lacks: what a client was told is
+    /// done, or what others have received as well.
+    fn check_most_advanced(&mut self, number: u8, manager: u8) {
+        let winner = self.server(number);
+        let members: Vec<u8> = self.others(number).collect();
+        let ledger = self.ledger(number);
+        let counts = |txn: &Txn| {
+            let holders = members.iter().filter(|one| self.server(**one).has_received(*txn));
+            ledger.acknowledged_txns.contains(txn) || holders.count() > 1
+        };
+        let could_win = |one: &&u8| {
+            let other = self.server(**one);
+            let tablet = self.topology.tablets.get(&other.alias);
+            other.is_awake() && tablet.is_some_and(|tablet| tablet.tablet_type.is_promotable())
+        };
+        let asked = ledger.asked.get(&manager).into_iter().flatten();
+        let refused: Vec<u8> = asked.filter(|one| **one != number).filter(could_win).copied().collect();
+        let found = refused.into_iter().find_map(|one| {
+            let other = self.server(one);
+            let mut received = other.binlog.iter().chain(&other.relay);
+            let more = received.find(|txn| !winner.executed.contains(**txn) && counts(txn));
+            more.map(|txn| (one, *txn))
+        });
+        if let Some((other, txn)) = found {
+            self.violated(format!(
+                "m{manager} promoted s{number}, and s{other}, which it passed over, has {txn:?} as well"
+            ));
+        }
+    }
+
     /// A vtorc that replaces a primary by itself stops a receiver.
     pub fn receiver_stopped(&mut self, number: u8, manager: u8) {
         let now = self.now;
+        self.ledger_mut(number).asked.entry(manager).or_default().insert(number);
         let Some(source) = self.server(number).source else { return };
         let since = self.ledger(source).serving_since.get(&source).copied();
         let served = since.is_some_and(|since| now.saturating_sub(since) > SERVED_FOR_MS);

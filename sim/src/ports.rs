@@ -21,7 +21,7 @@ use crate::universe::Shared;
 use crate::vttablet::{Call, What};
 
 /// A lock that was lost so lately may not be known to be lost.
-const LOCK_GRACE_MS: crate::Millis = 50;
+const LOCK_GRACE_MS: crate::Millis = 15;
 /// An overloaded server lets so many of a hundred statements wait ...
 const SATURATED_PERCENT: u8 = 80;
 /// ... up to so long.

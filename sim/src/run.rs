@@ -40,6 +40,8 @@ pub struct Verdict {
     pub left_to_a_person: bool,
     /// Writes acknowledged.
     pub acknowledged: u64,
+    /// When servers were promoted, by shard.
+    pub promotions: Vec<Vec<Millis>>,
     /// Faults injected, by kind.
     pub faults: BTreeMap<Kind, u64>,
     /// Findings that appeared, and how often.

@@ -289,7 +289,7 @@ impl TabletFile {
             status: self.server.map(ServerFile::into_status).transpose()?,
             status_at: Timestamp::from_millis(self.asked_at_ms),
             answered_at: Timestamp::from_millis(self.answered_at_ms.max(self.asked_at_ms)),
-            earlier: None,
+            earlier: Vec::new(),
             received_at: self.received_at_ms.map(Timestamp::from_millis),
             stuck_since: self.stuck_since_ms.map(Timestamp::from_millis),
             recent: RecentProbes {

@@ -68,6 +68,14 @@ impl Outside {
 }
 
 impl Universe {
+    /// A vtorc that takes a shard's lock has asked nobody yet.
+    fn begins_to_ask(&mut self, shard: &KeyspaceShard, manager: u8) {
+        let names = self.topology.shards.iter().map(|records| &records.name);
+        for (_, ledger) in names.zip(&mut self.books).filter(|(name, _)| *name == shard) {
+            ledger.asked.remove(&manager);
+        }
+    }
+
     /// The session of a vtorc that was just heard; a new one where the old one has ended.
     fn keep_session(&mut self, manager: u8, life: u64) -> u64 {
         let now = self.now;
@@ -137,6 +145,7 @@ impl TopoPort for Outside {
                     }
                     let holder = Holder { manager, session, serial };
                     records.holder = Some(holder);
+                    universe.begins_to_ask(&wanted, manager);
                     universe.note(|| format!("m{manager} took the lock of {wanted}"));
                     Ok(Ok(holder))
                 })
