@@ -397,15 +397,17 @@ impl Universe {
     }
 
     /// What a server committed last was not on its disk yet (`sync_binlog` is not 1). One failure is used up for
-    /// what nobody else has.
+    /// that; what nobody else has is gone.
     fn lose_tail(&mut self, server: u8, most: usize) {
         let lost = self.server_mut(server).lose_tail(most);
         let rows = lost.iter().filter(|txn| self.journal_txns.contains(txn)).count();
         self.server_mut(server).journal -= rows as u64;
         let others: Vec<u8> = self.others(server).collect();
         let has = |txn| others.iter().any(|other| self.server(*other).has_received(txn));
-        let gone: Vec<_> = lost.into_iter().filter(|txn| !has(*txn)).collect();
-        self.ledger_mut(server).weakened(&gone);
+        let (kept, gone): (Vec<_>, Vec<_>) = lost.into_iter().partition(|txn| has(*txn));
+        let ledger = self.ledger_mut(server);
+        ledger.weakened(&gone);
+        ledger.worn.extend(kept);
     }
 
     /// Everybody in the cell of a server, in all shards.

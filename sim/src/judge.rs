@@ -80,6 +80,10 @@ pub async fn settle(stage: &SharedStage) -> Option<Millis> {
     }
 }
 
+/// What vtorc says where only a person can choose.
+const LEFT_TO_A_PERSON: [&str; 3] =
+    ["split brain: ", "which it wrote itself", "which may have been acknowledged"];
+
 /// Somebody's mistake gave one server what another one may have promised: every vtorc refuses to choose, and
 /// says between whom.
 fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool {
@@ -92,7 +96,7 @@ fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool 
     let refuses = |manager: &Manager| {
         let report = manager.board.shard(shard);
         let why = report.and_then(|report| report.held_back.clone());
-        why.is_some_and(|why| why.starts_with("split brain: ") || why.contains("it wrote itself"))
+        why.is_some_and(|why| LEFT_TO_A_PERSON.iter().any(|words| why.contains(words)))
     };
     (mistaken || tails > 1) && stage.managers.iter().flatten().all(refuses)
 }

@@ -56,6 +56,8 @@ pub struct Ledger {
     pub promised: BTreeSet<Txn>,
     /// Nothing is promised before this: a policy was set that servers do not keep yet.
     pub promises_from: Millis,
+    /// A failure is used up for these: the server that wrote them lost them.
+    pub worn: BTreeSet<Txn>,
     /// Acknowledged by whatever policy.
     acknowledged_txns: BTreeSet<Txn>,
     /// Acknowledged in all.
@@ -209,6 +211,7 @@ impl Universe {
         if again {
             return;
         }
+        self.give_up_what_is_out_of_sight(number, manager);
         let lost: Vec<Txn> = self
             .ledger(number)
             .promised
@@ -241,15 +244,31 @@ impl Universe {
         ledger.serving_since.clear();
     }
 
-    /// Nobody whom it could have promoted has what counts and the promoted one lacks: what a client was told is
-    /// done, or what others have received as well.
+    /// Of what the server that wrote it lost, the others are all there is: where a second failure keeps those from
+    /// the vtorc that promotes, it is more than is promised to survive.
+    fn give_up_what_is_out_of_sight(&mut self, number: u8, manager: u8) {
+        let me = Party::Manager(manager);
+        let in_sight = |one: &u8| {
+            let them = Party::Server(*one);
+            self.server(*one).is_awake() && self.network.is_open_both_ways(me, them)
+        };
+        let seen: Vec<u8> = self.others(number).filter(in_sight).collect();
+        let ledger = self.ledger(number);
+        let is_gone = |txn: &&Txn| !seen.iter().any(|one| self.server(*one).has_received(**txn));
+        let worn = ledger.worn.intersection(&ledger.promised);
+        let gone: Vec<Txn> = worn.filter(is_gone).copied().collect();
+        self.ledger_mut(number).weakened(&gone);
+    }
+
+    /// Nobody whom it could have promoted has what counts and the promoted one lacks: what is promised, and, whatever
+    /// the policy, what the last primary told its clients is done.
     fn check_most_advanced(&mut self, number: u8, manager: u8) {
         let winner = self.server(number);
-        let members: Vec<u8> = self.others(number).collect();
         let ledger = self.ledger(number);
         let counts = |txn: &Txn| {
-            let holders = members.iter().filter(|one| self.server(**one).has_received(*txn));
-            ledger.acknowledged_txns.contains(txn) || holders.count() > 1
+            let of_this_term = ledger.reigning() == Some(txn.source);
+            ledger.promised.contains(txn)
+                || (of_this_term && ledger.acknowledged_txns.contains(txn))
         };
         let could_win = |one: &&u8| {
             let other = self.server(**one);

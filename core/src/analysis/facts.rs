@@ -58,7 +58,7 @@ pub struct Facts {
     pub promoted_elsewhere: bool,
     /// The primary takes writes, and so does another tablet that replicas follow.
     pub rival_followed: bool,
-    /// It lost transactions that it wrote itself; replicas have them, and nothing of any other term.
+    /// It lost transactions that it wrote itself; replicas have them, and nothing that counts of any other term.
     pub primary_lost: bool,
     /// Those reached have transactions that the primary lacks and that are no errors of their own: they
     /// were written in a later term.
@@ -388,8 +388,9 @@ fn primary_lost(
         .filter_map(|replica| Some((replica, primary.lost_to(replica)?)))
         .map(|(replica, lost)| format!("{alias} lost {lost}, which {} has", replica.tablet.alias))
         .collect();
-    facts.primary_lost =
-        !lost.is_empty() && !snapshot.replicas_of(alias).any(of_another_term);
+    // What was written in another term than the records tell of goes before, unless it is somebody's error.
+    let of_this_term = !facts.others_ahead || !snapshot.replicas_of(alias).any(of_another_term);
+    facts.primary_lost = !lost.is_empty() && of_this_term;
     facts.evidence.extend(lost);
 }
 
