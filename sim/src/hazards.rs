@@ -229,6 +229,18 @@ pub const HAZARDS: &[Hazard] = &[
         strike: None,
     },
     Hazard {
+        name: "a primary comes back without the end of its log, and every replica has errant transactions",
+        managers: 1,
+        shards: 1,
+        faults: &[
+            (Kind::ErrantWrite, 4_700, 100, Some(1)),
+            (Kind::ErrantWrite, 4_710, 100, Some(2)),
+            (Kind::ErrantWrite, 4_720, 100, Some(3)),
+            (Kind::TailLost, 5_000, 30, Some(0)),
+        ],
+        strike: None,
+    },
+    Hazard {
         name: "another policy is set while the primary dies",
         managers: 1,
         shards: 1,

@@ -279,9 +279,13 @@ impl Universe {
         let refused: Vec<u8> = asked.filter(|one| **one != number).filter(could_win).copied().collect();
         let found = refused.into_iter().find_map(|one| {
             let other = self.server(one);
-            let mut received = other.binlog.iter().chain(&other.relay);
-            let more = received.find(|txn| !winner.executed.contains(**txn) && counts(txn));
-            more.map(|txn| (one, *txn))
+            let received = other.binlog.iter().chain(&other.relay);
+            let more: Vec<Txn> =
+                received.filter(|txn| !winner.executed.contains(**txn)).copied().collect();
+            // One with transactions of somebody else's as well was passed over for those.
+            let errs = more.iter().any(|txn| ledger.reigning() != Some(txn.source));
+            let first = more.into_iter().find(counts).filter(|_| !errs);
+            first.map(|txn| (one, txn))
         });
         if let Some((other, txn)) = found {
             self.violated(format!(

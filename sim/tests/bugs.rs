@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::sabotage::Bug;
 use vtorc_sim::hazards::HAZARDS;
 use vtorc_sim::run::run_with;
@@ -41,4 +42,17 @@ fn every_deliberate_bug_is_found() {
     });
     let missed = missed.into_inner().unwrap();
     assert!(missed.is_empty(), "not found within {SEEDS_MAX} schedules: {missed:?}");
+}
+
+/// Where nothing is promised, who is promoted must still be the most advanced of those who were asked.
+#[test]
+fn a_second_best_is_found_also_where_nothing_is_promised() {
+    let asynchronous = (0..SEEDS_MAX).map(Schedule::of).map(|mut schedule| {
+        schedule.shards.iter_mut().for_each(|plan| plan.policy = DurabilityPolicy::None);
+        schedule
+    });
+    let found = asynchronous
+        .flat_map(|schedule| run_with(Bug::PromoteSecondBest, &schedule).violations)
+        .find(|violation| violation.contains("which it passed over, has"));
+    assert!(found.is_some(), "not found within {SEEDS_MAX} schedules");
 }

@@ -12,7 +12,7 @@ use vtorc_sim::schedule::Schedule;
 /// These are always run.
 const FIXED: u64 = 800;
 /// New ones are run for so long.
-const NEW_FOR: Duration = Duration::from_secs(20);
+const NEW_FOR: Duration = Duration::from_secs(40);
 
 /// Runs seeds on two threads until `goes_on` says no; answers what went wrong.
 fn run_all(from: u64, goes_on: impl Fn(u64) -> bool + Sync) -> Vec<String> {
@@ -74,12 +74,17 @@ const FINDINGS: &[&str] = &[
     "DeadPrimary",
     "DeadPrimaryAndSomeReplicas",
     "ErrantGTIDDetected",
+    "IncapacitatedPrimary",
     "InvalidReplica",
+    "LostTransactions",
     "NotConnectedToPrimary",
     "NotEnoughSemiSyncReplicas",
+    "PrimaryDiskStalled",
     "PrimaryHasPrimary",
     "PrimaryIsReadOnly",
+    "PrimaryLostTransactions",
     "PrimarySemiSyncMustBeSet",
+    "PrimarySemiSyncMustNotBeSet",
     "PrimaryTabletDeleted",
     "ReplicaIsWritable",
     "ReplicaSemiSyncMustBeSet",
@@ -97,6 +102,7 @@ const STEPS: &[&str] = &[
     "fence",
     "fix the primary",
     "follow the most advanced",
+    "catch up before writes stop",
     "follow the new primary",
     "follow the primary",
     "make sure of the lock",
@@ -104,6 +110,7 @@ const STEPS: &[&str] = &[
     "record the old primary's type",
     "record the primary's type",
     "record the shard's primary",
+    "replace it by force",
     "restart the receiver",
     "start the receivers again",
     "stop all receivers",
