@@ -38,7 +38,7 @@ use crate::board::Meter;
 use crate::guardian::start_guarded;
 use crate::messages::{
     Accepted, Audit, CircumstancesChanged, LiftBlock, Recover, RecoveryStanding, Rejected,
-    StartRequested, Stop,
+    ShardTopologyWasRead, StartRequested, Stop,
 };
 use crate::world::World;
 use job::Job;
@@ -50,11 +50,19 @@ const MAILBOX_MAX: usize = 64;
 /// Receivers are restarted at most so often: it is done to see something, not to cure it.
 const RECEIVER_RESTART_PAUSE: Duration = Duration::from_secs(60);
 
+/// The shard's actor, as far as its recoveries tell it something.
+pub(crate) struct Owner {
+    /// How recoveries stand.
+    pub(crate) standing: Recipient<RecoveryStanding>,
+    /// What a recovery read under the lock: it may be newer than what the watcher knows.
+    pub(crate) records: Recipient<ShardTopologyWasRead>,
+}
+
 /// Runs the recoveries of one shard.
 pub struct RecoveryActor {
     world: World,
     shard: KeyspaceShard,
-    owner: Recipient<RecoveryStanding>,
+    owner: Owner,
     ledger: Option<Ledger>,
     repairs: BTreeMap<TabletAlias, Ledger>,
     receivers: Ledger,
@@ -102,7 +110,7 @@ impl RecoveryActor {
     pub(crate) fn launch(
         world: &World,
         shard: KeyspaceShard,
-        owner: Recipient<RecoveryStanding>,
+        owner: Owner,
     ) -> (Addr<Self>, Arc<Meter>) {
         let meter = world.board.register("recovery", &format!("{shard}/recovery"));
         let log =
@@ -127,7 +135,7 @@ impl RecoveryActor {
     fn tell_standing(&self, ended: Option<RecoveryId>) {
         let now = self.world.clock.now();
         let block = self.ledger.as_ref().and_then(|ledger| ledger.block_at(now)).cloned();
-        self.owner.do_send(RecoveryStanding {
+        self.owner.standing.do_send(RecoveryStanding {
             running: self.running.as_ref().map(|running| running.id),
             block,
             held_back: self.held.first().map(|held| held.reason.clone()).or(self.unread.clone()),
@@ -191,7 +199,7 @@ impl RecoveryActor {
         let record = RecoveryRecord::begin(id, shard, task.kind(), task.trigger(), finding, now);
         info!(log, "recovery begins"; "kind" => task.kind(), "finding" => &record.finding,
             "evidence" => record.evidence.join("; "));
-        let job = Job::new(self.world.clone(), record, snapshot, log);
+        let job = Job::new(self.world.clone(), record, snapshot, self.owner.records.clone(), log);
         let told = reply.and_then(|reply| {
             let (told, outcome) = oneshot::channel();
             reply.send(Ok(Accepted { id, outcome })).is_ok().then_some(told)

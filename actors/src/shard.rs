@@ -26,7 +26,7 @@ use crate::messages::{
     RecoveryStanding, RequestRecovery, SetPace, ShardTopologyWasRead, StartRequested, Stop,
 };
 use crate::prober::ProberActor;
-use crate::recovery::RecoveryActor;
+use crate::recovery::{Owner, RecoveryActor};
 use crate::world::World;
 
 /// Time itself is an event, so often while in doubt ...
@@ -305,7 +305,10 @@ impl Actor for ShardActor {
             let launched = RecoveryActor::launch(
                 &self.world,
                 self.name().clone(),
-                context.address().recipient(),
+                Owner {
+                    standing: context.address().recipient(),
+                    records: context.address().recipient(),
+                },
             );
             self.recovery = Some(launched);
         }

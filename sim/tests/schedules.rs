@@ -84,7 +84,6 @@ const FINDINGS: &[&str] = &[
     "PrimaryIsReadOnly",
     "PrimaryLostTransactions",
     "PrimarySemiSyncMustBeSet",
-    "PrimarySemiSyncMustNotBeSet",
     "PrimaryTabletDeleted",
     "ReplicaIsWritable",
     "ReplicaSemiSyncMustBeSet",

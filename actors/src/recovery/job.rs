@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use actix::Recipient;
 use futures::stream::{FuturesUnordered, StreamExt};
 use slog::{Logger, info, warn};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -22,7 +23,7 @@ use vtorc_core::topology::{ShardTopology, Tablet, TabletAddress};
 
 use super::Task;
 use crate::board::TAKE_LOCK;
-use crate::messages::{Audit, ReparentKind, ReparentRequest};
+use crate::messages::{Audit, ReparentKind, ReparentRequest, ShardTopologyWasRead};
 use crate::world::World;
 
 /// When everybody from whom an answer is expected has answered, those held for dead get this much more.
@@ -67,6 +68,7 @@ pub(crate) struct Job {
     pub(crate) settings: RecoverySettings,
     pub(crate) seen: ShardSnapshot,
     pub(crate) log: Logger,
+    shard: Recipient<ShardTopologyWasRead>,
     record: Arc<Mutex<RecoveryRecord>>,
 }
 
@@ -83,10 +85,11 @@ impl Job {
         world: World,
         record: RecoveryRecord,
         seen: ShardSnapshot,
+        shard: Recipient<ShardTopologyWasRead>,
         log: Logger,
     ) -> Self {
         let settings = world.recovery_settings();
-        let job = Self { world, settings, seen, log, record: Arc::new(Mutex::new(record)) };
+        let job = Self { world, settings, seen, log, shard, record: Arc::new(Mutex::new(record)) };
         job.publish();
         job
     }
@@ -154,6 +157,7 @@ impl Job {
             read.await.unwrap_or_else(|_| Err(TopoError::Unavailable("no answer".into())))
         };
         let topology = self.topo_step("read the shard's records", None, read).await?;
+        self.shard.do_send(ShardTopologyWasRead(topology.clone()));
         let policy =
             topology.durability.clone().map_err(|unknown| Stopped::Refused(unknown.to_string()))?;
         let fresh = self.look_again(&topology).await;

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use vtorc_core::analysis;
 use vtorc_core::election::{self, Constraints, Contender};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
@@ -76,6 +77,9 @@ impl Locked<'_> {
                 primary.tablet.alias
             )));
         };
+        if let Some(finding) = analysis::not_in_charge(&self.fresh, &self.job.settings) {
+            return Err(Stopped::Refused(format!("{finding}: {}; that goes first", finding.why)));
+        }
         let alias = &primary.tablet.alias;
         let wanted = request.new_primary.as_ref();
         let leaves_as_is = wanted.is_none()
