@@ -13,7 +13,7 @@ use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
-use crate::status::{ServerStatus, VttabletState};
+use crate::status::{BinlogFormat, ServerStatus, VttabletState};
 use crate::topology::{PromotionRule, Tablet, TabletType};
 
 pub use trust::{Standing, Witnesses, standing_of};
@@ -261,6 +261,7 @@ struct Rank {
     crosses_cell: bool,
     filtered_or_delayed: bool,
     leaves_behind: usize,
+    rows_for_statements: bool,
     newer_version: bool,
     applier_stands: bool,
     behind: bool,
@@ -310,7 +311,8 @@ pub fn elect(
             None => {
                 let oldest = trusted.iter().map(|one| version_of(&one.status)).min();
                 let left = everybody.iter().filter(|one| !one.can_follow(contender)).count();
-                let rank = rank(contender, &target, oldest, left, constraints);
+                let statements = trusted.iter().any(|one| logs_statements(one));
+                let rank = rank(contender, &target, oldest, left, statements, constraints);
                 ranked.push((rank, contender));
             }
         }
@@ -421,6 +423,11 @@ fn lost_own(contender: &Contender, everybody: &[Contender]) -> Option<GtidSet> {
     lost.next()
 }
 
+/// A server that logs statements cannot apply rows: it could not follow one that logs those.
+fn logs_statements(contender: &Contender) -> bool {
+    contender.status.binlog_format == Some(BinlogFormat::Statement)
+}
+
 /// Major and minor version: a newer server cannot be followed by an older one for sure.
 fn version_of(status: &ServerStatus) -> (u32, u32) {
     let mut parts = status.version.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
@@ -432,14 +439,17 @@ fn rank(
     target: &GtidSet,
     oldest: Option<(u32, u32)>,
     leaves_behind: usize,
+    statements: bool,
     constraints: &Constraints<'_>,
 ) -> Rank {
     let alias = &contender.tablet.alias;
     let replication = contender.status.replication.as_ref();
+    let format = contender.status.binlog_format;
     Rank {
         rule: constraints.settings.promotion_rule(&contender.tablet),
         filtered_or_delayed: replication.is_some_and(|r| r.filtered || r.delay_seconds > 0),
         leaves_behind,
+        rows_for_statements: statements && format.is_some_and(|one| one != BinlogFormat::Statement),
         newer_version: oldest.is_some_and(|oldest| version_of(&contender.status) > oldest),
         crosses_cell: constraints.old_primary.is_some_and(|old| old.cell != alias.cell),
         applier_stands: contender.applier_stands(),
@@ -460,7 +470,8 @@ pub fn choose_successor(
     everybody.push(primary.clone());
     let reached: BTreeSet<&TabletAlias> = everybody.iter().map(|one| &one.tablet.alias).collect();
     let mut passed_over = Vec::new();
-    let mut ranked: Vec<(PromotionRule, bool, u64, TabletAlias)> = Vec::new();
+    let statements = everybody.iter().any(logs_statements);
+    let mut ranked: Vec<(PromotionRule, bool, bool, u64, TabletAlias)> = Vec::new();
     for contender in replicas {
         let reason = unfit(contender, &everybody, &reached, constraints)
             .or_else(|| not_following(contender, primary, constraints.settings))
@@ -472,6 +483,7 @@ pub fn choose_successor(
                 let lag = contender.status.replication.as_ref().and_then(|r| r.lag_seconds);
                 ranked.push((
                     constraints.settings.promotion_rule(&contender.tablet),
+                    statements && !logs_statements(contender),
                     alias.cell != primary.tablet.alias.cell,
                     lag.unwrap_or(u64::MAX),
                     alias,
@@ -480,12 +492,12 @@ pub fn choose_successor(
         }
     }
     ranked.sort();
-    let Some((_, _, _, winner)) = ranked.first().cloned() else {
+    let Some((_, _, _, _, winner)) = ranked.first().cloned() else {
         return Err(NoCandidate::AllPassedOver(passed_over));
     };
     let rest = ranked.into_iter().skip(1);
     passed_over
-        .extend(rest.map(|(_, _, _, alias)| PassedOver { alias, reason: Reason::RanksLower }));
+        .extend(rest.map(|(_, _, _, _, alias)| PassedOver { alias, reason: Reason::RanksLower }));
     Ok(Election {
         most_advanced: winner.clone(),
         target: empty_like(&primary.status.gtid_executed),

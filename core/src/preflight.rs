@@ -29,8 +29,6 @@ pub struct Inspection {
     pub read_only_at_start: Option<bool>,
     /// `replica_net_timeout` in seconds.
     pub net_timeout_s: Option<u64>,
-    /// `binlog_format`.
-    pub binlog_format: Option<String>,
     /// A committed transaction survives a crash of the machine (`sync_binlog` and
     /// `innodb_flush_log_at_trx_commit` are 1).
     pub commits_are_durable: Option<bool>,
@@ -91,7 +89,6 @@ pub fn concerns(
             report.server(state, inspection, snapshot);
         }
     }
-    report.formats(inspections);
     report.0.sort_by(|one, other| {
         (one.severity, &one.tablet, &one.code).cmp(&(other.severity, &other.tablet, &other.code))
     });
@@ -309,22 +306,6 @@ impl Report {
             let word = if skew > 0 { "ahead of" } else { "behind" };
             let what = format!("its clock is {} ms {word} this machine's", skew.unsigned_abs());
             self.add(Severity::Warning, "ClockSkew", alias, what, "run a time service on both");
-        }
-    }
-
-    fn formats(&mut self, inspections: &BTreeMap<TabletAlias, Inspection>) {
-        let formats: BTreeSet<&str> =
-            inspections.values().filter_map(|seen| seen.binlog_format.as_deref()).collect();
-        if formats.len() > 1 {
-            let formats: Vec<&str> = formats.into_iter().collect();
-            let what = format!("mixed binlog formats: {}", formats.join(", "));
-            self.add(
-                Severity::Warning,
-                "MixedBinlogFormats",
-                None,
-                what,
-                "set binlog_format = ROW everywhere",
-            );
         }
     }
 }

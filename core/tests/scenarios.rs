@@ -80,7 +80,6 @@ fn inspections(input: &str) -> BTreeMap<TabletAlias, Inspection> {
                     "fast" => seen.commits_are_durable = Some(false),
                     "early" => seen.readers_see_unacknowledged = Some(true),
                     "skew" => seen.clock_ahead_ms = value.parse().ok(),
-                    "format" => seen.binlog_format = Some(value.to_owned()),
                     "nettimeout" => seen.net_timeout_s = value.parse().ok(),
                     "ungranted" => {
                         seen.grants = vec!["GRANT RELOAD, PROCESS ON *.* TO `o`@`%`".into()];

@@ -55,7 +55,7 @@ impl Schedule {
         // Not the dice of the run: a change there must not change the schedule.
         let mut dice = fastrand::Rng::with_seed(seed ^ 0x5eed_05c4_ed01_e500);
         // Enough of them for a vtorc to tell that it is cut off itself.
-        let count = if seed % 8 == 5 { dice.usize(3..=4) } else { 1 };
+        let count = if seed % 16 == 5 { dice.usize(3..=4) } else { 1 };
         let shards: Vec<ShardPlan> = (0..count)
             .map(|_| ShardPlan { policy: pick(&mut dice, &POLICIES), tablets: tablets(&mut dice) })
             .collect();

@@ -369,7 +369,7 @@ impl Locked<'_> {
                     Remedy::PlannedReparent => self.move_away().await,
                     Remedy::FixPrimary => self.fix_primary().await,
                     Remedy::FixShardRecord => self.fix_shard_record().await,
-                    Remedy::RestartReceiver => self.restart_receiver().await,
+                    Remedy::RestartReceiver => self.restart_receivers(finding.kind).await,
                     Remedy::FixReplica | Remedy::WatchOnly => Err(Stopped::Refused(
                         "there is nothing to do for the shard as a whole".into(),
                     )),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::future;
+use tokio::time::{Instant, sleep};
 use vtorc_core::analysis::{self, Finding, FindingKind};
 use vtorc_core::audit::StepOutcome;
 use vtorc_core::gtid::GtidSet;
@@ -11,7 +12,7 @@ use vtorc_core::ports::{ServerCommand, Sessions, SourceChange};
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::safety;
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
-use vtorc_core::status::{Flavor, ServerStatus};
+use vtorc_core::status::{Flavor, ReceiverState, ServerStatus};
 use vtorc_core::time::TermStart;
 use vtorc_core::topology::{Tablet, TabletType};
 
@@ -19,6 +20,10 @@ use super::job::{Locked, Stopped};
 
 /// A write that is acknowledged at all is acknowledged sooner than this.
 const FREE_COMMITS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A receiver that is restarted on a source that lives is connected again within this.
+const RECEIVES_WITHIN: Duration = Duration::from_secs(2);
+const RECEIVES_LOOK: Duration = Duration::from_millis(50);
 
 impl Locked<'_> {
     /// Brings semi-sync and writability in order, and takes away a source that a primary must not have.
@@ -75,23 +80,57 @@ impl Locked<'_> {
         Ok(format!("the shard's record names {}", primary.alias))
     }
 
-    /// Restarts one replica's receiver, so that a connection that is dead without knowing shows it.
-    pub(super) async fn restart_receiver(&self) -> Result<String, Stopped> {
+    /// Restarts receivers, so that a connection that is dead without knowing shows it: of one replica, or of all
+    /// where some are broken already. One after the other, and no further where one does not get its source back: a
+    /// primary that lives must not lose its last followers, and one that does not has shown it.
+    pub(super) async fn restart_receivers(&self, kind: FindingKind) -> Result<String, Stopped> {
         let Some(primary) = self.fresh.primary() else { return Err(Stopped::AlreadyFixed) };
-        let mut replicas = self.fresh.replicas_of(&primary.tablet.alias);
-        let one = replicas.find(|state| {
-            let replication = state.valid_status().and_then(|status| status.replication.as_ref());
-            replication.is_some_and(|replication| !replication.marker_sees_heartbeats)
-        });
-        let Some(replica) = one.map(|state| state.tablet.clone()) else {
-            return Err(Stopped::Refused("no replica answers".into()));
+        let replication_of = |state: &TabletState| {
+            state.valid_status().and_then(|status| status.replication.clone())
         };
-        let timeout = self.job.settings.command_timeout;
-        let restart = ServerCommand::RestartReceiver;
-        match self.job.on("restart the receiver", &replica, restart, timeout).await {
-            Ok(_) => Ok(format!("{} connects to its source anew", replica.alias)),
-            Err(error) => Err(Stopped::Failed(format!("{}: {error}", replica.alias))),
+        // Where heartbeats are seen, a dead connection shows by itself.
+        let mut replicas: Vec<&TabletState> = self
+            .fresh
+            .replicas_of(&primary.tablet.alias)
+            .filter(|state| replication_of(state).is_some_and(|r| !r.marker_sees_heartbeats))
+            .collect();
+        // Those that are broken lose nothing by it.
+        replicas.sort_by_key(|state| {
+            replication_of(state).is_some_and(|r| r.receiver == ReceiverState::Running)
+        });
+        if kind != FindingKind::UnreachablePrimaryWithBrokenReplicas {
+            replicas = replicas.split_off(replicas.len().saturating_sub(1));
         }
+        let mut done = Vec::new();
+        for state in replicas {
+            let replica = &state.tablet;
+            let receives = replication_of(state).map(|r| r.receiver) == Some(ReceiverState::Running);
+            let restart = ServerCommand::RestartReceiver;
+            let timeout = self.job.settings.command_timeout;
+            let restarted = self.job.on("restart the receiver", replica, restart, timeout).await;
+            restarted.map_err(|error| Stopped::Failed(format!("{}: {error}", replica.alias)))?;
+            done.push(replica.alias.to_string());
+            if receives && !self.receives_again(replica).await {
+                break;
+            }
+        }
+        match done.is_empty() {
+            true => Err(Stopped::Refused("no replica answers".into())),
+            false => Ok(format!("{} connect(s) to its source anew", done.join(", "))),
+        }
+    }
+
+    async fn receives_again(&self, replica: &Tablet) -> bool {
+        let deadline = Instant::now() + RECEIVES_WITHIN;
+        while Instant::now() < deadline {
+            let status = self.job.send(replica, ServerCommand::ReadStatus).await;
+            let replication = status.ok().and_then(|status| status.replication);
+            if replication.is_some_and(|r| r.receiver == ReceiverState::Running) {
+                return true;
+            }
+            sleep(RECEIVES_LOOK).await;
+        }
+        false
     }
 
     /// Repairs replicas side by side; each is looked at again first.

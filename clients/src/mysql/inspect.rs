@@ -23,7 +23,6 @@ pub(crate) fn inspect(session: &mut Session<'_>) -> Result<Inspection, CommandEr
         grants,
         read_only_at_start: read_only_at_start(session)?,
         net_timeout_s: number("replica_net_timeout").or_else(|| number("slave_net_timeout")),
-        binlog_format: variables.get("binlog_format").cloned(),
         commits_are_durable: durable.map(|(binlog, engine)| binlog == 1 && engine == 1),
         readers_see_unacknowledged: wait_point.map(|point| point == "AFTER_COMMIT"),
         clock_ahead_ms: clock_ahead_ms(session)?,
@@ -31,7 +30,7 @@ pub(crate) fn inspect(session: &mut Session<'_>) -> Result<Inspection, CommandEr
 }
 
 const SETTINGS: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('replica_net_timeout', \
-     'slave_net_timeout', 'binlog_format', 'sync_binlog', 'innodb_flush_log_at_trx_commit', \
+     'slave_net_timeout', 'sync_binlog', 'innodb_flush_log_at_trx_commit', \
      'rpl_semi_sync_source_wait_point', 'rpl_semi_sync_master_wait_point')";
 
 /// Where `read_only` has its value from tells what it will be after a restart. One that was set at run time

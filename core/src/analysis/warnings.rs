@@ -112,7 +112,8 @@ pub const WARNINGS: &[Warning] = &[
     },
     Warning {
         kind: FindingKind::MixedBinlogFormats,
-        why: "servers log in different formats: a failover changes what is logged",
+        why: "servers log in different formats; set binlog_format = ROW everywhere, or a failover changes what is \
+              logged",
         find: mixed_formats,
     },
     Warning {

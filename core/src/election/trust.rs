@@ -1,6 +1,6 @@
 //! Which positions are believed: errant transactions, missed reparents, writes that nobody acknowledged.
 
-use super::{Constraints, Contender, NoCandidate, PassedOver, Reason, passed};
+use super::{Constraints, Contender, NoCandidate, PassedOver, Reason, lost_own, passed};
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
@@ -55,6 +55,12 @@ pub(super) fn mistrust(
             extra = extra.without_source(source);
         }
     }
+    // What somebody else wrote and lost is no error of who still has it.
+    for writer in witnesses.iter().filter(|one| one.status.lost_to(&contender.status).is_some()) {
+        if let Some(uuid) = &writer.status.server_uuid {
+            extra = extra.without_source(uuid);
+        }
+    }
     // A server that follows nobody was a primary: its own writes are its advance.
     if !contender.was_replica
         && let Some(uuid) = &contender.status.server_uuid
@@ -105,14 +111,16 @@ pub(super) fn check_held_by_errant(
 
 /// Where histories differ and the policy demands acknowledgements: what a server wrote and no acker of its
 /// ever received was written in vain. No client was told that it is done, so whoever has it does not stand
-/// in the way, provided that everybody who could have acknowledged it was reached.
+/// in the way, provided that everybody who could have acknowledged it was reached, and nobody is known to have lost
+/// what it had: an acker could have lost it as well.
 pub(super) fn drop_unacknowledged(
     trusted: &mut Vec<&Contender>,
     passed_over: &mut Vec<PassedOver>,
     everybody: &[Contender],
     constraints: &Constraints<'_>,
 ) {
-    if !constraints.complete || constraints.policy.acks_required() == 0 {
+    let forgot = everybody.iter().any(|one| lost_own(one, everybody).is_some());
+    if !constraints.complete || forgot || constraints.policy.acks_required() == 0 {
         return;
     }
     let in_vain = |one: &Contender| unacknowledged(one, everybody, constraints.policy);
