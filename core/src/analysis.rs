@@ -193,12 +193,7 @@ impl FindingKind {
     /// Tells whether it may stay although everything that can be repaired was repaired: it tells of
     /// something that only a person can decide.
     pub fn may_stay(self) -> bool {
-        matches!(
-            self,
-            Self::ErrantGTIDDetected
-                | Self::PurgedGtids
-                | Self::LostTransactions
-        )
+        matches!(self, Self::ErrantGTIDDetected | Self::PurgedGtids | Self::LostTransactions)
     }
 }
 

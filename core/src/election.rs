@@ -3,10 +3,10 @@
 //! Wanted: the winner ends with every transaction that any eligible tablet has received; it can gather the
 //! acknowledgements that the policy demands; nothing else decides before these two.
 
+mod reason;
 mod trust;
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
@@ -14,8 +14,9 @@ use crate::ids::TabletAlias;
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::status::{BinlogFormat, ServerStatus, VttabletState};
-use crate::topology::{PromotionRule, Tablet, TabletType};
+use crate::topology::{PromotionRule, Tablet};
 
+pub use reason::{NoCandidate, PassedOver, Reason};
 pub use trust::{Standing, Witnesses, standing_of};
 use trust::{check_held_by_errant, drop_unacknowledged, empty_like, mistrust, most_advanced};
 
@@ -96,163 +97,6 @@ pub struct Election {
     pub passed_over: Vec<PassedOver>,
 }
 
-/// One who did not win.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PassedOver {
-    /// Who.
-    pub alias: TabletAlias,
-    /// Why.
-    pub reason: Reason,
-}
-
-impl PassedOver {
-    fn is_errant(&self) -> bool {
-        matches!(self.reason, Reason::Errant(_))
-    }
-}
-
-/// Why a tablet cannot or did not win.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// Its type is not promotable.
-    WrongType(TabletType),
-    /// It has transactions that no other tablet has and that did not come from its source.
-    Errant(GtidSet),
-    /// It missed reparents that others know of, and disagrees with them.
-    MissedReparents,
-    /// It wrote what nobody else ever received: no client was told that it is done.
-    Unacknowledged(GtidSet),
-    /// GTIDs or the binary log are off.
-    NoGtids,
-    /// It does not log what it received: nobody could follow it.
-    NoLogReplicaUpdates,
-    /// Its promotion rule is `must_not`.
-    MustNot,
-    /// Too few who could acknowledge its writes were reached.
-    TooFewAckers {
-        /// How many are reached.
-        found: u32,
-        /// How many the policy demands.
-        required: u32,
-    },
-    /// It is in another cell than the old primary, and that is forbidden.
-    OtherCell,
-    /// Its vttablet does not answer, or cannot be driven: nobody could write through it.
-    NoVttablet,
-    /// Its host is on the list of those never promoted.
-    IgnoredHost,
-    /// An operator asked for another one.
-    NotAskedFor,
-    /// An operator wants to avoid it.
-    Avoided,
-    /// It does not replicate from the primary.
-    NotFollowing,
-    /// Its receiver or applier does not run, or it is delayed on purpose.
-    ReplicationStopped,
-    /// It is further behind than is tolerable; unknown counts as far.
-    LagsBehind(Option<u64>),
-    /// It lost what it wrote itself, which it never gets back from others.
-    LostOwn(GtidSet),
-    /// It was chosen and did not catch up in time.
-    DidNotCatchUp,
-    /// It lacks what the binary logs of those who have it do not hold any more.
-    CannotCatchUp,
-    /// Its binary logs do not hold any more what this one still lacks: it could never follow.
-    LeavesBehind(TabletAlias),
-    /// Somebody else ranks before it.
-    RanksLower,
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::WrongType(kind) => write!(f, "its type is {kind}"),
-            Self::Errant(gtids) => write!(f, "it has errant GTIDs {gtids}"),
-            Self::MissedReparents => {
-                f.write_str("it missed a reparent and disagrees with the others")
-            }
-            Self::Unacknowledged(gtids) => {
-                write!(f, "it alone has {gtids}, which nobody ever acknowledged")
-            }
-            Self::NoGtids => f.write_str("GTIDs or the binary log are off"),
-            Self::NoLogReplicaUpdates => {
-                f.write_str("log_replica_updates is off, so others could not follow it")
-            }
-            Self::MustNot => f.write_str("its promotion rule is must_not"),
-            Self::TooFewAckers { found, required } => {
-                write!(f, "{found} of {required} ackers that the policy demands were reached")
-            }
-            Self::OtherCell => {
-                f.write_str("it is in another cell, and cross-cell failover is prevented")
-            }
-            Self::NoVttablet => f.write_str("its vttablet does not answer, or is too old"),
-            Self::IgnoredHost => f.write_str("its host is on PromotionIgnoreHostnameFilters"),
-            Self::NotAskedFor => f.write_str("another tablet was asked for"),
-            Self::Avoided => f.write_str("it was asked to be avoided"),
-            Self::NotFollowing => f.write_str("it does not replicate from the primary"),
-            Self::ReplicationStopped => f.write_str("its replication is stopped or delayed"),
-            Self::LagsBehind(Some(seconds)) => write!(f, "it is {seconds} s behind"),
-            Self::LagsBehind(None) => f.write_str("nobody knows how far behind it is"),
-            Self::LostOwn(gtids) => {
-                write!(f, "it lost {gtids}, which it wrote itself; it must be cloned anew")
-            }
-            Self::DidNotCatchUp => f.write_str("it was chosen and did not catch up in time"),
-            Self::CannotCatchUp => f.write_str(
-                "it lacks what nobody's binary logs hold any more; it must be cloned anew",
-            ),
-            Self::LeavesBehind(alias) => {
-                write!(
-                    f,
-                    "its binary logs no longer hold what {alias} lacks, which could not follow it"
-                )
-            }
-            Self::RanksLower => f.write_str("it ranks lower"),
-        }
-    }
-}
-
-/// Why there is no winner.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoCandidate {
-    /// Nobody answered who may be compared.
-    #[error("no tablet that can be compared was reached")]
-    Nobody,
-    /// Two sets of which neither contains the other.
-    #[error(
-        "split brain: {one} and {other} each have transactions that the other lacks ({only_one} and {only_other}); decide which to keep and take the other out of service"
-    )]
-    Diverged {
-        /// One tablet.
-        one: TabletAlias,
-        /// Another.
-        other: TabletAlias,
-        /// What only the first has.
-        only_one: Box<GtidSet>,
-        /// What only the second has.
-        only_other: Box<GtidSet>,
-    },
-    /// A tablet that must not be promoted alone has what may have been acknowledged.
-    #[error(
-        "{alias} has errant GTIDs {errant}, so it is not promoted; and it alone has {only}, which may have been acknowledged: bring the old primary back, or ask for an emergency reparent to {alias}"
-    )]
-    HeldByErrant {
-        /// Who.
-        alias: TabletAlias,
-        /// Its errant transactions.
-        errant: Box<GtidSet>,
-        /// What no candidate has.
-        only: Box<GtidSet>,
-    },
-    /// Everybody was passed over.
-    #[error("no tablet can be promoted: {}", list(.0))]
-    AllPassedOver(Vec<PassedOver>),
-}
-
-fn list(passed_over: &[PassedOver]) -> String {
-    let each = passed_over.iter().map(|one| format!("{}: {}", one.alias, one.reason));
-    each.collect::<Vec<_>>().join("; ")
-}
-
 /// Lower is better. The order of the fields is the order of importance. GTID sets are only partially
 /// ordered, so they are not here: the winner catches up with whoever has most.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -302,6 +146,7 @@ pub fn elect(
             .map(|one| &one.tablet.alias)
             .filter(|alias| passed_over.iter().any(|one| one.alias == **alias && one.is_errant())),
     );
+    let crowd = Crowd::of(&trusted);
     let mut ranked: Vec<(Rank, &Contender)> = Vec::new();
     for contender in &trusted {
         let lost = catches_up_from(contender, &trusted, &target).is_none();
@@ -309,10 +154,8 @@ pub fn elect(
         match reason.or(lost.then_some(Reason::CannotCatchUp)) {
             Some(reason) => passed_over.push(passed(contender, reason)),
             None => {
-                let oldest = trusted.iter().map(|one| version_of(&one.status)).min();
                 let left = everybody.iter().filter(|one| !one.can_follow(contender)).count();
-                let statements = trusted.iter().any(|one| logs_statements(one));
-                let rank = rank(contender, &target, oldest, left, statements, constraints);
+                let rank = rank(contender, &target, &crowd, left, constraints);
                 ranked.push((rank, contender));
             }
         }
@@ -428,6 +271,21 @@ fn logs_statements(contender: &Contender) -> bool {
     contender.status.binlog_format == Some(BinlogFormat::Statement)
 }
 
+/// What those who may have to follow have in common.
+struct Crowd {
+    oldest: Option<(u32, u32)>,
+    logs_statements: bool,
+}
+
+impl Crowd {
+    fn of(trusted: &[&Contender]) -> Self {
+        Self {
+            oldest: trusted.iter().map(|one| version_of(&one.status)).min(),
+            logs_statements: trusted.iter().any(|one| logs_statements(one)),
+        }
+    }
+}
+
 /// Major and minor version: a newer server cannot be followed by an older one for sure.
 fn version_of(status: &ServerStatus) -> (u32, u32) {
     let mut parts = status.version.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
@@ -437,20 +295,18 @@ fn version_of(status: &ServerStatus) -> (u32, u32) {
 fn rank(
     contender: &Contender,
     target: &GtidSet,
-    oldest: Option<(u32, u32)>,
+    crowd: &Crowd,
     leaves_behind: usize,
-    statements: bool,
     constraints: &Constraints<'_>,
 ) -> Rank {
     let alias = &contender.tablet.alias;
     let replication = contender.status.replication.as_ref();
-    let format = contender.status.binlog_format;
     Rank {
         rule: constraints.settings.promotion_rule(&contender.tablet),
         filtered_or_delayed: replication.is_some_and(|r| r.filtered || r.delay_seconds > 0),
         leaves_behind,
-        rows_for_statements: statements && format.is_some_and(|one| one != BinlogFormat::Statement),
-        newer_version: oldest.is_some_and(|oldest| version_of(&contender.status) > oldest),
+        rows_for_statements: crowd.logs_statements && !logs_statements(contender),
+        newer_version: crowd.oldest.is_some_and(|oldest| version_of(&contender.status) > oldest),
         crosses_cell: constraints.old_primary.is_some_and(|old| old.cell != alias.cell),
         applier_stands: contender.applier_stands(),
         behind: !contender.received().contains(target),

@@ -29,7 +29,8 @@ use vtorc_core::prognosis::{Prognosis, if_primary_died};
 use vtorc_core::remedy::{Wanted, wanted};
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
 use vtorc_core::status::{
-    BinlogFormat,    Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus, VttabletState,
+    BinlogFormat, Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
+    VttabletState,
 };
 use vtorc_core::testkit;
 use vtorc_core::time::{TermStart, Timestamp};
@@ -286,13 +287,10 @@ fn tablet(line: &str) -> TabletState {
                     NOW.as_millis() - u64::try_from(ago.as_millis()).unwrap(),
                 ));
             }
-            "timeouts" => {
-                let timed_out = value.parse().unwrap();
-                state.recent = RecentProbes { timed_out, pinged: 0, succeeded: 2 };
-            }
+            "timeouts" => state.recent.timed_out = value.parse().unwrap(),
             "pings" => {
-                let timed_out = value.parse().unwrap();
-                state.recent = RecentProbes { timed_out, pinged: timed_out, succeeded: 2 };
+                let pinged = value.parse().unwrap();
+                state.recent = RecentProbes { timed_out: pinged, pinged, succeeded: 2 };
             }
             "prefer" | "neutral" | "prefer_not" | "must_not" => {
                 state.tablet.promotion_rule = PromotionRule::from_name(key);

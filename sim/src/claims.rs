@@ -76,7 +76,10 @@ impl Universe {
             let (began, again) = (time(earlier.started_at), time(later.started_at));
             let calm = !troubled.iter().any(|(from, to)| *from < again && began < *to);
             let promotions = self.books.get(shard).map(|books| books.promotions.as_slice());
-            let changed = promotions.unwrap_or_default().iter().any(|one| one.at + ECHO_MS > began && one.at < again);
+            let changed = promotions
+                .unwrap_or_default()
+                .iter()
+                .any(|one| one.at + ECHO_MS > began && one.at < again);
             if calm && !changed {
                 let what = format!(
                     "m{manager} repaired {} of {} twice: recoveries {} and {}",

@@ -186,9 +186,8 @@ fn check_claims(stage: &Stage) {
         for manager in stage.managers.iter().flatten().filter(|_| settled) {
             let report = manager.board.shard(shard);
             let gone = FindingKind::PrimaryTabletDeleted;
-            let claims = report.is_some_and(|report| {
-                report.findings.iter().any(|finding| finding.kind == gone)
-            });
+            let claims = report
+                .is_some_and(|report| report.findings.iter().any(|finding| finding.kind == gone));
             if claims {
                 let number = manager.number;
                 stage.violated(format!(

@@ -276,7 +276,8 @@ impl Universe {
             other.is_awake() && tablet.is_some_and(|tablet| tablet.tablet_type.is_promotable())
         };
         let asked = ledger.asked.get(&manager).into_iter().flatten();
-        let refused: Vec<u8> = asked.filter(|one| **one != number).filter(could_win).copied().collect();
+        let refused: Vec<u8> =
+            asked.filter(|one| **one != number).filter(could_win).copied().collect();
         let found = refused.into_iter().find_map(|one| {
             let other = self.server(one);
             let received = other.binlog.iter().chain(&other.relay);

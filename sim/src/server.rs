@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use vtorc_core::gtid::MariaDbBinlogState;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::status::{BinlogFormat, Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus};
+use vtorc_core::status::{
+    BinlogFormat, Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
+};
 use vtorc_core::topology::{MysqlAddress, TabletType};
 
 use crate::Millis;

@@ -12,6 +12,7 @@
 )]
 
 mod bringup;
+mod busy;
 mod check;
 mod console;
 mod controls;

@@ -9,7 +9,8 @@ use vtorc_core::health::{ProbeFailure, Reachability, RecentProbes};
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
 use vtorc_core::status::{
-    BinlogFormat,    Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus, VttabletState,
+    BinlogFormat, Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
+    VttabletState,
 };
 use vtorc_core::time::{TermStart, Timestamp};
 use vtorc_core::topology::{

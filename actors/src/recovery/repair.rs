@@ -104,7 +104,8 @@ impl Locked<'_> {
         let mut done = Vec::new();
         for state in replicas {
             let replica = &state.tablet;
-            let receives = replication_of(state).map(|r| r.receiver) == Some(ReceiverState::Running);
+            let receives =
+                replication_of(state).map(|r| r.receiver) == Some(ReceiverState::Running);
             let restart = ServerCommand::RestartReceiver;
             let timeout = self.job.settings.command_timeout;
             let restarted = self.job.on("restart the receiver", replica, restart, timeout).await;
@@ -281,12 +282,7 @@ impl Locked<'_> {
             let set = self.job.world.topo.set_tablet_type(alias, TabletType::Replica, None);
             self.job.topo_step("record its type", Some(alias), set).await?;
         }
-        if let Some(lost) = source.lost_to(&status).filter(|_| !sabotage::has(Bug::TrustSurvivors)) {
-            return Err(Stopped::Refused(format!(
-                "{} lost {lost}, which {alias} has: the primary must be replaced, not its replicas",
-                primary.alias
-            )));
-        }
+        check_kept(&primary, &source, &tablet, &status)?;
         let refused = status.is_refused();
         if let Some(errant) = lacking(&status, &source).filter(|_| !follows || refused) {
             return self.set_aside(&tablet, &errant).await;
@@ -324,6 +320,22 @@ impl Locked<'_> {
 
 fn primary_of(snapshot: &ShardSnapshot) -> Option<&TabletState> {
     snapshot.primary().filter(|primary| primary.valid_status().is_some())
+}
+
+/// A replica is not set aside for having what its primary wrote and lost.
+fn check_kept(
+    primary: &Tablet,
+    source: &ServerStatus,
+    replica: &Tablet,
+    status: &ServerStatus,
+) -> Result<(), Stopped> {
+    match source.lost_to(status).filter(|_| !sabotage::has(Bug::TrustSurvivors)) {
+        Some(lost) => Err(Stopped::Refused(format!(
+            "{} lost {lost}, which {} has: the primary must be replaced, not its replicas",
+            primary.alias, replica.alias
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// What the replica has and the primary, read afterwards, lacks.

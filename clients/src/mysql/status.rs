@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use vtorc_core::gtid::GtidSet;
-use vtorc_core::status::{BinlogFormat, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus};
+use vtorc_core::status::{
+    BinlogFormat, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
+};
 use vtorc_core::topology::MysqlAddress;
 
 use super::dialect::{Dialect, Row, SemiSyncNames, name_value};

@@ -18,8 +18,7 @@ use crate::interface::replicationdata::StopReplicationMode;
 use crate::interface::tabletmanagerdata as messages;
 use crate::interface::topodata;
 use crate::mysql::{
-    CREATE_DATABASE, SETTINGS, SemiSyncNames, WorkerPool, name_value, semi_sync,
-    semi_sync_settings,
+    CREATE_DATABASE, SETTINGS, SemiSyncNames, WorkerPool, name_value, semi_sync, semi_sync_settings,
 };
 use crate::topo::type_to_number;
 

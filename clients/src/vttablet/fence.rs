@@ -8,9 +8,7 @@ use std::time::Duration;
 use vtorc_core::ports::CommandError;
 
 use super::calls::Caller;
-use crate::mysql::{
-    Row, SETTINGS, SESSIONS, SemiSyncNames, column_text, is_of_server, name_value,
-};
+use crate::mysql::{Row, SESSIONS, SETTINGS, SemiSyncNames, column_text, is_of_server, name_value};
 
 /// How often sessions are looked for while the server is being fenced.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);

@@ -87,9 +87,8 @@ pub(crate) async fn with_vttablets_word(
             })
         }
         silent @ (ProbeFailure::TimedOut | ProbeFailure::Overloaded) => {
-            let asked = async {
-                Caller::new(connections, address, SILENCE_PATIENCE)?.full_status().await
-            };
+            let asked =
+                async { Caller::new(connections, address, SILENCE_PATIENCE)?.full_status().await };
             if asked.await.is_ok() {
                 return ProbeFailure::TimedOut;
             }

@@ -2,7 +2,8 @@
 
 use vtorc_core::gtid::{GtidSet, MariaDbBinlogState};
 use vtorc_core::status::{
-    BinlogFormat,    Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus, VttabletState,
+    BinlogFormat, Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
+    VttabletState,
 };
 use vtorc_core::topology::MysqlAddress;
 
