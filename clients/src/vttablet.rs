@@ -12,6 +12,7 @@ mod probe;
 mod sql;
 mod status;
 mod tablets;
+mod tls;
 
 pub use access::{VttabletAccess, VttabletTls};
 pub use tablets::Tablets;

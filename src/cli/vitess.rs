@@ -86,7 +86,7 @@ pub(crate) struct VitessOptions {
     /// Our key for calls to vttablets (PEM).
     #[arg(long)]
     pub(crate) tablet_manager_grpc_key: Option<PathBuf>,
-    /// Not supported; the daemon does not start with it.
+    /// Certificates of vttablets that were taken back (PEM).
     #[arg(long)]
     pub(crate) tablet_manager_grpc_crl: Option<PathBuf>,
     /// The name that vttablets' certificates are checked against.
@@ -157,9 +157,6 @@ impl VitessOptions {
 
     /// How vttablets are called.
     pub(crate) fn vttablet_access(&self, config: &Config) -> Result<VttabletAccess, Failure> {
-        if self.tablet_manager_grpc_crl.is_some() {
-            return Err(Failure("--tablet-manager-grpc-crl is not supported: remove it".into()));
-        }
         let both =
             self.tablet_manager_grpc_cert.is_some() && self.tablet_manager_grpc_key.is_some();
         let wants_tls = both || self.tablet_manager_grpc_ca.is_some();
@@ -168,6 +165,7 @@ impl VitessOptions {
                 ca: self.tablet_manager_grpc_ca.clone(),
                 cert: self.tablet_manager_grpc_cert.clone(),
                 key: self.tablet_manager_grpc_key.clone(),
+                crl: self.tablet_manager_grpc_crl.clone(),
                 server_name: self.tablet_manager_grpc_server_name.clone(),
             }),
             credentials: self.credentials()?,

@@ -148,6 +148,31 @@ pub fn certificates(place: &Path) {
     }
 }
 
+/// Makes a list, signed by `ca`, of the certificates that were taken back.
+pub fn revocation_list(place: &Path, name: &str, taken_back: &[&str]) {
+    let directory = place.join(format!("{name}.d"));
+    std::fs::create_dir_all(&directory).unwrap();
+    let text = format!(
+        "[ca]\ndefault_ca=it\n[it]\ndatabase={0}/index\ncrlnumber={0}/number\ndefault_md=sha256\n\
+         default_crl_days=2\ncertificate={1}/ca.pem\nprivate_key={1}/ca.key\n",
+        directory.display(),
+        place.display()
+    );
+    std::fs::write(directory.join("conf"), text).unwrap();
+    std::fs::write(directory.join("index"), "").unwrap();
+    std::fs::write(directory.join("number"), "01\n").unwrap();
+    let ca = |arguments: &[&str]| {
+        let mut command = Command::new("openssl");
+        command.args(["ca", "-config"]).arg(directory.join("conf")).args(arguments);
+        let output = command.current_dir(place).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    for certificate in taken_back {
+        ca(&["-revoke", certificate]);
+    }
+    ca(&["-gencrl", "-out", name]);
+}
+
 /// Runs the vtorc program to its end and answers what it printed.
 pub fn vtorc(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(env!("CARGO_BIN_EXE_vtorc")).args(arguments).output().unwrap();

@@ -3,13 +3,13 @@
 mod figures;
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use prometheus::{Encoder, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use serde_json::{Map, Value, json};
 use vtorc_actors::world::World;
 
 use crate::error::ApiError;
 use crate::server::WebContext;
-use figures::{Family, families};
+use figures::{Family, Kind, families};
 
 pub(crate) async fn metrics(
     request: HttpRequest,
@@ -43,13 +43,28 @@ fn render(world: &World) -> prometheus::Result<Vec<u8>> {
 
 fn register(registry: &Registry, family: &Family) -> prometheus::Result<()> {
     let name = format!("vtorc_{}", snake_case(family.name));
-    let gauges = IntGaugeVec::new(Opts::new(name, family.help), family.labels)?;
-    for (labels, value) in &family.values {
+    let options = Opts::new(name, family.help);
+    let labelled = family.values.iter().map(|(labels, value)| {
         let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-        let value = i64::try_from(*value).unwrap_or(i64::MAX);
-        gauges.get_metric_with_label_values(&labels)?.set(value);
+        (labels, *value)
+    });
+    match family.kind {
+        Kind::Gauge => {
+            let gauges = IntGaugeVec::new(options, family.labels)?;
+            for (labels, value) in labelled {
+                let value = i64::try_from(value).unwrap_or(i64::MAX);
+                gauges.get_metric_with_label_values(&labels)?.set(value);
+            }
+            registry.register(Box::new(gauges))
+        }
+        Kind::Counter => {
+            let counters = IntCounterVec::new(options, family.labels)?;
+            for (labels, value) in labelled {
+                counters.get_metric_with_label_values(&labels)?.inc_by(value);
+            }
+            registry.register(Box::new(counters))
+        }
     }
-    registry.register(Box::new(gauges))
 }
 
 fn as_vars(world: &World) -> Map<String, Value> {

@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::timeout;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
+use tower::service_fn;
 use vtorc_core::topology::VttabletAddress;
 
+use super::tls::Tls;
 use crate::interface::tabletmanagerservice::tablet_manager_client::TabletManagerClient;
 use crate::mysql::Secret;
 
@@ -27,6 +30,8 @@ pub struct VttabletTls {
     pub cert: Option<PathBuf>,
     /// Our own key (PEM).
     pub key: Option<PathBuf>,
+    /// Certificates that were taken back (PEM).
+    pub crl: Option<PathBuf>,
     /// The name that certificates are checked against, instead of the host's.
     pub server_name: Option<String>,
 }
@@ -68,7 +73,7 @@ impl Interceptor for Credentials {
 /// The connections. One that breaks is opened again by the next call.
 pub(crate) struct Connections {
     access: VttabletAccess,
-    tls: Option<ClientTlsConfig>,
+    tls: Option<Tls>,
     credentials: Credentials,
     open: Mutex<BTreeMap<VttabletAddress, Client>>,
 }
@@ -87,7 +92,7 @@ impl Connections {
                 Some((user, password))
             }
         };
-        let tls = access.tls.as_ref().map(tls_config).transpose()?;
+        let tls = access.tls.as_ref().map(Tls::read).transpose()?;
         let credentials = Credentials(credentials);
         Ok(Self { access, tls, credentials, open: Mutex::default() })
     }
@@ -113,38 +118,26 @@ impl Connections {
     }
 
     fn connect(&self, address: &VttabletAddress) -> Result<Client, String> {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
         let told = |error: tonic::transport::Error| format!("vttablet {address}: {error}");
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(told)?;
-        let mut endpoint = endpoint
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(told)?;
+        let endpoint = endpoint
             .connect_timeout(self.access.connect_timeout)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
-        if let Some(tls) = &self.tls {
-            endpoint = endpoint.tls_config(tls.clone()).map_err(told)?;
-        }
-        let channel = endpoint.connect_lazy();
+        let channel = match &self.tls {
+            None => endpoint.connect_lazy(),
+            Some(tls) => {
+                let (tls, address, limit) =
+                    (tls.clone(), address.clone(), self.access.connect_timeout);
+                endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
+                    let (tls, address) = (tls.clone(), address.clone());
+                    async move { timeout(limit, tls.connect(&address)).await? }
+                }))
+            }
+        };
         let client = TabletManagerClient::with_interceptor(channel, self.credentials.clone());
         let most = self.access.message_max;
         Ok(client.max_decoding_message_size(most).max_encoding_message_size(most))
     }
-}
-
-fn tls_config(files: &VttabletTls) -> Result<ClientTlsConfig, String> {
-    let read = |file: &PathBuf| {
-        std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))
-    };
-    let mut config = ClientTlsConfig::new();
-    config = match &files.ca {
-        Some(ca) => config.ca_certificate(Certificate::from_pem(read(ca)?)),
-        None => config.with_enabled_roots(),
-    };
-    if let (Some(cert), Some(key)) = (&files.cert, &files.key) {
-        config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
-    }
-    if let Some(name) = &files.server_name {
-        config = config.domain_name(name.clone());
-    }
-    Ok(config)
 }

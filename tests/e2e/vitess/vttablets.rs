@@ -6,7 +6,7 @@ use vtorc_fleet::Flavor;
 
 use super::cluster::{Way, add_vttablet, topology, with_vttablets};
 use crate::failover::{emergency, tablet};
-use crate::harness::{Cluster, Kind, THREE, certificates, padded, wait_for};
+use crate::harness::{Cluster, Kind, THREE, certificates, padded, revocation_list, wait_for};
 use crate::writer::create_table;
 
 pub fn started(policy: &str, members: &[&str], kind: impl Into<Kind>) -> (Cluster, String) {
@@ -160,6 +160,35 @@ fn certificates_are_checked_by_the_name_that_is_asked_for() {
     drop(cluster.daemons.pop());
     cluster.start_daemon(&[&ca, "--tablet_manager_grpc_server_name=localhost"]);
     assert_eq!(cluster.healthy(&[]), padded("zone1-101"));
+}
+
+/// A certificate that its authority took back is not talked to, however right its name and signature are.
+#[test]
+fn a_certificate_that_was_taken_back_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    certificates(place.path());
+    let read = |name: &str| std::fs::read(place.path().join(name)).unwrap();
+    let identity = (read("server.pem"), read("server.key"));
+    let mut cluster = with_vttablets("none", &["zone1-101"], Way::Vttablets, |options| {
+        options.identity = Some(identity.clone());
+    });
+    let flag = |name: &str, file: &str| {
+        format!("--tablet_manager_grpc_{name}={}", place.path().join(file).display())
+    };
+    let (ca, name) = (flag("ca", "ca.pem"), "--tablet_manager_grpc_server_name=localhost");
+    revocation_list(place.path(), "none.crl", &[]);
+    cluster.start_daemon(&[&ca, name, &flag("crl", "none.crl")]);
+    assert_eq!(cluster.healthy(&[]), padded("zone1-101"));
+    drop(cluster.daemons.pop());
+    revocation_list(place.path(), "server.crl", &["server.pem"]);
+    cluster.start_daemon(&[&ca, name, &flag("crl", "server.crl")]);
+    let told = || {
+        let shard = cluster.daemon().shard();
+        let trouble =
+            tablet(&shard, "zone1-101")["trouble"].as_str().unwrap_or_default().to_owned();
+        trouble.contains("Revoked").then_some(())
+    };
+    wait_for(told).unwrap_or_else(|| panic!("{:#}", cluster.daemon().shard()));
 }
 
 #[test]

@@ -6,8 +6,18 @@ use vtorc_actors::board::Board;
 use vtorc_actors::world::World;
 use vtorc_core::analysis::errant_gtids;
 
+/// What a figure is to Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It goes up and down.
+    Gauge,
+    /// It only goes up, from the process's start.
+    Counter,
+}
+
 /// One figure, by its labels.
 pub(super) struct Family {
+    pub(super) kind: Kind,
     pub(super) name: &'static str,
     pub(super) help: &'static str,
     pub(super) labels: &'static [&'static str],
@@ -16,7 +26,8 @@ pub(super) struct Family {
 
 impl Family {
     fn single(name: &'static str, help: &'static str, value: u64) -> Self {
-        Self { name, help, labels: &[], values: vec![(Vec::new(), value)] }
+        let (kind, values) = (Kind::Gauge, vec![(Vec::new(), value)]);
+        Self { kind, name, help, labels: &[], values }
     }
 
     fn of(
@@ -25,7 +36,13 @@ impl Family {
         labels: &'static [&'static str],
         values: impl IntoIterator<Item = (Vec<String>, u64)>,
     ) -> Self {
-        Self { name, help, labels, values: values.into_iter().collect() }
+        let kind = Kind::Gauge;
+        Self { kind, name, help, labels, values: values.into_iter().collect() }
+    }
+
+    /// It only goes up.
+    fn counted(self) -> Self {
+        Self { kind: Kind::Counter, ..self }
     }
 }
 
@@ -50,16 +67,18 @@ fn of_process(world: &World) -> Vec<Family> {
     let late = board.late_probes();
     let enabled = u64::from(world.recoveries_enabled());
     vec![
-        Family::single("Probes", "Probes sent.", probes),
-        Family::single("ProbeFailures", "Probes that failed.", failures),
-        Family::single("DiscoveriesAttempt", "Probes sent.", probes),
-        Family::single("DiscoveriesFail", "Probes that failed.", failures),
-        Family::single("InstancePollSecondsExceeded", "Probes without an answer in time.", late),
+        Family::single("Probes", "Probes sent.", probes).counted(),
+        Family::single("ProbeFailures", "Probes that failed.", failures).counted(),
+        Family::single("DiscoveriesAttempt", "Probes sent.", probes).counted(),
+        Family::single("DiscoveriesFail", "Probes that failed.", failures).counted(),
+        Family::single("InstancePollSecondsExceeded", "Probes without an answer in time.", late)
+            .counted(),
         Family::single(
             "DiscoveriesInstancePollSecondsExceeded",
             "Probes without an answer in time.",
             late,
-        ),
+        )
+        .counted(),
         Family::single("RecoveriesEnabled", "Automatic recoveries are on.", enabled),
         Family::single("TopologyReadable", "The topology can be read.", topology_readable),
         Family::single("Isolated", "vtorc doubts its own sight.", isolated),
@@ -74,9 +93,10 @@ fn of_process(world: &World) -> Vec<Family> {
             "How often shards' locks were taken, and the milliseconds that took in all.",
             &["Figure"],
             [(vec!["Count".into()], locks), (vec!["TotalMs".into()], lock_ms)],
-        ),
-        Family::single("ActorRestarts", "Restarts of actors.", restarts),
-        Family::single("MessagesDropped", "Messages that found a mailbox full.", dropped),
+        )
+        .counted(),
+        Family::single("ActorRestarts", "Restarts of actors.", restarts).counted(),
+        Family::single("MessagesDropped", "Messages that found a mailbox full.", dropped).counted(),
     ]
 }
 
@@ -179,23 +199,27 @@ fn of_recoveries(board: &Board) -> Vec<Family> {
     let detected = board.detected_counts().into_iter();
     let detected = detected.map(|((finding, shard), count)| (of_shard(&finding, &shard), count));
     vec![
-        Family::of("RecoveriesCount", "Recoveries that ended.", RECOVERY, all),
-        Family::of("SuccessfulRecoveries", "Recoveries that succeeded.", RECOVERY, successful),
-        Family::of("FailedRecoveries", "Recoveries that did not.", RECOVERY, failed),
+        Family::of("RecoveriesCount", "Recoveries that ended.", RECOVERY, all).counted(),
+        Family::of("SuccessfulRecoveries", "Recoveries that succeeded.", RECOVERY, successful)
+            .counted(),
+        Family::of("FailedRecoveries", "Recoveries that did not.", RECOVERY, failed).counted(),
         Family::of(
             "SkippedRecoveries",
             "Decisions not to act.",
             &["Reason", "Keyspace", "Shard"],
             held,
-        ),
-        Family::of("EmergencyReparentCounts", "Emergency reparents.", REPARENT, emergency),
-        Family::of("PlannedReparentCounts", "Planned reparents.", REPARENT, planned),
+        )
+        .counted(),
+        Family::of("EmergencyReparentCounts", "Emergency reparents.", REPARENT, emergency)
+            .counted(),
+        Family::of("PlannedReparentCounts", "Planned reparents.", REPARENT, planned).counted(),
         Family::of(
             "FindingsDetected",
             "Findings that appeared.",
             &["Analysis", "Keyspace", "Shard"],
             detected,
-        ),
+        )
+        .counted(),
     ]
 }
 

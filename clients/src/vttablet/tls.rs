@@ -1,0 +1,90 @@
+//! TLS to vttablets: whom to trust, who we are, and which certificates were taken back, by Vitess's flags.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use hyper_util::rt::TokioIo;
+use rustls::client::WebPkiServerVerifier;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use vtorc_core::topology::VttabletAddress;
+
+use super::access::VttabletTls;
+
+/// How a connection is made safe.
+#[derive(Clone)]
+pub(super) struct Tls {
+    connector: TlsConnector,
+    server_name: Option<ServerName<'static>>,
+}
+
+impl Tls {
+    /// Reads the files; the error says which is wrong. tonic's own TLS knows no revocation lists.
+    pub(super) fn read(files: &VttabletTls) -> Result<Self, String> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let roots = Arc::new(roots(files.ca.as_deref())?);
+        let lists =
+            files.crl.as_deref().map(pem::<CertificateRevocationListDer<'_>>).transpose()?;
+        // A list speaks of whom it names; of whom no list speaks nothing is known, as in Vitess.
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+            .with_crls(lists.unwrap_or_default())
+            .allow_unknown_revocation_status()
+            .build()
+            .map_err(|error| format!("certificates for vttablets: {error}"))?;
+        let told = |error: rustls::Error| format!("certificates for vttablets: {error}");
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(told)?
+            .with_webpki_verifier(verifier);
+        let mut config = match (&files.cert, &files.key) {
+            (Some(cert), Some(key)) => {
+                let private = PrivateKeyDer::from_pem_file(key)
+                    .map_err(|error| format!("{}: {error}", key.display()))?;
+                config.with_client_auth_cert(pem(cert)?, private).map_err(told)?
+            }
+            (Some(_) | None, Some(_) | None) => config.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let server_name = files.server_name.clone().map(ServerName::try_from).transpose();
+        let server_name =
+            server_name.map_err(|error| format!("--tablet-manager-grpc-server-name: {error}"))?;
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)), server_name })
+    }
+
+    /// Connects; nobody is talked to before the certificate was looked at.
+    pub(super) async fn connect(
+        &self,
+        address: &VttabletAddress,
+    ) -> std::io::Result<TokioIo<TlsStream<TcpStream>>> {
+        let name = match &self.server_name {
+            Some(name) => name.clone(),
+            None => ServerName::try_from(address.host.clone()).map_err(std::io::Error::other)?,
+        };
+        let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(TokioIo::new(self.connector.connect(name, stream).await?))
+    }
+}
+
+fn pem<T: PemObject>(file: &Path) -> Result<Vec<T>, String> {
+    let told = |error| format!("{}: {error}", file.display());
+    T::pem_file_iter(file).map_err(told)?.collect::<Result<_, _>>().map_err(told)
+}
+
+/// The authorities of a file, or those of the system.
+fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let certificates: Vec<CertificateDer<'_>> = match ca {
+        Some(ca) => pem(ca)?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    roots.add_parsable_certificates(certificates);
+    match roots.is_empty() {
+        true => Err("there is no certificate authority to trust for vttablets".into()),
+        false => Ok(roots),
+    }
+}
