@@ -97,5 +97,5 @@ fn a_primary_that_is_too_busy_to_answer_is_replaced() {
     assert!(wait_for(settled).is_some(), "{:#}", cluster.daemon().shard());
     assert!(acknowledged.is_subset(&rows(cluster.server(&second))));
     // It does not go on like this: the period that blocks another failover has begun.
-    assert_ne!(cluster.daemon().shard()["blocked"], json!(null));
+    assert_ne!(cluster.daemon().shard()["recovery_block"], json!(null));
 }

@@ -1,6 +1,7 @@
 //! What only a shard with vttablets can suffer.
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use vtorc_core::topology::TabletType;
 use vtorc_fleet::Flavor;
 
@@ -138,15 +139,21 @@ fn credentials_are_sent_and_wrong_ones_are_named() {
     assert!(!cluster.daemon().log_text().contains("secret-word"), "a password was logged");
 }
 
-#[test]
-fn certificates_are_checked_by_the_name_that_is_asked_for() {
+/// One tablet whose vttablet speaks TLS, and where the certificates are.
+fn with_certificates() -> (Cluster, TempDir) {
     let place = tempfile::tempdir().unwrap();
     certificates(place.path());
     let read = |name: &str| std::fs::read(place.path().join(name)).unwrap();
     let identity = (read("server.pem"), read("server.key"));
-    let mut cluster = with_vttablets("none", &["zone1-101"], Way::Vttablets, |options| {
+    let cluster = with_vttablets("none", &["zone1-101"], Way::Vttablets, |options| {
         options.identity = Some(identity.clone());
     });
+    (cluster, place)
+}
+
+#[test]
+fn certificates_are_checked_by_the_name_that_is_asked_for() {
+    let (mut cluster, place) = with_certificates();
     let ca = format!("--tablet_manager_grpc_ca={}", place.path().join("ca.pem").display());
     cluster.start_daemon(&[&ca, "--tablet_manager_grpc_server_name=elsewhere.example"]);
     let told = || {
@@ -165,13 +172,7 @@ fn certificates_are_checked_by_the_name_that_is_asked_for() {
 /// A certificate that its authority took back is not talked to, however right its name and signature are.
 #[test]
 fn a_certificate_that_was_taken_back_is_refused() {
-    let place = tempfile::tempdir().unwrap();
-    certificates(place.path());
-    let read = |name: &str| std::fs::read(place.path().join(name)).unwrap();
-    let identity = (read("server.pem"), read("server.key"));
-    let mut cluster = with_vttablets("none", &["zone1-101"], Way::Vttablets, |options| {
-        options.identity = Some(identity.clone());
-    });
+    let (mut cluster, place) = with_certificates();
     let flag = |name: &str, file: &str| {
         format!("--tablet_manager_grpc_{name}={}", place.path().join(file).display())
     };
