@@ -97,7 +97,9 @@ pub(super) fn check_held_by_errant(
         let Some(holder) = everybody.iter().find(|other| other.tablet.alias == one.alias) else {
             continue;
         };
-        let only = holder.received().subtract(errant).subtract(target);
+        // Only what it wrote itself is surely an error: what a server wrote that has no record any more is not.
+        let own = holder.status.server_uuid.as_deref().unwrap_or_default();
+        let only = holder.received().subtract(&errant.of_source(own)).subtract(target);
         if !only.is_empty() {
             return Err(NoCandidate::HeldByErrant {
                 alias: one.alias.clone(),
