@@ -9,13 +9,14 @@ use vtorc_core::election::{self, Constraints, Contender};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{CommandError, ServerCommand, Sessions};
+use vtorc_core::remedy::Remedy;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::topology::Tablet;
 
 use super::finish::Promotion;
 use super::job::{Locked, Stopped};
 use super::reparent::COMMAND_MARGIN;
-use crate::messages::ReparentRequest;
+use crate::messages::{ReparentKind, ReparentRequest};
 
 /// Sessions that hold the demotion up for so long are ended: writes are refused meanwhile.
 const END_SESSIONS_AFTER_MS: u64 = 500;
@@ -60,6 +61,36 @@ impl Locked<'_> {
             Err(Stopped::Failed(why)) => Err(self.undo(&primary, why).await),
             other => other,
         }
+    }
+
+    /// Away from a primary that is too busy: in peace if it still answers, else as from a dead one. Without
+    /// acknowledgements nothing could stop one that lives and was not demoted from taking writes meanwhile.
+    pub(super) async fn move_away(&self) -> Result<String, Stopped> {
+        let planned = self.away_from_primary(ReparentKind::Planned);
+        let why = match self.planned_reparent(&planned).await {
+            Err(Stopped::Refused(why) | Stopped::Failed(why) | Stopped::Undone(why)) => why,
+            // Whether it serves is not known: that is seen to first.
+            other @ (Ok(_) | Err(Stopped::Unclear(_) | Stopped::AlreadyFixed)) => return other,
+        };
+        if !self.primary_waits() {
+            return Err(Stopped::Refused(format!(
+                "{why}; it does not wait for acknowledgements, so it is not replaced by force while it lives"
+            )));
+        }
+        self.job.decided("replace it by force", None, format!("it did not step down: {why}"));
+        self.check_lock().await?;
+        let request = self.away_from_primary(ReparentKind::Emergency);
+        self.reparent(Remedy::EmergencyReparent, Some(&request)).await
+    }
+
+    /// The primary acknowledges nothing by itself, as far as it ever said, and the policy wants it so.
+    fn primary_waits(&self) -> bool {
+        let status = self.fresh.primary().and_then(|state| state.status.as_ref());
+        let required = self.policy.acks_required();
+        let waits = status.is_some_and(|status| {
+            status.semi_sync.source_enabled && status.semi_sync.wait_count >= required
+        });
+        required > 0 && waits
     }
 
     fn answered(&self, alias: &TabletAlias) -> bool {
