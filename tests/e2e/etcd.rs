@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 use vtorc_fleet::{Etcd, Flavor};
 
-use crate::harness::{Cluster, THREE, certificates, padded, wait_for};
+use crate::certificates::certificates;
+use crate::harness::{Cluster, THREE, padded, wait_for};
 use crate::lost_lock::lost_in_the_middle;
 
 /// Leases are short, so that one that runs out can be waited for.

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, THREE, certificates, padded, request, wait_for};
+use crate::certificates::certificates;
+use crate::harness::{Cluster, THREE, padded, request, wait_for};
 
 #[test]
 fn the_api_answers_and_refuses_as_documented() {

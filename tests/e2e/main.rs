@@ -13,6 +13,7 @@
 
 mod bringup;
 mod busy;
+mod certificates;
 mod check;
 mod console;
 mod controls;

@@ -6,8 +6,9 @@ use vtorc_core::topology::TabletType;
 use vtorc_fleet::Flavor;
 
 use super::cluster::{Way, add_vttablet, topology, with_vttablets};
+use crate::certificates::{certificates, revocation_list};
 use crate::failover::{emergency, tablet};
-use crate::harness::{Cluster, Kind, THREE, certificates, padded, revocation_list, wait_for};
+use crate::harness::{Cluster, Kind, THREE, padded, wait_for};
 use crate::writer::create_table;
 
 pub fn started(policy: &str, members: &[&str], kind: impl Into<Kind>) -> (Cluster, String) {
