@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
+use crate::status::ServerStatus;
 use crate::topology::Tablet;
 
 /// Why a reparent is refused: something acknowledged might be lost, or might still be being acknowledged.
@@ -127,6 +128,16 @@ fn acks_out_of_sight(
 
 fn list(aliases: &[TabletAlias]) -> String {
     aliases.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Tells whether a primary that lives and was not demoted acknowledges nothing by itself, as far as it ever said: only
+/// then does taking its ackers away stop it.
+pub fn cannot_acknowledge_alone(policy: DurabilityPolicy, last: Option<&ServerStatus>) -> bool {
+    let required = policy.acks_required();
+    let waits = |status: &ServerStatus| {
+        status.semi_sync.source_enabled && status.semi_sync.wait_count >= required
+    };
+    required > 0 && last.is_some_and(waits)
 }
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ pub enum Kind {
     Flapping,
     /// Links are slow and lossy.
     SlowLinks,
+    /// The topology server's links are slow and lossy.
+    SlowTopology,
     /// A replica applies nothing for a while.
     SlowApplier,
     /// Somebody stops a replica's threads.
@@ -81,7 +83,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Crash,
         Self::TailLost,
         Self::ZoneLost,
@@ -94,6 +96,7 @@ impl Kind {
         Self::OneWayCut,
         Self::Flapping,
         Self::SlowLinks,
+        Self::SlowTopology,
         Self::SlowApplier,
         Self::StoppedReplica,
         Self::WritableReplica,
@@ -126,6 +129,7 @@ impl Kind {
                 | Self::OneWayCut
                 | Self::TopologyDown
                 | Self::TopologyCut
+                | Self::SlowTopology
                 | Self::SessionExpired
                 | Self::PartialRead
                 | Self::LateWatches
@@ -236,6 +240,7 @@ impl Universe {
             | Kind::OneWayCut
             | Kind::Flapping
             | Kind::SlowLinks
+            | Kind::SlowTopology
             | Kind::Backup
             | Kind::TopologyDown
             | Kind::TopologyCut
@@ -277,6 +282,7 @@ impl Universe {
             | Kind::OneWayCut
             | Kind::Flapping
             | Kind::SlowLinks
+            | Kind::SlowTopology
             | Kind::SlowApplier
             | Kind::StoppedReplica
             | Kind::WritableReplica
@@ -315,11 +321,16 @@ impl Universe {
             }
             Kind::ManagerCut => self.network.switch(&[(manager, me), (me, manager)], begins),
             Kind::OneWayCut => {
-                let deaf = fault.other.is_multiple_of(2);
-                let to = if deaf { manager } else { Party::Server(fault.other) };
-                self.network.switch(&[(me, to)], begins);
+                let link = match fault.other % 3 {
+                    0 => (me, manager),
+                    1 => (me, Party::Server(fault.other)),
+                    // What a vtorc asks for is done, and it never learns.
+                    _ => (Party::Topology, manager),
+                };
+                self.network.switch(&[link], begins);
             }
             Kind::SlowLinks => self.slow_down(me, managers, begins),
+            Kind::SlowTopology => self.slow_down(Party::Topology, managers, begins),
             Kind::Backup if begins => {
                 self.change_type(server, TabletType::Replica, TabletType::Backup)
             }

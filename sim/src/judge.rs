@@ -171,7 +171,14 @@ pub fn check_silence(stage: &mut Stage) {
 
 /// No vtorc that can read the topology says that a primary's record is gone while it is there.
 fn check_claims(stage: &Stage) {
-    let blinding = [Kind::TopologyCut, Kind::TopologyDown, Kind::LateWatches, Kind::DeletedRecord];
+    let blinding = [
+        Kind::TopologyCut,
+        Kind::SlowTopology,
+        Kind::OneWayCut,
+        Kind::TopologyDown,
+        Kind::LateWatches,
+        Kind::DeletedRecord,
+    ];
     let strikes = stage.schedule.strikes.iter().map(|(_, fault)| fault);
     if stage.schedule.faults.iter().chain(strikes).any(|fault| blinding.contains(&fault.kind)) {
         return;

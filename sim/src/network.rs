@@ -93,6 +93,11 @@ impl Network {
         self.is_open(one, other) && self.is_open(other, one)
     }
 
+    /// How much longer than on a good day a packet may take.
+    pub fn delay(&self, from: Party, to: Party) -> Millis {
+        self.link(from, to).delay_ms
+    }
+
     /// How long a packet takes; none if it never arrives.
     pub fn travel(&self, from: Party, to: Party, dice: &mut fastrand::Rng) -> Option<Millis> {
         let link = self.link(from, to);

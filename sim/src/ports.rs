@@ -150,7 +150,8 @@ impl Outside {
         let mut universe = self.universe.lock();
         let now = universe.now;
         let held_at = universe.ledger(server).held_at.get(&self.manager).copied().unwrap_or(0);
-        if now.saturating_sub(held_at) > LOCK_GRACE_MS {
+        let grace = LOCK_GRACE_MS + universe.network.delay(Party::Topology, self.me());
+        if now.saturating_sub(held_at) > grace {
             universe.violated(format!("m{} promotes s{server} without the lock", self.manager));
         }
     }

@@ -11,6 +11,7 @@ use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{CommandError, ServerCommand, Sessions};
 use vtorc_core::remedy::Remedy;
 use vtorc_core::sabotage::{self, Bug};
+use vtorc_core::safety;
 use vtorc_core::topology::Tablet;
 
 use super::finish::Promotion;
@@ -72,7 +73,8 @@ impl Locked<'_> {
             // Whether it serves is not known: that is seen to first.
             other @ (Ok(_) | Err(Stopped::Unclear(_) | Stopped::AlreadyFixed)) => return other,
         };
-        if !self.primary_waits() {
+        let last = self.fresh.primary().and_then(|state| state.status.as_ref());
+        if !safety::cannot_acknowledge_alone(self.policy, last) {
             return Err(Stopped::Refused(format!(
                 "{why}; it does not wait for acknowledgements, so it is not replaced by force while it lives"
             )));
@@ -81,16 +83,6 @@ impl Locked<'_> {
         self.check_lock().await?;
         let request = self.away_from_primary(ReparentKind::Emergency);
         self.reparent(Remedy::EmergencyReparent, Some(&request)).await
-    }
-
-    /// The primary acknowledges nothing by itself, as far as it ever said, and the policy wants it so.
-    fn primary_waits(&self) -> bool {
-        let status = self.fresh.primary().and_then(|state| state.status.as_ref());
-        let required = self.policy.acks_required();
-        let waits = status.is_some_and(|status| {
-            status.semi_sync.source_enabled && status.semi_sync.wait_count >= required
-        });
-        required > 0 && waits
     }
 
     fn answered(&self, alias: &TabletAlias) -> bool {
