@@ -12,7 +12,7 @@ use vtorc_sim::schedule::Schedule;
 /// These are always run.
 const FIXED: u64 = 800;
 /// New ones are run for so long.
-const NEW_FOR: Duration = Duration::from_secs(40);
+const NEW_FOR: Duration = Duration::from_secs(20);
 
 /// Runs seeds on two threads until `goes_on` says no; answers what went wrong.
 fn run_all(from: u64, goes_on: impl Fn(u64) -> bool + Sync) -> Vec<String> {
