@@ -84,6 +84,8 @@ impl Template {
             }
         };
         command.arg(format!("--datadir={}", data.display()));
+        // A server that starts clears the temporary tables of others away where they share a directory.
+        command.arg(format!("--tmpdir={}", self.directory.display()));
         if rustix::process::geteuid().is_root() {
             command.arg("--user=root");
         }

@@ -18,7 +18,6 @@ use crate::network::Party;
 use crate::server::Server;
 use crate::statements::{Reply, Statement};
 use crate::universe::Shared;
-use crate::vttablet::{Call, What};
 
 /// A lock that was lost so lately may not be known to be lost.
 const LOCK_GRACE_MS: crate::Millis = 15;
@@ -192,21 +191,17 @@ impl Line {
             return Err(Lost::Unanswered("connection lost".into()));
         }
         if known.frozen {
-            return Ok(Err(universe.queue(self.server, statement.clone(), 0)));
+            return Ok(Err(universe.queue(self.server, statement.clone(), Some(manager), 0)));
         }
         if known.saturated && universe.dice.u8(0..100) < SATURATED_PERCENT {
             let after = universe.now + universe.dice.u64(0..SATURATED_MS);
-            return Ok(Err(universe.queue(self.server, statement.clone(), after)));
+            return Ok(Err(universe.queue(self.server, statement.clone(), Some(manager), after)));
         }
         if *statement == Statement::StopReceiver && replaces {
             universe.receiver_stopped(self.server, manager);
         }
         let reply = universe.execute(self.server, statement);
-        let promotes = matches!(
-            statement,
-            Statement::TakeWrites | Statement::Call(Call { what: What::Promote { .. }, .. })
-        );
-        if promotes && matches!(reply, Reply::Done) {
+        if statement.promotes(&reply) {
             universe.promoted(self.server, manager, replaces);
         }
         if *statement != Statement::Status {

@@ -7,7 +7,7 @@ use crate::Millis;
 use crate::gtids::Txn;
 use crate::server::{Receiver, Server, Waiting};
 use crate::universe::Universe;
-use crate::vttablet::Call;
+use crate::vttablet::{Call, What};
 
 /// How long a pending `SET GLOBAL read_only` holds new writes back without being asked for again.
 const FENCE_HOLDS_MS: Millis = 60;
@@ -50,6 +50,15 @@ pub enum Statement {
     Insert(u64),
     /// A call to the server's vttablet.
     Call(Call),
+}
+
+impl Statement {
+    /// Tells whether a server takes writes because of it.
+    pub fn promotes(&self, reply: &Reply) -> bool {
+        let promotes =
+            matches!(self, Self::TakeWrites | Self::Call(Call { what: What::Promote { .. }, .. }));
+        promotes && matches!(reply, Reply::Done)
+    }
 }
 
 /// What it answers.

@@ -28,6 +28,8 @@ pub struct Queued {
     pub incarnation: u32,
     /// What.
     pub statement: Statement,
+    /// Which vtorc or tool asked; none for a client.
+    pub asker: Option<u8>,
     /// Which question it answers.
     pub ticket: u64,
     /// The server does not come to it before.
@@ -235,10 +237,16 @@ impl Universe {
     }
 
     /// Puts a statement into a frozen server's socket.
-    pub fn queue(&mut self, server: u8, statement: Statement, not_before: Millis) -> u64 {
+    pub fn queue(
+        &mut self,
+        server: u8,
+        statement: Statement,
+        asker: Option<u8>,
+        not_before: Millis,
+    ) -> u64 {
         self.tickets += 1;
         let (incarnation, ticket) = (self.server(server).incarnation, self.tickets);
-        self.queued.push(Queued { server, incarnation, statement, ticket, not_before });
+        self.queued.push(Queued { server, incarnation, statement, asker, ticket, not_before });
         self.tickets
     }
 
@@ -320,6 +328,10 @@ impl Universe {
                 continue;
             }
             let answer = self.execute(queued.server, &queued.statement);
+            // Whoever asked may have given up: it was promoted all the same.
+            if let Some(asker) = queued.asker.filter(|_| queued.statement.promotes(&answer)) {
+                self.promoted(queued.server, asker, false);
+            }
             self.answers.insert(queued.ticket, answer);
         }
     }
