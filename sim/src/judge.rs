@@ -88,8 +88,7 @@ const LEFT_TO_A_PERSON: [&str; 3] =
 /// says between whom.
 fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool {
     let mistakes = [Kind::WrongSource, Kind::ErrantWrite, Kind::WritableReplica];
-    let strikes = stage.schedule.strikes.iter().map(|(_, fault)| fault);
-    let faults = stage.schedule.faults.iter().chain(strikes).filter(|fault| fault.shard == at);
+    let faults = stage.schedule.everything().filter(|fault| fault.shard == at);
     // One log's lost end is survived; those of several servers may be more than is promised.
     let tails = faults.clone().filter(|fault| fault.kind == Kind::TailLost).count();
     let mistaken = faults.map(|fault| fault.kind).any(|kind| mistakes.contains(&kind));
@@ -179,8 +178,7 @@ fn check_claims(stage: &Stage) {
         Kind::LateWatches,
         Kind::DeletedRecord,
     ];
-    let strikes = stage.schedule.strikes.iter().map(|(_, fault)| fault);
-    if stage.schedule.faults.iter().chain(strikes).any(|fault| blinding.contains(&fault.kind)) {
+    if stage.schedule.everything().any(|fault| blinding.contains(&fault.kind)) {
         return;
     }
     for (at, shard) in stage.shards().iter().enumerate() {

@@ -50,6 +50,11 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// Everything that goes wrong, at its time or at a step.
+    pub fn everything(&self) -> impl Iterator<Item = &Fault> + Clone {
+        self.faults.iter().chain(self.strikes.iter().map(|(_, fault)| fault))
+    }
+
     /// The schedule of a seed.
     pub fn of(seed: u64) -> Self {
         // Not the dice of the run: a change there must not change the schedule.
