@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use vtorc_clients::mysql::Secret;
 use vtorc_clients::topo::etcd2::{EtcdOptions, EtcdTls};
-use vtorc_clients::topo::zk2::Zk2Options;
+use vtorc_clients::topo::zk2::{Zk2Options, Zk2Tls};
 
 use super::vitess::go_duration;
 use crate::Failure;
@@ -24,13 +24,13 @@ pub(crate) struct TopologyOptions {
     /// ZooKeeper: file with `scheme:auth`, such as `digest:user:password`.
     #[arg(long, global = true)]
     pub(crate) topo_zk_auth_file: Option<PathBuf>,
-    /// ZooKeeper: not supported; the daemon does not start with it.
+    /// ZooKeeper: certificate authorities (PEM). TLS is on where all three files are given.
     #[arg(long, global = true)]
     pub(crate) topo_zk_tls_ca: Option<PathBuf>,
-    /// ZooKeeper: not supported; the daemon does not start with it.
+    /// ZooKeeper: our certificate (PEM).
     #[arg(long, global = true)]
     pub(crate) topo_zk_tls_cert: Option<PathBuf>,
-    /// ZooKeeper: not supported; the daemon does not start with it.
+    /// ZooKeeper: our key (PEM).
     #[arg(long, global = true)]
     pub(crate) topo_zk_tls_key: Option<PathBuf>,
     /// etcd: a lock outlives a process that was killed by so many seconds.
@@ -49,10 +49,17 @@ pub(crate) struct TopologyOptions {
 
 impl TopologyOptions {
     pub(crate) fn zk2(&self) -> Result<Zk2Options, Failure> {
-        let tls = [&self.topo_zk_tls_ca, &self.topo_zk_tls_cert, &self.topo_zk_tls_key];
-        if tls.iter().any(|file| file.is_some()) {
-            return Err(Failure("TLS to ZooKeeper is not supported; use etcd, or a tunnel".into()));
-        }
+        let tls = match (&self.topo_zk_tls_ca, &self.topo_zk_tls_cert, &self.topo_zk_tls_key) {
+            (Some(ca), Some(cert), Some(key)) => {
+                Some(Zk2Tls { ca: ca.clone(), cert: cert.clone(), key: key.clone() })
+            }
+            (None, None, None) => None,
+            (Some(_) | None, Some(_) | None, Some(_) | None) => {
+                return Err(Failure(
+                    "--topo-zk-tls-ca, --topo-zk-tls-cert and --topo-zk-tls-key go together".into(),
+                ));
+            }
+        };
         let auth = self.topo_zk_auth_file.as_ref().map(|file| {
             let told = |why: &dyn std::fmt::Display| {
                 Failure(format!("--topo-zk-auth-file {}: {why}", file.display()))
@@ -62,7 +69,8 @@ impl TopologyOptions {
             let (scheme, auth) = split.ok_or_else(|| told(&"expected scheme:auth"))?;
             Ok::<_, Failure>((scheme.to_owned(), Secret::new(auth)))
         });
-        Ok(Zk2Options { session_timeout: self.topo_zk_base_timeout, auth: auth.transpose()? })
+        let session_timeout = self.topo_zk_base_timeout;
+        Ok(Zk2Options { session_timeout, auth: auth.transpose()?, tls })
     }
 
     pub(crate) fn etcd2(&self) -> Result<EtcdOptions, Failure> {

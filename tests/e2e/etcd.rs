@@ -321,7 +321,7 @@ fn reading_five_thousand() {
     runtime.block_on(measure("etcd", &address, open));
     let zookeeper = vtorc_fleet::ZooKeeper::start(&directory.path().join("zk")).unwrap();
     let address = zookeeper.address();
-    let options = Zk2Options { session_timeout: Duration::from_secs(10), auth: None };
+    let options = Zk2Options { session_timeout: Duration::from_secs(10), auth: None, tls: None };
     let at = address.clone();
     let open =
         move |root: &str| Arc::new(Zk2Conn::new(&at, root, options.clone())) as Arc<dyn TopoConn>;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use vtorc_fleet::{Flavor, ZooKeeper};
 
+use crate::certificates::certificates;
 use crate::harness::{Cluster, THREE, wait_for};
 use crate::lost_lock::lost_in_the_middle;
 
@@ -149,6 +150,42 @@ fn a_cell_on_a_server_of_its_own_that_is_down_keeps_its_tablets() {
     assert_eq!(shard["tablets"].as_array().unwrap().len(), 3, "{shard:#}");
     away.restart().unwrap();
     cluster.healthy(&[]);
+}
+
+#[test]
+fn tls_with_certificates_on_both_sides() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().to_owned();
+    certificates(&place);
+    let mut zookeeper = ZooKeeper::start_with_tls(&place.join("zk"), &place).unwrap();
+    let file = |name: &str| place.join(name).display().to_string();
+    let flags = vec![
+        "-topo_implementation=zk2".to_owned(),
+        format!("-topo_global_server_address={}", zookeeper.address()),
+        "-topo_global_root=/vitess/global".to_owned(),
+        format!("-topo_zk_tls_ca={}", file("ca.pem")),
+        format!("-topo_zk_tls_cert={}", file("client.pem")),
+        format!("-topo_zk_tls_key={}", file("client.key")),
+    ];
+    let mut cluster =
+        Cluster::with_topology(Flavor::MariaDb, "semi_sync", THREE, directory, flags.clone());
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    zookeeper.restart().unwrap();
+    wait_for(|| (cluster.daemon().get("/debug/health")["healthy"] == true).then_some(()))
+        .expect("not well again");
+    cluster.server_mut(&first).kill();
+    assert_ne!(cluster.healthy(&[&first]), first);
+    // Without a certificate nobody is let in, two files of three are no TLS, and a wrong file is named.
+    cluster.topo_flags.truncate(3);
+    assert!(cluster.topo(&["show", "ks"]).is_err(), "anybody is let in");
+    cluster.topo_flags = flags[..5].to_vec();
+    let told = cluster.topo(&["show", "ks"]).unwrap_err();
+    assert!(told.contains("go together"), "{told}");
+    cluster.topo_flags = flags;
+    cluster.topo_flags[3] = format!("-topo_zk_tls_ca={}", file("not-there.pem"));
+    let told = cluster.topo(&["show", "ks"]).unwrap_err();
+    assert!(told.contains("not-there.pem"), "{told}");
 }
 
 #[test]

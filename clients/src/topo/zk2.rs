@@ -5,6 +5,7 @@
 
 mod lock;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,34 @@ pub struct Zk2Options {
     pub session_timeout: Duration,
     /// Scheme and credentials.
     pub auth: Option<(String, Secret)>,
+    /// TLS, where the servers want it.
+    pub tls: Option<Zk2Tls>,
+}
+
+/// TLS to ZooKeeper, as Vitess's `topo_zk_tls_*` flags have it: both sides show a certificate.
+#[derive(Clone, Debug)]
+pub struct Zk2Tls {
+    /// The authorities to trust (PEM); revocation lists in the same file are honoured.
+    pub ca: PathBuf,
+    /// Our certificate (PEM).
+    pub cert: PathBuf,
+    /// Our key (PEM).
+    pub key: PathBuf,
+}
+
+impl Zk2Tls {
+    /// Reads the files anew for each session, so that renewed ones are taken up; the error says which is wrong.
+    fn read(&self) -> Result<zk::TlsOptions, String> {
+        let text = |file: &PathBuf| {
+            std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
+        };
+        let told = |error: zk::Error| format!("TLS with {}: {error}", self.cert.display());
+        zk::TlsOptions::new()
+            .with_pem_ca(&text(&self.ca)?)
+            .map_err(|error| format!("{}: {error}", self.ca.display()))?
+            .with_pem_identity(&text(&self.cert)?, &text(&self.key)?)
+            .map_err(told)
+    }
 }
 
 /// A ZooKeeper ensemble and the root of one cell in it.
@@ -85,7 +114,14 @@ impl Zk2Conn {
         if let Some((scheme, auth)) = &self.options.auth {
             connector = connector.with_auth(scheme, auth.reveal().as_bytes());
         }
-        let connected = timeout(REQUEST_TIMEOUT, connector.connect(&self.servers)).await;
+        let connected = match &self.options.tls {
+            Some(tls) => {
+                let tls = tls.read().map_err(|why| self.unavailable(&why))?;
+                let connector = connector.with_tls(tls);
+                timeout(REQUEST_TIMEOUT, connector.secure_connect(&self.servers)).await
+            }
+            None => timeout(REQUEST_TIMEOUT, connector.connect(&self.servers)).await,
+        };
         let client = connected
             .map_err(|_elapsed| self.unavailable("no connection in time"))?
             .map_err(|error| self.unavailable(&error.to_string()))?;
