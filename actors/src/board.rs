@@ -13,9 +13,10 @@ use vtorc_core::analysis::Finding;
 use vtorc_core::audit::{RecoveryRecord, StepOutcome};
 use vtorc_core::health::ProbeFailure;
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
-use vtorc_core::inaction::{Decisions, Held};
+use vtorc_core::inaction::{Decisions, Held, Inaction};
 use vtorc_core::isolation::{self, Sight};
 use vtorc_core::prognosis::Prognosis;
+use vtorc_core::remedy::{Remedy, remedy};
 use vtorc_core::snapshot::ShardSnapshot;
 use vtorc_core::time::Timestamp;
 
@@ -97,17 +98,19 @@ pub struct Board {
     ready: AtomicBool,
 }
 
+/// A decision not to act: which recovery was not run, why, and on which shard.
+pub type HeldKey = (Remedy, Inaction, KeyspaceShard);
+
 /// What is counted for the metrics.
 #[derive(Default)]
 pub struct Counters {
     probes: AtomicU64,
     probe_failures: AtomicU64,
     probes_late: AtomicU64,
-    locks: AtomicU64,
-    lock_ms: AtomicU64,
+    locks: Mutex<BTreeMap<u64, u64>>,
     ended: Mutex<BTreeMap<(String, String, String), u64>>,
     detected: Mutex<BTreeMap<(String, String), u64>>,
-    held: Mutex<BTreeMap<(&'static str, String), u64>>,
+    held: Mutex<BTreeMap<HeldKey, u64>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -240,18 +243,16 @@ impl Board {
         self.counters.probes_late.load(Ordering::Relaxed)
     }
 
-    /// How often a shard's lock was taken, and how many milliseconds that took in all.
-    pub fn locks_taken(&self) -> (u64, u64) {
-        let counters = &self.counters;
-        (counters.locks.load(Ordering::Relaxed), counters.lock_ms.load(Ordering::Relaxed))
+    /// How long it took to take shards' locks: so many milliseconds, so often.
+    pub fn lock_timings(&self) -> BTreeMap<u64, u64> {
+        lock(&self.counters.locks).clone()
     }
 
     fn count_lock(&self, record: &RecoveryRecord) {
         let taken = record.steps.iter().find(|step| step.name == TAKE_LOCK);
         let taken = taken.filter(|step| matches!(step.outcome, Some(StepOutcome::Done(_))));
         if let Some(took) = taken.and_then(|step| step.duration_ms) {
-            self.counters.locks.fetch_add(1, Ordering::Relaxed);
-            self.counters.lock_ms.fetch_add(took, Ordering::Relaxed);
+            *lock(&self.counters.locks).entry(took).or_default() += 1;
         }
     }
 
@@ -270,8 +271,8 @@ impl Board {
         let news = decisions.entry(shard.clone()).or_default().observe(only_watched, round, now);
         drop(decisions);
         let mut held = lock(&self.counters.held);
-        for begun in news.begun {
-            *held.entry((begun.name(), shard.to_string())).or_default() += 1;
+        for (finding, reason) in news.begun {
+            *held.entry((remedy(finding), reason, shard.clone())).or_default() += 1;
         }
     }
 
@@ -280,8 +281,8 @@ impl Board {
         lock(&self.decisions).get(shard).cloned().unwrap_or_default()
     }
 
-    /// Decisions not to act, each counted when it was new, by (reason, shard).
-    pub fn held_counts(&self) -> BTreeMap<(&'static str, String), u64> {
+    /// Decisions not to act, each counted when it was new.
+    pub fn held_counts(&self) -> BTreeMap<HeldKey, u64> {
         lock(&self.counters.held).clone()
     }
 

@@ -105,8 +105,8 @@ pub struct Decisions(Vec<Decision>);
 pub struct Observed {
     /// Something begins, ends, or has another reason.
     pub changed: bool,
-    /// The decisions that stand since now.
-    pub begun: Vec<Inaction>,
+    /// The decisions that stand since now: what is not acted on, and the kind of reason.
+    pub begun: Vec<(FindingKind, Inaction)>,
 }
 
 impl Decisions {
@@ -137,7 +137,7 @@ impl Decisions {
                 }
                 None => {
                     news.changed = true;
-                    news.begun.push(held.inaction);
+                    news.begun.push((held.finding, held.inaction));
                     let (since, last) = (now, now);
                     self.0.insert(
                         0,

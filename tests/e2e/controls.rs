@@ -52,7 +52,10 @@ fn a_shard_that_is_switched_off_is_left_alone_until_it_is_lifted() {
         (&json!("switched_off"), &json!("DeadPrimary"))
     );
     let metrics = cluster.daemon().get("/metrics");
-    let line = "vtorc_not_recovering{Keyspace=\"ks\",Reason=\"switched_off\",Shard=\"0\"} 1";
+    let line = "vtorc_not_recovering{keyspace=\"ks\",reason=\"switched_off\",shard=\"0\"} 1";
+    assert!(metrics.as_str().unwrap().contains(line), "{metrics}");
+    let line = "vtorc_skipped_recoveries{keyspace=\"ks\",reason=\"switched_off\",\
+                recovery_type=\"RecoverDeadPrimary\",shard=\"0\"} 1";
     assert!(metrics.as_str().unwrap().contains(line), "{metrics}");
     lift(&cluster, "emergency-reparents-off ks/0");
     assert_ne!(cluster.healthy(&[&first]), first);

@@ -66,7 +66,7 @@ fn the_api_answers_and_refuses_as_documented() {
     let metrics = metrics.as_str().unwrap();
     for name in [
         "vtorc_probes",
-        "vtorc_shard_writable{Keyspace=\"ks\",Shard=\"0\"} 1",
+        "vtorc_shard_writable{keyspace=\"ks\",shard=\"0\"} 1",
         "vtorc_successful_recoveries",
         "process_resident_memory_bytes",
     ] {

@@ -57,18 +57,21 @@ fn its_pages_answer_in_its_words() {
     assert_eq!(vars["RecoveriesCount"]["ElectNewPrimary.ks.0"], 1, "{vars:#}");
     assert!(vars["DetectedProblems"].is_object() && vars["PendingRecoveries"] == 0, "{vars:#}");
     assert_eq!(vars["TabletsWatchedByCell"]["zone1"], 3);
-    assert!(vars["ShardLockTimings"]["Count"].as_u64().unwrap() >= 2, "{vars:#}");
+    let locks = &vars["ShardLockTimings"];
+    assert!(locks["TotalCount"].as_u64().unwrap() >= 2, "{locks:#}");
+    assert_eq!(locks["Histograms"]["Lock"]["Count"], locks["TotalCount"], "{locks:#}");
     let metrics = daemon.get("/metrics");
     let metrics = metrics.as_str().unwrap();
     for line in [
-        "vtorc_emergency_reparent_counts{Keyspace=\"ks\",Result=\"success\",Shard=\"0\"} 1",
+        "vtorc_emergency_reparent_counts{keyspace=\"ks\",result=\"success\",shard=\"0\"} 1",
         "vtorc_planned_reparent_counts",
         "vtorc_errant_gtid_tablet_count 0",
         "vtorc_shard_locks_active 0",
+        "vtorc_shard_lock_timings_bucket{action=\"Lock\",le=\"10\"}",
         "vtorc_instance_poll_seconds_exceeded",
         "vtorc_skipped_recoveries",
         "vtorc_failed_recoveries",
-        "vtorc_tablets_watched_by_shard{Keyspace=\"ks\",Shard=\"0\"} 3",
+        "vtorc_tablets_watched_by_shard{keyspace=\"ks\",shard=\"0\"} 3",
     ] {
         // A family without a value is not written by Prometheus's library.
         let absent = ["vtorc_planned", "vtorc_failed", "vtorc_skipped"];

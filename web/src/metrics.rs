@@ -1,6 +1,7 @@
 //! The figures: gathered once, rendered for Prometheus and as Vitess's `/debug/vars`.
 
 mod figures;
+mod timings;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
@@ -10,6 +11,7 @@ use vtorc_actors::world::World;
 use crate::error::ApiError;
 use crate::server::WebContext;
 use figures::{Family, Kind, families};
+use timings::Timings;
 
 pub(crate) async fn metrics(
     request: HttpRequest,
@@ -36,21 +38,23 @@ fn render(world: &World) -> prometheus::Result<Vec<u8>> {
     for family in families(world) {
         register(&registry, &family)?;
     }
+    registry.register(Box::new(Timings::of_locks(world).histogram()?))?;
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
     Ok(text)
 }
 
 fn register(registry: &Registry, family: &Family) -> prometheus::Result<()> {
-    let name = format!("vtorc_{}", snake_case(family.name));
-    let options = Opts::new(name, family.help);
+    let options = Opts::new(prometheus_name(family.name), family.help);
+    let names: Vec<String> = family.labels.iter().map(|label| snake_case(label)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let labelled = family.values.iter().map(|(labels, value)| {
         let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
         (labels, *value)
     });
     match family.kind {
         Kind::Gauge => {
-            let gauges = IntGaugeVec::new(options, family.labels)?;
+            let gauges = IntGaugeVec::new(options, &names)?;
             for (labels, value) in labelled {
                 let value = i64::try_from(value).unwrap_or(i64::MAX);
                 gauges.get_metric_with_label_values(&labels)?.set(value);
@@ -58,7 +62,7 @@ fn register(registry: &Registry, family: &Family) -> prometheus::Result<()> {
             registry.register(Box::new(gauges))
         }
         Kind::Counter => {
-            let counters = IntCounterVec::new(options, family.labels)?;
+            let counters = IntCounterVec::new(options, &names)?;
             for (labels, value) in labelled {
                 counters.get_metric_with_label_values(&labels)?.inc_by(value);
             }
@@ -81,10 +85,16 @@ fn as_vars(world: &World) -> Map<String, Value> {
         };
         vars.insert(family.name.to_owned(), value);
     }
+    let locks = Timings::of_locks(world);
+    vars.insert(locks.name.to_owned(), locks.as_vars());
     vars
 }
 
-/// `ErrantGtidTabletCount` is `errant_gtid_tablet_count` to Prometheus, as Vitess has it.
+fn prometheus_name(name: &str) -> String {
+    format!("vtorc_{}", snake_case(name))
+}
+
+/// Names of figures and of labels: `ErrantGtidTabletCount` is `errant_gtid_tablet_count` to Prometheus, as Vitess has it.
 fn snake_case(name: &str) -> String {
     let mut snake = String::new();
     for letter in name.chars() {

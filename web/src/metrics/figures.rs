@@ -60,7 +60,6 @@ fn of_process(world: &World) -> Vec<Family> {
     let topology_readable = u64::from(board.system().topology_error.is_none());
     let isolated = u64::from(board.isolated(world.clock.now()).is_some());
     let running = board.running().len() as u64;
-    let (locks, lock_ms) = board.locks_taken();
     let actors = board.actors();
     let restarts = actors.iter().map(|actor| actor.restarts).sum();
     let dropped = actors.iter().map(|actor| actor.dropped).sum();
@@ -88,13 +87,6 @@ fn of_process(world: &World) -> Vec<Family> {
             "Recoveries that have, or wait for, a shard's lock.",
             running,
         ),
-        Family::of(
-            "ShardLockTimings",
-            "How often shards' locks were taken, and the milliseconds that took in all.",
-            &["Figure"],
-            [(vec!["Count".into()], locks), (vec!["TotalMs".into()], lock_ms)],
-        )
-        .counted(),
         Family::single("ActorRestarts", "Restarts of actors.", restarts).counted(),
         Family::single("MessagesDropped", "Messages that found a mailbox full.", dropped).counted(),
     ]
@@ -195,7 +187,10 @@ fn of_recoveries(board: &Board) -> Vec<Family> {
     const RECOVERY: &[&str] = &["RecoveryType", "Keyspace", "Shard"];
     const REPARENT: &[&str] = &["Keyspace", "Shard", "Result"];
     let held = board.held_counts().into_iter();
-    let held = held.map(|((why, shard), count)| (of_shard(why, &shard), count));
+    let held = held.map(|((remedy, why, shard), count)| {
+        let recovery = vtorc_name(remedy.name()).to_owned();
+        (vec![recovery, shard.keyspace, shard.shard, why.name().to_owned()], count)
+    });
     let detected = board.detected_counts().into_iter();
     let detected = detected.map(|((finding, shard), count)| (of_shard(&finding, &shard), count));
     vec![
@@ -206,7 +201,7 @@ fn of_recoveries(board: &Board) -> Vec<Family> {
         Family::of(
             "SkippedRecoveries",
             "Decisions not to act.",
-            &["Reason", "Keyspace", "Shard"],
+            &["RecoveryType", "Keyspace", "Shard", "Reason"],
             held,
         )
         .counted(),
