@@ -79,6 +79,8 @@ impl Vttablet {
             let listener = listen(address).await;
             let mut server = Server::builder();
             if let Some((certificate, key)) = served.options.identity.clone() {
+                // ZooKeeper's client brings a second provider, so that rustls no longer knows which is meant.
+                let _ = rustls::crypto::ring::default_provider().install_default();
                 let identity = Identity::from_pem(certificate, key);
                 server = server.tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
             }
