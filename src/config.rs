@@ -72,6 +72,7 @@ pub(crate) struct Config {
     pub(crate) listen_address: String,
     pub(crate) prevent_cross_data_center_master_failover: bool,
     pub(crate) recover_master_cluster_filters: Vec<String>,
+    pub(crate) cells_no_recovery: Vec<String>,
     pub(crate) promotion_ignore_hostname_filters: Vec<String>,
     pub(crate) promotion_rules: std::collections::BTreeMap<String, String>,
     pub(crate) drain_errant_tablets: bool,
@@ -173,6 +174,7 @@ impl Default for Config {
             listen_address: ":3000".into(),
             prevent_cross_data_center_master_failover: false,
             recover_master_cluster_filters: vec!["*".into()],
+            cells_no_recovery: Vec::new(),
             promotion_ignore_hostname_filters: Vec::new(),
             promotion_rules: Default::default(),
             drain_errant_tablets: false,
@@ -360,6 +362,7 @@ impl Config {
                 UnappliedPolicy::Wait
             },
             recover_filters: self.recover_master_cluster_filters.clone(),
+            cells_no_recovery: self.cells_no_recovery.clone(),
             promotion_rules: self.promotion_rules()?,
             promotion_ignore_hosts: self.promotion_ignore_hostname_filters.clone(),
             drain_errant: self.drain_errant_tablets,

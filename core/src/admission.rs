@@ -106,6 +106,8 @@ pub enum Refusal {
     EmergencyReparentDisabled,
     /// `RecoverMasterClusterFilters` does not name the shard.
     Filtered,
+    /// The configuration leaves the tablet's cell, or all cells of the shard, alone.
+    CellLeftAlone(String),
     /// A reparent ended a short time ago.
     InBlockPeriod(Block),
     /// The last attempt failed a short time ago.
@@ -142,6 +144,7 @@ impl fmt::Display for Refusal {
                 f.write_str("the keyspace's or shard's record disables emergency reparents")
             }
             Self::Filtered => f.write_str("RecoverMasterClusterFilters does not name this shard"),
+            Self::CellLeftAlone(why) => f.write_str(why),
             Self::InBlockPeriod(block) => write!(
                 f,
                 "blocked by recovery {}, which ended a short time ago; acknowledge it to lift the block",
@@ -213,6 +216,12 @@ pub fn admit(
     if let Some(grounds) = controls.recoveries_off(&snapshot.shard, now) {
         return refused(Refusal::SwitchedOff(grounds.clone()));
     }
+    // Who is elected where nobody is primary is the shard's matter, not one tablet's.
+    let concerned = tablet.filter(|_| remedy != Remedy::ElectPrimary);
+    let everybody = snapshot.tablets.keys().cloned();
+    if let Some(why) = settings.left_alone(concerned, everybody) {
+        return refused(Refusal::CellLeftAlone(why));
+    }
     let excused = tablet.and_then(|alias| controls.downtime(alias, now));
     if let Some(grounds) = excused.filter(|_| !remedy.is_reparent()) {
         return refused(Refusal::InDowntime(grounds.clone()));
@@ -249,8 +258,9 @@ pub fn admit(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::KeyspaceShard;
     use crate::testkit;
-    use crate::topology::{ShardRecord, ShardTopology};
+    use crate::topology::{ShardRecord, ShardTopology, Tablet, TabletType};
 
     fn on(controls: &Controls) -> Switches<'_> {
         Switches { recoveries_enabled: true, controls, isolated: None }
@@ -266,16 +276,33 @@ mod tests {
     }
 
     fn snapshot(second: u64) -> ShardSnapshot {
-        let topology = ShardTopology {
-            shard: "ks/0".parse().unwrap(),
+        ShardSnapshot::unprobed(&topology(&[]), at(second))
+    }
+
+    fn topology(tablets: &[&str]) -> ShardTopology {
+        let shard: KeyspaceShard = "ks/0".parse().unwrap();
+        let tablets = tablets.iter().map(|alias| {
+            let alias: TabletAlias = alias.parse().unwrap();
+            let tablet = Tablet {
+                alias: alias.clone(),
+                shard: shard.clone(),
+                tablet_type: TabletType::Replica,
+                mysql: None,
+                term_start: None,
+                vttablet: None,
+                promotion_rule: None,
+            };
+            (alias, tablet)
+        });
+        ShardTopology {
+            shard: shard.clone(),
             durability: "semi_sync".parse(),
             record: ShardRecord::default(),
             emergency_reparent_disabled: false,
-            tablets: Default::default(),
+            tablets: tablets.collect(),
             damaged: Default::default(),
             incomplete: false,
-        };
-        ShardSnapshot::unprobed(&topology, at(second))
+        }
     }
 
     #[test]
@@ -338,6 +365,30 @@ mod tests {
         let filtered =
             admit(&ledger, to(Remedy::EmergencyReparent), &snapshot, &settings, on(&none));
         assert_eq!(filtered, Admission::Refused(Refusal::Filtered));
+    }
+
+    #[test]
+    fn cells_are_left_alone() {
+        let none = Controls::default();
+        let everybody =
+            ShardSnapshot::unprobed(&topology(&["zone1-1", "zone2-2"]), Timestamp::default());
+        for (cells, remedy, tablet, refused) in [
+            (&["zone1"][..], Remedy::EmergencyReparent, Some("zone1-1"), true),
+            (&["zone1"], Remedy::EmergencyReparent, Some("zone2-2"), false),
+            (&["zone2"], Remedy::FixReplica, Some("zone2-2"), true),
+            (&["zone1"], Remedy::ElectPrimary, None, false),
+            (&["zone1"], Remedy::ElectPrimary, Some("zone1-1"), false),
+            (&["zone1", "zone2", "zone3"], Remedy::ElectPrimary, None, true),
+            (&[], Remedy::ElectPrimary, None, false),
+        ] {
+            let mut settings = testkit::settings();
+            settings.cells_no_recovery = cells.iter().map(ToString::to_string).collect();
+            let tablet = tablet.map(|alias| alias.parse().unwrap());
+            let proposal = Proposal { tablet: tablet.as_ref(), ..to(remedy) };
+            let answer = admit(&Ledger::default(), proposal, &everybody, &settings, on(&none));
+            let left_alone = matches!(answer, Admission::Refused(Refusal::CellLeftAlone(_)));
+            assert_eq!(left_alone, refused, "{cells:?} {remedy:?} {tablet:?}: {answer:?}");
+        }
     }
 
     #[test]

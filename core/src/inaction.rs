@@ -50,7 +50,8 @@ impl From<&Refusal> for Inaction {
             | Refusal::EmergencyReparentsSwitchedOff(_)
             | Refusal::InDowntime(_)
             | Refusal::EmergencyReparentDisabled
-            | Refusal::Filtered => Self::SwitchedOff,
+            | Refusal::Filtered
+            | Refusal::CellLeftAlone(_) => Self::SwitchedOff,
             Refusal::InBlockPeriod(_) => Self::Blocked,
             Refusal::ManagerIsolated(_) => Self::ManagerIsolated,
             Refusal::BackingOff { .. } => Self::Failed,

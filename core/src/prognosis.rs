@@ -49,6 +49,9 @@ pub fn if_primary_died(snapshot: &ShardSnapshot, settings: &RecoverySettings) ->
         return refuses("RecoverMasterClusterFilters does not name this shard".into());
     }
     let old = &primary.tablet.alias;
+    if let Some(why) = settings.left_alone(Some(old), std::iter::empty()) {
+        return refuses(why);
+    }
     let everybody: Vec<Contender> = snapshot
         .tablets
         .values()

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::durability::DurabilityPolicy;
-use crate::ids::KeyspaceShard;
+use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::topology::{PromotionRule, Tablet};
 
 /// What the recoveries may do and how long they may take.
@@ -33,6 +33,8 @@ pub struct RecoverySettings {
     /// Keyspaces or shards in which primaries are replaced (`RecoverMasterClusterFilters`): `*` for all, a
     /// keyspace, a keyspace/shard, or a regular expression over `keyspace/shard`. Empty: nowhere.
     pub recover_filters: Vec<String>,
+    /// Cells whose tablets are watched and not repaired (`CellsNoRecovery`).
+    pub cells_no_recovery: Vec<String>,
     /// How willingly tablets are promoted, first match: an alias, or a regular expression over the host.
     /// They go before the records' tags.
     pub promotion_rules: Vec<(String, PromotionRule)>,
@@ -68,6 +70,24 @@ impl RecoverySettings {
             *pattern == alias || (!pattern.is_empty() && matches())
         });
         by_settings.map(|(_, rule)| *rule).or(tablet.promotion_rule).unwrap_or_default()
+    }
+
+    /// Why nothing is repaired here, if so: the tablet's cell is to be left alone; or, for what concerns the shard
+    /// as a whole, each cell in which it has tablets is. As VTOrc's `--cells-no-recovery`.
+    pub fn left_alone(
+        &self,
+        tablet: Option<&TabletAlias>,
+        mut everybody: impl Iterator<Item = TabletAlias>,
+    ) -> Option<String> {
+        let named = |alias: &TabletAlias| self.cells_no_recovery.contains(&alias.cell);
+        let alone = match tablet {
+            Some(alias) => named(alias),
+            None => !self.cells_no_recovery.is_empty() && everybody.all(|alias| named(&alias)),
+        };
+        alone.then(|| match tablet {
+            Some(alias) => format!("CellsNoRecovery leaves cell {} alone", alias.cell),
+            None => "CellsNoRecovery leaves all cells of this shard alone".into(),
+        })
     }
 
     /// Tells whether primaries of this shard may be replaced automatically.

@@ -47,7 +47,7 @@ fn scenarios() {
             let snapshot = snapshot(&case.args, &case.input);
             match case.directive.as_str() {
                 "shard" => findings(&snapshot),
-                "died" => prognosis(&snapshot),
+                "died" => prognosis(&snapshot, &case.args),
                 "check" => check(&snapshot, &case.input),
                 "elect" => election(&snapshot, &case.args),
                 other => panic!("unknown directive {other}"),
@@ -163,9 +163,14 @@ fn election(
     text
 }
 
-fn prognosis(snapshot: &ShardSnapshot) -> String {
+fn prognosis(
+    snapshot: &ShardSnapshot,
+    args: &std::collections::HashMap<String, Vec<String>>,
+) -> String {
+    let mut settings = testkit::settings();
+    settings.cells_no_recovery = args.get("cells_no_recovery").cloned().unwrap_or_default();
     let mut text = String::new();
-    let others = match if_primary_died(snapshot, &testkit::settings()) {
+    let others = match if_primary_died(snapshot, &settings) {
         Prognosis::NoPrimary => return "no primary\n".into(),
         Prognosis::Promotes { winner, catches_up_from, passed_over, may_lose } => {
             writeln!(text, "promotes {winner}").unwrap();

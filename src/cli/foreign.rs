@@ -31,7 +31,7 @@ pub(crate) const FLAGS: &[Foreign] = &[
     value("backend-write-concurrency", BACKEND),
     value("catch-sigpipe", "a broken pipe never ends the process"),
     value("cell", "where this process runs prefers no tablet"),
-    value("cells-to-watch", "a shard is judged by all its tablets: half a shard cannot be repaired safely"),
+    value("cells-to-watch", "a shard is judged by all its tablets: half a shard cannot be repaired safely; see --cells-no-recovery"),
     value("config-file-not-found-handling", CONFIG),
     value("config-name", CONFIG),
     value("config-path", CONFIG),

@@ -44,6 +44,9 @@ pub(crate) struct VitessOptions {
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_missing_value = "true", value_parser = go_bool)]
     pub(crate) prevent_cross_cell_failover: Option<bool>,
+    /// Watch the tablets of these cells and repair none of them, comma separated.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) cells_no_recovery: Vec<String>,
     /// Replace primaries that are gone.
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_missing_value = "true", value_parser = go_bool)]
@@ -136,6 +139,9 @@ impl VitessOptions {
         ];
         for (value, flag) in switches {
             *value = flag.unwrap_or(*value);
+        }
+        if !self.cells_no_recovery.is_empty() {
+            config.cells_no_recovery.clone_from(&self.cells_no_recovery);
         }
         if self.allow_emergency_reparent == Some(false) {
             config.recover_master_cluster_filters = Vec::new();
@@ -231,6 +237,7 @@ mod tests {
         let flags = VitessOptions {
             instance_poll_time: Some(Duration::from_secs(5)),
             prevent_cross_cell_failover: Some(true),
+            cells_no_recovery: vec!["zone1".into()],
             allow_emergency_reparent: Some(false),
             audit_purge_duration: Some(Duration::from_secs(168 * 3600)),
             sqlite_data_file: Some("file::memory:?mode=memory&cache=shared".into()),
@@ -241,6 +248,7 @@ mod tests {
         assert_eq!((config.instance_poll_seconds, config.audit_purge_days), (5.0, 7));
         assert!(config.prevent_cross_data_center_master_failover);
         assert!(config.recover_master_cluster_filters.is_empty());
+        assert_eq!(config.cells_no_recovery, ["zone1"]);
         assert_eq!((config.sqlite3_data_file.as_str(), config.tolerable_lag), (":memory:", None));
         let untouched = VitessOptions::default().over(Config::default());
         assert_eq!(untouched, Config::default());

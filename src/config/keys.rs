@@ -110,6 +110,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("DiscoveryQueueCapacity", Ignored, "what is watched is read from the topology, and servers are compared by uuid"),
     key("DiscoveryQueueMaxStatisticsSize", Ignored, "what is watched is read from the topology, and servers are compared by uuid"),
     key("DiscoverySeeds", Ignored, "there are no agents"),
+    key("CellsNoRecovery", Honoured, "cells whose tablets are watched and not repaired (`--cells-no-recovery`); a first primary is elected unless the shard has no tablets elsewhere; default none"),
     key("DiskStalledRecovery", Honoured, "replace a primary whose vttablet says that its disk is stalled; default false"),
     key("DrainErrantTablets", Honoured, "tablets with errant GTIDs become DRAINED by themselves (default false)"),
     key("Durability", Honoured, "the policy of keyspaces whose record names none; default `none`"),

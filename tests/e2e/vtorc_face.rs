@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
+use crate::failover::tablet;
 use crate::harness::{Cluster, THREE, padded, wait_for};
 
 #[test]
@@ -119,4 +120,40 @@ fn recovery_can_be_forbidden_by_flag() {
         wait_for(|| (cluster.daemon().shard()["held_back"].is_null()).then_some(()))
             .expect("it came back");
     }
+}
+
+#[test]
+fn cells_are_watched_and_not_repaired() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-1", "zone2-2", "zone3-3"]);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    let all = ["zone1-1", "zone2-2", "zone3-3"].map(padded);
+    let others: Vec<&String> = all.iter().filter(|alias| **alias != first).collect();
+    let (left_alone, repaired) = (others[0], others[1]);
+    let cell = |alias: &str| alias.split('-').next().unwrap().to_owned();
+    let restart = |cluster: &mut Cluster, flags: &[&str]| {
+        drop(cluster.daemons.pop());
+        cluster.start_daemon(flags);
+    };
+    let held_back = |cluster: &Cluster, cell: &str| {
+        let why = format!("CellsNoRecovery leaves cell {cell} alone");
+        let held = wait_for(|| {
+            cluster.daemon().shard()["held_back"].as_str()?.contains(&why).then_some(())
+        });
+        held.unwrap_or_else(|| panic!("{why}: {:#}", cluster.daemon().shard()));
+    };
+    restart(&mut cluster, &["--cells-no-recovery", &cell(left_alone)]);
+    for replica in &others {
+        cluster.server(replica).run(&["STOP SLAVE"]).unwrap();
+    }
+    cluster.daemon().recovery(|one| one["finding_tablet"] == repaired.as_str());
+    held_back(&cluster, &cell(left_alone));
+    let stopped = tablet(&cluster.daemon().shard(), left_alone)["replication"]["receiver"].clone();
+    assert_eq!(stopped, "stopped");
+    restart(&mut cluster, &["--cells-no-recovery", &format!("elsewhere,{}", cell(&first))]);
+    assert_eq!(cluster.healthy(&[]), first);
+    cluster.server_mut(&first).kill();
+    held_back(&cluster, &cell(&first));
+    restart(&mut cluster, &[]);
+    assert_ne!(cluster.healthy(&[&first]), first);
 }

@@ -89,6 +89,7 @@ impl RecoveryActor {
             | Refusal::InDowntime(_)
             | Refusal::EmergencyReparentDisabled
             | Refusal::Filtered
+            | Refusal::CellLeftAlone(_)
             | Refusal::InBlockPeriod(_)
             | Refusal::ManagerIsolated(_)
             | Refusal::WaitsForDisk
