@@ -3,7 +3,8 @@
 # No system service is ever started. Running it again does nothing when all is there.
 #
 #   scripts/servers.sh demo    one MySQL or MariaDB server
-#   scripts/servers.sh test    MySQL 9, MariaDB 10.11 or later, ZooKeeper, etcd, a browser, network tools
+#   scripts/servers.sh test    MySQL 9, MariaDB 10.11 or later, ZooKeeper, etcd, consul, a browser,
+#                              network tools
 #   scripts/servers.sh lint    the tools of .ci/run beside cargo
 set -euo pipefail
 
@@ -70,6 +71,35 @@ need_etcd() {
   command -v etcdctl >/dev/null || apt_install etcd-client
 }
 
+# consul was packaged last for Debian 11 and Ubuntu 22.04; it needs nothing but libc.
+consul_packages='
+http://deb.debian.org/debian/pool/main/c/consul/consul_1.8.7+dfsg1-2+b3_amd64.deb e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9
+http://archive.ubuntu.com/ubuntu/pool/universe/c/consul/consul_1.8.7+dfsg1-3_amd64.deb 5dffb9dde12730b701f475005b2baf371aa7ea3c3bb4a183abd1c39767714c38
+'
+need_consul() {
+  if have_file "$cache/consul/.complete" || command -v consul >/dev/null; then return; fi
+  [ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] || {
+    say "consul for the tests is prepared on Debian amd64 only; put a consul of your own into the PATH"
+    return
+  }
+  local url sum package="$cache/consul.deb"
+  mkdir -p "$cache"
+  while read -r url sum; do
+    [ -n "$url" ] || continue
+    say "fetching consul from $url"
+    if curl --fail --silent --show-error --location --retry 3 --output "$package" "$url" &&
+      echo "$sum  $package" | sha256sum --check --quiet; then
+      rm -rf "$cache/consul"
+      dpkg-deb --extract "$package" "$cache/consul"
+      rm -f "$package"
+      touch "$cache/consul/.complete"
+      return
+    fi
+  done <<<"$consul_packages"
+  say "consul could not be had; put one of your own into the PATH"
+  exit 1
+}
+
 # MySQL itself is only in Debian's unstable suite: its own small tree, run through its own loader.
 need_mysql() {
   [ -e "$mysql_tree/.complete" ] && return
@@ -109,6 +139,7 @@ case "$what" in
     need_etcd
     need_mysql
     need_tools
+    need_consul
     need_browser
     need_network_tools
     ;;

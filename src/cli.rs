@@ -111,6 +111,8 @@ pub(crate) enum TopoImplementation {
     Zk2,
     /// etcd, by its v3 interface.
     Etcd2,
+    /// Consul.
+    Consul,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

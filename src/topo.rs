@@ -140,6 +140,10 @@ fn cell_place(
         (None, TopoImplementation::Zk2 | TopoImplementation::Etcd2) => {
             beside.unwrap_or_else(|| PathBuf::from("/").join(cell)).display().to_string()
         }
+        // Consul's keys have no leading slash.
+        (None, TopoImplementation::Consul) => {
+            beside.unwrap_or_else(|| PathBuf::from(cell)).display().to_string()
+        }
         (None, TopoImplementation::Local) => {
             let root = Path::new(&options.topo_global_root).with_file_name(cell);
             let told = |error| Failure::while_doing("find the cell's directory", error);

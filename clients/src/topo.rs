@@ -1,10 +1,11 @@
 //! The topology: Vitess's records at Vitess's paths, over any of several servers.
 //!
-//! [`conn::TopoConn`] is what a server must be able to do; [`local`], [`zk2`] and [`etcd2`] do it; [`store::TopoStore`]
-//! knows records and paths and serves core's `TopoPort`. A new server is one new file.
+//! [`conn::TopoConn`] is what a server must be able to do; [`local`], [`zk2`], [`etcd2`] and [`consul`] do it;
+//! [`store::TopoStore`] knows records and paths and serves core's `TopoPort`. A new server is one new file.
 
 mod admin;
 pub mod conn;
+pub mod consul;
 pub mod etcd2;
 #[cfg(test)]
 mod fuzz;

@@ -131,7 +131,7 @@ pub(crate) fn fingerprint(text: &str) -> u32 {
 }
 
 /// Where `scripts/servers.sh` puts what it prepares.
-fn cache_directory() -> PathBuf {
+pub(crate) fn cache_directory() -> PathBuf {
     let from = |name: &str| std::env::var_os(name).map(PathBuf::from);
     from("VTORC_CACHE")
         .or_else(|| from("XDG_CACHE_HOME").map(|cache| cache.join("vtorc")))

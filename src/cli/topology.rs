@@ -1,10 +1,12 @@
 //! The flags that say how topology servers are reached, beside their address. Names and defaults are Vitess's.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use vtorc_clients::mysql::Secret;
+use vtorc_clients::topo::consul::{ConsulLocks, ConsulOptions, ConsulTls};
 use vtorc_clients::topo::etcd2::{EtcdOptions, EtcdTls};
 use vtorc_clients::topo::zk2::{Zk2Options, Zk2Tls};
 
@@ -45,6 +47,21 @@ pub(crate) struct TopologyOptions {
     /// etcd: our key (PEM).
     #[arg(long, global = true)]
     pub(crate) topo_etcd_tls_key: Option<PathBuf>,
+    /// Consul: JSON file with a token for each cell, `{"global": {"acl_token": "..."}}`.
+    #[arg(long, global = true)]
+    pub(crate) consul_auth_static_file: Option<PathBuf>,
+    /// Consul: how long one request for changes waits.
+    #[arg(long, value_parser = go_duration, default_value = "30s", global = true)]
+    pub(crate) topo_consul_watch_poll_duration: Duration,
+    /// Consul: health checks that must pass as long as a lock is held, comma separated; empty for none.
+    #[arg(long, default_value = "serfHealth", global = true)]
+    pub(crate) topo_consul_lock_session_checks: String,
+    /// Consul: a lock outlives a process that was killed by so long, at twice this at the latest.
+    #[arg(long, value_parser = go_duration, default_value = "15s", global = true)]
+    pub(crate) topo_consul_lock_session_ttl: Duration,
+    /// Consul: nobody gets a lock for so long after its holder's session ended by itself.
+    #[arg(long, value_parser = go_duration, default_value = "15s", global = true)]
+    pub(crate) topo_consul_lock_delay: Duration,
 }
 
 impl TopologyOptions {
@@ -88,5 +105,51 @@ impl TopologyOptions {
             }
         };
         Ok(EtcdOptions { lease_ttl: Duration::from_secs(self.topo_etcd_lease_ttl), tls })
+    }
+
+    /// What has no flag comes from the environment, as for Vitess and consul's own tools.
+    pub(crate) fn consul(&self) -> Result<ConsulOptions, Failure> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let file = |name: &str| variable(name).map(PathBuf::from);
+        let identity = match (file("CONSUL_CLIENT_CERT"), file("CONSUL_CLIENT_KEY")) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                return Err(Failure("CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY go together".into()));
+            }
+        };
+        let always = variable("CONSUL_HTTP_SSL").is_some_and(|on| on == "true" || on == "1");
+        let checks = self.topo_consul_lock_session_checks.split(',').map(str::trim);
+        Ok(ConsulOptions {
+            tokens: self.consul_tokens()?,
+            token: variable("CONSUL_HTTP_TOKEN").map(Secret::new),
+            tls: ConsulTls { always, ca: file("CONSUL_CACERT"), identity },
+            watch_poll: self.topo_consul_watch_poll_duration,
+            locks: ConsulLocks {
+                checks: checks.filter(|check| !check.is_empty()).map(str::to_owned).collect(),
+                ttl: self.topo_consul_lock_session_ttl,
+                delay: self.topo_consul_lock_delay,
+            },
+        })
+    }
+
+    /// The tokens of cells, by Vitess's file.
+    fn consul_tokens(&self) -> Result<BTreeMap<String, Secret>, Failure> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Entry {
+            acl_token: String,
+        }
+        let Some(file) = &self.consul_auth_static_file else { return Ok(BTreeMap::new()) };
+        let told = |why: &dyn std::fmt::Display| {
+            Failure(format!("--consul-auth-static-file {}: {why}", file.display()))
+        };
+        let text = std::fs::read_to_string(file).map_err(|error| told(&error))?;
+        let entries: BTreeMap<String, Entry> =
+            serde_json::from_str(&text).map_err(|error| told(&error))?;
+        if entries.is_empty() {
+            return Err(told(&"no cell is named"));
+        }
+        Ok(entries.into_iter().map(|(cell, entry)| (cell, Secret::new(entry.acl_token))).collect())
     }
 }

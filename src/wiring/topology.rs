@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vtorc_clients::topo::conn::{TopoConn, Version};
+use vtorc_clients::topo::consul::ConsulConn;
 use vtorc_clients::topo::etcd2::Etcd2Conn;
 use vtorc_clients::topo::local::LocalConn;
 use vtorc_clients::topo::zk2::Zk2Conn;
@@ -16,8 +17,11 @@ use vtorc_core::ports::{ShardLock, TopoError};
 use crate::Failure;
 use crate::cli::{DaemonOptions, TopoImplementation};
 
-/// Opens a connection to a server and a root in it.
-type Open = Arc<dyn Fn(&str, &str) -> Result<Arc<dyn TopoConn>, TopoError> + Send + Sync>;
+/// What Vitess calls the cell of what all cells share.
+const GLOBAL: &str = "global";
+
+/// Opens a connection for a cell: its name, its server, and its root in that.
+type Open = Arc<dyn Fn(&str, &str, &str) -> Result<Arc<dyn TopoConn>, TopoError> + Send + Sync>;
 
 /// The topology as the flags name it.
 pub(crate) fn topo_store(
@@ -27,10 +31,10 @@ pub(crate) fn topo_store(
     let (address, root) =
         (options.topo_global_server_address.as_str(), options.topo_global_root.as_str());
     let open = opener(options)?;
-    let opened = open(address, root);
+    let opened = open(GLOBAL, address, root);
     let global = opened.map_err(|error| Failure::while_doing("open the topology", error))?;
-    let dial = Arc::new(move |cell: &CellInfo| {
-        let opened = open(&cell.server_address, &cell.root);
+    let dial = Arc::new(move |cell: &str, info: &CellInfo| {
+        let opened = open(cell, &info.server_address, &info.root);
         opened.unwrap_or_else(|error| Arc::new(Unusable(error.to_string())))
     });
     let reads_max = options.topology.topo_read_concurrency;
@@ -39,30 +43,42 @@ pub(crate) fn topo_store(
 
 fn opener(options: &DaemonOptions) -> Result<Open, Failure> {
     Ok(match options.topo_implementation {
-        TopoImplementation::Local => Arc::new(|_: &str, root: &str| {
+        TopoImplementation::Local => Arc::new(|_: &str, _: &str, root: &str| {
             Ok(Arc::new(LocalConn::open(Path::new(root))?) as Arc<dyn TopoConn>)
         }),
         TopoImplementation::Zk2 => {
             check_remote("zk2", options)?;
             let how = options.topology.zk2()?;
-            Arc::new(move |address: &str, root: &str| {
+            Arc::new(move |_: &str, address: &str, root: &str| {
                 Ok(Arc::new(Zk2Conn::new(address, root, how.clone())) as Arc<dyn TopoConn>)
             })
         }
         TopoImplementation::Etcd2 => {
             check_remote("etcd2", options)?;
             let how = options.topology.etcd2()?;
-            Arc::new(move |address: &str, root: &str| {
+            Arc::new(move |_: &str, address: &str, root: &str| {
                 Ok(Arc::new(Etcd2Conn::new(address, root, &how)?) as Arc<dyn TopoConn>)
+            })
+        }
+        TopoImplementation::Consul => {
+            check_address("consul", options)?;
+            let how = options.topology.consul()?;
+            Arc::new(move |cell: &str, address: &str, root: &str| {
+                Ok(Arc::new(ConsulConn::new(cell, address, root, &how)?) as Arc<dyn TopoConn>)
             })
         }
     })
 }
 
-fn check_remote(name: &str, options: &DaemonOptions) -> Result<(), Failure> {
-    if options.topo_global_server_address.is_empty() {
-        return Err(Failure(format!("{name} needs --topo-global-server-address host:port")));
+fn check_address(name: &str, options: &DaemonOptions) -> Result<(), Failure> {
+    match options.topo_global_server_address.is_empty() {
+        true => Err(Failure(format!("{name} needs --topo-global-server-address host:port"))),
+        false => Ok(()),
     }
+}
+
+fn check_remote(name: &str, options: &DaemonOptions) -> Result<(), Failure> {
+    check_address(name, options)?;
     if !options.topo_global_root.starts_with('/') {
         return Err(Failure(format!(
             "{name} needs --topo-global-root to be a path such as /vitess/global, not {:?}",

@@ -104,12 +104,12 @@ fn etcdctl(etcd: &Etcd, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn topology_error(cluster: &Cluster) -> Option<String> {
+pub fn topology_error(cluster: &Cluster) -> Option<String> {
     cluster.daemon().get("/api/v1/system")["topology_error"].as_str().map(str::to_owned)
 }
 
 /// A change of a record is noticed without waiting for the next full reading.
-fn watches_work(cluster: &Cluster) {
+pub fn watches_work(cluster: &Cluster) {
     cluster.topo(&["set-durability", "ks", "none"]).unwrap();
     let noticed = || (cluster.daemon().shard()["durability_policy"] == "none").then_some(());
     wait_for(noticed).expect("no watch");
@@ -265,6 +265,7 @@ fn reading_five_thousand() {
     use std::sync::Arc;
     use std::time::Instant;
     use vtorc_clients::topo::conn::TopoConn;
+    use vtorc_clients::topo::consul::{ConsulConn, ConsulLocks, ConsulOptions};
     use vtorc_clients::topo::etcd2::{Etcd2Conn, EtcdOptions};
     use vtorc_clients::topo::zk2::{Zk2Conn, Zk2Options};
     use vtorc_clients::topo::{CellInfo, TopoStore};
@@ -279,7 +280,7 @@ fn reading_five_thousand() {
         open: impl Fn(&str) -> Arc<dyn TopoConn> + Clone + Send + Sync + 'static,
     ) {
         let opened = open.clone();
-        let dial = Arc::new(move |cell: &CellInfo| opened(&cell.root));
+        let dial = Arc::new(move |_: &str, cell: &CellInfo| opened(&cell.root));
         let store = TopoStore::new(open("/vitess/global"), dial, DurabilityPolicy::None);
         store.add_cell("zone1", address, "/vitess/zone1").await.unwrap();
         store.add_keyspace("ks", DurabilityPolicy::None).await.unwrap();
@@ -326,4 +327,21 @@ fn reading_five_thousand() {
     let open =
         move |root: &str| Arc::new(Zk2Conn::new(&at, root, options.clone())) as Arc<dyn TopoConn>;
     runtime.block_on(measure("ZooKeeper", &address, open));
+    let consul = directory.path().join("consul");
+    let consul = vtorc_fleet::Consul::start(&consul, &Default::default()).unwrap();
+    let address = consul.address();
+    let second = Duration::from_secs(15);
+    let locks = ConsulLocks { checks: Vec::new(), ttl: second, delay: second };
+    let options = ConsulOptions {
+        tokens: Default::default(),
+        token: None,
+        tls: Default::default(),
+        watch_poll: second,
+        locks,
+    };
+    let at = address.clone();
+    let open = move |root: &str| {
+        Arc::new(ConsulConn::new("zone1", &at, root, &options).unwrap()) as Arc<dyn TopoConn>
+    };
+    runtime.block_on(measure("consul", &address, open));
 }

@@ -126,7 +126,13 @@ fn start_servers(flavor: Flavor, members: &[&str], directory: &Path) -> Vec<Serv
 
 /// Runs the vtorc program to its end and answers what it printed.
 pub fn vtorc(arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_vtorc")).args(arguments).output().unwrap();
+    vtorc_in(&[], arguments)
+}
+
+/// The same with variables in its environment.
+pub fn vtorc_in(environment: &[(String, String)], arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vtorc"));
+    let output = command.envs(environment.to_vec()).args(arguments).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
@@ -206,7 +212,7 @@ impl Cluster {
         let mut all = vec!["topo"];
         all.extend(self.topo_flags.iter().map(String::as_str));
         all.extend(arguments);
-        vtorc(&all)
+        vtorc_in(&self.environment, &all)
     }
 
     fn register(&mut self, policy: &str) {

@@ -29,7 +29,7 @@ fn configurations_and_flags_that_cannot_be_used() {
     );
     starts_not(&["--config", &file("c.json", "{\"Wibble\": 3}"), "--strict-config"], &["Wibble"]);
     starts_not(&["--confg", "x"], &["--config"]);
-    starts_not(&["-topo_implementation", "consul"], &["zk2", "local"]);
+    starts_not(&["-topo_implementation", "k8s"], &["zk2", "local"]);
     starts_not(&["-topo_implementation", "zk2", "-port=0"], &["topo-global-server-address"]);
     starts_not(&["-clusters_to_watch", "a b", "-port=0"], &["clusters_to_watch"]);
     let ok = file("d.json", "{}");

@@ -16,6 +16,7 @@ mod busy;
 mod certificates;
 mod check;
 mod console;
+mod consul;
 mod controls;
 mod crash;
 mod daemon;

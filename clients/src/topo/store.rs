@@ -22,8 +22,8 @@ const UPDATE_ATTEMPTS_MAX: usize = 10;
 /// Reads under way at once for one cell, where nobody said otherwise.
 const READS_MAX: usize = 32;
 
-/// Opens the connection to a cell, given where its records are.
-pub type Dialer = Arc<dyn Fn(&CellInfo) -> Arc<dyn TopoConn> + Send + Sync>;
+/// Opens the connection to a cell, given its name and where its records are.
+pub type Dialer = Arc<dyn Fn(&str, &CellInfo) -> Arc<dyn TopoConn> + Send + Sync>;
 
 /// The topology of one Vitess installation.
 pub struct TopoStore {
@@ -83,7 +83,7 @@ impl TopoStore {
         match cells.get(cell) {
             Some((known, conn)) if *known == info => Ok(conn.clone()),
             Some(_) | None => {
-                let conn = (self.dial)(&info);
+                let conn = (self.dial)(cell, &info);
                 cells.insert(cell.to_owned(), (info, conn.clone()));
                 Ok(conn)
             }

@@ -1,19 +1,19 @@
 //! TLS to vttablets: whom to trust, who we are, and which certificates were taken back, by Vitess's flags.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use vtorc_core::topology::VttabletAddress;
 
 use super::access::VttabletTls;
+use crate::certificates::{pem, roots};
 
 /// How a connection is made safe.
 #[derive(Clone)]
@@ -26,7 +26,10 @@ impl Tls {
     /// Reads the files; the error says which is wrong. tonic's own TLS knows no revocation lists.
     pub(super) fn read(files: &VttabletTls) -> Result<Self, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let roots = Arc::new(roots(files.ca.as_deref())?);
+        let roots = Arc::new(
+            roots(files.ca.as_deref())
+                .map_err(|error| format!("certificates for vttablets: {error}"))?,
+        );
         let lists =
             files.crl.as_deref().map(pem::<CertificateRevocationListDer<'_>>).transpose()?;
         // A list speaks of whom it names; of whom no list speaks nothing is known, as in Vitess.
@@ -67,24 +70,5 @@ impl Tls {
         let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
         stream.set_nodelay(true)?;
         Ok(TokioIo::new(self.connector.connect(name, stream).await?))
-    }
-}
-
-fn pem<T: PemObject>(file: &Path) -> Result<Vec<T>, String> {
-    let told = |error| format!("{}: {error}", file.display());
-    T::pem_file_iter(file).map_err(told)?.collect::<Result<_, _>>().map_err(told)
-}
-
-/// The authorities of a file, or those of the system.
-fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let certificates: Vec<CertificateDer<'_>> = match ca {
-        Some(ca) => pem(ca)?,
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    roots.add_parsable_certificates(certificates);
-    match roots.is_empty() {
-        true => Err("there is no certificate authority to trust for vttablets".into()),
-        false => Ok(roots),
     }
 }

@@ -30,7 +30,7 @@ pub fn topology(cluster: &Cluster) -> Arc<dyn TopoPort> {
 pub fn store(cluster: &Cluster) -> TopoStore {
     let root = cluster.directory.path().join("topo/global");
     let global = Arc::new(LocalConn::open(&root).unwrap());
-    let dial = Arc::new(|cell: &vtorc_clients::topo::CellInfo| {
+    let dial = Arc::new(|_: &str, cell: &vtorc_clients::topo::CellInfo| {
         let root = std::path::Path::new(&cell.root);
         Arc::new(LocalConn::open(root).unwrap()) as Arc<dyn vtorc_clients::topo::conn::TopoConn>
     });
