@@ -57,11 +57,16 @@ pub(crate) struct TopologyOptions {
     #[arg(long, default_value = "serfHealth", global = true)]
     pub(crate) topo_consul_lock_session_checks: String,
     /// Consul: a lock outlives a process that was killed by so long, at twice this at the latest.
-    #[arg(long, value_parser = go_duration, default_value = "15s", global = true)]
+    #[arg(long, value_parser = session_ttl, default_value = "15s", global = true)]
     pub(crate) topo_consul_lock_session_ttl: Duration,
     /// Consul: nobody gets a lock for so long after its holder's session ended by itself.
     #[arg(long, value_parser = go_duration, default_value = "15s", global = true)]
     pub(crate) topo_consul_lock_delay: Duration,
+}
+
+/// Empty is Vitess's own default, and stands for that of consul's library.
+fn session_ttl(text: &str) -> Result<Duration, String> {
+    go_duration(if text.is_empty() { "15s" } else { text })
 }
 
 impl TopologyOptions {
@@ -136,7 +141,6 @@ impl TopologyOptions {
     /// The tokens of cells, by Vitess's file.
     fn consul_tokens(&self) -> Result<BTreeMap<String, Secret>, Failure> {
         #[derive(serde::Deserialize)]
-        #[serde(deny_unknown_fields)]
         struct Entry {
             acl_token: String,
         }
@@ -145,8 +149,9 @@ impl TopologyOptions {
             Failure(format!("--consul-auth-static-file {}: {why}", file.display()))
         };
         let text = std::fs::read_to_string(file).map_err(|error| told(&error))?;
-        let entries: BTreeMap<String, Entry> =
-            serde_json::from_str(&text).map_err(|error| told(&error))?;
+        // Not the parser's words: they may repeat a token.
+        let entries: BTreeMap<String, Entry> = serde_json::from_str(&text)
+            .map_err(|_| told(&"expected {\"CELL\": {\"acl_token\": \"...\"}}"))?;
         if entries.is_empty() {
             return Err(told(&"no cell is named"));
         }

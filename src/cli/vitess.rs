@@ -26,8 +26,11 @@ pub(crate) struct VitessOptions {
     #[arg(long, value_parser = go_duration)]
     pub(crate) topo_information_refresh_duration: Option<Duration>,
     /// How long a requested recovery waits for a shard's lock.
-    #[arg(long, value_parser = go_duration)]
+    #[arg(long, alias = "lock-shard-timeout", value_parser = go_duration)]
     pub(crate) lock_timeout: Option<Duration>,
+    /// No second automatic reparent of a shard before this has passed since the last one (VTOrc until version 19).
+    #[arg(long, value_parser = go_duration)]
+    pub(crate) recovery_period_block_duration: Option<Duration>,
     /// How long one call to a vttablet, or one statement on a server, may take.
     #[arg(long, value_parser = go_duration)]
     pub(crate) remote_operation_timeout: Option<Duration>,
@@ -126,6 +129,9 @@ impl VitessOptions {
         seconds(&mut config.topology_read_timeout_seconds, self.remote_operation_timeout);
         seconds(&mut config.wait_replicas_timeout_seconds, self.wait_replicas_timeout);
         seconds(&mut config.reasonable_replication_lag_seconds, self.reasonable_replication_lag);
+        if let Some(period) = self.recovery_period_block_duration {
+            config.recovery_period_block_seconds = Some(period.as_secs_f64());
+        }
         let tolerable = self.tolerable_replication_lag.filter(|lag| !lag.is_zero());
         config.tolerable_lag = tolerable.or(config.tolerable_lag);
         let switches = [
@@ -238,6 +244,7 @@ mod tests {
             instance_poll_time: Some(Duration::from_secs(5)),
             prevent_cross_cell_failover: Some(true),
             cells_no_recovery: vec!["zone1".into()],
+            recovery_period_block_duration: Some(Duration::from_secs(30)),
             allow_emergency_reparent: Some(false),
             audit_purge_duration: Some(Duration::from_secs(168 * 3600)),
             sqlite_data_file: Some("file::memory:?mode=memory&cache=shared".into()),
@@ -249,6 +256,7 @@ mod tests {
         assert!(config.prevent_cross_data_center_master_failover);
         assert!(config.recover_master_cluster_filters.is_empty());
         assert_eq!(config.cells_no_recovery, ["zone1"]);
+        assert_eq!(config.recovery_period_block_seconds, Some(30.0));
         assert_eq!((config.sqlite3_data_file.as_str(), config.tolerable_lag), (":memory:", None));
         let untouched = VitessOptions::default().over(Config::default());
         assert_eq!(untouched, Config::default());
