@@ -2,13 +2,14 @@
 
 mod hooks;
 mod keys;
+mod password;
+mod reload;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize, Serializer};
-use vtorc_clients::mysql::{MysqlAccess, Secret, TlsFiles};
+use serde::{Deserialize, Serialize};
+use vtorc_clients::mysql::{MysqlAccess, TlsFiles};
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::settings::{RecoverySettings, UnappliedPolicy};
 use vtorc_core::topology::PromotionRule;
@@ -18,6 +19,8 @@ use crate::Failure;
 use crate::cli::seconds;
 
 pub(crate) use keys::Standing;
+use password::{Password, credentials};
+pub(crate) use reload::changes;
 
 #[cfg(test)]
 pub(crate) use keys::KEYS;
@@ -70,6 +73,7 @@ pub(crate) struct Config {
     #[serde(rename = "SQLite3DataFile")]
     pub(crate) sqlite3_data_file: String,
     pub(crate) listen_address: String,
+    pub(crate) read_only: bool,
     pub(crate) prevent_cross_data_center_master_failover: bool,
     pub(crate) recover_master_cluster_filters: Vec<String>,
     pub(crate) cells_no_recovery: Vec<String>,
@@ -113,34 +117,6 @@ pub(crate) struct Config {
 /// The user that Orchestrator logs in as where none is named.
 const DEFAULT_USER: &str = "orc_client_user";
 
-/// A password as configured; `${NAME}` stands for an environment variable. Never shows when printed.
-#[derive(Clone, Default, Deserialize, PartialEq)]
-#[serde(transparent)]
-pub(crate) struct Password(String);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "(empty)" } else { "(hidden)" })
-    }
-}
-
-impl Serialize for Password {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{self:?}"))
-    }
-}
-
-impl Password {
-    fn resolve(&self, key: &str) -> Result<Secret, Failure> {
-        let Some(name) = self.0.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else {
-            return Ok(Secret::new(self.0.clone()));
-        };
-        let unset =
-            |_| Failure(format!("{key} names the environment variable {name}, which is not set"));
-        std::env::var(name).map(Secret::new).map_err(unset)
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -172,6 +148,7 @@ impl Default for Config {
             topology_ssl_skip_verify: false,
             sqlite3_data_file: String::new(),
             listen_address: ":3000".into(),
+            read_only: false,
             prevent_cross_data_center_master_failover: false,
             recover_master_cluster_filters: vec!["*".into()],
             cells_no_recovery: Vec::new(),
@@ -442,73 +419,6 @@ impl Config {
             ))),
         }
     }
-}
-
-/// User and password, from the credentials file (`[client]` with `user=` and `password=`) where one is given.
-fn credentials(
-    what: &str,
-    (user, password): (&str, &Password),
-    file: &str,
-) -> Result<(String, Secret), Failure> {
-    if file.is_empty() {
-        return Ok((user.to_owned(), password.resolve(&format!("{what}Password"))?));
-    }
-    let told =
-        |error| Failure::while_doing(&format!("read {what}CredentialsConfigFile {file}"), error);
-    let text = std::fs::read_to_string(file).map_err(told)?;
-    let value = |name: &str| {
-        let pairs = text.lines().filter_map(|line| line.split_once('='));
-        let mut matching = pairs.filter(|(key, _)| key.trim() == name);
-        matching.next().map(|(_, value)| value.trim().trim_matches('"').to_owned())
-    };
-    let user = value("user").unwrap_or_else(|| user.to_owned());
-    let password = Password(value("password").unwrap_or_default());
-    Ok((user, password.resolve(&format!("{what}CredentialsConfigFile"))?))
-}
-
-/// The keys that differ, and whether each takes effect at once. Values are not told: some are secrets.
-pub(crate) fn changes(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
-    let at_once = |key: &'static str, changed: bool| changed.then_some((key, true));
-    let later = |key: &'static str, changed: bool| changed.then_some((key, false));
-    let seconds = old.recovery_period_block_seconds != new.recovery_period_block_seconds;
-    let minutes = old.recovery_period_block_minutes != new.recovery_period_block_minutes;
-    let each = [
-        at_once("RecoveryPeriodBlockSeconds", seconds || minutes),
-        at_once("Durability", old.durability != new.durability),
-        at_once("InstancePollSeconds", old.instance_poll_seconds != new.instance_poll_seconds),
-        at_once(
-            "MySQLDiscoveryReadTimeoutSeconds",
-            old.discovery_read_timeout_seconds != new.discovery_read_timeout_seconds,
-        ),
-        at_once("recoveries", old.recovery_settings().ok() != new.recovery_settings().ok()),
-        later(
-            "MySQLTopologyUser, MySQLReplicaUser or their passwords, timeouts or certificates",
-            old.mysql_access().ok().map(told) != new.mysql_access().ok().map(told),
-        ),
-        at_once("*Processes, HookTimeoutSeconds or Webhook*", old.hooks != new.hooks),
-        later("ListenAddress", old.listen_address != new.listen_address),
-        later("SQLite3DataFile", old.sqlite3_data_file != new.sqlite3_data_file),
-        later("Debug", old.debug != new.debug),
-        later(
-            "AuthenticationMethod, HTTPAuth* or SSL*",
-            (&old.authentication_method, &old.http_auth_user, &old.http_auth_password, old.use_ssl)
-                != (
-                    &new.authentication_method,
-                    &new.http_auth_user,
-                    &new.http_auth_password,
-                    new.use_ssl,
-                ),
-        ),
-    ];
-    each.into_iter().flatten().collect()
-}
-
-/// What distinguishes one access from another.
-fn told(access: MysqlAccess) -> (String, Secret, String, Secret, Option<TlsFiles>, Duration) {
-    let MysqlAccess {
-        user, password, replica_user, replica_password, tls, connect_timeout, ..
-    } = access;
-    (user, password, replica_user, replica_password, tls, connect_timeout)
 }
 
 #[cfg(test)]

@@ -46,6 +46,7 @@ async fn serve(options: DaemonOptions, loaded: Loaded, log: Logger) -> Result<()
         world: running.world.clone(),
         registry: running.registry.clone(),
         access: Access {
+            policy: options.vitess.policy(&config),
             authentication: config.authentication()?,
             client_certificates: config.use_mutual_tls && !config.ssl_skip_verify,
         },

@@ -66,7 +66,6 @@ pub(crate) const FLAGS: &[Foreign] = &[
     switch("pprof-http", "profiles are made with perf"),
     value("purge-logs-interval", LOGS),
     value("recovery-poll-duration", "a finding is acted on when it arises, not when it is looked for"),
-    value("security-policy", "AuthenticationMethod in the configuration says who may do what"),
     value("snapshot-topology-interval", "a shard's snapshot is at GET /api/v1/shards/KEYSPACE/SHARD/snapshot"),
     value("stats-backend", STATS),
     value("stats-combine-dimensions", STATS),

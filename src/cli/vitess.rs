@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Deserialize;
 use vtorc_clients::mysql::Secret;
 use vtorc_clients::vttablet::{VttabletAccess, VttabletTls};
+use vtorc_web::Policy;
 
 use super::go_bool;
 use crate::Failure;
@@ -95,6 +96,9 @@ pub(crate) struct VitessOptions {
     /// Certificates of vttablets that were taken back (PEM).
     #[arg(long)]
     pub(crate) tablet_manager_grpc_crl: Option<PathBuf>,
+    /// What is served: `read-only` changes nothing, `deny-all` (or any other name) serves health checks alone.
+    #[arg(long)]
+    pub(crate) security_policy: Option<String>,
     /// The name that vttablets' certificates are checked against.
     #[arg(long)]
     pub(crate) tablet_manager_grpc_server_name: Option<String>,
@@ -165,6 +169,16 @@ impl VitessOptions {
             config.sqlite3_data_file = if memory { ":memory:".into() } else { file.clone() };
         }
         config
+    }
+
+    /// How much is allowed over HTTP. A policy that is not known denies everything, as in Vitess.
+    pub(crate) fn policy(&self, config: &Config) -> Policy {
+        match self.security_policy.as_deref().unwrap_or_default() {
+            "" if config.read_only => Policy::ReadOnly,
+            "" => Policy::Open,
+            "read-only" => Policy::ReadOnly,
+            _deny_all => Policy::DenyAll,
+        }
     }
 
     /// How vttablets are called.

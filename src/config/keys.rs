@@ -207,7 +207,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("RaftDataDir", Ignored, "several vtorcs exclude each other by the topology's shard locks"),
     key("RaftEnabled", Incompatible, "several vtorcs exclude each other by the topology's shard locks"),
     key("RaftNodes", Ignored, "several vtorcs exclude each other by the topology's shard locks"),
-    key("ReadOnly", Ignored, "automatic recoveries are switched off over HTTP"),
+    key("ReadOnly", Honoured, "nothing is changed over HTTP; vtorc itself goes on repairing; default false"),
     key("ReasonableInstanceCheckSeconds", Ignored, "it has no meaning here"),
     key("ReasonableLockedSemiSyncMasterSeconds", Ignored, "semi-sync follows the durability policy"),
     key("ReasonableMaintenanceReplicationLagSeconds", Ignored, "lag is what SHOW REPLICA STATUS says"),

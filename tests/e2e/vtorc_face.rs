@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
 use crate::failover::tablet;
-use crate::harness::{Cluster, THREE, padded, wait_for};
+use crate::harness::{Cluster, THREE, padded, request, wait_for};
 
 #[test]
 fn its_pages_answer_in_its_words() {
@@ -156,4 +156,24 @@ fn cells_are_watched_and_not_repaired() {
     held_back(&cluster, &cell(&first));
     restart(&mut cluster, &[]);
     assert_ne!(cluster.healthy(&[&first]), first);
+}
+
+#[test]
+fn a_security_policy_closes_what_vitess_closes_by_it() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101"]);
+    for (policy, reads, changes) in
+        [("", 200, 202), ("read-only", 200, 403), ("deny-all", 403, 403), ("no-such", 403, 403)]
+    {
+        drop(cluster.daemons.pop());
+        let flag = format!("--security_policy={policy}");
+        cluster.start_daemon(&[&flag]);
+        let daemon = cluster.daemon();
+        wait_for(|| (daemon.get("/debug/health")["healthy"] == true).then_some(())).unwrap();
+        let read = request("GET", &daemon.url("/api/v1/shards"), None, &[]).0;
+        let set = json!({"control": "recoveries-off ks/0", "comment": "test"});
+        let (changed, answer) = daemon.post("/api/v1/controls/set", set);
+        assert_eq!((read, changed), (reads, changes), "{policy}: {answer}");
+        let alive = request("GET", &daemon.url("/debug/liveness"), None, &[]).0;
+        assert_eq!(alive, 200, "{policy}");
+    }
 }

@@ -30,9 +30,23 @@ pub enum Authentication {
     },
 }
 
+/// How much this server lets anybody do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// All that they prove to be allowed.
+    #[default]
+    Open,
+    /// Nobody changes anything: `ReadOnly`, and `--security-policy read-only`.
+    ReadOnly,
+    /// Nobody sees anything but whether it is well: `--security-policy deny-all`.
+    DenyAll,
+}
+
 /// The rules of this server.
 #[derive(Clone, Default)]
 pub struct Access {
+    /// How much anybody may do.
+    pub policy: Policy,
     /// How callers prove who they are.
     pub authentication: Authentication,
     /// Callers showed a certificate that was checked.
@@ -47,6 +61,13 @@ pub(crate) struct Caller {
 impl Access {
     /// Lets a reader in.
     pub(crate) fn may_read(&self, request: &HttpRequest) -> Result<Caller, ApiError> {
+        match self.policy {
+            Policy::Open | Policy::ReadOnly => {}
+            Policy::DenyAll => {
+                let why = "--security-policy denies everything but the health checks";
+                return Err(ApiError::forbidden(why, "start vtorc without it, or with read-only"));
+            }
+        }
         let peer = request.peer_addr().map(|address| address.ip());
         let anonymous = || peer.map(|ip| ip.to_string()).unwrap_or_else(|| "unknown".into());
         match &self.authentication {
@@ -68,6 +89,10 @@ impl Access {
     /// Lets somebody in who wants to change something.
     pub(crate) fn may_change(&self, request: &HttpRequest) -> Result<Caller, ApiError> {
         let caller = self.may_read(request)?;
+        if self.policy == Policy::ReadOnly {
+            let why = "nothing is changed over HTTP here: ReadOnly, or --security-policy read-only";
+            return Err(ApiError::forbidden(why, "start vtorc without it"));
+        }
         own_site(request)?;
         let trusted = match self.authentication {
             Authentication::None => self.client_certificates || from_here(request),
@@ -178,6 +203,20 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_goes_before_everything_else() {
+        let here = ("127.0.0.1:5000", [("host", "localhost:3000")]);
+        for (policy, reads, changed) in [
+            (Policy::Open, true, 200),
+            (Policy::ReadOnly, true, 403),
+            (Policy::DenyAll, false, 403),
+        ] {
+            let access = Access { policy, ..Access::default() };
+            assert_eq!(access.may_read(&request(here.0, &here.1)).is_ok(), reads, "{policy:?}");
+            assert_eq!(changes(&access, here.0, &here.1), changed, "{policy:?}");
+        }
+    }
+
+    #[test]
     fn another_sites_page_changes_nothing() {
         let access = Access::default();
         let with = |origin| [("host", "localhost:3000"), ("origin", origin)];
@@ -192,7 +231,7 @@ mod tests {
     fn passwords_and_tokens() {
         let basic = Access {
             authentication: Authentication::Basic { user: "ann".into(), password: "p:w".into() },
-            client_certificates: false,
+            ..Access::default()
         };
         let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
         let good = format!("Basic {}", encode("ann:p:w"));
@@ -203,7 +242,7 @@ mod tests {
         assert_eq!(changes(&basic, far, &[]), 401);
         let token = Access {
             authentication: Authentication::Token { token: "t0ken".into() },
-            client_certificates: false,
+            ..Access::default()
         };
         assert_eq!(changes(&token, far, &[("authorization", "Bearer t0ken")]), 200);
         assert_eq!(changes(&token, far, &[("authorization", "bearer other")]), 401);

@@ -25,6 +25,6 @@ mod system;
 mod views;
 mod vtorc;
 
-pub use access::{Access, Authentication};
+pub use access::{Access, Authentication, Policy};
 pub use server::{Tls, WebContext, serve};
 pub use snapshot::SnapshotFile;

@@ -1,0 +1,59 @@
+//! Passwords of the configuration, and where they come from.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize, Serializer};
+use vtorc_clients::mysql::Secret;
+
+use crate::Failure;
+
+/// A password as configured; `${NAME}` stands for an environment variable. Never shows when printed.
+#[derive(Clone, Default, Deserialize, PartialEq)]
+#[serde(transparent)]
+pub(crate) struct Password(pub(super) String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "(empty)" } else { "(hidden)" })
+    }
+}
+
+impl Serialize for Password {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{self:?}"))
+    }
+}
+
+impl Password {
+    /// The password itself.
+    pub(super) fn resolve(&self, key: &str) -> Result<Secret, Failure> {
+        let Some(name) = self.0.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else {
+            return Ok(Secret::new(self.0.clone()));
+        };
+        let unset =
+            |_| Failure(format!("{key} names the environment variable {name}, which is not set"));
+        std::env::var(name).map(Secret::new).map_err(unset)
+    }
+}
+
+/// User and password, from the credentials file (`[client]` with `user=` and `password=`) where one is given.
+pub(super) fn credentials(
+    what: &str,
+    (user, password): (&str, &Password),
+    file: &str,
+) -> Result<(String, Secret), Failure> {
+    if file.is_empty() {
+        return Ok((user.to_owned(), password.resolve(&format!("{what}Password"))?));
+    }
+    let told =
+        |error| Failure::while_doing(&format!("read {what}CredentialsConfigFile {file}"), error);
+    let text = std::fs::read_to_string(file).map_err(told)?;
+    let value = |name: &str| {
+        let pairs = text.lines().filter_map(|line| line.split_once('='));
+        let mut matching = pairs.filter(|(key, _)| key.trim() == name);
+        matching.next().map(|(_, value)| value.trim().trim_matches('"').to_owned())
+    };
+    let user = value("user").unwrap_or_else(|| user.to_owned());
+    let password = Password(value("password").unwrap_or_default());
+    Ok((user, password.resolve(&format!("{what}CredentialsConfigFile"))?))
+}
