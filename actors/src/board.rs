@@ -98,6 +98,15 @@ pub struct Board {
     ready: AtomicBool,
 }
 
+/// What is done with a shard's lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LockAction {
+    /// It is taken.
+    Lock,
+    /// It is given back.
+    Unlock,
+}
+
 /// A decision not to act: which recovery was not run, why, and on which shard.
 pub type HeldKey = (Remedy, Inaction, KeyspaceShard);
 
@@ -107,7 +116,7 @@ pub struct Counters {
     probes: AtomicU64,
     probe_failures: AtomicU64,
     probes_late: AtomicU64,
-    locks: Mutex<BTreeMap<u64, u64>>,
+    locks: Mutex<BTreeMap<(LockAction, u64), u64>>,
     ended: Mutex<BTreeMap<(String, String, String), u64>>,
     detected: Mutex<BTreeMap<(String, String), u64>>,
     held: Mutex<BTreeMap<HeldKey, u64>>,
@@ -172,7 +181,7 @@ impl Board {
         if let Some(outcome) = record.outcome.as_ref().filter(|_| !counted) {
             let key = (record.kind.clone(), record.shard.to_string(), outcome.name().to_owned());
             *lock(&self.counters.ended).entry(key).or_default() += 1;
-            self.count_lock(&record);
+            self.count_lock_taken(&record);
         }
         let record = Arc::new(record);
         let mut recent = self.recoveries.write().unwrap_or_else(PoisonError::into_inner);
@@ -243,16 +252,20 @@ impl Board {
         self.counters.probes_late.load(Ordering::Relaxed)
     }
 
-    /// How long it took to take shards' locks: so many milliseconds, so often.
-    pub fn lock_timings(&self) -> BTreeMap<u64, u64> {
+    /// How long shards' locks took: so many milliseconds, so often.
+    pub fn lock_timings(&self) -> BTreeMap<(LockAction, u64), u64> {
         lock(&self.counters.locks).clone()
     }
 
-    fn count_lock(&self, record: &RecoveryRecord) {
+    pub(crate) fn count_lock(&self, action: LockAction, ms: u64) {
+        *lock(&self.counters.locks).entry((action, ms)).or_default() += 1;
+    }
+
+    fn count_lock_taken(&self, record: &RecoveryRecord) {
         let taken = record.steps.iter().find(|step| step.name == TAKE_LOCK);
         let taken = taken.filter(|step| matches!(step.outcome, Some(StepOutcome::Done(_))));
         if let Some(took) = taken.and_then(|step| step.duration_ms) {
-            *lock(&self.counters.locks).entry(took).or_default() += 1;
+            self.count_lock(LockAction::Lock, took);
         }
     }
 

@@ -22,7 +22,7 @@ use vtorc_core::status::ServerStatus;
 use vtorc_core::topology::{ShardTopology, Tablet, TabletAddress};
 
 use super::Task;
-use crate::board::TAKE_LOCK;
+use crate::board::{LockAction, TAKE_LOCK};
 use crate::messages::{Audit, ReparentKind, ReparentRequest, ShardTopologyWasRead};
 use crate::world::World;
 
@@ -428,7 +428,11 @@ impl Locked<'_> {
     }
 
     async fn release(self) {
+        let world = &self.job.world;
+        let before = world.clock.now();
         self.lock.release().await;
+        let took = u64::try_from(before.age(world.clock.now()).as_millis());
+        world.board.count_lock(LockAction::Unlock, took.unwrap_or(u64::MAX));
     }
 
     /// A tablet's record, as read under the lock.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use prometheus::{HistogramOpts, HistogramVec};
 use serde_json::{Map, Value, json};
+use vtorc_actors::board::LockAction;
 use vtorc_actors::world::World;
 
 use super::{prometheus_name, snake_case};
@@ -12,25 +13,31 @@ use super::{prometheus_name, snake_case};
 const BUCKETS_US: [u64; 10] =
     [500, 1_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 5_000_000, 10_000_000];
 
-/// How long one kind of action took.
+/// How long each kind of action took.
 pub(super) struct Timings {
     pub(super) name: &'static str,
     help: &'static str,
     label: &'static str,
-    action: &'static str,
-    /// So many milliseconds, so often.
-    took: BTreeMap<u64, u64>,
+    /// By action: so many milliseconds, so often.
+    took: BTreeMap<&'static str, BTreeMap<u64, u64>>,
 }
 
 impl Timings {
-    /// Taking shards' locks, successfully.
+    /// Taking shards' locks, successfully, and giving them back.
     pub(super) fn of_locks(world: &World) -> Self {
+        let mut took = BTreeMap::<_, BTreeMap<_, _>>::new();
+        for ((action, ms), times) in world.board.lock_timings() {
+            let action = match action {
+                LockAction::Lock => "Lock",
+                LockAction::Unlock => "Unlock",
+            };
+            took.entry(action).or_default().insert(ms, times);
+        }
         Self {
             name: "ShardLockTimings",
-            help: "How long it took to take shards' locks.",
+            help: "How long it took to take shards' locks and to give them back.",
             label: "Action",
-            action: "Lock",
-            took: world.board.lock_timings(),
+            took,
         }
     }
 
@@ -41,29 +48,43 @@ impl Timings {
         let buckets = BUCKETS_US.iter().map(|end| seconds(*end, 1_000_000)).collect();
         let options = HistogramOpts::new(prometheus_name(self.name), self.help).buckets(buckets);
         let all = HistogramVec::new(options, &[&snake_case(self.label)])?;
-        let one = all.get_metric_with_label_values(&[self.action])?;
-        for (ms, times) in &self.took {
-            (0..*times).for_each(|_| one.observe(seconds(*ms, 1000)));
+        for (action, took) in &self.took {
+            let one = all.get_metric_with_label_values(&[action])?;
+            for (ms, times) in took {
+                (0..*times).for_each(|_| one.observe(seconds(*ms, 1000)));
+            }
         }
         Ok(all)
     }
 
     /// As Vitess writes them: nanoseconds, and how many fell into each bucket.
     pub(super) fn as_vars(&self) -> Value {
-        let (mut buckets, mut from) = (Map::new(), 0);
-        for end in BUCKETS_US {
-            let inside = self.took.iter().filter(|(ms, _)| (from..=end).contains(&(*ms * 1000)));
-            buckets.insert((end * 1000).to_string(), json!(inside.map(|(_, n)| n).sum::<u64>()));
-            from = end + 1;
+        let (mut histograms, mut count, mut time) = (Map::new(), 0, 0);
+        for (action, took) in &self.took {
+            let (one, times, nanoseconds) = histogram_of(took);
+            histograms.insert((*action).to_owned(), one);
+            count += times;
+            time += nanoseconds;
         }
-        let beyond = self.took.iter().filter(|(ms, _)| *ms * 1000 >= from).map(|(_, n)| n);
-        buckets.insert("inf".into(), json!(beyond.sum::<u64>()));
-        let count: u64 = self.took.values().sum();
-        let time: u64 = self.took.iter().map(|(ms, times)| ms * times * 1_000_000).sum();
-        buckets.insert("Count".into(), json!(count));
-        buckets.insert("Time".into(), json!(time));
-        json!({"TotalCount": count, "TotalTime": time, "Histograms": {self.action: buckets}})
+        json!({"TotalCount": count, "TotalTime": time, "Histograms": histograms})
     }
+}
+
+/// One action's buckets, how often it was, and how long in all.
+fn histogram_of(took: &BTreeMap<u64, u64>) -> (Value, u64, u64) {
+    let (mut buckets, mut from) = (Map::new(), 0);
+    for end in BUCKETS_US {
+        let inside = took.iter().filter(|(ms, _)| (from..=end).contains(&(*ms * 1000)));
+        buckets.insert((end * 1000).to_string(), json!(inside.map(|(_, n)| n).sum::<u64>()));
+        from = end + 1;
+    }
+    let beyond = took.iter().filter(|(ms, _)| *ms * 1000 >= from).map(|(_, n)| n);
+    buckets.insert("inf".into(), json!(beyond.sum::<u64>()));
+    let count: u64 = took.values().sum();
+    let time: u64 = took.iter().map(|(ms, times)| ms * times * 1_000_000).sum();
+    buckets.insert("Count".into(), json!(count));
+    buckets.insert("Time".into(), json!(time));
+    (Value::Object(buckets), count, time)
 }
 
 #[cfg(test)]
@@ -73,11 +94,12 @@ mod tests {
     #[test]
     fn each_is_in_one_bucket_and_the_sums_are_right() {
         let took = BTreeMap::from([(0, 2), (1, 1), (7, 3), (10, 1), (20_000, 1)]);
-        let timings = Timings { name: "T", help: "h", label: "Action", action: "Lock", took };
+        let took = BTreeMap::from([("Lock", took), ("Unlock", BTreeMap::from([(3, 2)]))]);
+        let timings = Timings { name: "T", help: "h", label: "Action", took };
         let vars = timings.as_vars();
         assert_eq!(
             (&vars["TotalCount"], &vars["TotalTime"]),
-            (&json!(8), &json!(20_032_000_000_u64))
+            (&json!(10), &json!(20_038_000_000_u64))
         );
         let lock = &vars["Histograms"]["Lock"];
         for (bucket, inside) in
