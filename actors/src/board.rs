@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 use vtorc_core::admission::Block;
-use vtorc_core::analysis::Finding;
+use vtorc_core::analysis::{Finding, FindingKind};
 use vtorc_core::audit::{RecoveryRecord, StepOutcome};
 use vtorc_core::health::ProbeFailure;
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
 use vtorc_core::inaction::{Decisions, Held, Inaction};
 use vtorc_core::isolation::{self, Sight};
 use vtorc_core::prognosis::Prognosis;
-use vtorc_core::remedy::{Remedy, remedy};
 use vtorc_core::snapshot::ShardSnapshot;
 use vtorc_core::time::Timestamp;
 
@@ -107,8 +106,21 @@ pub enum LockAction {
     Unlock,
 }
 
-/// A decision not to act: which recovery was not run, why, and on which shard.
-pub type HeldKey = (Remedy, Inaction, KeyspaceShard);
+/// A decision not to act: on which finding, why, and on which shard.
+pub type HeldKey = (FindingKind, Inaction, KeyspaceShard);
+
+/// A recovery that ended.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EndedKey {
+    /// What was done.
+    pub kind: String,
+    /// The finding that it was done for; empty if it was asked for.
+    pub finding: String,
+    /// On which shard.
+    pub shard: KeyspaceShard,
+    /// The outcome's name.
+    pub outcome: &'static str,
+}
 
 /// What is counted for the metrics.
 #[derive(Default)]
@@ -117,8 +129,8 @@ pub struct Counters {
     probe_failures: AtomicU64,
     probes_late: AtomicU64,
     locks: Mutex<BTreeMap<(LockAction, u64), u64>>,
-    ended: Mutex<BTreeMap<(String, String, String), u64>>,
-    detected: Mutex<BTreeMap<(String, String), u64>>,
+    ended: Mutex<BTreeMap<EndedKey, u64>>,
+    detected: Mutex<BTreeMap<(String, KeyspaceShard), u64>>,
     held: Mutex<BTreeMap<HeldKey, u64>>,
 }
 
@@ -179,7 +191,12 @@ impl Board {
         // What its programs print is added to the story after its end.
         let counted = self.recovery(record.id).is_some_and(|known| known.outcome.is_some());
         if let Some(outcome) = record.outcome.as_ref().filter(|_| !counted) {
-            let key = (record.kind.clone(), record.shard.to_string(), outcome.name().to_owned());
+            let key = EndedKey {
+                kind: record.kind.clone(),
+                finding: record.finding.clone().unwrap_or_default(),
+                shard: record.shard.clone(),
+                outcome: outcome.name(),
+            };
             *lock(&self.counters.ended).entry(key).or_default() += 1;
             self.count_lock_taken(&record);
         }
@@ -271,7 +288,7 @@ impl Board {
 
     /// Counts a finding that appeared.
     pub fn count_detected(&self, shard: &KeyspaceShard, finding: &str) {
-        let key = (finding.to_owned(), shard.to_string());
+        let key = (finding.to_owned(), shard.clone());
         *lock(&self.counters.detected).entry(key).or_default() += 1;
     }
 
@@ -285,7 +302,7 @@ impl Board {
         drop(decisions);
         let mut held = lock(&self.counters.held);
         for (finding, reason) in news.begun {
-            *held.entry((remedy(finding), reason, shard.clone())).or_default() += 1;
+            *held.entry((finding, reason, shard.clone())).or_default() += 1;
         }
     }
 
@@ -322,13 +339,13 @@ impl Board {
         (counters.probes.load(Ordering::Relaxed), counters.probe_failures.load(Ordering::Relaxed))
     }
 
-    /// Recoveries that ended, by (kind, shard, outcome).
-    pub fn recovery_counts(&self) -> BTreeMap<(String, String, String), u64> {
+    /// Recoveries that ended.
+    pub fn recovery_counts(&self) -> BTreeMap<EndedKey, u64> {
         lock(&self.counters.ended).clone()
     }
 
     /// Findings that appeared, by (finding, shard).
-    pub fn detected_counts(&self) -> BTreeMap<(String, String), u64> {
+    pub fn detected_counts(&self) -> BTreeMap<(String, KeyspaceShard), u64> {
         lock(&self.counters.detected).clone()
     }
 

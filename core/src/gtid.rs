@@ -149,6 +149,13 @@ impl GtidSet {
         one_by_one.take(usize::try_from(most).unwrap_or(usize::MAX)).collect()
     }
 
+    /// How many transactions it names; MariaDB's positions do not tell, and name none.
+    pub fn count(&self) -> u64 {
+        let Self::MySql(set) = self else { return 0 };
+        let intervals = set.sources.values().flatten();
+        intervals.map(|(from, to)| to - from + 1).fold(0, u64::saturating_add)
+    }
+
     /// Vitess's form with the flavour before the set, as kept in the reparent journal.
     pub fn to_vitess_position(&self) -> String {
         match self {

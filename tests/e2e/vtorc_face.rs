@@ -70,6 +70,7 @@ fn its_pages_answer_in_its_words() {
         "vtorc_planned_reparent_counts",
         "vtorc_errant_gtid_tablet_count 0",
         "vtorc_shard_locks_active 0",
+        "vtorc_emergency_reparent_shard_disabled{keyspace=\"ks\",shard=\"0\"} 0",
         "vtorc_shard_lock_timings_bucket{action=\"Lock\",le=\"10\"}",
         "vtorc_shard_lock_timings_bucket{action=\"Unlock\",le=\"10\"}",
         "vtorc_instance_poll_seconds_exceeded",
@@ -99,7 +100,14 @@ fn an_errant_tablet_is_listed() {
     assert_eq!(listed["InstanceAlias"], errant.as_str(), "{listed:#}");
     let uuid = cluster.server(&errant).value("SELECT @@server_uuid").unwrap();
     assert!(listed["GtidErrant"].as_str().unwrap().starts_with(&uuid), "{listed:#}");
-    assert_eq!(cluster.daemon().get("/debug/vars")["ErrantGtidTabletCount"], 1);
+    let vars = cluster.daemon().get("/debug/vars");
+    assert_eq!(
+        (&vars["ErrantGtidTabletCount"], &vars["CurrentErrantGTIDCount"][&errant]),
+        (&json!(1), &json!(1))
+    );
+    let metrics = cluster.daemon().get("/metrics");
+    let line = format!("vtorc_current_errant_gtid_count{{tablet_alias=\"{errant}\"}} 1");
+    assert!(metrics.as_str().unwrap().contains(&line), "{line} is missing");
 }
 
 #[test]

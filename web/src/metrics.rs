@@ -96,9 +96,17 @@ fn prometheus_name(name: &str) -> String {
 
 /// Names of figures and of labels: `ErrantGtidTabletCount` is `errant_gtid_tablet_count` to Prometheus, as Vitess has it.
 fn snake_case(name: &str) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    let is = |at: Option<usize>, kind: fn(&char) -> bool| {
+        at.and_then(|at| letters.get(at)).is_some_and(kind)
+    };
     let mut snake = String::new();
-    for letter in name.chars() {
-        if letter.is_ascii_uppercase() && !snake.is_empty() {
+    for (at, letter) in letters.iter().enumerate() {
+        // A word begins at a capital after a small letter, or before one: GTIDCount is two words.
+        let (before, after) = (at.checked_sub(1), Some(at + 1));
+        let begins = is(before, char::is_ascii_lowercase)
+            || is(before, char::is_ascii_uppercase) && is(after, char::is_ascii_lowercase);
+        if letter.is_ascii_uppercase() && begins {
             snake.push('_');
         }
         snake.push(letter.to_ascii_lowercase());
@@ -112,7 +120,14 @@ mod tests {
 
     #[test]
     fn names_become_what_vitess_makes_of_them() {
-        assert_eq!(snake_case("DetectedProblems"), "detected_problems");
-        assert_eq!(snake_case("ErrantGtidTabletCount"), "errant_gtid_tablet_count");
+        for (name, expected) in [
+            ("DetectedProblems", "detected_problems"),
+            ("ErrantGtidTabletCount", "errant_gtid_tablet_count"),
+            ("CurrentErrantGTIDCount", "current_errant_gtid_count"),
+            ("CCamel", "c_camel"),
+            ("JSON", "json"),
+        ] {
+            assert_eq!(snake_case(name), expected);
+        }
     }
 }

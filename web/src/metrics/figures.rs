@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use vtorc_actors::board::Board;
+use vtorc_actors::board::{Board, EndedKey};
 use vtorc_actors::world::World;
 use vtorc_core::analysis::errant_gtids;
+use vtorc_core::ids::KeyspaceShard;
+use vtorc_core::remedy::remedy;
 
 /// What a figure is to Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,7 @@ impl Family {
 pub(super) fn families(world: &World) -> Vec<Family> {
     let mut families = of_process(world);
     families.extend(of_shards(&world.board));
+    families.extend(of_tablets(&world.board));
     families.extend(of_recoveries(&world.board));
     families
 }
@@ -92,17 +95,14 @@ fn of_process(world: &World) -> Vec<Family> {
     ]
 }
 
+const SHARD: &[&str] = &["Keyspace", "Shard"];
+
 fn of_shards(board: &Board) -> Vec<Family> {
-    let (mut problems, mut writable) = (Vec::new(), Vec::new());
-    let mut tablets: BTreeMap<Vec<String>, u64> = BTreeMap::new();
+    let (mut problems, mut writable, mut no_emergency) = (Vec::new(), Vec::new(), Vec::new());
     let mut standing: BTreeMap<Vec<String>, u64> = BTreeMap::new();
-    let mut by_cell: BTreeMap<Vec<String>, u64> = BTreeMap::new();
-    let mut by_shard: BTreeMap<Vec<String>, u64> = BTreeMap::new();
-    let mut errant = 0;
     for report in board.shards() {
         let snapshot = &report.snapshot;
-        let name = &snapshot.shard;
-        let shard = || vec![name.keyspace.clone(), name.shard.clone()];
+        let shard = || vec![snapshot.shard.keyspace.clone(), snapshot.shard.shard.clone()];
         for decision in report.decisions.standing() {
             let why = decision.held.inaction.name().to_owned();
             *standing.entry([vec![why], shard()].concat()).or_default() += 1;
@@ -111,20 +111,13 @@ fn of_shards(board: &Board) -> Vec<Family> {
             let tablet = finding.tablet.as_ref().map(ToString::to_string).unwrap_or_default();
             problems.push(([vec![finding.kind.to_string(), tablet], shard()].concat(), 1));
         }
-        let primary = snapshot.primary();
-        let serves = primary
+        let serves = snapshot
+            .primary()
             .and_then(|state| state.valid_status())
             .is_some_and(|status| status.is_writable());
         writable.push((shard(), u64::from(serves)));
-        for state in snapshot.tablets.values() {
-            let kind = state.tablet.tablet_type.name().to_owned();
-            *tablets.entry(vec![kind, state.reachability.is_valid().to_string()]).or_default() += 1;
-            *by_cell.entry(vec![state.tablet.alias.cell.clone()]).or_default() += 1;
-            *by_shard.entry(shard()).or_default() += 1;
-            errant += u64::from(primary.and_then(|primary| errant_gtids(state, primary)).is_some());
-        }
+        no_emergency.push((shard(), u64::from(snapshot.emergency_reparent_disabled)));
     }
-    const SHARD: &[&str] = &["Keyspace", "Shard"];
     vec![
         Family::of(
             "DetectedProblems",
@@ -144,30 +137,74 @@ fn of_shards(board: &Board) -> Vec<Family> {
             SHARD,
             writable,
         ),
-        Family::of("Tablets", "Tablets watched.", &["type", "reachable"], tablets),
-        Family::of("TabletsWatchedByCell", "Tablets watched.", &["Cell"], by_cell),
-        Family::of("TabletsWatchedByShard", "Tablets watched.", SHARD, by_shard),
-        Family::single("ErrantGtidTabletCount", "Tablets with errant GTIDs.", errant),
+        Family::of(
+            "EmergencyReparentShardDisabled",
+            "The shard's or keyspace's record forbids emergency reparents.",
+            SHARD,
+            no_emergency,
+        ),
     ]
 }
 
-/// What VTOrc calls a recovery of this kind.
-fn vtorc_name(kind: &str) -> &str {
-    match kind {
-        "EmergencyReparent" => "RecoverDeadPrimary",
-        "ElectPrimary" => "ElectNewPrimary",
-        "RestartReceiver" => "RestartArbitraryDirectReplica",
-        other => other,
+fn of_tablets(board: &Board) -> Vec<Family> {
+    let mut tablets: BTreeMap<Vec<String>, u64> = BTreeMap::new();
+    let mut by_cell: BTreeMap<Vec<String>, u64> = BTreeMap::new();
+    let mut by_shard: BTreeMap<Vec<String>, u64> = BTreeMap::new();
+    let mut errant = BTreeMap::new();
+    for report in board.shards() {
+        let snapshot = &report.snapshot;
+        let (shard, primary) = (&snapshot.shard, snapshot.primary());
+        for (alias, state) in &snapshot.tablets {
+            let kind = state.tablet.tablet_type.name().to_owned();
+            *tablets.entry(vec![kind, state.reachability.is_valid().to_string()]).or_default() += 1;
+            *by_cell.entry(vec![alias.cell.clone()]).or_default() += 1;
+            let shard = vec![shard.keyspace.clone(), shard.shard.clone()];
+            *by_shard.entry(shard).or_default() += 1;
+            if let Some(set) = primary.and_then(|primary| errant_gtids(state, primary)) {
+                errant.insert(vec![alias.to_string()], set.count());
+            }
+        }
+    }
+    let with_errant = errant.len() as u64;
+    vec![
+        Family::of("Tablets", "Tablets watched.", &["type", "reachable"], tablets),
+        Family::of("TabletsWatchedByCell", "Tablets watched.", &["Cell"], by_cell),
+        Family::of("TabletsWatchedByShard", "Tablets watched.", SHARD, by_shard),
+        Family::single("ErrantGtidTabletCount", "Tablets with errant GTIDs.", with_errant),
+        Family::of(
+            "CurrentErrantGTIDCount",
+            "Errant GTIDs of each tablet that has some.",
+            &["TabletAlias"],
+            errant,
+        ),
+    ]
+}
+
+/// What VTOrc calls a recovery, by what is done for which finding.
+fn vtorc_name<'a>(kind: &'a str, finding: &str) -> &'a str {
+    match (kind, finding) {
+        ("EmergencyReparent" | "PlannedReparent", "IncapacitatedPrimary") => {
+            "RecoverIncapacitatedPrimary"
+        }
+        ("EmergencyReparent", "PrimaryTabletDeleted") => "RecoverPrimaryTabletDeleted",
+        ("EmergencyReparent", _) => "RecoverDeadPrimary",
+        ("ElectPrimary", _) => "ElectNewPrimary",
+        ("FixPrimary", "PrimaryHasPrimary") => "RecoverPrimaryHasPrimary",
+        ("FixReplica", "StaleTopoPrimary") => "ReconcileStaleTopoPrimary",
+        ("RestartReceiver", "UnreachablePrimaryWithBrokenReplicas") => "RestartAllDirectReplicas",
+        ("RestartReceiver", _) => "RestartArbitraryDirectReplica",
+        ("DrainErrant", _) => "RecoverErrantGTIDDetected",
+        (other, _) => other,
     }
 }
 
 fn of_recoveries(board: &Board) -> Vec<Family> {
     let (mut successful, mut failed, mut all) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let (mut emergency, mut planned) = (BTreeMap::new(), BTreeMap::new());
-    for ((kind, shard, outcome), count) in board.recovery_counts() {
-        let labels = of_shard(vtorc_name(&kind), &shard);
+    for (EndedKey { kind, finding, shard, outcome }, count) in board.recovery_counts() {
+        let labels = of_shard(vtorc_name(&kind, &finding), &shard);
         *all.entry(labels.clone()).or_insert(0) += count;
-        let succeeded = match outcome.as_str() {
+        let succeeded = match outcome {
             "succeeded" => true,
             "already_fixed" | "preempted" => continue,
             _ => false,
@@ -180,16 +217,15 @@ fn of_recoveries(board: &Board) -> Vec<Family> {
             _ => continue,
         };
         let result = if succeeded { "success" } else { "failure" };
-        let (keyspace, shard) = shard.split_once('/').unwrap_or((&shard, ""));
-        let labels = vec![keyspace.to_owned(), shard.to_owned(), result.to_owned()];
+        let labels = vec![shard.keyspace, shard.shard, result.to_owned()];
         *reparents.entry(labels).or_insert(0) += count;
     }
     const RECOVERY: &[&str] = &["RecoveryType", "Keyspace", "Shard"];
     const REPARENT: &[&str] = &["Keyspace", "Shard", "Result"];
     let held = board.held_counts().into_iter();
-    let held = held.map(|((remedy, why, shard), count)| {
-        let recovery = vtorc_name(remedy.name()).to_owned();
-        (vec![recovery, shard.keyspace, shard.shard, why.name().to_owned()], count)
+    let held = held.map(|((finding, why, shard), count)| {
+        let recovery = vtorc_name(remedy(finding).name(), &finding.to_string());
+        ([of_shard(recovery, &shard), vec![why.name().to_owned()]].concat(), count)
     });
     let detected = board.detected_counts().into_iter();
     let detected = detected.map(|((finding, shard), count)| (of_shard(&finding, &shard), count));
@@ -219,7 +255,28 @@ fn of_recoveries(board: &Board) -> Vec<Family> {
 }
 
 /// The labels of what is counted for a shard: what, keyspace, shard.
-fn of_shard(what: &str, shard: &str) -> Vec<String> {
-    let (keyspace, shard) = shard.split_once('/').unwrap_or((shard, ""));
-    vec![what.to_owned(), keyspace.to_owned(), shard.to_owned()]
+fn of_shard(what: &str, shard: &KeyspaceShard) -> Vec<String> {
+    vec![what.to_owned(), shard.keyspace.clone(), shard.shard.clone()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recoveries_have_the_names_of_vtorcs() {
+        for (kind, finding, name) in [
+            ("EmergencyReparent", "DeadPrimary", "RecoverDeadPrimary"),
+            ("EmergencyReparent", "PrimaryTabletDeleted", "RecoverPrimaryTabletDeleted"),
+            ("PlannedReparent", "IncapacitatedPrimary", "RecoverIncapacitatedPrimary"),
+            ("PlannedReparent", "", "PlannedReparent"),
+            ("FixPrimary", "PrimaryIsReadOnly", "FixPrimary"),
+            ("FixPrimary", "PrimaryHasPrimary", "RecoverPrimaryHasPrimary"),
+            ("FixReplica", "StaleTopoPrimary", "ReconcileStaleTopoPrimary"),
+            ("RestartReceiver", "UnreachablePrimary", "RestartArbitraryDirectReplica"),
+            ("RestartReceiver", "UnreachablePrimaryWithBrokenReplicas", "RestartAllDirectReplicas"),
+        ] {
+            assert_eq!(vtorc_name(kind, finding), name);
+        }
+    }
 }
