@@ -18,7 +18,3 @@ pub mod zk2;
 
 pub use records::CellInfo;
 pub use store::TopoStore;
-
-pub(crate) use translate::{
-    type_from_record as type_from_number, type_to_record as type_to_number,
-};

@@ -34,6 +34,39 @@ pub enum TabletType {
 }
 
 impl TabletType {
+    /// All of them, in the order of their numbers.
+    const ALL: [Self; 9] = [
+        Self::Unknown,
+        Self::Primary,
+        Self::Replica,
+        Self::Rdonly,
+        Self::Spare,
+        Self::Experimental,
+        Self::Backup,
+        Self::Restore,
+        Self::Drained,
+    ];
+
+    /// Its number in Vitess's records and answers (`topodata.TabletType`).
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Unknown => 0,
+            Self::Primary => 1,
+            Self::Replica => 2,
+            Self::Rdonly => 3,
+            Self::Spare => 4,
+            Self::Experimental => 5,
+            Self::Backup => 6,
+            Self::Restore => 7,
+            Self::Drained => 8,
+        }
+    }
+
+    /// The type of this number; one that is not known is `UNKNOWN`.
+    pub fn from_number(number: i32) -> Self {
+        Self::ALL.into_iter().find(|kind| kind.number() == number).unwrap_or(Self::Unknown)
+    }
+
     /// The name that Vitess prints.
     pub fn name(self) -> &'static str {
         match self {
@@ -51,18 +84,7 @@ impl TabletType {
 
     /// Reads a name as Vitess and its tools write it, in any case.
     pub fn from_name(name: &str) -> Option<Self> {
-        let all = [
-            Self::Unknown,
-            Self::Primary,
-            Self::Replica,
-            Self::Rdonly,
-            Self::Spare,
-            Self::Experimental,
-            Self::Backup,
-            Self::Restore,
-            Self::Drained,
-        ];
-        all.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name))
+        Self::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name))
     }
 
     /// Tells whether vtorc keeps such a tablet replicating; the others are only looked at.

@@ -41,12 +41,15 @@ fn its_pages_answer_in_its_words() {
     };
     let dead = wait_for(dead).expect("DeadPrimary is not listed");
     assert_eq!(dead["AnalyzedInstanceAlias"], first.as_str(), "{dead:#}");
+    assert_eq!((&dead["TabletType"], &dead["CurrentTabletType"]), (&json!(1), &json!(1)));
     assert_eq!((&dead["CountReplicas"], &dead["IsClusterPrimary"]), (&json!(2), &json!(true)));
     assert_eq!(daemon.get("/api/detection-analysis?keyspace=other"), Value::Null);
     let problems = daemon.get("/api/problems?keyspace=ks");
     let problem = problems.as_array().unwrap().iter().find(|one| one["InstanceAlias"] == first);
     let problem = problem.unwrap_or_else(|| panic!("{problems:#}"));
     assert_eq!(problem["IsLastCheckValid"], false, "{problem:#}");
+    assert_eq!((&problem["TabletType"], &problem["Cell"]), (&json!(1), &json!("zone1")));
+    assert_eq!(problem["BinlogFormat"], "ROW", "{problem:#}");
     assert!(problem["Problems"].to_string().contains("DeadPrimary"), "{problem:#}");
     assert_eq!(daemon.get("/api/enable-global-recoveries"), json!("Global recoveries enabled\n"));
     let second = cluster.healthy(&[&first]);

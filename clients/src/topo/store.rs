@@ -351,7 +351,7 @@ impl TopoPort for TopoStore {
         term_start: Option<TermStart>,
     ) -> Result<(), TopoError> {
         let conn = self.cell(&alias.cell).await?;
-        let number = translate::type_to_record(tablet_type);
+        let number = tablet_type.number();
         let term = term_start.map(translate::term_to_record);
         self.modify::<records::Tablet>(conn.as_ref(), &paths::tablet(alias), |tablet| {
             if tablet.tablet_type == number

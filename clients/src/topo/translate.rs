@@ -25,34 +25,6 @@ fn term_from_record(time: &records::Time) -> Option<TermStart> {
     (term.seconds != 0 || term.nanos != 0).then_some(term)
 }
 
-pub(crate) fn type_to_record(tablet_type: TabletType) -> i32 {
-    match tablet_type {
-        TabletType::Unknown => 0,
-        TabletType::Primary => 1,
-        TabletType::Replica => 2,
-        TabletType::Rdonly => 3,
-        TabletType::Spare => 4,
-        TabletType::Experimental => 5,
-        TabletType::Backup => 6,
-        TabletType::Restore => 7,
-        TabletType::Drained => 8,
-    }
-}
-
-pub(crate) fn type_from_record(number: i32) -> TabletType {
-    match number {
-        1 => TabletType::Primary,
-        2 => TabletType::Replica,
-        3 => TabletType::Rdonly,
-        4 => TabletType::Spare,
-        5 => TabletType::Experimental,
-        6 => TabletType::Backup,
-        7 => TabletType::Restore,
-        8 => TabletType::Drained,
-        _ => TabletType::Unknown,
-    }
-}
-
 pub(crate) fn key_range_to_record(shard: &KeyspaceShard) -> Option<records::KeyRange> {
     let range = vtorc_core::ids::KeyRange::of_shard(&shard.shard).ok().flatten()?;
     Some(records::KeyRange { start: range.start, end: range.end })
@@ -81,7 +53,7 @@ pub(crate) fn tablet(path_alias: &TabletAlias, record: &records::Tablet) -> Resu
     Ok(Tablet {
         alias,
         shard,
-        tablet_type: type_from_record(record.tablet_type),
+        tablet_type: TabletType::from_number(record.tablet_type),
         mysql,
         term_start: record.primary_term_start_time.as_ref().and_then(term_from_record),
         vttablet,
@@ -122,7 +94,7 @@ pub(crate) fn new_tablet(tablet: &Tablet) -> records::Tablet {
         keyspace: tablet.shard.keyspace.clone(),
         shard: tablet.shard.shard.clone(),
         key_range: key_range_to_record(&tablet.shard),
-        tablet_type: type_to_record(tablet.tablet_type),
+        tablet_type: tablet.tablet_type.number(),
         tags: tablet
             .promotion_rule
             .map(|rule| (PROMOTION_RULE_TAG.to_owned(), rule.name().to_owned()))

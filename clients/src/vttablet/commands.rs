@@ -20,7 +20,6 @@ use crate::interface::topodata;
 use crate::mysql::{
     CREATE_DATABASE, SETTINGS, SemiSyncNames, WorkerPool, name_value, semi_sync, semi_sync_settings,
 };
-use crate::topo::type_to_number;
 
 /// A vttablet beside a server that answers is waited for so long.
 const WORD_PATIENCE: Duration = Duration::from_millis(300);
@@ -420,7 +419,7 @@ impl Job<'_> {
 
     async fn change_type(&self, tablet_type: TabletType) -> Result<(), CommandError> {
         let mut client = self.caller.client.clone();
-        let tablet_type = type_to_number(tablet_type);
+        let tablet_type = tablet_type.number();
         let message = messages::ChangeTypeRequest { tablet_type, semi_sync: false };
         let sent = client.change_type(self.caller.request(message));
         let answer = self.caller.answer("ChangeType", sent).await;

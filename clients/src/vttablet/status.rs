@@ -5,11 +5,10 @@ use vtorc_core::status::{
     BinlogFormat, Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
     VttabletState,
 };
-use vtorc_core::topology::MysqlAddress;
+use vtorc_core::topology::{MysqlAddress, TabletType};
 
 use crate::interface::replicationdata::{FullStatus, Status};
 use crate::mysql::{Row, name_value};
-use crate::topo::type_from_number;
 
 /// Vitess writes this for a source whose uuid is not known.
 const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
@@ -17,7 +16,7 @@ const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
 /// What the vttablet says of itself.
 pub(crate) fn vttablet(full: &FullStatus) -> VttabletState {
     VttabletState::Answers {
-        tablet_type: type_from_number(full.tablet_type),
+        tablet_type: TabletType::from_number(full.tablet_type),
         disk_stalled: full.disk_stalled,
         semi_sync_blocked: full.semi_sync_blocked,
     }

@@ -1,6 +1,7 @@
 //! Instances, analyses and tables as VTOrc writes them. Only fields with a meaning here are there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -10,6 +11,7 @@ use vtorc_core::durability;
 use vtorc_core::remedy::{Remedy, remedy};
 use vtorc_core::snapshot::TabletState;
 use vtorc_core::status::{ReceiverState, ReplicationStatus, VttabletState};
+use vtorc_core::topology::TabletType;
 
 use super::table;
 use crate::views::time;
@@ -21,6 +23,8 @@ pub(super) struct Instance {
     hostname: String,
     port: u16,
     instance_alias: String,
+    tablet_type: i32,
+    cell: String,
     #[serde(rename = "ServerID")]
     server_id: u32,
     #[serde(rename = "ServerUUID")]
@@ -28,6 +32,7 @@ pub(super) struct Instance {
     version: String,
     flavor_name: String,
     read_only: bool,
+    binlog_format: String,
     log_bin_enabled: bool,
     log_replication_updates_enabled: bool,
     source_host: String,
@@ -52,6 +57,7 @@ pub(super) struct Instance {
     executed_gtid_set: String,
     gtid_purged: String,
     gtid_errant: String,
+    /// What versions until 23 called the cell.
     data_center: String,
     semi_sync_primary_enabled: bool,
     semi_sync_replica_enabled: bool,
@@ -88,16 +94,17 @@ impl Instance {
             version: status.map(|status| status.version.clone()).unwrap_or_default(),
             flavor_name: status.map(|status| status.flavor.name().to_owned()).unwrap_or_default(),
             read_only: status.is_some_and(|status| status.read_only),
+            binlog_format: status
+                .and_then(|status| status.binlog_format)
+                .map(|format| format.name().to_owned())
+                .unwrap_or_default(),
             log_bin_enabled: status.is_some_and(|status| status.log_bin),
             log_replication_updates_enabled: status
                 .is_some_and(|status| status.log_replica_updates),
             source_host: text(&|r| r.source.host.clone()),
             source_port: replication.map(|r| r.source.port).unwrap_or_default(),
             source_uuid: text(&|r| r.source_uuid.clone().unwrap_or_default()),
-            heartbeat_interval: replication
-                .and_then(|r| r.heartbeat_period_ms)
-                .map(|period| period as f64 / 1000.0)
-                .unwrap_or_default(),
+            heartbeat_interval: replication.map(heartbeat).unwrap_or_default(),
             applier_running: replication.is_some_and(|r| r.applier_running),
             receiver_running: replication.is_some_and(|r| r.receiver == ReceiverState::Running),
             has_replication_filters: replication.is_some_and(|r| r.filtered),
@@ -110,6 +117,8 @@ impl Instance {
             gtid_purged: status.map(|s| s.gtid_purged.to_string()).unwrap_or_default(),
             gtid_errant: errant.map(|errant| errant.to_string()).unwrap_or_default(),
             data_center: tablet.alias.cell.clone(),
+            cell: tablet.alias.cell.clone(),
+            tablet_type: current_type(state).number(),
             semi_sync_primary_enabled: semi_sync.source_enabled,
             semi_sync_replica_enabled: semi_sync.replica_enabled,
             semi_sync_primary_timeout: semi_sync.timeout_ms,
@@ -144,6 +153,7 @@ fn analysis(finding: &Finding, report: &ShardReport) -> Value {
     let primary_alias = primary.map(|state| state.tablet.alias.to_string()).unwrap_or_default();
     let about = finding.tablet.as_ref().and_then(|alias| snapshot.tablet(alias));
     let status = about.and_then(|state| state.status.as_ref());
+    let replication = status.and_then(|status| status.replication.as_ref());
     let replicas =
         || primary.into_iter().flat_map(|state| snapshot.replicas_of(&state.tablet.alias));
     let healthy = |state: &&TabletState| {
@@ -158,7 +168,8 @@ fn analysis(finding: &Finding, report: &ShardReport) -> Value {
     json!({
         "AnalyzedInstanceAlias": alias,
         "AnalyzedInstancePrimaryAlias": primary_alias,
-        "TabletType": about.map(|state| state.tablet.tablet_type.name()).unwrap_or("UNKNOWN"),
+        "TabletType": about.map_or(TabletType::Unknown, |state| state.tablet.tablet_type).number(),
+        "CurrentTabletType": about.map_or(TabletType::Unknown, current_type).number(),
         "AnalyzedKeyspace": snapshot.shard.keyspace,
         "AnalyzedShard": snapshot.shard.shard,
         "AnalyzedShardEmergencyReparentDisabled": snapshot.emergency_reparent_disabled,
@@ -168,6 +179,8 @@ fn analysis(finding: &Finding, report: &ShardReport) -> Value {
         "CountReplicas": replicas().count(),
         "CountValidReplicas": replicas().filter(|state| state.reachability.is_valid()).count(),
         "CountValidReplicatingReplicas": replicas().filter(healthy).count(),
+        "ReplicationStopped": replication.is_some_and(|one| !one.is_healthy()),
+        "HeartbeatInterval": replication.map(heartbeat).unwrap_or_default(),
         "CountValidSemiSyncReplicatingReplicas":
             replicas().filter(healthy).filter(acks).count(),
         "CountSemiSyncReplicasEnabled": replicas().filter(acks).count(),
@@ -176,6 +189,9 @@ fn analysis(finding: &Finding, report: &ShardReport) -> Value {
         "Description": format!("{}: {}", finding.why, finding.evidence.join("; ")),
         "StructureAnalysis": null,
         "SemiSyncPrimaryEnabled": status.is_some_and(|status| status.semi_sync.source_enabled),
+        "SemiSyncPrimaryStatus": status.is_some_and(|status| status.semi_sync.source_active),
+        "SemiSyncPrimaryWaitForReplicaCount": status.map_or(0, |status| status.semi_sync.wait_count),
+        "SemiSyncPrimaryClients": status.map_or(0, |status| status.semi_sync.clients),
         "SemiSyncReplicaEnabled": status.is_some_and(|status| status.semi_sync.replica_enabled),
         "IsActionableRecovery": remedy(finding.kind) != Remedy::WatchOnly,
         "RecoveryId": report.running.map(|id| id.0).unwrap_or(0),
@@ -226,6 +242,22 @@ pub(super) fn database_state(reports: &[Arc<ShardReport>]) -> Vec<Value> {
         table("vitess_tablet", tablets),
         table("database_instance", instances),
     ]
+}
+
+/// What a tablet takes itself for; its record may lag behind.
+fn current_type(state: &TabletState) -> TabletType {
+    match state.status.as_ref().and_then(|status| status.vttablet.as_ref()) {
+        Some(VttabletState::Answers { tablet_type, .. }) => *tablet_type,
+        Some(VttabletState::Silent(_) | VttabletState::TooOld(_)) | None => {
+            state.tablet.tablet_type
+        }
+    }
+}
+
+/// In seconds.
+fn heartbeat(replication: &ReplicationStatus) -> f64 {
+    let ms = replication.heartbeat_period_ms.unwrap_or_default();
+    Duration::from_millis(ms).as_secs_f64()
 }
 
 fn bit(value: bool) -> &'static str {
