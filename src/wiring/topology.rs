@@ -50,7 +50,7 @@ fn opener(options: &DaemonOptions) -> Result<Open, Failure> {
             check_remote("zk2", options)?;
             let how = options.topology.zk2()?;
             Arc::new(move |_: &str, address: &str, root: &str| {
-                Ok(Arc::new(Zk2Conn::new(address, root, how.clone())) as Arc<dyn TopoConn>)
+                Ok(Arc::new(Zk2Conn::new(address, root, how.clone())?) as Arc<dyn TopoConn>)
             })
         }
         TopoImplementation::Etcd2 => {

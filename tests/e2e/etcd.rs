@@ -324,8 +324,9 @@ fn reading_five_thousand() {
     let address = zookeeper.address();
     let options = Zk2Options { session_timeout: Duration::from_secs(10), auth: None, tls: None };
     let at = address.clone();
-    let open =
-        move |root: &str| Arc::new(Zk2Conn::new(&at, root, options.clone())) as Arc<dyn TopoConn>;
+    let open = move |root: &str| {
+        Arc::new(Zk2Conn::new(&at, root, options.clone()).unwrap()) as Arc<dyn TopoConn>
+    };
     runtime.block_on(measure("ZooKeeper", &address, open));
     let consul = directory.path().join("consul");
     let consul = vtorc_fleet::Consul::start(&consul, &Default::default()).unwrap();

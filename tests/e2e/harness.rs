@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use vtorc_fleet::{Child, Etcd, Flavor, Server, ServerBinary, ServerOptions, Template};
+use vtorc_fleet::{Child, Flavor, Server, ServerBinary, ServerOptions, Template};
 use vtorc_vttablet_double::Vttablet;
 
 use crate::vitess::programs::{Program, with_programs};
@@ -79,8 +79,8 @@ pub struct Cluster {
     pub vttablets: BTreeMap<String, Vttablet>,
     /// Vitess's own, likewise.
     pub programs: BTreeMap<String, Program>,
-    /// Where the topology is, for those.
-    pub etcd: Vec<Etcd>,
+    /// What keeps the topology, where it is to live as long as the shard.
+    pub topo_server: Option<Box<dyn std::any::Any + Send + Sync>>,
     /// How vtorc reaches tablets that have a vttablet.
     pub way: Option<Way>,
     started: usize,
@@ -182,7 +182,7 @@ impl Cluster {
             environment: Vec::new(),
             vttablets: BTreeMap::new(),
             programs: BTreeMap::new(),
-            etcd: Vec::new(),
+            topo_server: None,
             way: None,
             started: 0,
         };

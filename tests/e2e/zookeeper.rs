@@ -186,6 +186,9 @@ fn tls_with_certificates_on_both_sides() {
     cluster.topo_flags[3] = format!("-topo_zk_tls_ca={}", file("not-there.pem"));
     let told = cluster.topo(&["show", "ks"]).unwrap_err();
     assert!(told.contains("not-there.pem"), "{told}");
+    cluster.topo_flags[1] = "-topo_global_server_address=no host:2181".to_owned();
+    let told = cluster.topo(&["show", "ks"]).unwrap_err();
+    assert!(told.contains("no host") && !told.contains("panicked"), "{told}");
 }
 
 #[test]

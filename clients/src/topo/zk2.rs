@@ -69,6 +69,16 @@ impl Zk2Tls {
     }
 }
 
+/// Refuses a server that no certificate can name: the client would panic at it.
+fn certifiable(server: &str) -> Result<(), TopoError> {
+    let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
+    let host = host.trim_matches(['[', ']']).to_owned();
+    match rustls::pki_types::ServerName::try_from(host) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(TopoError::Invalid(format!("ZooKeeper at {server:?}, by TLS: {error}"))),
+    }
+}
+
 /// A ZooKeeper ensemble and the root of one cell in it.
 pub struct Zk2Conn {
     servers: String,
@@ -80,20 +90,23 @@ pub struct Zk2Conn {
 
 impl Zk2Conn {
     /// Names the servers (comma separated, default port 2181) and the root. Connects when it is used.
-    pub fn new(servers: &str, root: &str, options: Zk2Options) -> Self {
+    pub fn new(servers: &str, root: &str, options: Zk2Options) -> Result<Self, TopoError> {
         let with_port = |server: &str| {
             if server.contains(':') { server.to_owned() } else { format!("{server}:2181") }
         };
         // What follows a `|` are observers, which only serve reads.
         let voters = servers.split('|').next().unwrap_or_default();
         let servers: Vec<String> = voters.split(',').map(str::trim).map(with_port).collect();
-        Self {
+        if options.tls.is_some() {
+            servers.iter().try_for_each(|server| certifiable(server))?;
+        }
+        Ok(Self {
             servers: servers.join(","),
             root: format!("/{}", root.trim_matches('/')),
             options,
             session: Arc::default(),
             watcher: Mutex::default(),
-        }
+        })
     }
 
     fn path(&self, relative: &str) -> String {

@@ -3,6 +3,7 @@
 //!
 //! `VITESS_BIN=/path/to/bin cargo test --test e2e -- --ignored vitess::programs --test-threads 1`
 
+use std::any::Any;
 use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +13,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vtorc_fleet::{Child, Etcd, Flavor, free_port};
+use tempfile::TempDir;
+use vtorc_fleet::{Child, Consul, ConsulOptions, Etcd, Flavor, ZooKeeper, free_port};
 
 use super::Way;
 use super::vttablets::{another, started};
@@ -76,8 +78,18 @@ pub fn with_programs(policy: &str, members: &[&str], way: Way) -> Cluster {
     let place = tempfile::tempdir().unwrap();
     let etcd = Etcd::start(&place.path().join("etcd"), 1, &[]).unwrap();
     let flags = crate::etcd::topo_flags(&etcd);
+    with_programs_on(Box::new(etcd), flags, place, (policy, members, way))
+}
+
+/// The same on any topology server, which lives as long as the shard.
+fn with_programs_on(
+    server: Box<dyn Any + Send + Sync>,
+    flags: Vec<String>,
+    place: TempDir,
+    (policy, members, way): (&str, &[&str], Way),
+) -> Cluster {
     let mut cluster = Cluster::with_topology(Flavor::MySql, policy, &[], place, flags);
-    cluster.etcd = etcd;
+    cluster.topo_server = Some(server);
     cluster.add_members(Flavor::MySql, members);
     cluster.way = Some(way);
     cluster.configure(&[]);
@@ -101,7 +113,7 @@ pub fn add_program(cluster: &mut Cluster, at: usize) {
     let place = Place {
         ports: (free_port().unwrap(), free_port().unwrap()),
         socket: server.socket(),
-        etcd: cluster.etcd[0].address(),
+        topology: topology(cluster),
         data,
     };
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, place.ports.1));
@@ -112,11 +124,19 @@ pub fn add_program(cluster: &mut Cluster, at: usize) {
     cluster.programs.insert(alias, program);
 }
 
+/// The flags that say where the topology is, by Vitess's names.
+pub fn topology(cluster: &Cluster) -> Vec<(String, String)> {
+    let pairs = cluster.topo_flags.iter().filter_map(|flag| flag.split_once('='));
+    pairs
+        .map(|(name, value)| (name.trim_start_matches('-').replace('_', "-"), value.to_owned()))
+        .collect()
+}
+
 /// Where a vttablet listens, and what it stands before.
 struct Place {
     ports: (u16, u16),
     socket: PathBuf,
-    etcd: String,
+    topology: Vec<(String, String)>,
     data: PathBuf,
 }
 
@@ -137,28 +157,27 @@ fn command(directory: &Path, member: &Member, place: &Place) -> Command {
     command.env("VTDATAROOT", &place.data);
     let socket = place.socket.display().to_string();
     let (port, grpc) = (place.ports.0.to_string(), place.ports.1.to_string());
-    let mut flags = vec![
-        ("topo-implementation", "etcd2"),
-        ("topo-global-server-address", &place.etcd),
-        ("topo-global-root", "/vitess/global"),
-        ("tablet-path", &member.alias),
+    let mut flags: Vec<(&str, &str)> =
+        place.topology.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    flags.extend([
+        ("tablet-path", member.alias.as_str()),
         ("tablet-hostname", "127.0.0.1"),
         ("bind-address", "127.0.0.1"),
         ("grpc-bind-address", "127.0.0.1"),
-        ("port", &port),
-        ("grpc-port", &grpc),
+        ("port", port.as_str()),
+        ("grpc-port", grpc.as_str()),
         ("service-map", "grpc-queryservice,grpc-tabletmanager"),
         ("init-keyspace", "ks"),
         ("init-shard", "0"),
-        ("init-tablet-type", &member.kind),
+        ("init-tablet-type", member.kind.as_str()),
         // Newer ones never repair by themselves, and have no such flag.
         ("disable-active-reparents", "true"),
         ("logtostderr", "true"),
         ("db-ssl-mode", "disabled"),
-        ("db-socket", &socket),
+        ("db-socket", socket.as_str()),
         ("db-repl-user", "vt_repl"),
         ("db-repl-use-ssl", "false"),
-    ];
+    ]);
     let users = ["app", "dba", "filtered", "allprivs", "appdebug"];
     let users = users.map(|user| (format!("db-{user}-user"), format!("db-{user}-use-ssl")));
     for (user, ssl) in &users {
@@ -179,9 +198,8 @@ impl Cluster {
     pub fn vtctldclient(&self, arguments: &[&str]) -> Result<String, String> {
         let program = directory().expect("asked for before").join("vtctldclient");
         let output = Command::new(program)
-            .args(["--server", "internal", "--topo-implementation", "etcd2"])
-            .args(["--topo-global-server-address", &self.etcd[0].address()])
-            .args(["--topo-global-root", "/vitess/global"])
+            .args(["--server", "internal"])
+            .args(topology(self).iter().map(|(name, value)| format!("--{name}={value}")))
             .args(["--action-timeout", &format!("{}s", PATIENCE.as_secs())])
             .args(arguments)
             .output()
@@ -257,7 +275,51 @@ fn vttablet_frozen(kind: Kind) {
 /// What Vitess's own client does to the shard is followed, and takes turns with what is asked of vtorc.
 fn beside_vtctld(kind: Kind) {
     let (cluster, first) = started("semi_sync", THREE, kind);
-    let second = padded(another(&first));
+    takes_turns(&cluster, &first);
+}
+
+/// The same where the topology is kept by somebody else.
+fn beside_vtctld_on(
+    kind: Kind,
+    start: impl FnOnce(&Path) -> (Box<dyn Any + Send + Sync>, Vec<String>),
+) {
+    let Kind::Programs(way) = kind else { panic!("{kind:?} are no programs") };
+    let place = tempfile::tempdir().unwrap();
+    let (server, flags) = start(&place.path().join("topology"));
+    let mut cluster = with_programs_on(server, flags, place, ("semi_sync", THREE, way));
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    takes_turns(&cluster, &first);
+    cluster.server_mut(&first).kill();
+    assert_ne!(cluster.healthy(&[&first]), first);
+}
+
+fn topo_flags(implementation: &str, address: &str, root: &str) -> Vec<String> {
+    vec![
+        format!("-topo_implementation={implementation}"),
+        format!("-topo_global_server_address={address}"),
+        format!("-topo_global_root={root}"),
+    ]
+}
+
+fn on_consul(kind: Kind) {
+    beside_vtctld_on(kind, |place| {
+        let consul = Consul::start(place, &ConsulOptions::default()).unwrap();
+        let flags = topo_flags("consul", &consul.address(), "vitess/global");
+        (Box::new(consul), flags)
+    });
+}
+
+fn on_zookeeper(kind: Kind) {
+    beside_vtctld_on(kind, |place| {
+        let zookeeper = ZooKeeper::start(place).unwrap();
+        let flags = topo_flags("zk2", &zookeeper.address(), "/vitess/global");
+        (Box::new(zookeeper), flags)
+    });
+}
+
+fn takes_turns(cluster: &Cluster, first: &str) {
+    let second = padded(another(first));
     cluster.vtctldclient(&["PlannedReparentShard", "ks/0", "--new-primary", &second]).unwrap();
     assert_eq!(cluster.settles(|alias| alias == second), second);
     let told = cluster.vtctldclient(&["GetShard", "ks/0"]).unwrap();
@@ -267,7 +329,7 @@ fn beside_vtctld(kind: Kind) {
     for _ in 0..3 {
         std::thread::scope(|scope| {
             let theirs = scope.spawn(|| {
-                cluster.vtctldclient(&["PlannedReparentShard", "ks/0", "--new-primary", &first])
+                cluster.vtctldclient(&["PlannedReparentShard", "ks/0", "--new-primary", first])
             });
             let (status, answer) = cluster.daemon().post(path, json!({"new_primary": second}));
             assert!(status == 200 || status == 409, "{answer:#}");
@@ -326,6 +388,8 @@ stories! {
     vttablet_frozen_through_vttablets: Vttablets vttablet_frozen,
     beside_vtctld_through_vttablets: Vttablets beside_vtctld,
     beside_vtctld_with_direct_probes: Both beside_vtctld,
+    beside_vtctld_on_consul: Vttablets on_consul,
+    beside_vtctld_on_zookeeper: Vttablets on_zookeeper,
     set_by_vtctld_through_vttablets: Vttablets set_by_vtctld,
     killed: Vttablets failover::killed_under_load,
     frozen: Vttablets failover::frozen,

@@ -90,9 +90,8 @@ fn start_peer(cluster: &Cluster, more: &[&str]) -> Child {
     let program = programs::directory().unwrap().join("vtorc");
     let mut command = programs::unprivileged(&program);
     command
-        .args(["--topo-implementation", "etcd2", "--topo-global-root", "/vitess/global"])
-        .args(["--topo-global-server-address", &cluster.etcd[0].address(), "--cell", "zone1"])
-        .args(["--bind-address", "127.0.0.1", "--port", &port, "--logtostderr"])
+        .args(programs::topology(cluster).iter().map(|(name, value)| format!("--{name}={value}")))
+        .args(["--cell", "zone1", "--bind-address", "127.0.0.1", "--port", &port, "--logtostderr"])
         .args(more);
     Child::start(&mut command, &cluster.directory.path().join("peer.log")).unwrap()
 }
