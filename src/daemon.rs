@@ -51,6 +51,7 @@ async fn serve(options: DaemonOptions, loaded: Loaded, log: Logger) -> Result<()
             client_certificates: config.use_mutual_tls && !config.ssl_skip_verify,
         },
         config: serde_json::to_value(&config).unwrap_or_default(),
+        started: Instant::now().into_std(),
         console_directory: options.orc_web_dir.clone(),
     };
     let server = vtorc_web::serve(context, listener, tls(&config)?);

@@ -80,6 +80,7 @@ async fn show(options: DemoOptions, binary: ServerBinary, directory: &Path) -> R
         registry: running.registry.clone(),
         access: Access::default(),
         config: serde_json::to_value(&config).unwrap_or_default(),
+        started: Instant::now(),
         console_directory: None,
     };
     let server = vtorc_web::serve(context, listener, None);

@@ -61,6 +61,7 @@ fn its_pages_answer_in_its_words() {
     assert_eq!(vars["RecoveriesCount"]["ElectNewPrimary.ks.0"], 1, "{vars:#}");
     assert!(vars["DetectedProblems"].is_object() && vars["PendingRecoveries"] == 0, "{vars:#}");
     assert_eq!(vars["TabletsWatchedByCell"]["zone1"], 3);
+    assert!(vars["Uptime"].as_u64().unwrap() > 1_000_000 && vars["BuildVersion"].is_string());
     let locks = &vars["ShardLockTimings"];
     assert!(locks["TotalCount"].as_u64().unwrap() >= 2, "{locks:#}");
     for action in ["Lock", "Unlock"] {

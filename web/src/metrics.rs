@@ -6,7 +6,6 @@ mod timings;
 use actix_web::{HttpRequest, HttpResponse, web};
 use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use serde_json::{Map, Value, json};
-use vtorc_actors::world::World;
 
 use crate::error::ApiError;
 use crate::server::WebContext;
@@ -18,7 +17,7 @@ pub(crate) async fn metrics(
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
     context.access.may_read(&request)?;
-    let text = render(&context.world).map_err(|error| ApiError::unavailable(error.to_string()))?;
+    let text = render(&context).map_err(|error| ApiError::unavailable(error.to_string()))?;
     Ok(HttpResponse::Ok().insert_header(("Content-Type", "text/plain; version=0.0.4")).body(text))
 }
 
@@ -28,17 +27,17 @@ pub(crate) async fn vars(
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
     context.access.may_read(&request)?;
-    Ok(HttpResponse::Ok().json(as_vars(&context.world)))
+    Ok(HttpResponse::Ok().json(as_vars(&context)))
 }
 
 /// Builds the page anew from the board at each scrape: nothing is counted twice.
-fn render(world: &World) -> prometheus::Result<Vec<u8>> {
+fn render(context: &WebContext) -> prometheus::Result<Vec<u8>> {
     let registry = Registry::new();
     registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-    for family in families(world) {
+    for family in families(&context.world, context.started.elapsed()) {
         register(&registry, &family)?;
     }
-    registry.register(Box::new(Timings::of_locks(world).histogram()?))?;
+    registry.register(Box::new(Timings::of_locks(&context.world).histogram()?))?;
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
     Ok(text)
@@ -71,9 +70,9 @@ fn register(registry: &Registry, family: &Family) -> prometheus::Result<()> {
     }
 }
 
-fn as_vars(world: &World) -> Map<String, Value> {
+fn as_vars(context: &WebContext) -> Map<String, Value> {
     let mut vars = Map::new();
-    for family in families(world) {
+    for family in families(&context.world, context.started.elapsed()) {
         let value = match family.labels {
             [] => json!(family.values.first().map(|(_, value)| *value).unwrap_or(0)),
             _ => {
@@ -85,8 +84,9 @@ fn as_vars(world: &World) -> Map<String, Value> {
         };
         vars.insert(family.name.to_owned(), value);
     }
-    let locks = Timings::of_locks(world);
+    let locks = Timings::of_locks(&context.world);
     vars.insert(locks.name.to_owned(), locks.as_vars());
+    vars.insert("BuildVersion".into(), env!("CARGO_PKG_VERSION").into());
     vars
 }
 

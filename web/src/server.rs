@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix::Addr;
 use actix_web::dev::Server;
@@ -36,6 +37,8 @@ pub struct WebContext {
     pub access: Access,
     /// The configuration in force, without its secrets.
     pub config: serde_json::Value,
+    /// When the process began.
+    pub started: Instant,
     /// The console's files, if not the embedded ones.
     pub console_directory: Option<PathBuf>,
 }

@@ -1,6 +1,7 @@
 //! What is counted. Names and labels are VTOrc's where it has them, so that its dashboards go on working.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use vtorc_actors::board::{Board, EndedKey};
 use vtorc_actors::world::World;
@@ -49,8 +50,10 @@ impl Family {
 }
 
 /// All figures, as they are now.
-pub(super) fn families(world: &World) -> Vec<Family> {
+pub(super) fn families(world: &World, up: Duration) -> Vec<Family> {
     let mut families = of_process(world);
+    let up = u64::try_from(up.as_nanos()).unwrap_or(u64::MAX);
+    families.push(Family::single("Uptime", "Nanoseconds since the process began.", up));
     families.extend(of_shards(&world.board));
     families.extend(of_tablets(&world.board));
     families.extend(of_recoveries(&world.board));

@@ -25,7 +25,8 @@ pub(super) struct Timings {
 impl Timings {
     /// Taking shards' locks, successfully, and giving them back.
     pub(super) fn of_locks(world: &World) -> Self {
-        let mut took = BTreeMap::<_, BTreeMap<_, _>>::new();
+        // As in Vitess, both are there before the first lock.
+        let mut took = BTreeMap::from([("Lock", BTreeMap::new()), ("Unlock", BTreeMap::new())]);
         for ((action, ms), times) in world.board.lock_timings() {
             let action = match action {
                 LockAction::Lock => "Lock",
