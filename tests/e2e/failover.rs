@@ -326,6 +326,31 @@ pub(crate) fn a_stopped_applier_does_not_delay_the_failover_on(kind: Kind) {
 }
 
 #[test]
+fn a_preferred_candidate_that_lags_catches_up_and_is_promoted() {
+    a_preferred_candidate_that_lags_catches_up_and_is_promoted_on(Flavor::MySql.into());
+}
+
+pub(crate) fn a_preferred_candidate_that_lags_catches_up_and_is_promoted_on(kind: Kind) {
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    assert_eq!(first, padded("zone1-101"));
+    create_table(cluster.server(&first));
+    arrives(cluster.server("zone1-103"), &[].into());
+    let prefer = json!({"control": "promotion zone1-103 prefer", "comment": "biggest machine"});
+    assert_eq!(cluster.daemon().post("/api/v1/controls/set", prefer).0, 202);
+    cluster.daemon().post("/api/v1/recoveries/disable", json!({}));
+    // The other one has what the preferred one never received.
+    cluster.server("zone1-103").run(&["STOP REPLICA IO_THREAD"]).unwrap();
+    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
+    arrives(cluster.server("zone1-102"), &[1].into());
+    cluster.server_mut(&first).kill();
+    cluster.daemon().post("/api/v1/recoveries/enable", json!({}));
+    assert_eq!(cluster.healthy(&[&first]), padded("zone1-103"));
+    assert_eq!(rows(cluster.server("zone1-103")), [1].into());
+}
+
+#[test]
 fn what_the_configuration_forbids_is_not_promoted() {
     what_the_configuration_forbids_is_not_promoted_on(Flavor::MariaDb.into());
 }

@@ -29,6 +29,7 @@ mod through_vttablets_alone {
         promotion_lag: failover::a_candidate_that_lags_applies_all_it_received_first_on,
         promotion_lag_failure: failover::a_candidate_that_lags_is_not_waited_for_where_that_is_configured_on,
         stopped_applier: failover::a_stopped_applier_does_not_delay_the_failover_on,
+        preferred_with_lag: failover::a_preferred_candidate_that_lags_catches_up_and_is_promoted_on,
         forbidden: failover::what_the_configuration_forbids_is_not_promoted_on,
         block_period: failover::a_second_failure_within_the_block_period_waits_for_an_acknowledgement_on,
         damage: repairs::each_damage_is_found_and_repaired,
