@@ -60,8 +60,12 @@ pub(crate) fn tablets_with_data_of_their_own_are_not_chosen_from_on(kind: Kind) 
 
 #[test]
 fn rdonly_tablets_alone_are_refused() {
+    rdonly_tablets_alone_are_refused_on(Flavor::MariaDb.into());
+}
+
+pub(crate) fn rdonly_tablets_alone_are_refused_on(kind: Kind) {
     let members = ["zone1-101 rdonly", "zone1-102 rdonly"];
-    let mut cluster = Cluster::new(Flavor::MariaDb, "none", &members);
+    let mut cluster = Cluster::new(kind, "none", &members);
     cluster.start_daemon(&[]);
     let shard = refused(&cluster, "its type is RDONLY");
     assert_eq!(shard["primary"], json!(null));

@@ -3,7 +3,7 @@
 use serde_json::json;
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, PATIENCE, THREE, padded};
+use crate::harness::{Cluster, Kind, PATIENCE, THREE, padded};
 use crate::writer::create_table;
 
 /// Every point of an emergency reparent.
@@ -44,14 +44,52 @@ const ELECTION_POINTS: &[&str] = &[
     "after record the shard's primary",
 ];
 
+/// Those of each where a vttablet publishes its type and the shard's primary by itself.
+const THROUGH_VTTABLETS: (&[&str], &[&str], &[&str]) = (
+    &[
+        "locked",
+        "after stop all receivers",
+        "before promote",
+        "after promote",
+        "before follow the new primary",
+        "after follow the new primary",
+        "after wait for its vttablet's records",
+        "after write the reparent journal",
+    ],
+    &[
+        "locked",
+        "after catch up before writes stop",
+        "after stop writes",
+        "after wait for the last position",
+        "before promote",
+        "after promote",
+        "after follow the new primary",
+        "after wait for its vttablet's records",
+        "after write the reparent journal",
+    ],
+    &["locked", "after stop all receivers", "before promote", "after promote"],
+);
+
+pub(crate) fn emergency_through_vttablets(kind: Kind) {
+    emergency(kind, THROUGH_VTTABLETS.0);
+}
+
+pub(crate) fn planned_through_vttablets(kind: Kind) {
+    planned(kind, THROUGH_VTTABLETS.1);
+}
+
+pub(crate) fn election_through_vttablets(kind: Kind) {
+    election(kind, THROUGH_VTTABLETS.2);
+}
+
 fn dies(cluster: &mut Cluster, point: &str) {
     let code = cluster.daemons.last_mut().unwrap().child.wait(PATIENCE);
     assert!(code.is_some(), "{point}: the point was never reached");
     cluster.daemons.pop();
 }
 
-fn emergency(flavor: Flavor, points: &[&str]) {
-    let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+fn emergency(kind: Kind, points: &[&str]) {
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
     cluster.configure(&[("RecoveryPeriodBlockSeconds", json!(0))]);
     cluster.start_daemon(&[]);
     let mut primary = cluster.healthy(&[]);
@@ -78,23 +116,27 @@ fn emergency(flavor: Flavor, points: &[&str]) {
 
 #[test]
 fn a_mariadb_failover_is_finished_after_a_crash_at_any_step() {
-    emergency(Flavor::MariaDb, EMERGENCY_POINTS);
+    emergency(Flavor::MariaDb.into(), EMERGENCY_POINTS);
 }
 
 #[test]
 fn a_mysql_failover_is_finished_after_a_crash_around_the_promotion() {
     emergency(
-        Flavor::MySql,
+        Flavor::MySql.into(),
         &["after stop all receivers", "after promote", "after record the primary's type"],
     );
 }
 
 #[test]
 fn a_planned_reparent_leaves_a_shard_that_serves_after_a_crash_at_any_step() {
-    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
+    planned(Flavor::MariaDb.into(), PLANNED_POINTS);
+}
+
+fn planned(kind: Kind, points: &[&str]) {
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
     cluster.start_daemon(&[]);
     cluster.healthy(&[]);
-    for point in PLANNED_POINTS {
+    for point in points {
         cluster.daemons.pop();
         cluster.start_daemon(&["--failpoint", point]);
         let primary = cluster.healthy(&[]);
@@ -111,8 +153,12 @@ fn a_planned_reparent_leaves_a_shard_that_serves_after_a_crash_at_any_step() {
 
 #[test]
 fn a_first_election_is_finished_after_a_crash_at_any_step() {
-    for point in ELECTION_POINTS {
-        let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
+    election(Flavor::MariaDb.into(), ELECTION_POINTS);
+}
+
+fn election(kind: Kind, points: &[&str]) {
+    for point in points {
+        let mut cluster = Cluster::new(kind, "semi_sync", THREE);
         cluster.start_daemon(&["--failpoint", point]);
         dies(&mut cluster, point);
         cluster.start_daemon(&[]);

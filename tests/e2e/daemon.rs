@@ -6,11 +6,15 @@ use rustix::process::Signal;
 use serde_json::json;
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, THREE, padded, vtorc, wait_for};
+use crate::harness::{Cluster, Kind, THREE, padded, vtorc, wait_for};
 
 #[test]
 fn of_two_daemons_on_one_shard_one_acts() {
-    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
+    of_two_daemons_on_one_shard_one_acts_on(Flavor::MariaDb.into());
+}
+
+pub(crate) fn of_two_daemons_on_one_shard_one_acts_on(kind: Kind) {
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
     cluster.start_daemon(&[]);
     cluster.healthy(&[]);
     let first = cluster.healthy(&[]);

@@ -9,6 +9,7 @@ use vtorc_fleet::{Etcd, Flavor};
 use crate::certificates::certificates;
 use crate::harness::{Cluster, THREE, padded, wait_for};
 use crate::lost_lock::lost_in_the_middle;
+use crate::vitess::{Way, before_servers};
 
 /// Leases are short, so that one that runs out can be waited for.
 const LEASE_S: u64 = 3;
@@ -210,14 +211,27 @@ fn an_etcd_that_dies_in_the_middle_of_a_recovery_stops_it_before_the_promotion()
 #[test]
 fn a_lease_that_runs_out_in_the_middle_of_a_recovery_stops_it_before_the_promotion() {
     let (cluster, mut etcd) = on_etcd(1);
-    let run_out = |etcd: &mut Etcd| {
-        outlive_the_lease();
-        let locks = "/vitess/global/keyspaces/ks/shards/0/locks/";
-        let key = etcdctl(etcd, &["get", "--prefix", "--keys-only", locks]);
-        let number: i64 = key.trim().rsplit('/').next().unwrap().parse().unwrap();
-        etcdctl(etcd, &["lease", "revoke", &format!("{number:x}")]);
-    };
     lost_in_the_middle(cluster, &mut etcd[0], run_out, |_| {});
+}
+
+#[test]
+fn a_lease_that_runs_out_stops_a_recovery_through_vttablets_as_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut etcd = Etcd::start(&directory.path().join("etcd"), 1, &[]).unwrap();
+    let mut flags = topo_flags(&etcd);
+    flags.push(format!("-topo_etcd_lease_ttl={LEASE_S}"));
+    let cluster = Cluster::with_topology(Flavor::MySql, "semi_sync", &[], directory, flags);
+    let cluster = before_servers(cluster, THREE, Way::Vttablets, |_| {});
+    lost_in_the_middle(cluster, &mut etcd[0], run_out, |_| {});
+}
+
+/// As if nobody had prolonged it for long.
+fn run_out(etcd: &mut Etcd) {
+    outlive_the_lease();
+    let locks = "/vitess/global/keyspaces/ks/shards/0/locks/";
+    let key = etcdctl(etcd, &["get", "--prefix", "--keys-only", locks]);
+    let number: i64 = key.trim().rsplit('/').next().unwrap().parse().unwrap();
+    etcdctl(etcd, &["lease", "revoke", &format!("{number:x}")]);
 }
 
 /// Longer than a lease that nobody prolongs would live: the lock is still held after it.

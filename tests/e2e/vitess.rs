@@ -6,4 +6,4 @@ mod speed;
 mod stories;
 mod vttablets;
 
-pub use cluster::{Way, with_vttablets};
+pub use cluster::{Way, before_servers, with_vttablets};

@@ -2,7 +2,7 @@
 //! probed directly as well.
 
 use super::Way;
-use crate::{bringup, failover, planned, repairs};
+use crate::{bringup, crash, daemon, failover, planned, repairs};
 
 macro_rules! stories {
     ($way:expr; $($name:ident: $story:path,)*) => {
@@ -42,6 +42,11 @@ mod through_vttablets_alone {
         planned_undone: planned::a_candidate_that_stalls_after_writes_stopped_is_undone_and_writes_go_on_on,
         tablet_with_data: bringup::the_tablet_with_data_is_elected_and_the_others_get_it_on,
         own_data: bringup::tablets_with_data_of_their_own_are_not_chosen_from_on,
+        rdonly_alone: bringup::rdonly_tablets_alone_are_refused_on,
+        two_daemons: daemon::of_two_daemons_on_one_shard_one_acts_on,
+        crash_in_an_emergency: crash::emergency_through_vttablets,
+        crash_in_a_planned_reparent: crash::planned_through_vttablets,
+        crash_in_an_election: crash::election_through_vttablets,
         too_few_ackers: bringup::too_few_ackers_are_refused_and_counted_on,
         working_tree: bringup::a_replication_tree_that_works_is_taken_over_as_it_is_on,
     }

@@ -56,23 +56,31 @@ pub struct Options {
     pub old: bool,
 }
 
+/// Opens the topology. Connections live in the runtime that they were opened in, so each start opens its own.
+pub type Topology = Arc<dyn Fn() -> Arc<dyn TopoPort> + Send + Sync>;
+
 /// A running double.
 pub struct Vttablet {
     tablet: Arc<Tablet>,
+    topology: Topology,
     address: SocketAddr,
     runtime: Option<Runtime>,
 }
 
 impl Vttablet {
     /// Starts one on this address.
-    pub fn start(options: Options, topo: Arc<dyn TopoPort>, address: SocketAddr) -> Self {
+    pub fn start(options: Options, topology: Topology, address: SocketAddr) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(256)
             .enable_all()
             .build()
             .unwrap();
-        let tablet = Arc::new(Tablet::new(options, topo));
+        let opened = {
+            let _inside = runtime.enter();
+            topology()
+        };
+        let tablet = Arc::new(Tablet::new(options, opened));
         let served = tablet.clone();
         runtime.block_on(async {
             served.come_up().await;
@@ -92,7 +100,7 @@ impl Vttablet {
             });
             tokio::spawn(shard_sync::run(served));
         });
-        Self { tablet, address, runtime: Some(runtime) }
+        Self { tablet, topology, address, runtime: Some(runtime) }
     }
 
     /// Where it takes calls.
@@ -110,8 +118,8 @@ impl Vttablet {
     /// Starts it again.
     pub fn restart(&mut self) {
         self.kill();
-        let (options, topo) = (self.tablet.options.clone(), self.tablet.topo.clone());
-        *self = Self::start(options, topo, self.address);
+        let (options, topology) = (self.tablet.options.clone(), self.topology.clone());
+        *self = Self::start(options, topology, self.address);
     }
 
     /// From now on calls get no answer, until it is told otherwise.
