@@ -60,7 +60,7 @@ pub struct Member {
 }
 
 impl Member {
-    fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let (alias, kind) = text.split_once(' ').unwrap_or((text, "replica"));
         Self { alias: alias.to_owned(), kind: kind.to_owned() }
     }

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 use vtorc_fleet::{Flavor, Server, ServerOptions};
 
 use crate::failover::{emergency, tablet};
-use crate::harness::{Cluster, template, wait_for};
+use crate::harness::{Cluster, Member, template, wait_for};
+use crate::vitess::{Way, before_servers};
 use crate::writer::{Writer, create_table, rows};
 
 /// A bridge, and a namespace for each server with an address of its own. Gone when dropped.
@@ -94,38 +95,67 @@ impl Drop for Network {
     }
 }
 
-fn cluster_on(network: &Network, flavor: Flavor) -> Cluster {
-    let directory: TempDir = tempfile::tempdir().unwrap();
-    let root = directory.path().join("topo/global");
+fn servers_in(
+    network: &Network,
+    flavor: Flavor,
+    directory: &TempDir,
+) -> (Vec<String>, Vec<Server>) {
     let members: Vec<String> =
         (0..network.namespaces.len()).map(|at| format!("zone1-{}", 101 + at)).collect();
-    let servers: Vec<Server> = members
-        .iter()
-        .enumerate()
-        .map(|(at, alias)| {
-            let options = ServerOptions {
-                bind_address: network.address(at),
-                namespace: Some(network.namespaces[at].clone()),
-                ..ServerOptions::default()
-            };
-            Server::start(template(flavor), &directory.path().join(alias), options).unwrap()
-        })
-        .collect();
+    let start = |(at, alias): (usize, &String)| {
+        let options = ServerOptions {
+            bind_address: network.address(at),
+            namespace: Some(network.namespaces[at].clone()),
+            ..ServerOptions::default()
+        };
+        Server::start(template(flavor), &directory.path().join(alias), options).unwrap()
+    };
+    let servers = members.iter().enumerate().map(start).collect();
+    (members, servers)
+}
+
+fn cluster_on(network: &Network, flavor: Flavor) -> Cluster {
+    let directory: TempDir = tempfile::tempdir().unwrap();
+    let flags =
+        vec![format!("-topo_global_root={}", directory.path().join("topo/global").display())];
+    let (members, servers) = servers_in(network, flavor, &directory);
     let names: Vec<&str> = members.iter().map(String::as_str).collect();
-    let flags = vec![format!("-topo_global_root={}", root.display())];
     Cluster::with_servers("semi_sync", &names, servers, directory, flags)
 }
 
-#[test]
-fn a_primary_that_only_vtorc_cannot_reach_is_left_alone() {
-    let Some(network) = Network::make(1, 3) else { return };
-    let mut cluster = cluster_on(&network, Flavor::MySql);
+/// With a vttablet before each server. It comes to its server by a socket, so a cut cuts it off by its silence.
+fn vttablets_on(network: &Network, way: Way) -> Cluster {
+    let directory: TempDir = tempfile::tempdir().unwrap();
+    let flags =
+        vec![format!("-topo_global_root={}", directory.path().join("topo/global").display())];
+    let (members, servers) = servers_in(network, Flavor::MySql, &directory);
+    let mut cluster = Cluster::with_servers("semi_sync", &[], Vec::new(), directory, flags);
+    cluster.servers = servers;
+    cluster.members = members.iter().map(|alias| Member::parse(alias)).collect();
+    before_servers(cluster, &[], way, |_| {})
+}
+
+/// Cuts a server off, and its vttablet with it; or heals what was cut.
+fn cut_machine(network: &Network, cluster: &Cluster, alias: &str, vtorc_only: bool) {
+    if let Some(vttablet) = cluster.vttablets.get(alias) {
+        vttablet.hang(true);
+    }
+    network.cut(cluster.position(alias), vtorc_only);
+}
+
+fn heal_machine(network: &Network, cluster: &Cluster, alias: &str) {
+    network.heal(cluster.position(alias));
+    if let Some(vttablet) = cluster.vttablets.get(alias) {
+        vttablet.hang(false);
+    }
+}
+
+fn unreachable_for_vtorc_only(network: &Network, mut cluster: Cluster) {
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     create_table(cluster.server(&first));
     let writer = Writer::start(&cluster);
-    let at = cluster.position(&first);
-    network.cut(at, true);
+    cut_machine(network, &cluster, &first, true);
     let shard = cluster.daemon().finding("UnreachablePrimary");
     let evidence = shard["findings"][0]["evidence"].to_string();
     assert!(evidence.contains("still receives"), "{evidence}");
@@ -134,21 +164,30 @@ fn a_primary_that_only_vtorc_cannot_reach_is_left_alone() {
     std::thread::sleep(std::time::Duration::from_secs(5));
     writer.wait_for_more(50);
     assert_eq!(cluster.daemon().shard()["primary"], first);
-    network.heal(at);
+    heal_machine(network, &cluster, &first);
     assert_eq!(cluster.healthy(&[]), first);
     let reparents =
         cluster.daemon().recoveries().into_iter().filter(|one| one["kind"] == "EmergencyReparent");
     assert_eq!(reparents.count(), 0);
 }
 
-fn black_holed(number: u8, flavor: Flavor) {
-    let Some(network) = Network::make(number, 3) else { return };
-    let mut cluster = cluster_on(&network, flavor);
+#[test]
+fn a_primary_that_only_vtorc_cannot_reach_is_left_alone() {
+    let Some(network) = Network::make(1, 3) else { return };
+    unreachable_for_vtorc_only(&network, cluster_on(&network, Flavor::MySql));
+}
+
+#[test]
+fn a_machine_that_only_vtorc_cannot_reach_is_left_alone_through_vttablets() {
+    let Some(network) = Network::make(4, 3) else { return };
+    unreachable_for_vtorc_only(&network, vttablets_on(&network, Way::Vttablets));
+}
+
+fn black_holed(network: &Network, mut cluster: Cluster) {
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     create_table(cluster.server(&first));
-    let at = cluster.position(&first);
-    network.cut(at, false);
+    cut_machine(network, &cluster, &first, false);
     // Nobody is told anything; its own clients on the same machine still try.
     let mut client =
         cluster.server(&first).connect_within("app", std::time::Duration::from_secs(3)).unwrap();
@@ -162,7 +201,7 @@ fn black_holed(number: u8, flavor: Flavor) {
     assert_ne!(second, first);
     assert_eq!(emergency(&cluster)["finding"], "DeadPrimary");
     assert!(late.join().unwrap().is_err(), "a primary that nobody can reach acknowledged a write");
-    network.heal(at);
+    heal_machine(network, &cluster, &first);
     wait_for(|| {
         let old = tablet(&cluster.daemon().shard(), &first);
         let done = old["read_only"] == true
@@ -176,10 +215,20 @@ fn black_holed(number: u8, flavor: Flavor) {
 
 #[test]
 fn a_black_holed_mysql_primary_is_replaced_and_comes_back_as_a_replica() {
-    black_holed(2, Flavor::MySql);
+    let Some(network) = Network::make(2, 3) else { return };
+    black_holed(&network, cluster_on(&network, Flavor::MySql));
 }
 
 #[test]
 fn a_black_holed_mariadb_primary_is_replaced_and_comes_back_as_a_replica() {
-    black_holed(3, Flavor::MariaDb);
+    let Some(network) = Network::make(3, 3) else { return };
+    black_holed(&network, cluster_on(&network, Flavor::MariaDb));
+}
+
+#[test]
+fn a_black_holed_machine_is_replaced_through_vttablets_and_comes_back_as_a_replica() {
+    for (number, way) in [(5, Way::Vttablets), (6, Way::Both)] {
+        let Some(network) = Network::make(number, 3) else { return };
+        black_holed(&network, vttablets_on(&network, way));
+    }
 }
