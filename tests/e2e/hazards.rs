@@ -4,10 +4,16 @@ use mysql::prelude::Queryable;
 use serde_json::json;
 use vtorc_fleet::{Flavor, Server, ServerOptions};
 
-use crate::harness::{Cluster, PATIENCE, THREE, padded, template, wait_for};
+use crate::harness::{Cluster, Kind, PATIENCE, THREE, padded, template, wait_for};
+use crate::vitess::Way;
 use crate::writer::{create_table, rows};
 
 const PLANNED: &str = "/api/v1/shards/ks/0/planned-reparent?wait=true";
+
+fn kinds() -> [Kind; 4] {
+    let plain = [Flavor::MySql, Flavor::MariaDb].map(Kind::from);
+    [plain[0], plain[1], Way::Vttablets.into(), Way::Both.into()]
+}
 
 /// Servers that lack the semi-sync plugins are elected, replaced and repointed like others; what the policy
 /// cannot have is named.
@@ -41,29 +47,32 @@ fn a_server_without_semi_sync_breaks_no_repoint() {
 /// A transaction that is left open and a table that is locked hold a demotion up by as much as ending them takes.
 #[test]
 fn a_transaction_that_is_left_open_does_not_hold_a_demotion_up() {
+    for kind in kinds() {
+        a_transaction_that_is_left_open_does_not_hold_a_demotion_up_on(kind);
+    }
+}
+
+pub(crate) fn a_transaction_that_is_left_open_does_not_hold_a_demotion_up_on(kind: Kind) {
     for lock in ["INSERT INTO test.ledger VALUES (666, 'open')", "LOCK TABLES test.ledger WRITE"] {
-        for flavor in [Flavor::MySql, Flavor::MariaDb] {
-            let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
-            cluster.start_daemon(&[]);
-            let first = cluster.healthy(&[]);
-            create_table(cluster.server(&first));
-            let arrived = || {
-                let has = |one: &&str| {
-                    cluster.server(one).value("SELECT COUNT(*) FROM test.ledger").is_ok()
-                };
-                THREE.iter().all(has).then_some(())
-            };
-            wait_for(arrived).expect("the table did not arrive");
-            let mut client = cluster.server(&first).connect_within("app", PATIENCE).unwrap();
-            client.query_drop("SET autocommit = 0").unwrap();
-            client.query_drop(lock).unwrap();
-            let (status, answer) = cluster.daemon().post(PLANNED, json!({}));
-            assert_eq!((status, &answer["outcome"]), (200, &json!("succeeded")), "{answer:#}");
-            let second = cluster.settles(|alias| alias != first);
-            assert!(client.query_drop("COMMIT").is_err(), "{flavor:?}: {lock}: it was committed");
-            let second = cluster.server(&second);
-            assert!(!rows(second).contains(&666), "{flavor:?}: an uncommitted write is there");
-        }
+        let mut cluster = Cluster::new(kind, "semi_sync", THREE);
+        cluster.start_daemon(&[]);
+        let first = cluster.healthy(&[]);
+        create_table(cluster.server(&first));
+        let arrived = || {
+            let has =
+                |one: &&str| cluster.server(one).value("SELECT COUNT(*) FROM test.ledger").is_ok();
+            THREE.iter().all(has).then_some(())
+        };
+        wait_for(arrived).expect("the table did not arrive");
+        let mut client = cluster.server(&first).connect_within("app", PATIENCE).unwrap();
+        client.query_drop("SET autocommit = 0").unwrap();
+        client.query_drop(lock).unwrap();
+        let (status, answer) = cluster.daemon().post(PLANNED, json!({}));
+        assert_eq!((status, &answer["outcome"]), (200, &json!("succeeded")), "{answer:#}");
+        let second = cluster.settles(|alias| alias != first);
+        assert!(client.query_drop("COMMIT").is_err(), "{kind:?}: {lock}: it was committed");
+        let second = cluster.server(&second);
+        assert!(!rows(second).contains(&666), "{kind:?}: an uncommitted write is there");
     }
 }
 
@@ -72,8 +81,8 @@ fn a_transaction_that_is_left_open_does_not_hold_a_demotion_up() {
 /// from others, the one that lost them is named and not promoted again.
 #[test]
 fn a_primary_that_lost_the_end_of_its_log_does_not_serve_again() {
-    for flavor in [Flavor::MySql, Flavor::MariaDb] {
-        let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+    for kind in kinds() {
+        let mut cluster = Cluster::new(kind, "semi_sync", THREE);
         cluster.start_daemon(&[]);
         let first = cluster.healthy(&[]);
         create_table(cluster.server(&first));
@@ -84,7 +93,7 @@ fn a_primary_that_lost_the_end_of_its_log_does_not_serve_again() {
         wait_for(moved).expect("it is primary still");
         let second = cluster.healthy(&[&first]);
         let kept = rows(cluster.server(&second));
-        assert!(kept.contains(&1) && kept.contains(&2), "{flavor:?}: {kept:?}");
+        assert!(kept.contains(&1) && kept.contains(&2), "{kind:?}: {kept:?}");
         let shard = cluster.daemon().finding("LostTransactions");
         let findings = shard["findings"].as_array().unwrap();
         let lost = findings.iter().find(|finding| finding["code"] == "LostTransactions").unwrap();

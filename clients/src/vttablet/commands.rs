@@ -23,6 +23,9 @@ use crate::mysql::{
 
 /// A vttablet beside a server that answers is waited for so long.
 const WORD_PATIENCE: Duration = Duration::from_millis(300);
+/// A vttablet lets its own clients finish for 3 s (`--shutdown-grace-period`). Who holds the server up after that came
+/// to it past the vttablet.
+const CLIENTS_PATIENCE: Duration = Duration::from_secs(4);
 /// A vttablet whose server refuses writes already is waited for so long.
 const DEMOTE_PATIENCE: Duration = Duration::from_secs(2);
 /// A vttablet that repoints its server throws the relay log away, so what was received is applied first. Where
@@ -204,7 +207,7 @@ impl Job<'_> {
             let limited = tokio::time::timeout(DEMOTE_PATIENCE, answered).await;
             limited.unwrap_or(Err(CallError::TimedOut))
         } else {
-            answered.await
+            fence::ending_sessions_after(&self.caller, CLIENTS_PATIENCE, answered).await
         };
         match demoted {
             Ok(_) => Ok(()),

@@ -18,17 +18,25 @@ const REFUSE: &str = "SET GLOBAL super_read_only = ON";
 /// Refuses writes and ends every client's session.
 pub(crate) async fn refuse_writes(caller: &Caller<'_>) -> Result<(), CommandError> {
     let refusing = caller.run("refuse writes", REFUSE);
+    ending_sessions_after(caller, LOOK_AGAIN, refusing).await?;
+    // Those that came while the others were ended could only read; they write no more.
+    end_sessions(caller, false).await?;
+    Ok(())
+}
+
+/// Waits until the server refuses writes; from `patience` on, ends the sessions that may hold that up.
+pub(crate) async fn ending_sessions_after<T>(
+    caller: &Caller<'_>,
+    patience: Duration,
+    refusing: impl Future<Output = T>,
+) -> T {
     tokio::pin!(refusing);
-    let mut all_were_ended = false;
+    let (mut pause, mut all_were_ended) = (patience, false);
     loop {
         tokio::select! {
-            outcome = &mut refusing => {
-                outcome?;
-                // Those that came while the others were ended could only read; they write no more.
-                end_sessions(caller, false).await?;
-                return Ok(());
-            }
-            () = tokio::time::sleep(LOOK_AGAIN) => {
+            outcome = &mut refusing => return outcome,
+            () = tokio::time::sleep(pause) => {
+                pause = LOOK_AGAIN;
                 all_were_ended = end_sessions(caller, all_were_ended).await.unwrap_or(false);
             }
         }
@@ -66,8 +74,9 @@ async fn end_sessions(caller: &Caller<'_>, all_were_ended: bool) -> Result<bool,
     Ok(holding)
 }
 
+/// The session in which writes are being refused, by us or by the vttablet.
 fn is_ours(row: &Row) -> bool {
-    column_text(row, "info").contains(REFUSE)
+    column_text(row, "info").to_lowercase().contains("super_read_only")
 }
 
 /// Replication, the server's own threads and this fence stay.

@@ -77,7 +77,9 @@ impl Program {
 pub fn with_programs(policy: &str, members: &[&str], way: Way) -> Cluster {
     let place = tempfile::tempdir().unwrap();
     let etcd = Etcd::start(&place.path().join("etcd"), 1, &[]).unwrap();
-    let flags = crate::etcd::topo_flags(&etcd);
+    let mut flags = crate::etcd::topo_flags(&etcd);
+    // What a vtorc that was killed had locked is free again soon.
+    flags.push("-topo_etcd_lease_ttl=3".to_owned());
     with_programs_on(Box::new(etcd), flags, place, (policy, members, way))
 }
 
@@ -126,9 +128,11 @@ pub fn add_program(cluster: &mut Cluster, at: usize) {
 
 /// The flags that say where the topology is, by Vitess's names.
 pub fn topology(cluster: &Cluster) -> Vec<(String, String)> {
+    let places = ["topo-implementation", "topo-global-server-address", "topo-global-root"];
     let pairs = cluster.topo_flags.iter().filter_map(|flag| flag.split_once('='));
     pairs
         .map(|(name, value)| (name.trim_start_matches('-').replace('_', "-"), value.to_owned()))
+        .filter(|(name, _)| places.contains(&name.as_str()))
         .collect()
 }
 
@@ -230,7 +234,7 @@ macro_rules! stories {
 }
 
 use crate::failover::{emergency, tablet};
-use crate::{bringup, failover, planned, repairs};
+use crate::{bringup, crash, daemon, failover, hazards, planned, repairs};
 
 /// Server and vttablet die together, as with their machine, and come back.
 fn machine_lost(kind: Kind) {
@@ -411,6 +415,11 @@ stories! {
     planned: Vttablets planned::under_load,
     planned_refused: Vttablets planned::a_candidate_that_cannot_catch_up_is_refused_before_writes_stop_on,
     planned_undone: Vttablets planned::a_candidate_that_stalls_after_writes_stopped_is_undone_and_writes_go_on_on,
+    left_open: Vttablets hazards::a_transaction_that_is_left_open_does_not_hold_a_demotion_up_on,
+    crash_in_an_emergency: Vttablets crash::emergency_through_vttablets,
+    crash_in_a_planned_reparent: Vttablets crash::planned_through_vttablets,
+    crash_in_an_election: Vttablets crash::election_through_vttablets,
+    two_daemons: Vttablets daemon::of_two_daemons_on_one_shard_one_acts_on,
     tablet_with_data: Vttablets bringup::the_tablet_with_data_is_elected_and_the_others_get_it_on,
     own_data: Vttablets bringup::tablets_with_data_of_their_own_are_not_chosen_from_on,
     too_few_ackers: Vttablets bringup::too_few_ackers_are_refused_and_counted_on,
