@@ -163,6 +163,7 @@ fn settings(schedule: &Schedule) -> RecoverySettings {
         use_super_read_only: true,
         unapplied: UnappliedPolicy::Wait,
         recover_filters: vec!["*".into()],
+        cells_no_recovery: Vec::new(),
         promotion_rules: Vec::new(),
         promotion_ignore_hosts: Vec::new(),
         drain_errant: false,
