@@ -271,4 +271,10 @@ impl ShardSnapshot {
         let tablets = self.tablets.values().filter_map(|state| state.tablet.term_start);
         tablets.chain(self.record.term_start).max()
     }
+
+    /// The term that this primary's record names, if it can stand. Not where the shard's record knows a later one, as
+    /// after two who had the lock one after the other, and wrote as if each had it alone: a record never goes back.
+    pub fn settled_term(&self, primary: &Tablet) -> Option<crate::time::TermStart> {
+        primary.term_start.filter(|term| self.record.term_start.is_none_or(|known| known <= *term))
+    }
 }

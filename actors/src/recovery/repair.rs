@@ -66,7 +66,7 @@ impl Locked<'_> {
         let primary = self.primary()?.tablet.clone();
         self.check_lock().await?;
         let topo = &self.job.world.topo;
-        let term = match primary.term_start {
+        let term = match self.fresh.settled_term(&primary) {
             Some(term) => term,
             None => {
                 let term = TermStart::after(self.fresh.newest_term(), self.job.world.clock.now());
