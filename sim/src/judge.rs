@@ -15,6 +15,7 @@ use crate::claims::ECHO_MS;
 use crate::faults::{Fault, Kind};
 use crate::ledger::Ledger;
 use crate::manager::{EPOCH_MS, Manager};
+use crate::ports::SATURATED_MS;
 use crate::run::Verdict;
 use crate::schedule::Schedule;
 use crate::stage::{SharedStage, Stage};
@@ -224,7 +225,9 @@ fn alone_times(schedule: &Schedule, number: usize) -> Vec<(Millis, Millis)> {
 pub fn conclude(stage: &mut Stage, mut verdict: Verdict) -> Verdict {
     let mut universe = stage.universe.lock();
     let faults = stage.schedule.faults.iter();
-    let lasts = |one: &Fault| if one.kind.is_a_moment() { 0 } else { one.lasts + ECHO_MS };
+    // A busy server does late what it was asked while it was busy.
+    let echo = |kind: Kind| if kind == Kind::Saturated { SATURATED_MS } else { ECHO_MS };
+    let lasts = |one: &Fault| if one.kind.is_a_moment() { 0 } else { one.lasts + echo(one.kind) };
     let mut troubled: Vec<_> = faults.map(|one| (one.at, one.at + lasts(one))).collect();
     troubled.extend(universe.struck_times());
     troubled.push((0, FIRST_PRIMARY_MS));

@@ -24,7 +24,7 @@ const LOCK_GRACE_MS: crate::Millis = 15;
 /// An overloaded server lets so many of a hundred statements wait ...
 const SATURATED_PERCENT: u8 = 80;
 /// ... up to so long.
-const SATURATED_MS: crate::Millis = 8_000;
+pub const SATURATED_MS: crate::Millis = 8_000;
 /// How often a waiting party looks again.
 const LOOK: Duration = Duration::from_millis(10);
 
