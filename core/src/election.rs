@@ -257,6 +257,12 @@ fn unfit(
     (found < required).then_some(Reason::TooFewAckers { found, required })
 }
 
+/// Whether this one lost what it wrote, by what the others have.
+pub fn has_lost_own(alias: &TabletAlias, everybody: &[Contender]) -> bool {
+    let own = everybody.iter().find(|one| one.tablet.alias == *alias);
+    own.is_some_and(|own| lost_own(own, everybody).is_some())
+}
+
 /// What it wrote, somebody else has, and it has no more.
 fn lost_own(contender: &Contender, everybody: &[Contender]) -> Option<GtidSet> {
     if sabotage::has(Bug::TrustSurvivors) {

@@ -26,6 +26,14 @@ pub enum Unsafe {
         /// Who could be giving them.
         missing: Vec<TabletAlias>,
     },
+    /// A primary lost the end of its binary log: what it promised, only those have who acknowledged it.
+    #[error("{writer} lost what it wrote last, and {}, which cannot be reached, may have it; bring one of these back, or delete their records if they are gone for good", list(.missing))]
+    ForgottenOutOfSight {
+        /// Who lost it.
+        writer: TabletAlias,
+        /// Who could have acknowledged it.
+        missing: Vec<TabletAlias>,
+    },
     /// There was a primary that the topology no longer knows; any tablet could be following it.
     #[error("the primary's record is gone, so all tablets must be reached; missing: {}", list(.missing))]
     PrimaryUnknown {
@@ -64,6 +72,28 @@ pub fn check_reached<'a>(
         return Err(Unsafe::NothingProven { missing: others });
     }
     acks_out_of_sight(policy, &missing, stray)
+}
+
+/// Checks that what `writer` lost and had promised can be had from those in sight: its own word does not count any
+/// more, so fewer of its ackers may be missing than a promise took.
+pub fn check_forgotten<'a>(
+    policy: DurabilityPolicy,
+    tablets: impl IntoIterator<Item = &'a Tablet>,
+    reached: &BTreeSet<TabletAlias>,
+    stray: &BTreeSet<TabletAlias>,
+    writer: &Tablet,
+) -> Result<(), Unsafe> {
+    let required = policy.acks_required() as usize;
+    let missing = missing(tablets, reached, stray).into_iter();
+    let ackers = missing.filter(|tablet| {
+        tablet.alias != writer.alias
+            && (policy.is_acker(writer, tablet) || stray.contains(&tablet.alias))
+    });
+    let missing: Vec<TabletAlias> = ackers.map(|tablet| tablet.alias.clone()).collect();
+    match required > 0 && missing.len() >= required {
+        true => Err(Unsafe::ForgottenOutOfSight { writer: writer.alias.clone(), missing }),
+        false => Ok(()),
+    }
 }
 
 /// Tells whether everybody was reached who could hold a write of the shard.
@@ -146,7 +176,7 @@ mod tests {
     use crate::topology::TabletType;
 
     /// `P1` is a primary in zone1, `r2` a replica in zone2, `d1` an rdonly in zone1; `!` marks the missing.
-    fn check(policy: &str, tablets: &str) -> String {
+    fn read(tablets: &str) -> (Vec<Tablet>, BTreeSet<TabletAlias>, Option<TabletAlias>) {
         let mut all = Vec::new();
         let mut reached = BTreeSet::new();
         let mut primary = None;
@@ -178,12 +208,37 @@ mod tests {
                 promotion_rule: None,
             });
         }
+        (all, reached, primary)
+    }
+
+    fn check(policy: &str, tablets: &str) -> String {
+        let (all, reached, primary) = read(tablets);
         let stray = BTreeSet::new();
         match check_reached(policy.parse().unwrap(), &all, &reached, &stray, primary.as_ref()) {
             Ok(()) => "safe".into(),
             Err(Unsafe::NothingProven { .. }) => "nothing proven".into(),
             Err(Unsafe::AcksOutOfSight { writer, .. }) => format!("acks for {writer}"),
+            Err(Unsafe::ForgottenOutOfSight { .. }) => "forgotten".into(),
             Err(Unsafe::PrimaryUnknown { .. }) => "primary unknown".into(),
+        }
+    }
+
+    #[test]
+    fn who_may_be_missing_where_the_primary_lost_what_it_promised() {
+        for (policy, tablets, safe) in [
+            ("none", "P1 r1 !r1", true),
+            ("semi_sync", "P1 r1 r1", true),
+            ("semi_sync", "P1 r1 !r1", false),
+            ("semi_sync", "P1 r1 !d1", true),
+            ("semi_sync_with_rdonly_ack", "P1 r1 !d1", false),
+            ("cross_cell", "P1 !r1 r2", true),
+            ("cross_cell", "P1 r1 !r2", false),
+        ] {
+            let (all, reached, primary) = read(tablets);
+            let writer = all.iter().find(|one| Some(&one.alias) == primary.as_ref()).unwrap();
+            let policy: DurabilityPolicy = policy.parse().unwrap();
+            let checked = check_forgotten(policy, &all, &reached, &BTreeSet::new(), writer);
+            assert_eq!(checked.is_ok(), safe, "{policy}: {tablets}: {checked:?}");
         }
     }
 

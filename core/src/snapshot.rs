@@ -57,9 +57,10 @@ impl TabletState {
         self.status.as_ref().filter(|_| self.reachability.is_valid())
     }
 
-    /// What this server wrote itself, lost, and `other` still has, by what that answered before this one was asked.
+    /// What this server wrote itself, lost, and `other` has, by what that answered before this one was asked. Somebody
+    /// who cannot be reached any more has not forgotten it by that.
     pub fn lost_to(&self, other: &TabletState) -> Option<GtidSet> {
-        let (mine, theirs) = (self.valid_status()?, other.valid_status()?);
+        let (mine, theirs) = (self.valid_status()?, other.status.as_ref()?);
         let earlier = other.earlier.iter().map(|earlier| (&earlier.0, earlier.1));
         let words = earlier.chain([(theirs, other.answered_at)]);
         let timely = words.filter(|(_, answered_at)| *answered_at <= self.status_at);
@@ -264,6 +265,15 @@ impl ShardSnapshot {
             address == Some(&replication.source)
                 || known.is_some_and(|status| status.is_source_of(replication, address))
         })
+    }
+
+    /// Whether a tablet lost what it wrote, by what anybody else was seen to have.
+    pub fn has_lost_own(&self, alias: &TabletAlias) -> bool {
+        let Some(state) = self.tablet(alias).filter(|_| !sabotage::has(Bug::TrustSurvivors)) else {
+            return false;
+        };
+        let mut others = self.tablets.values().filter(|other| other.tablet.alias != *alias);
+        others.any(|other| state.lost_to(other).is_some())
     }
 
     /// The newest term that any record of the shard names.

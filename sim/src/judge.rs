@@ -8,13 +8,13 @@ use tokio::time::sleep;
 use vtorc_actors::board::ShardReport;
 use vtorc_core::analysis::FindingKind;
 use vtorc_core::ids::KeyspaceShard;
-use vtorc_core::topology::TabletType;
+use vtorc_core::topology::{Tablet, TabletType};
 
 use crate::Millis;
 use crate::claims::ECHO_MS;
 use crate::faults::{Fault, Kind};
 use crate::ledger::Ledger;
-use crate::manager::{EPOCH_MS, Manager};
+use crate::manager::EPOCH_MS;
 use crate::ports::SATURATED_MS;
 use crate::run::Verdict;
 use crate::schedule::Schedule;
@@ -85,6 +85,9 @@ pub async fn settle(stage: &SharedStage) -> Option<Millis> {
 const LEFT_TO_A_PERSON: [&str; 3] =
     ["split brain: ", "which it wrote itself", "which may have been acknowledged"];
 
+/// What it says where too many are out of service: a person must bring another tablet, or ask for less.
+const TOO_FEW: [&str; 1] = ["ackers that the policy demands were reached"];
+
 /// Somebody's mistake gave one server what another one may have promised: every vtorc refuses to choose, and
 /// says between whom.
 fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool {
@@ -93,12 +96,18 @@ fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool 
     // One log's lost end is survived; those of several servers may be more than is promised.
     let tails = faults.clone().filter(|fault| fault.kind == Kind::TailLost).count();
     let mistaken = faults.map(|fault| fault.kind).any(|kind| mistakes.contains(&kind));
-    let refuses = |manager: &Manager| {
-        let report = manager.board.shard(shard);
-        let why = report.and_then(|report| report.held_back.clone());
-        why.is_some_and(|why| LEFT_TO_A_PERSON.iter().any(|words| why.contains(words)))
+    let refuses = |words: &[&str]| {
+        stage.managers.iter().flatten().all(|manager| {
+            let report = manager.board.shard(shard);
+            let why = report.and_then(|report| report.held_back.clone());
+            why.is_some_and(|why| words.iter().any(|words| why.contains(words)))
+        })
     };
-    (mistaken || tails > 1) && stage.managers.iter().flatten().all(refuses)
+    let universe = stage.universe.lock();
+    let drained = |tablet: &&Tablet| tablet.tablet_type == TabletType::Drained;
+    let depleted = universe.topology.tablets_of(shard).filter(drained).count() > 0;
+    drop(universe);
+    ((mistaken || tails > 1) && refuses(&LEFT_TO_A_PERSON)) || (depleted && refuses(&TOO_FEW))
 }
 
 /// What is not as it should be in a shard, in truth or by what vtorcs say.

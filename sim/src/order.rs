@@ -54,7 +54,12 @@ impl Universe {
         if server.read_only || !server.is_awake() || server.source.is_some() {
             return Some(format!("s{} is primary and does not serve", server.number));
         }
-        let wants_acks = records.policy.acks_required() > 0;
+        // With too many out of service a primary that waited would stand still: vtorc names it instead.
+        let in_service = self.topology.tablets_of(&records.name);
+        let ackers = in_service
+            .filter(|one| one.tablet_type.is_managed() && records.policy.is_acker(primary, one));
+        let required = records.policy.acks_required();
+        let wants_acks = required > 0 && ackers.count() >= required as usize;
         if server.waits_for_acks != wants_acks {
             return Some(format!("s{} waits for acks: {}", server.number, server.waits_for_acks));
         }

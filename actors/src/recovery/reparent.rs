@@ -233,6 +233,13 @@ impl Locked<'_> {
         if !sabotage::has(Bug::SkipSafety) {
             safe.map_err(|error| error.to_string())?;
         }
+        let forgot = |alias: &&TabletAlias| {
+            self.fresh.has_lost_own(alias) || election::has_lost_own(alias, contenders)
+        };
+        if let Some(writer) = old_primary.filter(forgot).and_then(|alias| self.tablet(alias).ok()) {
+            safety::check_forgotten(self.policy, &everybody, &reached, &stray, writer)
+                .map_err(|error| error.to_string())?;
+        }
         // Whoever asks for an emergency reparent wants another primary than this one.
         let asked_away = request.filter(|request| request.new_primary.is_none()).and(old_primary);
         let constraints = Constraints {
