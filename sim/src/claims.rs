@@ -3,7 +3,10 @@
 
 use vtorc_actors::board::ShardReport;
 use vtorc_core::audit::{Outcome, RecoveryRecord, Trigger};
+use vtorc_core::ids::TabletAlias;
 use vtorc_core::remedy::remedy;
+use vtorc_core::time::TermStart;
+use vtorc_core::topology::ShardTopology;
 
 use crate::Millis;
 use crate::universe::Universe;
@@ -47,6 +50,31 @@ impl Universe {
                     record.id
                 ));
             }
+        }
+    }
+
+    /// A vtorc read a shard's records.
+    pub fn terms_were_read(&mut self, manager: u8, read: &ShardTopology) {
+        let terms = read.tablets.values().filter_map(|tablet| tablet.term_start);
+        let newest = terms.chain(read.record.term_start).max();
+        let at = self.topology.shards.iter().position(|records| records.name == read.shard);
+        let ledger = at.and_then(|at| self.books.get_mut(at));
+        if let (Some(ledger), Some(newest)) = (ledger, newest) {
+            ledger.terms_read.insert(manager, newest);
+        }
+    }
+
+    /// A vtorc gives a primary a term: terms decide who is primary, so a new one is later than all that it read.
+    pub fn check_new_term(&mut self, manager: u8, alias: &TabletAlias, term: TermStart) {
+        let Some(tablet) = self.topology.tablets.get(alias) else { return };
+        let is_new = tablet.term_start != Some(term);
+        let at = self.topology.shards.iter().position(|records| records.name == tablet.shard);
+        let ledger = at.and_then(|at| self.books.get(at));
+        let read = ledger.and_then(|ledger| ledger.terms_read.get(&manager)).copied();
+        if let Some(read) = read.filter(|read| is_new && *read >= term) {
+            self.violated(format!(
+                "m{manager} began the term {term} of {alias}, having read that there was one of {read}"
+            ));
         }
     }
 

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vtorc_core::ids::TabletAlias;
+use vtorc_core::time::TermStart;
 
 use crate::Millis;
+use crate::foreign::FOREIGN;
 use crate::gtids::Txn;
 use crate::network::Party;
 use crate::universe::Universe;
@@ -64,6 +66,8 @@ pub struct Ledger {
     pub acknowledged: u64,
     /// Whose receiver each vtorc stopped since it took the lock: among those it chooses.
     pub asked: BTreeMap<u8, BTreeSet<u8>>,
+    /// The newest term that each vtorc read in the records.
+    pub terms_read: BTreeMap<u8, TermStart>,
     /// Who was made to take writes, in order.
     pub promotions: Vec<Promotion>,
     /// Servers that a vtorc made primary and nobody demoted since.
@@ -248,14 +252,17 @@ impl Universe {
     }
 
     /// Of what the server that wrote it lost, the others are all there is: where a second failure keeps those from
-    /// the vtorc that promotes, it is more than is promised to survive.
+    /// the vtorc that promotes, it is more than is promised to survive. Another tool takes the word of who lost it.
     fn give_up_what_is_out_of_sight(&mut self, number: u8, manager: u8) {
         let me = Party::Manager(manager);
         let in_sight = |one: &u8| {
             let them = Party::Server(*one);
             self.server(*one).is_awake() && self.network.is_open_both_ways(me, them)
         };
-        let seen: Vec<u8> = self.others(number).filter(in_sight).collect();
+        let seen: Vec<u8> = match manager {
+            FOREIGN => vec![number],
+            _of_ours => self.others(number).filter(in_sight).collect(),
+        };
         let ledger = self.ledger(number);
         let is_gone = |txn: &&Txn| !seen.iter().any(|one| self.server(*one).has_received(**txn));
         let worn = ledger.worn.intersection(&ledger.promised);

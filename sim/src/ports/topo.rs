@@ -93,7 +93,7 @@ impl TopoPort for Outside {
     }
 
     async fn read_shard(&self, shard: &KeyspaceShard) -> Result<ShardTopology, TopoError> {
-        let shard = shard.clone();
+        let (shard, manager) = (shard.clone(), self.manager);
         self.request(move |universe, _| {
             // A cell that cannot be listed fails the whole reading of one shard.
             match universe.topology.unread_cells.first() {
@@ -102,7 +102,10 @@ impl TopoPort for Outside {
                     let topology = &universe.topology;
                     let records = topology.shards.iter().find(|records| records.name == shard);
                     let missing = || TopoError::NoNode(shard.to_string());
-                    records.map(|records| topology.shard_topology(records)).ok_or_else(missing)
+                    let read = records.map(|records| topology.shard_topology(records));
+                    let read = read.ok_or_else(missing)?;
+                    universe.terms_were_read(manager, &read);
+                    Ok(read)
                 }
             }
         })
@@ -173,6 +176,9 @@ impl TopoPort for Outside {
     ) -> Result<(), TopoError> {
         let (alias, manager) = (alias.clone(), self.manager);
         self.request(move |universe, _| {
+            if let Some(term) = term_start {
+                universe.check_new_term(manager, &alias, term);
+            }
             let done = universe.set_tablet_type(&alias, tablet_type, term_start);
             universe.note(|| format!("m{manager} records {alias} {tablet_type}: {}", done.is_ok()));
             done
