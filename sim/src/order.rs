@@ -54,13 +54,14 @@ impl Universe {
         if server.read_only || !server.is_awake() || server.source.is_some() {
             return Some(format!("s{} is primary and does not serve", server.number));
         }
-        // With too many out of service a primary that waited would stand still: vtorc names it instead.
+        // With too many out of service it is named instead: one that waited would stand still, one that does not gets
+        // what it acknowledges nowhere.
         let in_service = self.topology.tablets_of(&records.name);
         let ackers = in_service
             .filter(|one| one.tablet_type.is_managed() && records.policy.is_acker(primary, one));
         let required = records.policy.acks_required();
-        let wants_acks = required > 0 && ackers.count() >= required as usize;
-        if server.waits_for_acks != wants_acks {
+        let possible = ackers.count() >= required as usize;
+        if possible && server.waits_for_acks != (required > 0) {
             return Some(format!("s{} waits for acks: {}", server.number, server.waits_for_acks));
         }
         let others = self.others(server.number);
