@@ -28,7 +28,8 @@ pub(super) fn mistrust(
     if knows_less {
         let leaders = witnesses.iter().filter(|one| one.journal() == longest);
         let known = leaders.fold(empty_like(&received), |all, one| all.union(&one.received()));
-        return (!known.contains(&received)).then_some(Reason::MissedReparents);
+        let extra = without_what_was_lost(received.subtract(&known), contender, &witnesses);
+        return (!extra.is_empty()).then_some(Reason::MissedReparents);
     }
     let union = witnesses.iter().fold(empty_like(&received), |all, one| all.union(&one.received()));
     let mut extra = received.subtract(&union);
@@ -55,12 +56,7 @@ pub(super) fn mistrust(
             extra = extra.without_source(source);
         }
     }
-    // What somebody else wrote and lost is no error of who still has it.
-    for writer in witnesses.iter().filter(|one| one.status.lost_to(&contender.status).is_some()) {
-        if let Some(uuid) = &writer.status.server_uuid {
-            extra = extra.without_source(uuid);
-        }
-    }
+    extra = without_what_was_lost(extra, contender, &witnesses);
     // A server that follows nobody was a primary: its own writes are its advance.
     if !contender.was_replica
         && let Some(uuid) = &contender.status.server_uuid
@@ -68,6 +64,20 @@ pub(super) fn mistrust(
         extra = extra.without_source(uuid);
     }
     (!extra.is_empty()).then_some(Reason::Errant(extra))
+}
+
+/// What somebody else wrote and lost is no error of who still has it.
+fn without_what_was_lost(
+    mut extra: GtidSet,
+    contender: &Contender,
+    witnesses: &[&Contender],
+) -> GtidSet {
+    for writer in witnesses.iter().filter(|one| one.status.lost_to(&contender.status).is_some()) {
+        if let Some(uuid) = &writer.status.server_uuid {
+            extra = extra.without_source(uuid);
+        }
+    }
+    extra
 }
 
 /// The uuid of whom a replica follows, or followed until it was stopped.
