@@ -22,9 +22,11 @@ pub(super) fn mistrust(
     let witnesses: Vec<&Contender> =
         others.filter(|one| one.tablet.tablet_type.is_witness()).collect();
     let longest = witnesses.iter().map(|one| one.journal()).max().unwrap_or(0);
-    // Its own journal is only complete when it has applied all that it received.
-    let knows_less =
-        contender.journal() < longest && contender.status.gtid_executed.contains(&received);
+    // Its own journal is only complete when it has applied all that it received, and lost nothing that it wrote: that
+    // may have been a row of it.
+    let knows_less = contender.journal() < longest
+        && contender.status.gtid_executed.contains(&received)
+        && lost_own(contender, everybody).is_none();
     if knows_less {
         let leaders = witnesses.iter().filter(|one| one.journal() == longest);
         let known = leaders.fold(empty_like(&received), |all, one| all.union(&one.received()));
