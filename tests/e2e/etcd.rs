@@ -32,6 +32,15 @@ fn on_etcd(members: usize) -> (Cluster, Vec<Etcd>) {
     (Cluster::with_topology(Flavor::MariaDb, "semi_sync", THREE, directory, flags), etcd)
 }
 
+fn on_etcd_with_vttablets() -> (Cluster, Vec<Etcd>) {
+    let directory = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start(&directory.path().join("etcd"), 1, &[]).unwrap();
+    let mut flags = topo_flags(&etcd);
+    flags.push(format!("-topo_etcd_lease_ttl={LEASE_S}"));
+    let cluster = Cluster::with_topology(Flavor::MySql, "semi_sync", &[], directory, flags);
+    (before_servers(cluster, THREE, Way::Vttablets, |_| {}), etcd)
+}
+
 #[test]
 fn tls_with_certificates_on_both_sides() {
     let directory = tempfile::tempdir().unwrap();
@@ -118,7 +127,17 @@ pub fn watches_work(cluster: &Cluster) {
 
 #[test]
 fn a_killed_and_restarted_etcd_is_survived_at_rest_and_a_failover_follows() {
-    let (mut cluster, mut etcd) = on_etcd(1);
+    let (cluster, etcd) = on_etcd(1);
+    survives_a_restart_at_rest(cluster, etcd);
+}
+
+#[test]
+fn a_killed_and_restarted_etcd_is_survived_at_rest_through_vttablets_as_well() {
+    let (cluster, etcd) = on_etcd_with_vttablets();
+    survives_a_restart_at_rest(cluster, etcd);
+}
+
+fn survives_a_restart_at_rest(mut cluster: Cluster, mut etcd: Vec<Etcd>) {
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     etcd[0].kill();
@@ -216,12 +235,7 @@ fn a_lease_that_runs_out_in_the_middle_of_a_recovery_stops_it_before_the_promoti
 
 #[test]
 fn a_lease_that_runs_out_stops_a_recovery_through_vttablets_as_well() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut etcd = Etcd::start(&directory.path().join("etcd"), 1, &[]).unwrap();
-    let mut flags = topo_flags(&etcd);
-    flags.push(format!("-topo_etcd_lease_ttl={LEASE_S}"));
-    let cluster = Cluster::with_topology(Flavor::MySql, "semi_sync", &[], directory, flags);
-    let cluster = before_servers(cluster, THREE, Way::Vttablets, |_| {});
+    let (cluster, mut etcd) = on_etcd_with_vttablets();
     lost_in_the_middle(cluster, &mut etcd[0], run_out, |_| {});
 }
 

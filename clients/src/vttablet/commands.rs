@@ -24,7 +24,7 @@ use crate::mysql::{
 /// A vttablet beside a server that answers is waited for so long.
 const WORD_PATIENCE: Duration = Duration::from_millis(300);
 /// A vttablet lets its own clients finish for 3 s (`--shutdown-grace-period`). Who holds the server up after that came
-/// to it past the vttablet.
+/// to it past the vttablet. Half of the time that writes may be refused is waited for at most.
 const CLIENTS_PATIENCE: Duration = Duration::from_secs(4);
 /// A vttablet whose server refuses writes already is waited for so long.
 const DEMOTE_PATIENCE: Duration = Duration::from_secs(2);
@@ -207,7 +207,9 @@ impl Job<'_> {
             let limited = tokio::time::timeout(DEMOTE_PATIENCE, answered).await;
             limited.unwrap_or(Err(CallError::TimedOut))
         } else {
-            fence::ending_sessions_after(&self.caller, CLIENTS_PATIENCE, answered).await
+            // What is left after that must do for ending them, and for the last position.
+            let patience = CLIENTS_PATIENCE.min(self.caller.left() / 2);
+            fence::ending_sessions_after(&self.caller, patience, answered).await
         };
         match demoted {
             Ok(_) => Ok(()),

@@ -106,6 +106,28 @@ fn a_vttablet_that_hangs_holds_no_failover_up() {
 }
 
 #[test]
+fn what_is_not_watched_is_not_even_called() {
+    let members = ["zone1-101", "zone1-102"];
+    let mut cluster = with_vttablets("none", &members, Way::Vttablets, |_| {});
+    let aside = padded("zone1-102");
+    let (mysql, vttablet) =
+        (cluster.server(&aside).address(), cluster.vttablets[&aside].address().to_string());
+    cluster.topo(&["add-keyspace", "other", "--durability-policy", "none"]).unwrap();
+    cluster.topo(&["add-shard", "other/-80"]).unwrap();
+    cluster.topo(&["delete", &aside]).unwrap();
+    let add = ["add-tablet", &aside, "--shard", "other/-80", "--mysql", &mysql];
+    cluster.topo(&[&add[..], &["--vttablet", &vttablet]].concat()).unwrap();
+    let calls =
+        |cluster: &Cluster| cluster.vttablets[&aside].calls().values().copied().sum::<u32>();
+    cluster.start_daemon(&["-clusters_to_watch", "ks,other/80-"]);
+    assert_eq!(cluster.healthy(&[]), padded("zone1-101"));
+    assert_eq!(calls(&cluster), 0);
+    cluster.daemons.pop();
+    cluster.start_daemon(&["-clusters_to_watch=ks,other/-80"]);
+    wait_for(|| (calls(&cluster) > 0).then_some(())).expect("it is watched and not called");
+}
+
+#[test]
 fn an_old_vttablet_is_named_and_not_asked_again_and_again() {
     for way in [Way::Vttablets, Way::Both] {
         let mut cluster = with_vttablets("none", THREE, way, |options| {
