@@ -11,6 +11,11 @@ use vtorc_sim::schedule::Schedule;
 
 /// These are always run.
 const FIXED: u64 = 800;
+/// New ones that found something.
+const FOUND: &[u64] = &[
+    7_103_493, 7_103_851, 8_200_647, 8_204_118, 8_205_260, 8_205_673, 9_300_238, 11_501_739,
+    11_501_963, 11_504_225, 12_500_979,
+];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);
 
@@ -43,6 +48,14 @@ fn run_all(from: u64, goes_on: impl Fn(u64) -> bool + Sync) -> Vec<String> {
 fn fixed_schedules_violate_nothing() {
     let bad = run_all(0, |seed| seed < FIXED);
     assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
+
+#[test]
+fn what_was_found_once_stays_away() {
+    for seed in FOUND {
+        let verdict = run(&Schedule::of(*seed), Trace::Drop);
+        assert!(verdict.violations.is_empty(), "seed {seed}: {:?}", verdict.violations);
+    }
 }
 
 /// What it finds is a bug, and its seed becomes a fixed one.
