@@ -217,9 +217,11 @@ pub fn admit(
         return refused(Refusal::SwitchedOff(grounds.clone()));
     }
     // Who is elected where nobody is primary is the shard's matter, not one tablet's.
-    let concerned = tablet.filter(|_| remedy != Remedy::ElectPrimary);
-    let everybody = snapshot.tablets.keys().cloned();
-    if let Some(why) = settings.left_alone(concerned, everybody) {
+    let left_alone = match tablet.filter(|_| remedy != Remedy::ElectPrimary) {
+        Some(alias) => settings.left_alone(alias),
+        None => settings.all_left_alone(snapshot.tablets.keys()),
+    };
+    if let Some(why) = left_alone {
         return refused(Refusal::CellLeftAlone(why));
     }
     let excused = tablet.and_then(|alias| controls.downtime(alias, now));
@@ -258,9 +260,8 @@ pub fn admit(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::KeyspaceShard;
     use crate::testkit;
-    use crate::topology::{ShardRecord, ShardTopology, Tablet, TabletType};
+    use crate::topology::ShardTopology;
 
     fn on(controls: &Controls) -> Switches<'_> {
         Switches { recoveries_enabled: true, controls, isolated: None }
@@ -280,29 +281,8 @@ mod tests {
     }
 
     fn topology(tablets: &[&str]) -> ShardTopology {
-        let shard: KeyspaceShard = "ks/0".parse().unwrap();
-        let tablets = tablets.iter().map(|alias| {
-            let alias: TabletAlias = alias.parse().unwrap();
-            let tablet = Tablet {
-                alias: alias.clone(),
-                shard: shard.clone(),
-                tablet_type: TabletType::Replica,
-                mysql: None,
-                term_start: None,
-                vttablet: None,
-                promotion_rule: None,
-            };
-            (alias, tablet)
-        });
-        ShardTopology {
-            shard: shard.clone(),
-            durability: "semi_sync".parse(),
-            record: ShardRecord::default(),
-            emergency_reparent_disabled: false,
-            tablets: tablets.collect(),
-            damaged: Default::default(),
-            incomplete: false,
-        }
+        let replicas: Vec<TabletAlias> = tablets.iter().map(|one| one.parse().unwrap()).collect();
+        ShardTopology { durability: "semi_sync".parse(), ..testkit::shard(&replicas) }
     }
 
     #[test]

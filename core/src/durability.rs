@@ -106,15 +106,7 @@ mod tests {
     use super::*;
 
     fn tablet(alias: &str, tablet_type: TabletType) -> Tablet {
-        Tablet {
-            alias: alias.parse().unwrap(),
-            shard: "ks/0".parse().unwrap(),
-            tablet_type,
-            mysql: None,
-            term_start: None,
-            vttablet: None,
-            promotion_rule: None,
-        }
+        crate::testkit::tablet(alias.parse().unwrap(), tablet_type)
     }
 
     /// policy: who of (near replica, near rdonly, far replica, far rdonly, far drained) acknowledges.

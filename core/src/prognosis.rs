@@ -49,7 +49,7 @@ pub fn if_primary_died(snapshot: &ShardSnapshot, settings: &RecoverySettings) ->
         return refuses("RecoverMasterClusterFilters does not name this shard".into());
     }
     let old = &primary.tablet.alias;
-    if let Some(why) = settings.left_alone(Some(old), std::iter::empty()) {
+    if let Some(why) = settings.left_alone(old) {
         return refuses(why);
     }
     let everybody: Vec<Contender> = snapshot

@@ -84,12 +84,7 @@ pub fn check_forgotten<'a>(
     writer: &Tablet,
 ) -> Result<(), Unsafe> {
     let required = policy.acks_required() as usize;
-    let missing = missing(tablets, reached, stray).into_iter();
-    let ackers = missing.filter(|tablet| {
-        tablet.alias != writer.alias
-            && (policy.is_acker(writer, tablet) || stray.contains(&tablet.alias))
-    });
-    let missing: Vec<TabletAlias> = ackers.map(|tablet| tablet.alias.clone()).collect();
+    let missing = ackers_among(policy, writer, &missing(tablets, reached, stray), stray);
     match required > 0 && missing.len() >= required {
         true => Err(Unsafe::ForgottenOutOfSight { writer: writer.alias.clone(), missing }),
         false => Ok(()),
@@ -140,11 +135,7 @@ fn acks_out_of_sight(
         return Ok(());
     }
     for writer in missing.iter().filter(|tablet| tablet.tablet_type.is_promotable()) {
-        let ackers = missing.iter().filter(|tablet| {
-            policy.is_acker(writer, tablet)
-                || (stray.contains(&tablet.alias) && tablet.alias != writer.alias)
-        });
-        let ackers: Vec<TabletAlias> = ackers.map(|tablet| tablet.alias.clone()).collect();
+        let ackers = ackers_among(policy, writer, missing, stray);
         if ackers.len() >= required as usize {
             return Err(Unsafe::AcksOutOfSight {
                 writer: writer.alias.clone(),
@@ -154,6 +145,20 @@ fn acks_out_of_sight(
         }
     }
     Ok(())
+}
+
+/// Who of these acknowledges what `writer` writes, or may.
+fn ackers_among(
+    policy: DurabilityPolicy,
+    writer: &Tablet,
+    tablets: &[&Tablet],
+    stray: &BTreeSet<TabletAlias>,
+) -> Vec<TabletAlias> {
+    let acks = |tablet: &&&Tablet| {
+        policy.is_acker(writer, tablet)
+            || (stray.contains(&tablet.alias) && tablet.alias != writer.alias)
+    };
+    tablets.iter().filter(acks).map(|tablet| tablet.alias.clone()).collect()
 }
 
 fn list(aliases: &[TabletAlias]) -> String {
@@ -173,6 +178,7 @@ pub fn cannot_acknowledge_alone(policy: DurabilityPolicy, last: Option<&ServerSt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testkit;
     use crate::topology::TabletType;
 
     /// `P1` is a primary in zone1, `r2` a replica in zone2, `d1` an rdonly in zone1; `!` marks the missing.
@@ -198,15 +204,7 @@ mod tests {
             if tablet_type == TabletType::Primary {
                 primary = Some(alias.clone());
             }
-            all.push(Tablet {
-                alias,
-                shard: "ks/0".parse().unwrap(),
-                tablet_type,
-                mysql: None,
-                term_start: None,
-                vttablet: None,
-                promotion_rule: None,
-            });
+            all.push(testkit::tablet(alias, tablet_type));
         }
         (all, reached, primary)
     }

@@ -72,22 +72,21 @@ impl RecoverySettings {
         by_settings.map(|(_, rule)| *rule).or(tablet.promotion_rule).unwrap_or_default()
     }
 
-    /// Why nothing is repaired here, if so: the tablet's cell is to be left alone; or, for what concerns the shard
-    /// as a whole, each cell in which it has tablets is. As VTOrc's `--cells-no-recovery`.
-    pub fn left_alone(
+    /// Why this tablet is not repaired, if so: its cell is to be left alone, as VTOrc's `--cells-no-recovery` has it.
+    pub fn left_alone(&self, tablet: &TabletAlias) -> Option<String> {
+        let cell = &tablet.cell;
+        let named = self.cells_no_recovery.contains(cell);
+        named.then(|| format!("CellsNoRecovery leaves cell {cell} alone"))
+    }
+
+    /// The same of a shard as a whole: each cell in which it has tablets is.
+    pub fn all_left_alone<'a>(
         &self,
-        tablet: Option<&TabletAlias>,
-        mut everybody: impl Iterator<Item = TabletAlias>,
+        mut tablets: impl Iterator<Item = &'a TabletAlias>,
     ) -> Option<String> {
-        let named = |alias: &TabletAlias| self.cells_no_recovery.contains(&alias.cell);
-        let alone = match tablet {
-            Some(alias) => named(alias),
-            None => !self.cells_no_recovery.is_empty() && everybody.all(|alias| named(&alias)),
-        };
-        alone.then(|| match tablet {
-            Some(alias) => format!("CellsNoRecovery leaves cell {} alone", alias.cell),
-            None => "CellsNoRecovery leaves all cells of this shard alone".into(),
-        })
+        let alone = !self.cells_no_recovery.is_empty()
+            && tablets.all(|tablet| self.left_alone(tablet).is_some());
+        alone.then(|| "CellsNoRecovery leaves all cells of this shard alone".into())
     }
 
     /// Tells whether primaries of this shard may be replaced automatically.

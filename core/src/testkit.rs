@@ -3,7 +3,38 @@
 use std::time::Duration;
 
 use crate::durability::DurabilityPolicy;
+use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::settings::{RecoverySettings, UnappliedPolicy};
+use crate::topology::{ShardRecord, ShardTopology, Tablet, TabletType};
+
+/// A tablet of `ks/0` of which nothing more is known.
+pub fn tablet(alias: TabletAlias, tablet_type: TabletType) -> Tablet {
+    Tablet {
+        alias,
+        shard: KeyspaceShard { keyspace: "ks".into(), shard: "0".into() },
+        tablet_type,
+        mysql: None,
+        term_start: None,
+        vttablet: None,
+        promotion_rule: None,
+    }
+}
+
+/// `ks/0` with these replicas, as it is read from a topology that is well.
+pub fn shard(replicas: &[TabletAlias]) -> ShardTopology {
+    let replicas = replicas.iter();
+    ShardTopology {
+        shard: KeyspaceShard { keyspace: "ks".into(), shard: "0".into() },
+        durability: Ok(DurabilityPolicy::None),
+        record: ShardRecord::default(),
+        emergency_reparent_disabled: false,
+        tablets: replicas
+            .map(|one| (one.clone(), tablet(one.clone(), TabletType::Replica)))
+            .collect(),
+        damaged: Default::default(),
+        incomplete: false,
+    }
+}
 
 /// Settings as the documentation's defaults would give them, with a short block period.
 pub fn settings() -> RecoverySettings {

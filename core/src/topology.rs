@@ -340,32 +340,12 @@ pub fn merge(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testkit;
 
     fn shard(tablets: &[&str]) -> (KeyspaceShard, ShardTopology) {
-        let name: KeyspaceShard = "ks/0".parse().unwrap();
-        let tablets = tablets.iter().map(|alias| {
-            let alias: TabletAlias = alias.parse().unwrap();
-            let tablet = Tablet {
-                alias: alias.clone(),
-                shard: name.clone(),
-                tablet_type: TabletType::Replica,
-                mysql: None,
-                term_start: None,
-                vttablet: None,
-                promotion_rule: None,
-            };
-            (alias, tablet)
-        });
-        let topology = ShardTopology {
-            shard: name.clone(),
-            durability: Ok(DurabilityPolicy::None),
-            record: ShardRecord::default(),
-            emergency_reparent_disabled: false,
-            tablets: tablets.collect(),
-            damaged: BTreeMap::new(),
-            incomplete: false,
-        };
-        (name, topology)
+        let replicas: Vec<TabletAlias> = tablets.iter().map(|one| one.parse().unwrap()).collect();
+        let topology = testkit::shard(&replicas);
+        (topology.shard.clone(), topology)
     }
 
     fn aliases(merged: &BTreeMap<KeyspaceShard, ShardTopology>) -> Vec<String> {

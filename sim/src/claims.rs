@@ -3,7 +3,7 @@
 
 use vtorc_actors::board::ShardReport;
 use vtorc_core::audit::{Outcome, RecoveryRecord, Trigger};
-use vtorc_core::ids::TabletAlias;
+use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::remedy::remedy;
 use vtorc_core::time::TermStart;
 use vtorc_core::topology::ShardTopology;
@@ -53,11 +53,16 @@ impl Universe {
         }
     }
 
+    /// A shard's number.
+    fn at(&self, shard: &KeyspaceShard) -> Option<usize> {
+        self.topology.shards.iter().position(|records| records.name == *shard)
+    }
+
     /// A vtorc read a shard's records.
     pub fn terms_were_read(&mut self, manager: u8, read: &ShardTopology) {
         let terms = read.tablets.values().filter_map(|tablet| tablet.term_start);
         let newest = terms.chain(read.record.term_start).max();
-        let at = self.topology.shards.iter().position(|records| records.name == read.shard);
+        let at = self.at(&read.shard);
         let ledger = at.and_then(|at| self.books.get_mut(at));
         if let (Some(ledger), Some(newest)) = (ledger, newest) {
             ledger.terms_read.insert(manager, newest);
@@ -68,8 +73,7 @@ impl Universe {
     pub fn check_new_term(&mut self, manager: u8, alias: &TabletAlias, term: TermStart) {
         let Some(tablet) = self.topology.tablets.get(alias) else { return };
         let is_new = tablet.term_start != Some(term);
-        let at = self.topology.shards.iter().position(|records| records.name == tablet.shard);
-        let ledger = at.and_then(|at| self.books.get(at));
+        let ledger = self.at(&tablet.shard).and_then(|at| self.books.get(at));
         let read = ledger.and_then(|ledger| ledger.terms_read.get(&manager)).copied();
         if let Some(read) = read.filter(|read| is_new && *read >= term) {
             self.violated(format!(
