@@ -42,7 +42,7 @@ pub(crate) fn tablets_with_data_of_their_own_are_not_chosen_from_on(kind: Kind) 
         create_table(cluster.server(alias));
     }
     cluster.start_daemon(&[]);
-    let shard = refused(&cluster, "split brain");
+    let shard = cluster.daemon().held_back("split brain");
     assert_eq!(shard["primary"], json!(null));
     // Refused means that nothing was made to take writes, and nothing follows anything.
     for alias in ["zone1-101", "zone1-102"] {
@@ -67,7 +67,7 @@ pub(crate) fn rdonly_tablets_alone_are_refused_on(kind: Kind) {
     let members = ["zone1-101 rdonly", "zone1-102 rdonly"];
     let mut cluster = Cluster::new(kind, "none", &members);
     cluster.start_daemon(&[]);
-    let shard = refused(&cluster, "its type is RDONLY");
+    let shard = cluster.daemon().held_back("its type is RDONLY");
     assert_eq!(shard["primary"], json!(null));
 }
 
@@ -79,7 +79,7 @@ fn too_few_ackers_are_refused_and_counted() {
 pub(crate) fn too_few_ackers_are_refused_and_counted_on(kind: Kind) {
     let mut cluster = Cluster::new(kind, "semi_sync", &["zone1-101", "zone1-102 rdonly"]);
     cluster.start_daemon(&[]);
-    refused(&cluster, "0 of 1 ackers");
+    cluster.daemon().held_back("0 of 1 ackers");
     // With another policy the same shard comes up by itself.
     cluster.topo(&["set-durability", "ks", "semi_sync_with_rdonly_ack"]).unwrap();
     assert_eq!(cluster.healthy(&[]), padded("zone1-101"));
@@ -115,12 +115,4 @@ pub(crate) fn a_replication_tree_that_works_is_taken_over_as_it_is_on(kind: Kind
     let elected = cluster.daemon().recovery(|one| one["kind"] == "ElectPrimary");
     let steps = elected["steps"].as_array().unwrap();
     assert!(!steps.iter().any(|step| step["name"] == "stop all receivers"), "{elected:#}");
-}
-
-fn refused(cluster: &Cluster, why: &str) -> serde_json::Value {
-    let refusal = wait_for(|| {
-        let shard = cluster.daemon().shard();
-        shard["held_back"].as_str().is_some_and(|text| text.contains(why)).then_some(shard)
-    });
-    refusal.unwrap_or_else(|| panic!("not refused for {why}: {:#}", cluster.daemon().shard()))
 }

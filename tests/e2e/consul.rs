@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 use vtorc_fleet::{CONSUL_MASTER_TOKEN, Consul, ConsulOptions, Flavor};
 
 use crate::certificates::certificates;
-use crate::etcd::{topology_error, watches_work};
 use crate::harness::{Cluster, THREE, padded, request, wait_for};
-use crate::lost_lock::lost_in_the_middle;
+use crate::topologies::{
+    a_cell_is_down, dies_at_rest, lost_in_the_middle, topo_flags, waits_for_somebody_else,
+    watches_work,
+};
 
 /// Sessions are short, so that one that runs out can be waited for.
 const SESSION_S: u64 = 2;
@@ -17,13 +19,10 @@ const LOCK: &str = "/v1/kv/vitess/global/keyspaces/ks/shards/0/Lock";
 const FLAGS: &str = "flags=3304740253564472344";
 
 fn flags(address: &str) -> Vec<String> {
-    vec![
-        "-topo_implementation=consul".to_owned(),
-        format!("-topo_global_server_address={address}"),
-        "-topo_global_root=vitess/global".to_owned(),
-        format!("-topo_consul_lock_session_ttl={SESSION_S}s"),
-        "-topo_consul_lock_delay=1s".to_owned(),
-    ]
+    let mut flags = topo_flags("consul", address, "vitess/global");
+    flags.push(format!("-topo_consul_lock_session_ttl={SESSION_S}s"));
+    flags.push("-topo_consul_lock_delay=1s".to_owned());
+    flags
 }
 
 fn on_consul() -> (Cluster, Consul) {
@@ -49,25 +48,7 @@ fn nothing_is_left_behind(consul: &Consul) {
 #[test]
 fn a_killed_and_restarted_consul_is_survived_at_rest_and_a_failover_follows() {
     let (mut cluster, mut consul) = on_consul();
-    cluster.start_daemon(&[]);
-    let first = cluster.healthy(&[]);
-    consul.kill();
-    wait_for(|| topology_error(&cluster)).expect("its death was not noticed");
-    let tablets = cluster.daemon().shard()["tablets"].as_array().unwrap().len();
-    assert_eq!(tablets, 3, "tablets vanished");
-    // A primary that dies meanwhile: no lock, no failover, and that is said loudly.
-    cluster.server_mut(&first).kill();
-    let held = || {
-        let shard = cluster.daemon().shard();
-        shard["held_back"].as_str().filter(|why| why.contains("consul")).map(|_| ())
-    };
-    wait_for(held).expect("it does not say why nothing is done");
-    assert_eq!(cluster.daemon().shard()["primary"], first);
-    consul.restart().unwrap();
-    let second = cluster.healthy(&[&first]);
-    assert_ne!(second, first);
-    assert!(cluster.topo(&["show", "ks/0"]).unwrap().contains(&second));
-    watches_work(&cluster);
+    dies_at_rest(&mut cluster, &mut consul, "consul", Consul::kill, |one| one.restart().unwrap());
     nothing_is_left_behind(&consul);
 }
 
@@ -78,11 +59,7 @@ fn a_silent_consul_is_survived() {
     let first = cluster.healthy(&[]);
     consul.freeze();
     cluster.server_mut(&first).kill();
-    let held = || {
-        let shard = cluster.daemon().shard();
-        shard["held_back"].as_str().filter(|why| why.contains("no answer in time")).map(|_| ())
-    };
-    wait_for(held).expect("it does not say why nothing is done");
+    cluster.daemon().held_back("no answer in time");
     consul.thaw();
     assert_ne!(cluster.healthy(&[&first]), first);
 }
@@ -100,25 +77,9 @@ fn a_lock_that_vitess_holds_is_waited_for_and_named() {
         "{\n  \"Action\": \"PlannedReparentShard\",\n  \"HostName\": \"somebody-else\"\n}";
     let acquire = format!("{LOCK}?acquire={session}&{FLAGS}");
     assert_eq!(ask(&consul, "PUT", &acquire, contents), true);
-    cluster.server_mut(&first).kill();
-    let held = || {
-        let shard = cluster.daemon().shard();
-        shard["held_back"].as_str().filter(|why| why.contains("somebody-else")).map(|_| ())
-    };
-    wait_for(held).expect("the holder is not named");
-    assert_eq!(cluster.daemon().shard()["primary"], first);
-    // A request waits, and says for whom.
-    cluster.daemon().post("/api/v1/shards/ks/0/emergency-reparent", json!({}));
-    let waits = || {
-        let all = cluster.daemon().recoveries();
-        let requested = all.iter().find(|one| one["trigger"] == "requested")?;
-        let mut steps = requested["steps"].as_array()?.iter();
-        let step = steps.find(|step| step["name"] == "wait for the shard's lock")?;
-        step.to_string().contains("somebody-else").then_some(())
-    };
-    wait_for(waits).expect("it does not say for whom it waits");
-    ask(&consul, "PUT", &format!("{LOCK}?release={session}&{FLAGS}"), contents);
-    assert_ne!(cluster.healthy(&[&first]), first);
+    waits_for_somebody_else(&mut cluster, &first, || {
+        ask(&consul, "PUT", &format!("{LOCK}?release={session}&{FLAGS}"), contents);
+    });
     nothing_is_left_behind(&consul);
 }
 
@@ -190,23 +151,9 @@ fn cells_have_tokens_of_their_own_and_one_that_is_down_keeps_its_tablets() {
     let mut flags = flags(&global.address());
     flags.push(format!("--consul-auth-static-file={}", file.display()));
     let mut cluster = Cluster::with_topology(Flavor::MariaDb, "semi_sync", &[], directory, flags);
-    let zone2 =
-        ["add-cell", "zone2", "--server-address", &away.address(), "--root", "vitess/zone2"];
-    cluster.topo(&zone2).unwrap();
-    cluster.add_members(Flavor::MariaDb, &["zone1-101", "zone1-102", "zone2-201"]);
-    cluster.register_members();
-    cluster.start_daemon(&[]);
-    let first = cluster.healthy(&[]);
-    assert!(first.starts_with("zone1"), "{first}");
-    away.kill();
-    cluster.topo(&["set-durability", "ks", "semi_sync_with_rdonly_ack"]).unwrap();
-    let noticed = || {
-        let shard = cluster.daemon().shard();
-        (shard["durability_policy"] == "semi_sync_with_rdonly_ack").then_some(shard)
-    };
-    let shard = wait_for(noticed).expect("the other cells do not go on");
-    assert_eq!(shard["tablets"].as_array().unwrap().len(), 3, "{shard:#}");
-    away.restart().unwrap();
+    let place = (&*away.address(), "vitess/zone2");
+    let restart = |consul: &mut Consul| consul.restart().unwrap();
+    a_cell_is_down(&mut cluster, place, &mut away, Consul::kill, restart);
     // A token that is none there: said, without it. Without a token, consul answers as if nothing were there.
     write("not-a-token");
     let refused = cluster.topo(&["list"]).unwrap_err();

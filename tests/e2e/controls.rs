@@ -17,14 +17,6 @@ fn lift(cluster: &Cluster, control: &str) {
     assert_eq!(status, 202, "{answer}");
 }
 
-fn held_back(cluster: &Cluster, by: &str) {
-    let held = wait_for(|| {
-        let shard = cluster.daemon().shard();
-        shard["held_back"].as_str()?.contains(by).then_some(())
-    });
-    held.expect("it does not say why nothing is done");
-}
-
 #[test]
 fn a_shard_that_is_switched_off_is_left_alone_until_it_is_lifted() {
     let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
@@ -42,7 +34,7 @@ fn a_shard_that_is_switched_off_is_left_alone_until_it_is_lifted() {
     cluster.start_daemon(&[]);
     cluster.healthy(&[]);
     cluster.server_mut(&first).kill();
-    held_back(&cluster, "moving house");
+    cluster.daemon().held_back("moving house");
     assert_eq!(cluster.daemon().shard()["primary"], first);
     let shard = cluster.daemon().shard();
     let decision = shard["why_not"].as_array().unwrap().iter().find(|one| one["until"].is_null());
@@ -83,7 +75,7 @@ fn a_tablet_in_downtime_is_neither_repaired_nor_promoted() {
     });
     would.expect("it would be promoted");
     cluster.server(excused).run(&["STOP SLAVE"]).unwrap();
-    held_back(&cluster, "new disk");
+    cluster.daemon().held_back("new disk");
     let shard = cluster.daemon().shard();
     assert_eq!(tablet(&shard, excused)["replication"]["receiver"], "stopped");
     lift(&cluster, &format!("downtime {excused}"));
@@ -125,10 +117,10 @@ fn a_tablet_that_is_gone_for_good_is_forgotten_and_waited_for_no_more() {
     assert_eq!(set(&cluster, "emergency-reparents-off *", "test").0, 202);
     cluster.server_mut(replica).kill();
     cluster.server_mut(&first).kill();
-    held_back(&cluster, "test");
+    cluster.daemon().held_back("test");
     lift(&cluster, "emergency-reparents-off *");
     // Both could have what nobody else has.
-    held_back(&cluster, "could still get");
+    cluster.daemon().held_back("could still get");
     let said = forget(replica).unwrap();
     assert!(said.contains("is forgotten"), "{said}");
     let gone = wait_for(|| {
@@ -138,5 +130,5 @@ fn a_tablet_that_is_gone_for_good_is_forgotten_and_waited_for_no_more() {
     });
     assert!(gone.is_some(), "{:#}", cluster.daemon().shard());
     // One replica alone cannot keep the policy's promise either; that is said instead.
-    held_back(&cluster, "no tablet can be promoted");
+    cluster.daemon().held_back("no tablet can be promoted");
 }

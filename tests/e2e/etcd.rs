@@ -8,7 +8,10 @@ use vtorc_fleet::{Etcd, Flavor};
 
 use crate::certificates::certificates;
 use crate::harness::{Cluster, THREE, padded, wait_for};
-use crate::lost_lock::lost_in_the_middle;
+use crate::topologies::{
+    self, a_cell_is_down, dies_at_rest, lost_in_the_middle, topology_error,
+    waits_for_somebody_else, watches_work,
+};
 use crate::vitess::{Way, before_servers};
 
 /// Leases are short, so that one that runs out can be waited for.
@@ -17,11 +20,7 @@ const LEASE_S: u64 = 3;
 /// The flags with which the topology is found in these members.
 pub fn topo_flags(etcd: &[Etcd]) -> Vec<String> {
     let endpoints: Vec<String> = etcd.iter().map(Etcd::address).collect();
-    vec![
-        "-topo_implementation=etcd2".to_owned(),
-        format!("-topo_global_server_address={}", endpoints.join(",")),
-        "-topo_global_root=/vitess/global".to_owned(),
-    ]
+    topologies::topo_flags("etcd2", &endpoints.join(","), "/vitess/global")
 }
 
 fn on_etcd(members: usize) -> (Cluster, Vec<Etcd>) {
@@ -53,14 +52,11 @@ fn tls_with_certificates_on_both_sides() {
         "--client-cert-auth".to_owned(),
     ];
     let etcd = Etcd::start(&directory.path().join("etcd"), 1, &extra).unwrap();
-    let flags = vec![
-        "-topo_implementation=etcd2".to_owned(),
-        format!("-topo_global_server_address=https://{}", etcd[0].address()),
-        "-topo_global_root=/vitess/global".to_owned(),
-        format!("-topo_etcd_tls_ca={}", file("ca.pem")),
-        format!("-topo_etcd_tls_cert={}", file("client.pem")),
-        format!("-topo_etcd_tls_key={}", file("client.key")),
-    ];
+    let address = format!("https://{}", etcd[0].address());
+    let mut flags = topologies::topo_flags("etcd2", &address, "/vitess/global");
+    for (flag, name) in [("ca", "ca.pem"), ("cert", "client.pem"), ("key", "client.key")] {
+        flags.push(format!("-topo_etcd_tls_{flag}={}", file(name)));
+    }
     let mut cluster =
         Cluster::with_topology(Flavor::MariaDb, "none", &["zone1-101"], directory, flags);
     cluster.start_daemon(&[]);
@@ -114,49 +110,16 @@ fn etcdctl(etcd: &Etcd, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-pub fn topology_error(cluster: &Cluster) -> Option<String> {
-    cluster.daemon().get("/api/v1/system")["topology_error"].as_str().map(str::to_owned)
-}
-
-/// A change of a record is noticed without waiting for the next full reading.
-pub fn watches_work(cluster: &Cluster) {
-    cluster.topo(&["set-durability", "ks", "none"]).unwrap();
-    let noticed = || (cluster.daemon().shard()["durability_policy"] == "none").then_some(());
-    wait_for(noticed).expect("no watch");
-}
-
 #[test]
 fn a_killed_and_restarted_etcd_is_survived_at_rest_and_a_failover_follows() {
-    let (cluster, etcd) = on_etcd(1);
-    survives_a_restart_at_rest(cluster, etcd);
+    let (mut cluster, mut etcd) = on_etcd(1);
+    dies_at_rest(&mut cluster, &mut etcd[0], "etcd", Etcd::kill, |etcd| etcd.restart().unwrap());
 }
 
 #[test]
 fn a_killed_and_restarted_etcd_is_survived_at_rest_through_vttablets_as_well() {
-    let (cluster, etcd) = on_etcd_with_vttablets();
-    survives_a_restart_at_rest(cluster, etcd);
-}
-
-fn survives_a_restart_at_rest(mut cluster: Cluster, mut etcd: Vec<Etcd>) {
-    cluster.start_daemon(&[]);
-    let first = cluster.healthy(&[]);
-    etcd[0].kill();
-    wait_for(|| topology_error(&cluster)).expect("its death was not noticed");
-    let tablets = cluster.daemon().shard()["tablets"].as_array().unwrap().len();
-    assert_eq!(tablets, 3, "tablets vanished");
-    // A primary that dies meanwhile: no lock, no failover, and that is said loudly.
-    cluster.server_mut(&first).kill();
-    let held = || {
-        let shard = cluster.daemon().shard();
-        shard["held_back"].as_str().filter(|why| why.contains("etcd")).map(|_| ())
-    };
-    wait_for(held).expect("it does not say why nothing is done");
-    assert_eq!(cluster.daemon().shard()["primary"], first);
-    etcd[0].restart().unwrap();
-    let second = cluster.healthy(&[&first]);
-    assert_ne!(second, first);
-    assert!(cluster.topo(&["show", "ks/0"]).unwrap().contains(&second));
-    watches_work(&cluster);
+    let (mut cluster, mut etcd) = on_etcd_with_vttablets();
+    dies_at_rest(&mut cluster, &mut etcd[0], "etcd", Etcd::kill, |etcd| etcd.restart().unwrap());
 }
 
 #[test]
@@ -193,25 +156,9 @@ fn a_lock_that_vitess_holds_is_waited_for_and_named() {
     let contents =
         "{\n  \"Action\": \"PlannedReparentShard\",\n  \"HostName\": \"somebody-else\"\n}";
     etcdctl(&etcd[0], &["put", "--lease", &lease, &key, contents]);
-    cluster.server_mut(&first).kill();
-    let held = || {
-        let shard = cluster.daemon().shard();
-        shard["held_back"].as_str().filter(|why| why.contains("somebody-else")).map(|_| ())
-    };
-    wait_for(held).expect("the holder is not named");
-    assert_eq!(cluster.daemon().shard()["primary"], first);
-    // A request waits, and says for whom.
-    cluster.daemon().post("/api/v1/shards/ks/0/emergency-reparent", json!({}));
-    let waits = || {
-        let all = cluster.daemon().recoveries();
-        let requested = all.iter().find(|one| one["trigger"] == "requested")?;
-        let mut steps = requested["steps"].as_array()?.iter();
-        let step = steps.find(|step| step["name"] == "wait for the shard's lock")?;
-        step.to_string().contains("somebody-else").then_some(())
-    };
-    wait_for(waits).expect("it does not say for whom it waits");
-    etcdctl(&etcd[0], &["lease", "revoke", &lease]);
-    assert_ne!(cluster.healthy(&[&first]), first);
+    waits_for_somebody_else(&mut cluster, &first, || {
+        etcdctl(&etcd[0], &["lease", "revoke", &lease]);
+    });
     // Nothing of ours is left in the queue.
     let left = etcdctl(&etcd[0], &["get", "--prefix", "--keys-only", "/vitess/global/keyspaces"]);
     assert!(!left.contains("/locks/"), "{left}");
@@ -258,29 +205,11 @@ fn a_cell_whose_server_is_down_keeps_its_tablets_and_the_others_go_on() {
     let directory = tempfile::tempdir().unwrap();
     let global = Etcd::start(&directory.path().join("global"), 1, &[]).unwrap();
     let mut away = Etcd::start(&directory.path().join("zone2"), 1, &[]).unwrap();
-    let flags = vec![
-        "-topo_implementation=etcd2".to_owned(),
-        format!("-topo_global_server_address={}", global[0].address()),
-        "-topo_global_root=/vitess/global".to_owned(),
-    ];
+    let flags = topo_flags(&global);
     let mut cluster = Cluster::with_topology(Flavor::MariaDb, "semi_sync", &[], directory, flags);
-    let away_address = away[0].address();
-    let zone2 = ["add-cell", "zone2", "--server-address", &away_address, "--root", "/vitess/zone2"];
-    cluster.topo(&zone2).unwrap();
-    cluster.add_members(Flavor::MariaDb, &["zone1-101", "zone1-102", "zone2-201"]);
-    cluster.register_members();
-    cluster.start_daemon(&[]);
-    let first = cluster.healthy(&[]);
-    assert!(first.starts_with("zone1"), "{first}");
-    away[0].kill();
-    cluster.topo(&["set-durability", "ks", "semi_sync_with_rdonly_ack"]).unwrap();
-    let noticed = || {
-        let shard = cluster.daemon().shard();
-        (shard["durability_policy"] == "semi_sync_with_rdonly_ack").then_some(shard)
-    };
-    let shard = wait_for(noticed).expect("the other cells do not go on");
-    assert_eq!(shard["tablets"].as_array().unwrap().len(), 3, "{shard:#}");
-    away[0].restart().unwrap();
+    let place = (&*away[0].address(), "/vitess/zone2");
+    let (kill, restart) = (Etcd::kill, |etcd: &mut Etcd| etcd.restart().unwrap());
+    let first = a_cell_is_down(&mut cluster, place, &mut away[0], kill, restart);
     cluster.configure(&[("RecoveryPeriodBlockSeconds", json!(1))]);
     cluster.server_mut(&first).kill();
     assert_ne!(cluster.healthy(&[&first]), first);

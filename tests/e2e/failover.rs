@@ -434,14 +434,7 @@ pub(crate) fn a_second_failure_within_the_block_period_waits_for_an_acknowledgem
     cluster.server_mut(&first).restart().unwrap();
     cluster.healthy(&[]);
     cluster.server_mut(&second).kill();
-    let blocked = wait_for(|| {
-        let shard = cluster.daemon().shard();
-        shard["held_back"]
-            .as_str()
-            .is_some_and(|why| why.contains("blocked by recovery"))
-            .then_some(shard)
-    });
-    let blocked = blocked.expect("the second failover was not blocked");
+    let blocked = cluster.daemon().held_back("blocked by recovery");
     assert_eq!(blocked["primary"], second);
     let block = &blocked["recovery_block"];
     assert!(
@@ -451,14 +444,7 @@ pub(crate) fn a_second_failure_within_the_block_period_waits_for_an_acknowledgem
     // The block survives a restart of vtorc.
     drop(cluster.daemons.pop());
     cluster.start_daemon(&[]);
-    let still = wait_for(|| {
-        let shard = cluster.daemon().shard();
-        shard["held_back"]
-            .as_str()
-            .is_some_and(|why| why.contains("blocked by recovery"))
-            .then_some(())
-    });
-    still.expect("the block did not survive the restart");
+    cluster.daemon().held_back("blocked by recovery");
     let (status, answer) =
         cluster.daemon().post("/api/v1/shards/ks/0/acknowledge", json!({"comment": "seen"}));
     assert_eq!(status, 200, "{answer:#}");

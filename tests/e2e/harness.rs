@@ -424,6 +424,16 @@ impl Daemon {
         })
     }
 
+    /// Waits until nothing is done for a reason with these words, and answers the shard.
+    pub fn held_back(&self, why: &str) -> Value {
+        let mut last = Value::Null;
+        let held = wait_for(|| {
+            last = self.shard();
+            last["held_back"].as_str()?.contains(why).then(|| last.clone())
+        });
+        held.unwrap_or_else(|| panic!("not held back for {why:?}: {last:#}\n{}", self.log_text()))
+    }
+
     /// Waits for a finding of this kind, and answers the shard.
     pub fn finding(&self, kind: &str) -> Value {
         let mut last = Value::Null;

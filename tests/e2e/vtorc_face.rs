@@ -126,11 +126,7 @@ fn recovery_can_be_forbidden_by_flag() {
         drop(cluster.daemons.pop());
         cluster.start_daemon(&[flag]);
         cluster.server_mut(&first).kill();
-        let held = || {
-            let shard = cluster.daemon().shard();
-            shard["held_back"].as_str().filter(|why| why.contains(word)).map(|_| ())
-        };
-        wait_for(held).unwrap_or_else(|| panic!("{flag}: {:#}", cluster.daemon().shard()));
+        cluster.daemon().held_back(word);
         cluster.server_mut(&first).restart().unwrap();
         wait_for(|| (cluster.daemon().shard()["held_back"].is_null()).then_some(()))
             .expect("it came back");
@@ -151,11 +147,7 @@ fn cells_are_watched_and_not_repaired() {
         cluster.start_daemon(flags);
     };
     let held_back = |cluster: &Cluster, cell: &str| {
-        let why = format!("CellsNoRecovery leaves cell {cell} alone");
-        let held = wait_for(|| {
-            cluster.daemon().shard()["held_back"].as_str()?.contains(&why).then_some(())
-        });
-        held.unwrap_or_else(|| panic!("{why}: {:#}", cluster.daemon().shard()));
+        cluster.daemon().held_back(&format!("CellsNoRecovery leaves cell {cell} alone"));
     };
     restart(&mut cluster, &["--cells-no-recovery", &cell(left_alone)]);
     for replica in &others {

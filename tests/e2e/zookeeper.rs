@@ -7,50 +7,20 @@ use vtorc_fleet::{Flavor, ZooKeeper};
 
 use crate::certificates::certificates;
 use crate::harness::{Cluster, THREE, wait_for};
-use crate::lost_lock::lost_in_the_middle;
+use crate::topologies::{dies_at_rest, lost_in_the_middle, topo_flags};
 
 fn on_zookeeper() -> (Cluster, ZooKeeper) {
     let directory = tempfile::tempdir().unwrap();
     let zookeeper = ZooKeeper::start(&directory.path().join("zk")).unwrap();
-    let flags = vec![
-        "-topo_implementation=zk2".to_owned(),
-        format!("-topo_global_server_address={}", zookeeper.address()),
-        "-topo_global_root=/vitess/global".to_owned(),
-    ];
+    let flags = topo_flags("zk2", &zookeeper.address(), "/vitess/global");
     (Cluster::with_topology(Flavor::MariaDb, "semi_sync", THREE, directory, flags), zookeeper)
 }
 
 #[test]
 fn a_killed_and_restarted_zookeeper_is_survived_at_rest_and_a_failover_follows() {
     let (mut cluster, mut zookeeper) = on_zookeeper();
-    cluster.start_daemon(&[]);
-    let first = cluster.healthy(&[]);
-    zookeeper.kill();
-    let told = || cluster.daemon().get("/api/v1/system")["topology_error"].as_str().map(|_| ());
-    wait_for(told).expect("its death was not noticed");
-    assert_eq!(
-        cluster.daemon().shard()["tablets"].as_array().unwrap().len(),
-        3,
-        "tablets vanished"
-    );
-    // A primary that dies meanwhile: no lock, no failover, and that is said loudly.
-    cluster.server_mut(&first).kill();
-    let held = || {
-        cluster.daemon().shard()["held_back"]
-            .as_str()
-            .filter(|why| why.contains("ZooKeeper"))
-            .map(|_| ())
-    };
-    wait_for(held).expect("it does not say why nothing is done");
-    assert_eq!(cluster.daemon().shard()["primary"], first);
-    zookeeper.restart().unwrap();
-    let second = cluster.healthy(&[&first]);
-    assert_ne!(second, first);
-    assert!(cluster.topo(&["show", "ks/0"]).unwrap().contains(&second));
-    // Watches work again: a change is noticed.
-    cluster.topo(&["set-durability", "ks", "none"]).unwrap();
-    wait_for(|| (cluster.daemon().shard()["durability_policy"] == "none").then_some(()))
-        .expect("no watch");
+    let restart = |zookeeper: &mut ZooKeeper| zookeeper.restart().unwrap();
+    dies_at_rest(&mut cluster, &mut zookeeper, "ZooKeeper", ZooKeeper::kill, restart);
 }
 
 #[test]
@@ -112,13 +82,7 @@ fn a_lock_that_somebody_else_holds_is_waited_for_and_named() {
     let other = cluster.daemons.pop().unwrap();
     let lock = hold_lock(&cluster);
     cluster.server_mut(&first).kill();
-    let held = || {
-        cluster.daemon().shard()["held_back"]
-            .as_str()
-            .filter(|why| why.contains("somebody-else"))
-            .map(|_| ())
-    };
-    wait_for(held).expect("the holder is not named");
+    cluster.daemon().held_back("somebody-else");
     assert_eq!(cluster.daemon().shard()["primary"], first);
     drop(lock);
     drop(other);
@@ -130,12 +94,9 @@ fn a_cell_on_a_server_of_its_own_that_is_down_keeps_its_tablets() {
     let directory = tempfile::tempdir().unwrap();
     let global = ZooKeeper::start(&directory.path().join("zk")).unwrap();
     let mut away = ZooKeeper::start(&directory.path().join("zk2")).unwrap();
-    let flags = vec![
-        "-topo_implementation=zk2".to_owned(),
-        // What follows the bar are observers, of which there are none here.
-        format!("-topo_global_server_address={}|127.0.0.1:1", global.address()),
-        "-topo_global_root=/vitess/global".to_owned(),
-    ];
+    // What follows the bar are observers, of which there are none here.
+    let address = format!("{}|127.0.0.1:1", global.address());
+    let flags = topo_flags("zk2", &address, "/vitess/global");
     let mut cluster = Cluster::with_topology(Flavor::MariaDb, "semi_sync", &[], directory, flags);
     let address = away.address();
     let zone2 = ["add-cell", "zone2", "--server-address", &address, "--root", "/vitess/zone2"];
@@ -166,14 +127,10 @@ fn tls_with_certificates_on_both_sides() {
     certificates(&place);
     let mut zookeeper = ZooKeeper::start_with_tls(&place.join("zk"), &place).unwrap();
     let file = |name: &str| place.join(name).display().to_string();
-    let flags = vec![
-        "-topo_implementation=zk2".to_owned(),
-        format!("-topo_global_server_address={}", zookeeper.address()),
-        "-topo_global_root=/vitess/global".to_owned(),
-        format!("-topo_zk_tls_ca={}", file("ca.pem")),
-        format!("-topo_zk_tls_cert={}", file("client.pem")),
-        format!("-topo_zk_tls_key={}", file("client.key")),
-    ];
+    let mut flags = topo_flags("zk2", &zookeeper.address(), "/vitess/global");
+    for (flag, name) in [("ca", "ca.pem"), ("cert", "client.pem"), ("key", "client.key")] {
+        flags.push(format!("-topo_zk_tls_{flag}={}", file(name)));
+    }
     let mut cluster =
         Cluster::with_topology(Flavor::MariaDb, "semi_sync", THREE, directory, flags.clone());
     cluster.start_daemon(&[]);

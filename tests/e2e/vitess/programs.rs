@@ -19,6 +19,7 @@ use vtorc_fleet::{Child, Consul, ConsulOptions, Etcd, Flavor, ZooKeeper, free_po
 use super::Way;
 use super::vttablets::{another, started};
 use crate::harness::{Cluster, Kind, Member, PATIENCE, THREE, padded, wait_for};
+use crate::topologies::topo_flags;
 
 const NOBODY: u32 = 65534;
 
@@ -298,14 +299,6 @@ fn beside_vtctld_on(
     assert_ne!(cluster.healthy(&[&first]), first);
 }
 
-fn topo_flags(implementation: &str, address: &str, root: &str) -> Vec<String> {
-    vec![
-        format!("-topo_implementation={implementation}"),
-        format!("-topo_global_server_address={address}"),
-        format!("-topo_global_root={root}"),
-    ]
-}
-
 fn on_consul(kind: Kind) {
     beside_vtctld_on(kind, |place| {
         let consul = Consul::start(place, &ConsulOptions::default()).unwrap();
@@ -373,11 +366,7 @@ fn set_by_vtctld(kind: Kind) {
     set(&["SetVtorcEmergencyReparent", "--disable", "ks", "0"]);
     std::thread::sleep(Duration::from_secs(1));
     cluster.server_mut(&first).kill();
-    let held = || {
-        let shard = cluster.daemon().shard();
-        shard["held_back"].as_str().filter(|why| why.contains("emergency")).map(|_| ())
-    };
-    wait_for(held).expect("a forbidden reparent is not held back");
+    cluster.daemon().held_back("emergency");
     assert_eq!(cluster.daemon().shard()["primary"], first);
     let enable = ["SetVtorcEmergencyReparent", "--enable", "ks", "0"];
     cluster.vtctldclient(&enable).unwrap();

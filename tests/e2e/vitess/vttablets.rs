@@ -312,11 +312,7 @@ fn emergency_reparents_that_vitess_forbids_are_not_made() {
         cluster.topo(&["set-emergency-reparents", name, "off"]).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(500));
         cluster.server_mut(&first).kill();
-        let held = || {
-            let shard = cluster.daemon().shard();
-            shard["held_back"].as_str().filter(|why| why.contains("emergency")).map(|_| ())
-        };
-        wait_for(held).unwrap_or_else(|| panic!("{name}: {:#}", cluster.daemon().shard()));
+        cluster.daemon().held_back("emergency");
         assert_eq!(cluster.daemon().shard()["primary"], first);
         cluster.topo(&["set-emergency-reparents", name, "on"]).unwrap();
         assert_ne!(cluster.healthy(&[&first]), first);
