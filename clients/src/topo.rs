@@ -12,6 +12,7 @@ mod fuzz;
 pub mod local;
 mod paths;
 mod records;
+mod standing;
 pub mod store;
 mod translate;
 pub mod zk2;

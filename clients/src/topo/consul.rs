@@ -11,19 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::ports::{ShardLock, TopoError};
 
 use super::conn::{TopoConn, Version};
+use super::standing::Standing;
 use crate::mysql::Secret;
 use agent::Agent;
 pub use agent::ConsulTls;
 pub use lock::ConsulLocks;
 use watch::Watcher;
-
-/// Pause before a lost watch is set again.
-const WATCH_RETRY: Duration = Duration::from_millis(500);
 
 /// How consul is reached.
 #[derive(Clone, Debug)]
@@ -46,7 +43,7 @@ pub struct ConsulConn {
     root: String,
     watch_poll: Duration,
     locks: ConsulLocks,
-    watcher: Mutex<Option<Watcher>>,
+    watch: Standing<Watcher>,
 }
 
 impl ConsulConn {
@@ -63,7 +60,7 @@ impl ConsulConn {
             root: root.trim_matches('/').to_owned(),
             watch_poll: options.watch_poll,
             locks: options.locks.clone(),
-            watcher: Mutex::default(),
+            watch: Standing::default(),
         })
     }
 
@@ -140,24 +137,13 @@ impl TopoConn for ConsulConn {
     }
 
     async fn arm(&self) {
-        let mut watcher = self.watcher.lock().await;
-        if watcher.is_none() {
-            // Where it cannot be set, the reading that follows fails as well and is tried again.
-            let (agent, directory) = (self.agent.clone(), self.directory(""));
-            *watcher = Watcher::below(agent, directory, self.watch_poll).await.ok();
-        }
+        self.watch
+            .arm(Watcher::below(self.agent.clone(), self.directory(""), self.watch_poll))
+            .await;
     }
 
     async fn changed(&self) {
-        let mut watcher = self.watcher.lock().await;
-        let Some(live) = watcher.as_mut() else {
-            tokio::time::sleep(WATCH_RETRY).await;
-            return;
-        };
-        if !live.changed().await {
-            // Whatever happened while it was away was not told: it is set anew before the next reading.
-            *watcher = None;
-        }
+        self.watch.changed().await;
     }
 
     async fn lock(

@@ -12,20 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::ports::{ShardLock, TopoError};
 
 use super::conn::{TopoConn, Version};
+use super::standing::Standing;
 use crate::interface::etcdserverpb as etcd;
 use connection::Connection;
 use etcd::compare::{CompareResult, CompareTarget, TargetUnion};
 use etcd::request_op::Request as Op;
 use etcd::response_op::Response as Outcome;
 use watch::Watcher;
-
-/// Pause before a lost watch is set again.
-const WATCH_RETRY: Duration = Duration::from_millis(500);
 
 /// Certificates for etcd, by Vitess's `--topo-etcd-tls-*` flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +49,7 @@ pub struct Etcd2Conn {
     connection: Arc<Connection>,
     root: String,
     lease_ttl: Duration,
-    watcher: Mutex<Option<Watcher>>,
+    watch: Standing<Watcher>,
 }
 
 impl Etcd2Conn {
@@ -62,7 +59,7 @@ impl Etcd2Conn {
             connection: Arc::new(Connection::new(endpoints, options.tls.as_ref())?),
             root: format!("/{}", root.trim_matches('/')),
             lease_ttl: options.lease_ttl,
-            watcher: Mutex::default(),
+            watch: Standing::default(),
         })
     }
 
@@ -196,23 +193,11 @@ impl TopoConn for Etcd2Conn {
     }
 
     async fn arm(&self) {
-        let mut watcher = self.watcher.lock().await;
-        if watcher.is_none() {
-            // Where it cannot be set, the reading that follows fails as well and is tried again.
-            *watcher = Watcher::below(&self.connection, &self.root).await.ok();
-        }
+        self.watch.arm(Watcher::below(&self.connection, &self.root)).await;
     }
 
     async fn changed(&self) {
-        let mut watcher = self.watcher.lock().await;
-        let Some(live) = watcher.as_mut() else {
-            tokio::time::sleep(WATCH_RETRY).await;
-            return;
-        };
-        if !live.changed().await {
-            // Whatever happened while it was away was not told: it is set anew before the next reading.
-            *watcher = None;
-        }
+        self.watch.changed().await;
     }
 
     async fn lock(

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::time::Instant;
 use vtorc_core::ports::TopoError;
 
+use super::super::standing::Watch;
 use super::agent::{Agent, Pair};
 use super::is_lock;
 
@@ -33,9 +35,11 @@ impl Watcher {
         let (index, seen) = (first.index, versions(&first.found));
         Ok(Self { agent, directory, poll, index, seen })
     }
+}
 
-    /// Waits until a record may have changed; false if nobody can tell.
-    pub(super) async fn changed(&mut self) -> bool {
+#[async_trait]
+impl Watch for Watcher {
+    async fn changed(&mut self) -> bool {
         let started = Instant::now();
         while started.elapsed() < LOOK_AGAIN {
             let Ok(read) = self.agent.below(&self.directory, self.index, self.poll).await else {

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::time::timeout;
 use vtorc_core::ports::TopoError;
 
+use super::super::standing::Watch;
 use super::connection::Connection;
 use super::{after, below};
 use crate::interface::etcdserverpb as etcd;
@@ -25,9 +27,11 @@ impl Watcher {
         let request = etcd::WatchCreateRequest { key, range_end, ..Default::default() };
         Ok(Self { answers: connection.watch(request).await? })
     }
+}
 
-    /// Waits until a record may have changed; false if the watch is over.
-    pub(super) async fn changed(&mut self) -> bool {
+#[async_trait]
+impl Watch for Watcher {
+    async fn changed(&mut self) -> bool {
         loop {
             let answer = match timeout(LOOK_AGAIN, self.answers.message()).await {
                 Err(_elapsed) => return true,
