@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use vtorc_core::ports::{HistoryError, HistoryPort};
 
 use crate::board::Meter;
-use crate::messages::Audit;
+use crate::messages::{Audit, Kept};
 
 /// Writes to the history.
 pub struct Auditor {
@@ -47,12 +47,21 @@ async fn write(history: Arc<dyn HistoryPort>, what: Audit) -> Result<(), History
     match what {
         Audit::Recovery(record) => history.save_recovery(*record).await,
         Audit::Block(shard, block) => history.save_block(&shard, block).await,
-        Audit::RecoveriesEnabled(enabled) => history.save_recoveries_enabled(enabled).await,
-        Audit::Controls(controls) => history.save_controls(controls).await,
+        Audit::Lock(shard, token) => history.save_lock(&shard, token).await,
+        Audit::RecoveriesEnabled(enabled, kept) => {
+            tell(kept, history.save_recoveries_enabled(enabled).await)
+        }
+        Audit::Controls(controls, kept) => tell(kept, history.save_controls(controls).await),
         Audit::Act(entry) => history.save_audit(entry).await,
         Audit::Findings(change) => history.save_findings(change).await,
         Audit::Purge(before) => history.purge(before).await,
     }
+}
+
+fn tell(kept: Kept, outcome: Result<(), HistoryError>) -> Result<(), HistoryError> {
+    // Whoever asked may have gone.
+    let _ = kept.send(outcome.clone());
+    outcome
 }
 
 impl Actor for Auditor {

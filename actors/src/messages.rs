@@ -7,7 +7,7 @@ use vtorc_core::audit::{AuditEntry, Outcome, RecoveryRecord};
 use vtorc_core::controls::{Control, Controls};
 use vtorc_core::health::ProbeFailure;
 use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
-use vtorc_core::ports::{FindingsChange, TopoError};
+use vtorc_core::ports::{FindingsChange, HistoryError, LockToken, TopoError};
 use vtorc_core::remedy::Wanted;
 use vtorc_core::shard::{Pace, ProbeTarget};
 use vtorc_core::snapshot::ShardSnapshot;
@@ -58,7 +58,12 @@ pub struct SwitchRecoveries {
     pub by: String,
     /// Why.
     pub comment: String,
+    /// Told when it is in the history.
+    pub kept: Kept,
 }
+
+/// Who waits until something is in the history, where it survives the death of the process.
+pub type Kept = oneshot::Sender<Result<(), HistoryError>>;
 
 /// Set a control, or lift it.
 #[derive(Message)]
@@ -72,6 +77,8 @@ pub struct ChangeControl {
     pub by: String,
     /// Why.
     pub comment: String,
+    /// Told when it is in the history.
+    pub kept: Kept,
 }
 
 /// What is done with a control.
@@ -275,10 +282,12 @@ pub enum Audit {
     Recovery(Box<RecoveryRecord>),
     /// A shard's block, or that it has none.
     Block(KeyspaceShard, Option<Block>),
+    /// That a shard's lock is held, or no more.
+    Lock(KeyspaceShard, Option<LockToken>),
     /// The switch of automatic recoveries.
-    RecoveriesEnabled(bool),
+    RecoveriesEnabled(bool, Kept),
     /// What operators control.
-    Controls(Controls),
+    Controls(Controls, Kept),
     /// An operator's act.
     Act(AuditEntry),
     /// Findings that came and went.

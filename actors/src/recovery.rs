@@ -6,6 +6,7 @@ mod finish;
 mod holding;
 mod hooks;
 mod job;
+mod left_behind;
 mod planned;
 mod repair;
 mod reparent;
@@ -42,6 +43,7 @@ use crate::messages::{
 };
 use crate::world::World;
 use job::Job;
+use left_behind::give_back_lock;
 pub(crate) use task::Task;
 
 /// Messages that may wait; the shard repeats what matters.
@@ -278,8 +280,11 @@ impl Actor for RecoveryActor {
 
     /// What blocks the shard is read before anything is recovered; without it, nothing is.
     fn started(&mut self, context: &mut Context<Self>) {
-        let (history, shard) = (self.world.history.clone(), self.shard.clone());
-        let read = async move { history.block(&shard).await };
+        let (world, shard, log) = (self.world.clone(), self.shard.clone(), self.log.clone());
+        let read = async move {
+            give_back_lock(&world, &shard, &log).await;
+            world.history.block(&shard).await
+        };
         context.spawn(read.into_actor(self).then(|block, _, context| {
             context.notify(LedgerWasRead(block));
             fut::ready(())

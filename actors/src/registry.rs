@@ -180,7 +180,7 @@ impl Handler<ChangeControl> for Registry {
     type Result = ();
     fn handle(&mut self, message: ChangeControl, _: &mut Context<Self>) {
         self.meter.handled();
-        let ChangeControl { control, change, by, comment } = message;
+        let ChangeControl { control, change, by, comment, kept } = message;
         let now = self.world.clock.now();
         let mut controls = self.world.controls();
         controls.prune(now);
@@ -200,7 +200,7 @@ impl Handler<ChangeControl> for Registry {
         warn!(self.world.log, "control changed"; "action" => &action, "by" => &by,
             "comment" => &comment);
         *self.world.controls.write().unwrap_or_else(PoisonError::into_inner) = controls.clone();
-        self.world.auditor.do_send(Audit::Controls(controls));
+        self.world.auditor.do_send(Audit::Controls(controls, kept));
         let entry = AuditEntry { at: now, shard: None, action, by, comment };
         self.world.auditor.do_send(Audit::Act(entry));
         self.world.board.system_changed();
@@ -211,11 +211,11 @@ impl Handler<SwitchRecoveries> for Registry {
     type Result = ();
     fn handle(&mut self, message: SwitchRecoveries, _: &mut Context<Self>) {
         self.meter.handled();
-        let SwitchRecoveries { enabled, by, comment } = message;
+        let SwitchRecoveries { enabled, by, comment, kept } = message;
         warn!(self.world.log, "automatic recoveries switched"; "enabled" => enabled, "by" => &by,
             "comment" => &comment);
         self.world.recoveries_enabled.store(enabled, Ordering::Release);
-        self.world.auditor.do_send(Audit::RecoveriesEnabled(enabled));
+        self.world.auditor.do_send(Audit::RecoveriesEnabled(enabled, kept));
         let action = if enabled { "enable-recoveries" } else { "disable-recoveries" };
         let at = self.world.clock.now();
         let entry = AuditEntry { at, shard: None, action: action.into(), by, comment };

@@ -8,8 +8,10 @@ mod rows;
 mod schema;
 mod spans;
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use crossbeam_channel::{Sender, bounded};
@@ -19,7 +21,7 @@ use vtorc_core::admission::Block;
 use vtorc_core::audit::{AuditEntry, FindingSpan, RecoveryRecord};
 use vtorc_core::controls::{Controls, Grounds};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
-use vtorc_core::ports::{FindingsChange, HistoryError, HistoryPort, RecoveryFilter};
+use vtorc_core::ports::{FindingsChange, HistoryError, HistoryPort, LockToken, RecoveryFilter};
 use vtorc_core::time::Timestamp;
 
 /// Requests that wait for the store. A recovery makes about ten.
@@ -35,6 +37,11 @@ pub struct SqliteHistory {
     requests: Sender<Request>,
 }
 
+/// A store's file that is open elsewhere is waited for so long: a process that is ending may have it still.
+const IN_USE_PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between two attempts.
+const IN_USE_RETRY: Duration = Duration::from_millis(50);
+
 /// Where the store is, and what had to be done to open it.
 pub struct Opened {
     /// The store.
@@ -44,8 +51,10 @@ pub struct Opened {
 }
 
 impl SqliteHistory {
-    /// Opens the file, or a store in memory where there is none.
+    /// Opens the file, or a store in memory where there is none. A file that another process has open is waited
+    /// for, and refused in the end: what one leaves behind is cleared up by the next.
     pub fn open(file: Option<&Path>) -> Result<Opened, HistoryError> {
+        let alone = file.map(|file| keep_others_out(file, IN_USE_PATIENCE)).transpose()?;
         let mut moved_aside = None;
         let connection = match file {
             None => connect(None)?,
@@ -68,6 +77,8 @@ impl SqliteHistory {
         let (requests, queue) = bounded::<Request>(QUEUE_MAX);
         let body = move || {
             let mut connection = connection;
+            // Given back by the operating system, however the process ends.
+            let _alone = alone;
             for request in queue {
                 request(&mut connection);
             }
@@ -89,6 +100,31 @@ impl SqliteHistory {
         self.requests.try_send(request).map_err(|_| HistoryError("it is overloaded".into()))?;
         let outcome = answer.await.map_err(|_| HistoryError("its thread ended".into()))?;
         outcome.map_err(|error| HistoryError(error.to_string()))
+    }
+}
+
+/// Locks the file beside the store: SQLite's own locks let several processes write in turn.
+fn keep_others_out(file: &Path, patience: Duration) -> Result<File, HistoryError> {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".lock");
+    let told = |error: std::io::Error| HistoryError(format!("{}: {error}", name.display()));
+    let lock =
+        File::options().create(true).write(true).truncate(false).open(&name).map_err(told)?;
+    let started = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) if started.elapsed() < patience => {
+                thread::sleep(IN_USE_RETRY);
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(HistoryError(format!(
+                    "{} is in use by another vtorc: each needs its own",
+                    file.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(told(error)),
+        }
     }
 }
 
@@ -193,6 +229,45 @@ impl HistoryPort for SqliteHistory {
                         until: timestamp(row.get(2)?),
                     })
                 },
+            )
+            .optional()
+        })
+        .await
+    }
+
+    async fn save_lock(
+        &self,
+        shard: &KeyspaceShard,
+        token: Option<LockToken>,
+    ) -> Result<(), HistoryError> {
+        let shard = shard.clone();
+        self.ask(move |db| {
+            match token {
+                Some(LockToken(token)) => db.execute(
+                    "INSERT INTO locks (keyspace, shard, token, left_behind) VALUES (?1, ?2, ?3, 0) \
+                     ON CONFLICT (keyspace, shard) DO UPDATE SET token = ?3, left_behind = 0",
+                    params![shard.keyspace, shard.shard, token],
+                )?,
+                None => db.execute(
+                    "DELETE FROM locks WHERE keyspace = ?1 AND shard = ?2",
+                    params![shard.keyspace, shard.shard],
+                )?,
+            };
+            Ok(())
+        })
+        .await
+    }
+
+    async fn lock_left_behind(
+        &self,
+        shard: &KeyspaceShard,
+    ) -> Result<Option<LockToken>, HistoryError> {
+        let shard = shard.clone();
+        self.ask(move |db| {
+            db.query_row(
+                "SELECT token FROM locks WHERE keyspace = ?1 AND shard = ?2 AND left_behind = 1",
+                params![shard.keyspace, shard.shard],
+                |row| row.get(0).map(LockToken),
             )
             .optional()
         })

@@ -8,7 +8,7 @@ use vtorc_core::audit::{
     AuditEntry, FindingSpan, Outcome, RecoveryRecord, StepOutcome, StepRecord, Trigger,
 };
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
-use vtorc_core::ports::{FindingsChange, HistoryPort, RecoveryFilter};
+use vtorc_core::ports::{FindingsChange, HistoryPort, LockToken, RecoveryFilter};
 use vtorc_core::time::Timestamp;
 
 fn record(id: u64, shard: &str) -> RecoveryRecord {
@@ -79,6 +79,27 @@ async fn what_is_kept_survives_a_restart() {
     let newest_first: Vec<u64> =
         second.recoveries(all()).await.unwrap().iter().map(|record| record.id.0).collect();
     assert_eq!(newest_first, [2, 1]);
+}
+
+#[tokio::test]
+async fn a_lock_is_left_behind_by_a_process_that_ended_and_by_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("history.sqlite3");
+    let shard: KeyspaceShard = "ks/-80".parse().unwrap();
+    let token = |text: &str| Some(LockToken(text.into()));
+    let first = SqliteHistory::open(Some(&file)).unwrap().history;
+    first.save_lock(&shard, token("one")).await.unwrap();
+    assert_eq!(first.lock_left_behind(&shard).await.unwrap(), None, "it holds it itself");
+    drop(first);
+    let second = SqliteHistory::open(Some(&file)).unwrap().history;
+    assert_eq!(second.lock_left_behind(&shard).await.unwrap(), token("one"));
+    assert_eq!(second.lock_left_behind(&"ks/80-".parse().unwrap()).await.unwrap(), None);
+    second.save_lock(&shard, token("two")).await.unwrap();
+    assert_eq!(second.lock_left_behind(&shard).await.unwrap(), None, "it holds it itself");
+    second.save_lock(&shard, None).await.unwrap();
+    drop(second);
+    let third = SqliteHistory::open(Some(&file)).unwrap().history;
+    assert_eq!(third.lock_left_behind(&shard).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -223,6 +223,9 @@ pub trait TopoPort: Send + Sync {
         patience: Duration,
     ) -> Result<Box<dyn ShardLock>, TopoError>;
 
+    /// Gives back the lock that this token names, whose process has ended. Whoever has the lock otherwise keeps it.
+    async fn give_back(&self, shard: &KeyspaceShard, token: &LockToken) -> Result<(), TopoError>;
+
     /// Sets a tablet's type and, for a primary, its term.
     async fn set_tablet_type(
         &self,
@@ -243,9 +246,17 @@ pub trait TopoPort: Send + Sync {
     ) -> Result<(), TopoError>;
 }
 
+/// What a held lock is called at its topology server, in that server's own words. Kept while the lock is held, so
+/// that a process that is started again after a crash need not wait until the server notices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockToken(pub String);
+
 /// A shard's lock while it is held. Dropping it gives it back as well, later.
 #[async_trait]
 pub trait ShardLock: Send + Sync {
+    /// What it is called; none where it ends with the process anyway.
+    fn token(&self) -> Option<LockToken>;
+
     /// Makes sure that it is still held. Asked before every step that cannot be undone.
     async fn check(&self) -> Result<(), TopoError>;
 
@@ -283,6 +294,19 @@ pub trait HistoryPort: Send + Sync {
 
     /// A shard's block.
     async fn block(&self, shard: &KeyspaceShard) -> Result<Option<Block>, HistoryError>;
+
+    /// Keeps that a shard's lock is held, or no more.
+    async fn save_lock(
+        &self,
+        shard: &KeyspaceShard,
+        token: Option<LockToken>,
+    ) -> Result<(), HistoryError>;
+
+    /// The lock of a shard that an earlier process held when it ended; none that this process took.
+    async fn lock_left_behind(
+        &self,
+        shard: &KeyspaceShard,
+    ) -> Result<Option<LockToken>, HistoryError>;
 
     /// Switches automatic recoveries on or off.
     async fn save_recoveries_enabled(&self, enabled: bool) -> Result<(), HistoryError>;

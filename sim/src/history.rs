@@ -8,7 +8,7 @@ use vtorc_core::admission::Block;
 use vtorc_core::audit::{AuditEntry, FindingSpan, RecoveryRecord};
 use vtorc_core::controls::Controls;
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
-use vtorc_core::ports::{FindingsChange, HistoryError, HistoryPort, RecoveryFilter};
+use vtorc_core::ports::{FindingsChange, HistoryError, HistoryPort, LockToken, RecoveryFilter};
 use vtorc_core::time::Timestamp;
 
 /// What one vtorc keeps.
@@ -22,6 +22,8 @@ struct Kept {
     last_id: u64,
     recoveries: BTreeMap<RecoveryId, RecoveryRecord>,
     blocks: BTreeMap<KeyspaceShard, Block>,
+    locks: BTreeMap<KeyspaceShard, LockToken>,
+    left_behind: BTreeMap<KeyspaceShard, LockToken>,
     disabled: bool,
     controls: Controls,
 }
@@ -29,6 +31,13 @@ struct Kept {
 impl MemoryHistory {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The process that wrote it has ended, another one begins.
+    pub fn reopen(&self) {
+        let mut kept = self.kept();
+        let locks = std::mem::take(&mut kept.locks);
+        kept.left_behind.extend(locks);
     }
 
     /// A shard's block.
@@ -83,6 +92,27 @@ impl HistoryPort for MemoryHistory {
 
     async fn block(&self, shard: &KeyspaceShard) -> Result<Option<Block>, HistoryError> {
         Ok(self.kept().blocks.get(shard).cloned())
+    }
+
+    async fn save_lock(
+        &self,
+        shard: &KeyspaceShard,
+        token: Option<LockToken>,
+    ) -> Result<(), HistoryError> {
+        let mut kept = self.kept();
+        kept.left_behind.remove(shard);
+        match token {
+            Some(token) => kept.locks.insert(shard.clone(), token),
+            None => kept.locks.remove(shard),
+        };
+        Ok(())
+    }
+
+    async fn lock_left_behind(
+        &self,
+        shard: &KeyspaceShard,
+    ) -> Result<Option<LockToken>, HistoryError> {
+        Ok(self.kept().left_behind.get(shard).cloned())
     }
 
     async fn save_recoveries_enabled(&self, enabled: bool) -> Result<(), HistoryError> {

@@ -65,6 +65,7 @@ impl Manager {
     /// Starts it.
     pub async fn launch(launch: Launch) -> Self {
         let Launch { universe, number, history, recovery, clock_skew_ms } = launch;
+        history.reopen();
         let tasks = LocalSet::new();
         let board = Arc::new(Board::new());
         let alive = Arc::new(AtomicBool::new(true));

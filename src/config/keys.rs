@@ -226,7 +226,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("ReplicaHeartbeatSeconds", Honoured, "heartbeat period that replicas are told to ask for; a silent source shows after three; default 0.3"),
     key("ReplicationCredentialsQuery", Ignored, "it has no meaning here"),
     key("ReplicationLagQuery", Ignored, "lag is what SHOW REPLICA STATUS says"),
-    key("SQLite3DataFile", Honoured, "the history store; default `vtorc.sqlite3` in `-log_dir`, or memory"),
+    key("SQLite3DataFile", Honoured, "the history store, of one vtorc alone; default `vtorc.sqlite3` in `-log_dir`, or memory"),
     key("SSLCAFile", Honoured, "certificate authorities of callers"),
     key("SSLCertFile", Honoured, "our certificate"),
     key("SSLPrivateKeyFile", Honoured, "our key"),

@@ -12,7 +12,7 @@ use vtorc_clients::topo::zk2::Zk2Conn;
 use vtorc_clients::topo::{CellInfo, TopoStore};
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::KeyspaceShard;
-use vtorc_core::ports::{ShardLock, TopoError};
+use vtorc_core::ports::{LockToken, ShardLock, TopoError};
 
 use crate::Failure;
 use crate::cli::{DaemonOptions, TopoImplementation};
@@ -125,6 +125,9 @@ impl TopoConn for Unusable {
         _: &str,
         _: Duration,
     ) -> Result<Box<dyn ShardLock>, TopoError> {
+        Err(self.error())
+    }
+    async fn give_back(&self, _: &str, _: &LockToken) -> Result<(), TopoError> {
         Err(self.error())
     }
 }

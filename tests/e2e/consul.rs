@@ -8,8 +8,8 @@ use vtorc_fleet::{CONSUL_MASTER_TOKEN, Consul, ConsulOptions, Flavor};
 use crate::certificates::certificates;
 use crate::harness::{Cluster, THREE, padded, request, wait_for};
 use crate::topologies::{
-    a_cell_is_down, dies_at_rest, lost_in_the_middle, topo_flags, waits_for_somebody_else,
-    watches_work,
+    a_cell_is_down, dies_at_rest, killed_with_the_lock, lost_in_the_middle, topo_flags,
+    waits_for_somebody_else, watches_work,
 };
 
 /// Sessions are short, so that one that runs out can be waited for.
@@ -120,6 +120,14 @@ fn a_session_that_ends_in_the_middle_of_a_recovery_stops_it_before_the_promotion
 /// Longer than a session that nobody prolongs would live: the lock is still held after it.
 fn outlive_the_session() {
     std::thread::sleep(Duration::from_secs(2 * SESSION_S + 1));
+}
+
+#[test]
+fn a_lock_that_a_killed_vtorc_held_is_given_back_when_it_starts_again() {
+    let (mut cluster, _consul) = on_consul();
+    cluster.topo_flags.retain(|flag| !flag.contains("session"));
+    cluster.topo_flags.push("-topo_consul_lock_session_ttl=600s".to_owned());
+    killed_with_the_lock(cluster);
 }
 
 #[test]

@@ -82,7 +82,7 @@ pub(crate) fn election_through_vttablets(kind: Kind) {
     election(kind, THROUGH_VTTABLETS.2);
 }
 
-fn dies(cluster: &mut Cluster, point: &str) {
+pub(crate) fn dies(cluster: &mut Cluster, point: &str) {
     let code = cluster.daemons.last_mut().unwrap().child.wait(PATIENCE);
     assert!(code.is_some(), "{point}: the point was never reached");
     cluster.daemons.pop();

@@ -1,5 +1,6 @@
 //! The process: signals, switches, several of them, and what is not its business.
 
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -41,6 +42,19 @@ pub(crate) fn of_two_daemons_on_one_shard_one_acts_on(kind: Kind) {
     }
     cluster.server_mut(&first).restart().unwrap();
     assert_eq!(cluster.healthy(&[]), second);
+}
+
+#[test]
+fn a_history_that_another_vtorc_has_open_is_refused() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101"]);
+    cluster.start_daemon(&[]);
+    let mut second = Command::new(env!("CARGO_BIN_EXE_vtorc"));
+    second.args(&cluster.topo_flags).arg(format!("-config={}", cluster.config.display()));
+    let refused = second.arg("-port=0").output().unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success(), "{told}");
+    assert!(told.contains("is in use by another vtorc: each needs its own"), "{told}");
+    assert_eq!(cluster.healthy(&[]), padded("zone1-101"));
 }
 
 #[test]

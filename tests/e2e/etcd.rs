@@ -9,7 +9,7 @@ use vtorc_fleet::{Etcd, Flavor};
 use crate::certificates::certificates;
 use crate::harness::{Cluster, THREE, padded, wait_for};
 use crate::topologies::{
-    self, a_cell_is_down, dies_at_rest, lost_in_the_middle, topology_error,
+    self, a_cell_is_down, dies_at_rest, killed_with_the_lock, lost_in_the_middle, topology_error,
     waits_for_somebody_else, watches_work,
 };
 use crate::vitess::{Way, before_servers};
@@ -198,6 +198,14 @@ fn run_out(etcd: &mut Etcd) {
 /// Longer than a lease that nobody prolongs would live: the lock is still held after it.
 fn outlive_the_lease() {
     std::thread::sleep(Duration::from_secs(LEASE_S + 1));
+}
+
+#[test]
+fn a_lock_that_a_killed_vtorc_held_is_given_back_when_it_starts_again() {
+    let (mut cluster, _etcd) = on_etcd(1);
+    cluster.topo_flags.retain(|flag| !flag.contains("lease"));
+    cluster.topo_flags.push("-topo_etcd_lease_ttl=600".to_owned());
+    killed_with_the_lock(cluster);
 }
 
 #[test]

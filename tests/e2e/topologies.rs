@@ -4,6 +4,7 @@ use mysql::prelude::Queryable;
 use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
+use crate::crash;
 use crate::failover::emergency;
 use crate::harness::{Cluster, THREE, padded, wait_for};
 use crate::writer::{arrives, create_table};
@@ -139,4 +140,21 @@ pub fn lost_in_the_middle<S>(
     let second = cluster.healthy(&[&first]);
     assert_ne!(second, first);
     assert_eq!(emergency(&cluster)["new_primary"], second.as_str());
+}
+
+/// vtorc is killed while it holds the shard's lock, which would outlive it for long: the one that is started again gives
+/// it back.
+pub fn killed_with_the_lock(mut cluster: Cluster) {
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    cluster.daemons.pop();
+    let point = "after stop all receivers";
+    cluster.start_daemon(&["--failpoint", point]);
+    cluster.healthy(&[]);
+    cluster.server_mut(&first).kill();
+    crash::dies(&mut cluster, point);
+    cluster.start_daemon(&[]);
+    assert_ne!(cluster.healthy(&[&first]), first);
+    let log = cluster.daemon().log_text();
+    assert!(log.contains("the shard's lock that an earlier process left was given back"), "{log}");
 }

@@ -7,13 +7,19 @@ use vtorc_fleet::{Flavor, ZooKeeper};
 
 use crate::certificates::certificates;
 use crate::harness::{Cluster, THREE, wait_for};
-use crate::topologies::{dies_at_rest, lost_in_the_middle, topo_flags};
+use crate::topologies::{dies_at_rest, killed_with_the_lock, lost_in_the_middle, topo_flags};
 
 fn on_zookeeper() -> (Cluster, ZooKeeper) {
     let directory = tempfile::tempdir().unwrap();
     let zookeeper = ZooKeeper::start(&directory.path().join("zk")).unwrap();
     let flags = topo_flags("zk2", &zookeeper.address(), "/vitess/global");
     (Cluster::with_topology(Flavor::MariaDb, "semi_sync", THREE, directory, flags), zookeeper)
+}
+
+#[test]
+fn a_lock_that_a_killed_vtorc_held_is_given_back_when_it_starts_again() {
+    let (cluster, _zookeeper) = on_zookeeper();
+    killed_with_the_lock(cluster);
 }
 
 #[test]

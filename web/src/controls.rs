@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use vtorc_actors::messages::{ChangeControl, ControlChange};
 use vtorc_actors::world::World;
 use vtorc_core::controls::Control;
+use vtorc_core::ports::HistoryError;
 
 use crate::error::ApiError;
 use crate::server::WebContext;
 use crate::views::time;
 
+/// The history takes milliseconds; with a disk that hangs, an order is answered all the same.
+const KEEPING_PATIENCE: Duration = Duration::from_secs(5);
 /// The longest that a control can be set for; for ever is without a time.
 const SECONDS_MAX: u64 = 366 * 86_400;
 
@@ -67,7 +71,7 @@ pub(crate) async fn set(
         return Err(ApiError::bad_request(format!("seconds must be 1 to {SECONDS_MAX}")));
     }
     let change = ControlChange::Set(seconds.map(Duration::from_secs));
-    order(&request, &control, change, comment, &context)
+    order(&request, &control, change, comment, &context).await
 }
 
 #[derive(Deserialize)]
@@ -84,10 +88,10 @@ pub(crate) async fn lift(
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
     let LiftBody { control, comment } = body.into_inner();
-    order(&request, &control, ControlChange::Lift, comment, &context)
+    order(&request, &control, ControlChange::Lift, comment, &context).await
 }
 
-fn order(
+async fn order(
     request: &HttpRequest,
     control: &str,
     change: ControlChange,
@@ -98,6 +102,21 @@ fn order(
     let control: Control =
         control.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
     let text = control.to_string();
-    context.registry.do_send(ChangeControl { control, change, by: caller.name, comment });
+    let (kept, answer) = oneshot::channel();
+    context.registry.do_send(ChangeControl { control, change, by: caller.name, comment, kept });
+    in_the_history(answer).await?;
     Ok(HttpResponse::Accepted().json(serde_json::json!({ "control": text })))
+}
+
+/// Waits until what was switched is in the history: what was answered must survive the death of the process.
+pub(crate) async fn in_the_history(
+    answer: oneshot::Receiver<Result<(), HistoryError>>,
+) -> Result<(), ApiError> {
+    let why = match tokio::time::timeout(KEEPING_PATIENCE, answer).await {
+        Ok(Ok(Ok(()))) => return Ok(()),
+        Ok(Ok(Err(error))) => error.to_string(),
+        Ok(Err(_)) => "vtorc is ending".to_owned(),
+        Err(_elapsed) => "the history store does not answer".to_owned(),
+    };
+    Err(ApiError::unavailable(format!("it holds now, but would not survive a restart: {why}")))
 }

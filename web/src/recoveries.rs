@@ -3,10 +3,12 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::oneshot;
 use vtorc_actors::messages::SwitchRecoveries;
 use vtorc_core::ids::RecoveryId;
 use vtorc_core::ports::RecoveryFilter;
 
+use crate::controls::in_the_history;
 use crate::error::ApiError;
 use crate::server::WebContext;
 use crate::views::{RecoveryView, time};
@@ -113,7 +115,7 @@ pub(crate) async fn disable(
     body: web::Json<SwitchBody>,
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    switch(false, &request, body.into_inner(), &context)
+    switch(false, &request, body.into_inner(), &context).await
 }
 
 pub(crate) async fn enable(
@@ -121,10 +123,10 @@ pub(crate) async fn enable(
     body: web::Json<SwitchBody>,
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    switch(true, &request, body.into_inner(), &context)
+    switch(true, &request, body.into_inner(), &context).await
 }
 
-fn switch(
+async fn switch(
     enabled: bool,
     request: &HttpRequest,
     body: SwitchBody,
@@ -132,6 +134,8 @@ fn switch(
 ) -> Result<HttpResponse, ApiError> {
     let caller = context.access.may_change(request)?;
     let comment = body.comment.unwrap_or_default();
-    context.registry.do_send(SwitchRecoveries { enabled, by: caller.name, comment });
+    let (kept, answer) = oneshot::channel();
+    context.registry.do_send(SwitchRecoveries { enabled, by: caller.name, comment, kept });
+    in_the_history(answer).await?;
     Ok(HttpResponse::Ok().json(json!({ "recoveries_enabled": enabled })))
 }

@@ -5,10 +5,12 @@ mod views;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use vtorc_actors::board::ShardReport;
 use vtorc_actors::messages::SwitchRecoveries;
 use vtorc_core::analysis::errant_gtids;
 
+use crate::controls::in_the_history;
 use crate::error::ApiError;
 use crate::metrics;
 use crate::server::WebContext;
@@ -131,24 +133,26 @@ async fn disable(
     request: HttpRequest,
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    switch(false, &request, &context)
+    switch(false, &request, &context).await
 }
 
 async fn enable(
     request: HttpRequest,
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    switch(true, &request, &context)
+    switch(true, &request, &context).await
 }
 
-fn switch(
+async fn switch(
     enabled: bool,
     request: &HttpRequest,
     context: &WebContext,
 ) -> Result<HttpResponse, ApiError> {
     let caller = context.access.may_change(request)?;
     let comment = format!("through {}", request.path());
-    context.registry.do_send(SwitchRecoveries { enabled, by: caller.name, comment });
+    let (kept, answer) = oneshot::channel();
+    context.registry.do_send(SwitchRecoveries { enabled, by: caller.name, comment, kept });
+    in_the_history(answer).await?;
     let word = if enabled { "enabled" } else { "disabled" };
     Ok(plain(format!("Global recoveries {word}\n")))
 }

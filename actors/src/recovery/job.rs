@@ -152,6 +152,7 @@ impl Job {
             }
         };
         let lock = self.topo_step(TAKE_LOCK, None, taking).await?;
+        self.world.auditor.do_send(Audit::Lock(shard.clone(), lock.token()));
         let read = timeout(TOPO_TIMEOUT, topo.read_shard(shard));
         let read = async {
             read.await.unwrap_or_else(|_| Err(TopoError::Unavailable("no answer".into())))
@@ -431,6 +432,7 @@ impl Locked<'_> {
         let world = &self.job.world;
         let before = world.clock.now();
         self.lock.release().await;
+        world.auditor.do_send(Audit::Lock(self.job.seen.shard.clone(), None));
         let took = u64::try_from(before.age(world.clock.now()).as_millis());
         world.board.count_lock(LockAction::Unlock, took.unwrap_or(u64::MAX));
     }

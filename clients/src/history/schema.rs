@@ -30,6 +30,10 @@ const MIGRATIONS: &[&str] = &["
     CREATE INDEX findings_that_stand ON findings (keyspace, shard, finding, tablet) WHERE until_ms IS NULL;
     CREATE INDEX audit_by_time ON audit (at_ms);
     ALTER TABLE blocks ADD COLUMN unfinished TEXT;
+", "
+    CREATE TABLE locks (
+        keyspace TEXT NOT NULL, shard TEXT NOT NULL, token TEXT NOT NULL, left_behind INTEGER NOT NULL,
+        PRIMARY KEY (keyspace, shard)) WITHOUT ROWID;
 "];
 
 /// Makes the file usable: checks it, sets how it is written, brings its tables up to date.
@@ -57,6 +61,8 @@ pub(crate) fn prepare(db: &Connection) -> rusqlite::Result<()> {
          WHERE ended_ms IS NULL",
         [],
     )?;
+    // Whoever took these locks has ended.
+    db.execute("UPDATE locks SET left_behind = 1", [])?;
     // Whether a finding stands is found out anew; until when it stood is not known better than this.
     db.execute("UPDATE findings SET until_ms = since_ms WHERE until_ms IS NULL", [])?;
     Ok(())

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use vtorc_core::ids::KeyspaceShard;
-use vtorc_core::ports::{ShardLock, TopoError};
+use vtorc_core::ports::{LockToken, ShardLock, TopoError};
 
 /// The version of a record, for conditional updates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,4 +43,7 @@ pub trait TopoConn: Send + Sync {
         contents: &str,
         patience: Duration,
     ) -> Result<Box<dyn ShardLock>, TopoError>;
+
+    /// Gives back the lock of the directory `path` that this token names; one that is gone is fine.
+    async fn give_back(&self, path: &str, token: &LockToken) -> Result<(), TopoError>;
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use vtorc_core::ids::KeyspaceShard;
-use vtorc_core::ports::{ShardLock, TopoError};
+use vtorc_core::ports::{LockToken, ShardLock, TopoError};
 
 use super::conn::{TopoConn, Version};
 use super::standing::Standing;
@@ -68,6 +68,15 @@ impl ConsulConn {
         let parts = [self.root.as_str(), relative];
         let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         parts.join("/")
+    }
+
+    /// The door of a directory's lock.
+    fn door(&self, path: &str, contents: &str) -> lock::Door {
+        lock::Door {
+            agent: self.agent.clone(),
+            key: self.key(path) + "/Lock",
+            contents: contents.to_owned(),
+        }
     }
 
     /// The same with a slash at its end: what is below it.
@@ -156,16 +165,16 @@ impl TopoConn for ConsulConn {
         if self.agent.children(&self.directory(path)).await?.is_empty() {
             return Err(TopoError::NoNode(path.to_owned()));
         }
-        let door = lock::Door {
-            agent: self.agent.clone(),
-            key: self.key(path) + "/Lock",
-            contents: contents.to_owned(),
-        };
+        let door = self.door(path, contents);
         // In a task of its own: a caller that goes away while it is being taken would leave it behind.
         let (shard, locks) = (shard.clone(), self.locks.clone());
         let taking = tokio::spawn(async move { door.take(&locks, &shard, patience).await });
         let gone = |_| self.agent.unavailable("taking the lock was broken off");
         taking.await.map_err(gone)?
+    }
+
+    async fn give_back(&self, path: &str, LockToken(token): &LockToken) -> Result<(), TopoError> {
+        self.door(path, "").leave(token).await
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use vtorc_core::ids::KeyspaceShard;
-use vtorc_core::ports::{ShardLock, TopoError};
+use vtorc_core::ports::{LockToken, ShardLock, TopoError};
 
 use super::conn::{TopoConn, Version};
 use super::standing::Standing;
@@ -221,6 +221,12 @@ impl TopoConn for Etcd2Conn {
         let taking = tokio::spawn(async move { queue.take(&shard, &contents, patience).await });
         let gone = |_| self.connection.unavailable("taking the lock was broken off");
         taking.await.map_err(gone)?
+    }
+
+    async fn give_back(&self, _: &str, LockToken(token): &LockToken) -> Result<(), TopoError> {
+        // Nothing but the place in the queue hangs on the lease.
+        let lease = token.parse().map_err(|_| TopoError::Invalid(format!("lease {token:?}")))?;
+        self.connection.revoke_lease(lease).await
     }
 }
 

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use vtorc_core::ids::KeyspaceShard;
-use vtorc_core::ports::{ShardLock, TopoError};
+use vtorc_core::ports::{LockToken, ShardLock, TopoError};
 
 use super::conn::{TopoConn, Version};
 
@@ -222,6 +222,11 @@ impl TopoConn for LocalConn {
             }
         }
     }
+
+    async fn give_back(&self, _: &str, _: &LockToken) -> Result<(), TopoError> {
+        // The operating system did when the process ended.
+        Ok(())
+    }
 }
 
 /// What a lock's contents say, on one line.
@@ -242,6 +247,10 @@ impl LocalLock {
 
 #[async_trait]
 impl ShardLock for LocalLock {
+    fn token(&self) -> Option<LockToken> {
+        None
+    }
+
     async fn check(&self) -> Result<(), TopoError> {
         use std::os::unix::fs::MetadataExt;
         // The operating system keeps the lock for us; only the file itself could be replaced.

@@ -9,7 +9,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Mutex;
 use vtorc_core::durability::{DurabilityPolicy, UnknownPolicy};
 use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
-use vtorc_core::ports::{ShardLock, TopoError, TopoPort};
+use vtorc_core::ports::{LockToken, ShardLock, TopoError, TopoPort};
 use vtorc_core::time::TermStart;
 use vtorc_core::topology::{ShardTopology, Tablet, TabletType, TopologyRead};
 
@@ -342,6 +342,10 @@ impl TopoPort for TopoStore {
     ) -> Result<Box<dyn ShardLock>, TopoError> {
         let contents = lock_contents(action);
         self.global.lock(&paths::shard_dir(shard), shard, &contents, patience).await
+    }
+
+    async fn give_back(&self, shard: &KeyspaceShard, token: &LockToken) -> Result<(), TopoError> {
+        self.global.give_back(&paths::shard_dir(shard), token).await
     }
 
     async fn set_tablet_type(

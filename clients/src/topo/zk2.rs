@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use vtorc_core::ids::KeyspaceShard;
-use vtorc_core::ports::{ShardLock, TopoError};
+use vtorc_core::ports::{LockToken, ShardLock, TopoError};
 use zookeeper_client as zk;
 
 use super::conn::{TopoConn, Version};
@@ -322,5 +322,9 @@ impl TopoConn for Zk2Conn {
         });
         let gone = |_| self.unavailable("taking the lock was broken off");
         taking.await.map_err(gone)?
+    }
+
+    async fn give_back(&self, path: &str, token: &LockToken) -> Result<(), TopoError> {
+        lock::give_back(self, &self.client().await?, path, token).await
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
-use vtorc_core::ports::{ShardLock, TopoError, TopoPort};
+use vtorc_core::ports::{LockToken, ShardLock, TopoError, TopoPort};
 use vtorc_core::time::TermStart;
 use vtorc_core::topology::{ShardTopology, TabletType, TopologyRead};
 
@@ -168,6 +168,17 @@ impl TopoPort for Outside {
         }
     }
 
+    async fn give_back(&self, _: &KeyspaceShard, token: &LockToken) -> Result<(), TopoError> {
+        let serial = token.0.parse().map_err(|_| TopoError::Invalid(token.0.clone()))?;
+        let manager = self.manager;
+        self.request(move |universe, _| {
+            universe.topology.give_back(&[serial]);
+            universe.note(|| format!("m{manager} gave back what it held before: {serial}"));
+            Ok(())
+        })
+        .await
+    }
+
     async fn set_tablet_type(
         &self,
         alias: &TabletAlias,
@@ -214,6 +225,10 @@ struct Held {
 
 #[async_trait]
 impl ShardLock for Held {
+    fn token(&self) -> Option<LockToken> {
+        Some(LockToken(self.holder.serial.to_string()))
+    }
+
     async fn check(&self) -> Result<(), TopoError> {
         let (mine, shard) = (self.holder, self.shard.clone());
         self.outside

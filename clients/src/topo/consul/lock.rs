@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use vtorc_core::ids::KeyspaceShard;
-use vtorc_core::ports::{ShardLock, TopoError};
+use vtorc_core::ports::{LockToken, ShardLock, TopoError};
 
 use super::super::local::one_line;
 use super::agent::{Agent, Pair};
@@ -101,7 +101,7 @@ impl Door {
     /// Gives it back if this session has it, and ends the session. Vitess takes a key that is left for a lock that
     /// is held, so that is deleted, unless somebody else was faster. In this order: a session that ends with the
     /// lock would close it for the lock delay.
-    async fn leave(&self, session: &str) -> Result<(), TopoError> {
+    pub(super) async fn leave(&self, session: &str) -> Result<(), TopoError> {
         let query = [("release", session), ("flags", LOCK_FLAGS)];
         if self.agent.pair(&self.key).await?.is_some_and(|pair| pair.session == session) {
             self.agent.put(&self.key, &query, self.contents.as_bytes()).await?;
@@ -184,6 +184,10 @@ struct Held {
 
 #[async_trait]
 impl ShardLock for Held {
+    fn token(&self) -> Option<LockToken> {
+        Some(LockToken(self.session.id.clone()))
+    }
+
     /// The session could be prolonged, and the leader says that it has the key: asked, not assumed.
     async fn check(&self) -> Result<(), TopoError> {
         let lost = |why: String| TopoError::LockLost(why);

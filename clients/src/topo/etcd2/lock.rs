@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use vtorc_core::ids::KeyspaceShard;
-use vtorc_core::ports::{ShardLock, TopoError};
+use vtorc_core::ports::{LockToken, ShardLock, TopoError};
 
 use super::super::local::one_line;
 use super::connection::Connection;
@@ -166,6 +166,10 @@ struct Place {
 
 #[async_trait]
 impl ShardLock for Place {
+    fn token(&self) -> Option<LockToken> {
+        Some(LockToken(self.lease.id.to_string()))
+    }
+
     /// The lease could be prolonged, and our key is where it was: asked, not assumed.
     async fn check(&self) -> Result<(), TopoError> {
         let lost = |why: String| TopoError::LockLost(why);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use tokio::time::timeout;
 use vtorc_core::ids::KeyspaceShard;
-use vtorc_core::ports::{ShardLock, TopoError};
+use vtorc_core::ports::{LockToken, ShardLock, TopoError};
 use zookeeper_client as zk;
 
 use super::super::local::one_line;
@@ -41,7 +41,8 @@ pub(super) async fn take(
             let unsure = (client.clone(), queue, contents.to_owned());
             until_gone(client, move || {
                 let (client, queue, contents) = unsure.clone();
-                async move { sweep(&client, &queue, &contents).await }
+                let session = client.session_id().0;
+                async move { sweep(&client, &queue, session, Some(&contents)).await }
             });
             return Err(error);
         }
@@ -157,9 +158,29 @@ where
     });
 }
 
-/// Deletes our session's places with these contents: one whose creation was not answered may be there without
-/// our knowing. A later attempt's place says another time, and stays.
-async fn sweep(client: &zk::Client, queue: &str, contents: &str) -> Result<(), zk::Error> {
+/// Gives back what a session of an earlier process holds.
+pub(super) async fn give_back(
+    conn: &Zk2Conn,
+    client: &zk::Client,
+    path: &str,
+    LockToken(token): &LockToken,
+) -> Result<(), TopoError> {
+    let queue = format!("{}/locks", conn.path(path));
+    let session = token.parse().map_err(|_| TopoError::Invalid(format!("session {token:?}")))?;
+    match conn.ask(&queue, sweep(client, &queue, session, None)).await {
+        Err(TopoError::NoNode(_)) => Ok(()),
+        other => other,
+    }
+}
+
+/// Deletes a session's places, or the one with these contents: one whose creation was not answered may be there
+/// without our knowing. A later attempt's place says another time, and stays.
+async fn sweep(
+    client: &zk::Client,
+    queue: &str,
+    session: i64,
+    contents: Option<&str>,
+) -> Result<(), zk::Error> {
     for name in client.list_children(queue).await? {
         let node = format!("{queue}/{name}");
         let (data, stat) = match client.get_data(&node).await {
@@ -167,7 +188,8 @@ async fn sweep(client: &zk::Client, queue: &str, contents: &str) -> Result<(), z
             Err(zk::Error::NoNode) => continue,
             Err(error) => return Err(error),
         };
-        if stat.ephemeral_owner == client.session_id().0 && data == contents.as_bytes() {
+        let meant = contents.is_none_or(|contents| data == contents.as_bytes());
+        if stat.ephemeral_owner == session && meant {
             match client.delete(&node, None).await {
                 Ok(()) | Err(zk::Error::NoNode) => {}
                 Err(error) => return Err(error),
@@ -179,6 +201,10 @@ async fn sweep(client: &zk::Client, queue: &str, contents: &str) -> Result<(), z
 
 #[async_trait]
 impl ShardLock for Place {
+    fn token(&self) -> Option<LockToken> {
+        Some(LockToken(self.client.session_id().0.to_string()))
+    }
+
     /// The session lives and the server still has our node: asked, not assumed.
     async fn check(&self) -> Result<(), TopoError> {
         if self.client.state().is_terminated() {
