@@ -57,15 +57,17 @@ impl TabletState {
         self.status.as_ref().filter(|_| self.reachability.is_valid())
     }
 
-    /// What this server wrote itself, lost, and `other` has, by what that answered before this one was asked. Somebody
-    /// who cannot be reached any more has not forgotten it by that.
+    /// What this server wrote itself, lost, and `other` has: by what that answered before this one was asked, as far as
+    /// it did not lose it too since. Somebody who cannot be reached any more has not forgotten it by that.
     pub fn lost_to(&self, other: &TabletState) -> Option<GtidSet> {
         let (mine, theirs) = (self.valid_status()?, other.status.as_ref()?);
         let earlier = other.earlier.iter().map(|earlier| (&earlier.0, earlier.1));
         let words = earlier.chain([(theirs, other.answered_at)]);
         let timely = words.filter(|(_, answered_at)| *answered_at <= self.status_at);
-        let mut lost = timely.filter_map(|(theirs, _)| mine.lost_to(theirs));
-        lost.next()
+        let kept = theirs.gtid_received();
+        let lost = timely.filter_map(|(theirs, _)| mine.lost_to(theirs));
+        let mut still_there = lost.map(|lost| lost.subtract(&lost.subtract(&kept)));
+        still_there.find(|lost| !lost.is_empty())
     }
 
     /// Its vttablet says that it cannot write to its disk.

@@ -302,6 +302,11 @@ fn tablet(line: &str) -> TabletState {
             }
             "host" => state.tablet.mysql.as_mut().unwrap().host = value.to_owned(),
             "term" => state.tablet.term_start = Some(term(value)),
+            // What it said some time ago.
+            "had" => {
+                let earlier = ServerStatus { gtid_executed: gtid(value), ..status.clone() };
+                state.earlier.push(std::sync::Arc::new((earlier, NOW)));
+            }
             _ => server_word(&mut status, key, value),
         }
     }
