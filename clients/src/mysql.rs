@@ -13,6 +13,7 @@ mod follow;
 mod fuzz;
 mod inspect;
 mod probe;
+mod semi_sync;
 mod session;
 mod status;
 mod workers;
@@ -22,7 +23,8 @@ pub use discover::{Discovered, discover};
 pub use probe::AsyncProber;
 pub use workers::WorkerPool;
 
-pub(crate) use commands::{CREATE_DATABASE, semi_sync_settings};
+pub(crate) use commands::CREATE_DATABASE;
 pub(crate) use dialect::{Row, SETTINGS, SemiSyncNames, name_value};
 pub(crate) use fence::{SESSIONS, column_text, is_of_server};
+pub(crate) use semi_sync::semi_sync_settings;
 pub(crate) use status::semi_sync;

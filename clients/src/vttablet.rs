@@ -14,5 +14,6 @@ mod status;
 mod tablets;
 mod tls;
 
-pub use access::{VttabletAccess, VttabletTls};
+pub use access::VttabletAccess;
 pub use tablets::Tablets;
+pub use tls::VttabletTls;

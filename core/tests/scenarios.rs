@@ -17,6 +17,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use vtorc_core::analysis::detect;
@@ -303,15 +304,16 @@ fn tablet(line: &str) -> TabletState {
             "host" => state.tablet.mysql.as_mut().unwrap().host = value.to_owned(),
             "term" => state.tablet.term_start = Some(term(value)),
             // What it said some time ago.
-            "had" => {
-                let earlier = ServerStatus { gtid_executed: gtid(value), ..status.clone() };
-                state.earlier.push(std::sync::Arc::new((earlier, NOW)));
-            }
+            "had" => state.earlier.push(earlier(&status, value)),
             _ => server_word(&mut status, key, value),
         }
     }
     state.status = seen.then_some(status);
     state
+}
+
+fn earlier(status: &ServerStatus, had: &str) -> Arc<(ServerStatus, Timestamp)> {
+    Arc::new((ServerStatus { gtid_executed: gtid(had), ..status.clone() }, NOW))
 }
 
 /// What its vttablet says of itself.

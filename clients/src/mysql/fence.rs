@@ -13,8 +13,8 @@ use mysql::prelude::Queryable;
 use vtorc_core::ports::{CommandError, Sessions};
 
 use super::access::MysqlAccess;
-use super::commands::semi_sync_names;
 use super::dialect::Row;
+use super::semi_sync::semi_sync_names;
 use super::session::{Session, connect};
 use vtorc_core::topology::MysqlAddress;
 

@@ -6,9 +6,9 @@ use vtorc_core::ports::{CommandError, Sessions, SourceChange};
 use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus};
 use vtorc_core::topology::MysqlAddress;
 
-use super::commands::{set_replica_semi_sync, set_source_semi_sync};
 use super::dialect::Dialect;
 use super::fence;
+use super::semi_sync::{set_replica_semi_sync, set_source_semi_sync};
 use super::session::Session;
 
 /// How long MariaDB, which throws its relay log away when it is repointed, may take to apply it first.

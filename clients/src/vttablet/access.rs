@@ -1,7 +1,6 @@
 //! Connections to vttablets: one each, kept and used by all calls.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,27 +13,12 @@ use tonic::{Request, Status};
 use tower::service_fn;
 use vtorc_core::topology::VttabletAddress;
 
-use super::tls::Tls;
+use super::tls::{Tls, VttabletTls};
 use crate::interface::tabletmanagerservice::tablet_manager_client::TabletManagerClient;
 use crate::mysql::Secret;
 
 /// Pings on a connection with calls under way. A vttablet hangs up on whoever pings more often.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
-/// Certificates for calls to vttablets, by the names of Vitess's `--tablet-manager-grpc-*` flags.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VttabletTls {
-    /// Certificate authorities to trust (PEM); without one, the system's.
-    pub ca: Option<PathBuf>,
-    /// Our own certificate (PEM).
-    pub cert: Option<PathBuf>,
-    /// Our own key (PEM).
-    pub key: Option<PathBuf>,
-    /// Certificates that were taken back (PEM).
-    pub crl: Option<PathBuf>,
-    /// The name that certificates are checked against, instead of the host's.
-    pub server_name: Option<String>,
-}
 
 /// How vttablets are called.
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! TLS to vttablets: whom to trust, who we are, and which certificates were taken back, by Vitess's flags.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
@@ -12,8 +13,22 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use vtorc_core::topology::VttabletAddress;
 
-use super::access::VttabletTls;
 use crate::certificates::{pem, roots};
+
+/// Certificates for calls to vttablets, by the names of Vitess's `--tablet-manager-grpc-*` flags.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VttabletTls {
+    /// Certificate authorities to trust (PEM); without one, the system's.
+    pub ca: Option<PathBuf>,
+    /// Our own certificate (PEM).
+    pub cert: Option<PathBuf>,
+    /// Our own key (PEM).
+    pub key: Option<PathBuf>,
+    /// Certificates that were taken back (PEM).
+    pub crl: Option<PathBuf>,
+    /// The name that certificates are checked against, instead of the host's.
+    pub server_name: Option<String>,
+}
 
 /// How a connection is made safe.
 #[derive(Clone)]
