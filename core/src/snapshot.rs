@@ -207,6 +207,11 @@ impl ShardSnapshot {
                         {
                             Reachability::TurnedAway { since: *since, why }
                         }
+                        // That its disk stalls is not over because it is slow to say so again.
+                        Some(_) if before.is_some_and(TabletState::disk_stalled) => {
+                            let why = ProbeFailure::DiskStalled;
+                            Reachability::TurnedAway { since: asked_at, why }
+                        }
                         Some(_) | None => Reachability::Suspect { since: asked_at, why },
                     };
                 }
