@@ -251,9 +251,8 @@ impl RecoveryActor {
                 (Task::Shard(Remedy::RestartReceiver, _), _) => {
                     self.receivers.pause_until(now + RECEIVER_RESTART_PAUSE);
                 }
-                (Task::Shard(..), Outcome::Succeeded(_) | Outcome::AlreadyFixed) => {
-                    ledger.fresh_start();
-                }
+                (Task::Shard(..), Outcome::Succeeded(_)) => ledger.fresh_start(),
+                (Task::Shard(..), Outcome::AlreadyFixed) => ledger.has_vanished(now),
                 (Task::Shard(..), Outcome::Failed(_)) if sabotage::has(Bug::BlockOnLostLock) => {
                     ledger.start_block(id, &settings.recovery, now, None);
                     block = ledger.block.clone();

@@ -17,6 +17,8 @@ use crate::time::Timestamp;
 
 /// First pause after a failed attempt; it doubles up to [`BACKOFF_MAX`].
 pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+/// So often in a row somebody else may have been faster.
+const VANISHED_MAX: u32 = 3;
 /// Longest pause between failed attempts.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
@@ -42,6 +44,8 @@ pub struct Ledger {
     pub failures: u32,
     /// No new attempt before this.
     pub not_before: Option<Timestamp>,
+    /// So often in a row, what was to be repaired was gone when it was looked at under the lock.
+    pub vanished: u32,
 }
 
 impl Ledger {
@@ -56,6 +60,18 @@ impl Ledger {
         let pause = (BACKOFF_FIRST * 2u32.pow(doublings)).min(BACKOFF_MAX);
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(now + pause);
+        self.vanished = 0;
+    }
+
+    /// Notes that what was to be repaired was gone. Now and then that is somebody else's work; what is found again and
+    /// again must not take the lock all the time.
+    pub fn has_vanished(&mut self, now: Timestamp) {
+        let vanished = self.vanished.saturating_add(1);
+        self.fresh_start();
+        self.vanished = vanished;
+        if vanished > VANISHED_MAX {
+            self.not_before = Some(now + BACKOFF_FIRST);
+        }
     }
 
     /// Makes the next attempt wait until then.
@@ -67,6 +83,7 @@ impl Ledger {
     pub fn fresh_start(&mut self) {
         self.failures = 0;
         self.not_before = None;
+        self.vanished = 0;
     }
 
     /// Starts the block period after a reparent that changed, or may have changed, the primary.
@@ -115,6 +132,11 @@ pub enum Refusal {
         /// When the next attempt may start.
         until: Timestamp,
     },
+    /// It is found again and again, and gone each time that it is looked at under the lock.
+    KeepsVanishing {
+        /// How often in a row.
+        times: u32,
+    },
     /// vtorc doubts its own sight.
     ManagerIsolated(String),
     /// A stalled disk may go on by itself, and the configuration wants that waited for.
@@ -153,6 +175,11 @@ impl fmt::Display for Refusal {
             Self::BackingOff { .. } => {
                 f.write_str("the last attempt failed; it will be tried again")
             }
+            Self::KeepsVanishing { times } => write!(
+                f,
+                "found {times} times in a row and gone each time when every server was asked under the lock; it is \
+                 looked at once a second"
+            ),
             Self::ManagerIsolated(evidence) => {
                 write!(f, "ManagerIsolated: {evidence}; vtorc doubts its own sight")
             }
@@ -252,7 +279,10 @@ pub fn admit(
         return refused(Refusal::InBlockPeriod(block.clone()));
     }
     match ledger.not_before {
-        Some(until) if snapshot.now < until => refused(Refusal::BackingOff { until }),
+        Some(until) if snapshot.now < until => refused(match ledger.vanished {
+            0 => Refusal::BackingOff { until },
+            times => Refusal::KeepsVanishing { times },
+        }),
         Some(_) | None => Admission::Admitted,
     }
 }
@@ -316,6 +346,26 @@ mod tests {
         let now =
             admit(&ledger, to(Remedy::EmergencyReparent), &snapshot(29), &settings, on(&none));
         assert_eq!(now, Admission::Admitted);
+    }
+
+    #[test]
+    fn what_keeps_vanishing_is_looked_at_once_a_second_and_that_is_said() {
+        let (settings, none) = (testkit::settings(), Controls::default());
+        let mut ledger = Ledger::default();
+        let now = |ledger: &Ledger| {
+            admit(ledger, to(Remedy::FixPrimary), &snapshot(0), &settings, on(&none))
+        };
+        for _ in 0..VANISHED_MAX {
+            ledger.has_vanished(at(0));
+            assert_eq!(now(&ledger), Admission::Admitted);
+        }
+        ledger.has_vanished(at(0));
+        let times = VANISHED_MAX + 1;
+        assert_eq!(now(&ledger), Admission::Refused(Refusal::KeepsVanishing { times }));
+        let later = admit(&ledger, to(Remedy::FixPrimary), &snapshot(1), &settings, on(&none));
+        assert_eq!(later, Admission::Admitted);
+        ledger.fresh_start();
+        assert_eq!(now(&ledger), Admission::Admitted);
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl From<&Refusal> for Inaction {
             | Refusal::CellLeftAlone(_) => Self::SwitchedOff,
             Refusal::InBlockPeriod(_) => Self::Blocked,
             Refusal::ManagerIsolated(_) => Self::ManagerIsolated,
-            Refusal::BackingOff { .. } => Self::Failed,
+            Refusal::BackingOff { .. } | Refusal::KeepsVanishing { .. } => Self::Failed,
             Refusal::WaitsForDisk => Self::SwitchedOff,
             Refusal::WatchOnly => Self::WatchOnly,
         }

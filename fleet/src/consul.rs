@@ -1,10 +1,12 @@
-//! One consul server, as Debian packaged it last.
+//! Consul servers, as Debian packaged them last.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+use serde_json::json;
 
 use crate::FleetError;
 use crate::binary::cache_directory;
@@ -30,6 +32,7 @@ pub struct Consul {
     pub port: u16,
     /// The same with TLS.
     pub tls_port: u16,
+    name: String,
     directory: PathBuf,
     child: Child,
 }
@@ -37,44 +40,37 @@ pub struct Consul {
 impl Consul {
     /// Starts one with its data below `directory`.
     pub fn start(directory: &Path, options: &ConsulOptions) -> Result<Self, FleetError> {
-        let ports = free_ports(4)?;
-        let [port, https, server, gossip] = ports[..] else {
-            return Err(FleetError("four ports were asked for".into()));
-        };
-        std::fs::create_dir_all(directory)
-            .map_err(|error| FleetError::doing(directory.display(), error))?;
-        let tls_port = options.certificates.as_ref().map_or(-1, |_| i32::from(https));
-        let mut config = format!(
-            "{{\"server\": true, \"bootstrap_expect\": 1, \"node_name\": \"m0\", \"data_dir\": {:?},\n\
-             \"bind_addr\": \"127.0.0.1\", \"client_addr\": \"127.0.0.1\", \"ports\": {{\"http\": {port},\n\
-             \"https\": {tls_port}, \"dns\": -1, \"grpc\": -1, \"server\": {server}, \"serf_lan\": {gossip},\n\
-             \"serf_wan\": -1}}, \"performance\": {{\"raft_multiplier\": 1}}, \"session_ttl_min\": \"1s\",\n\
-             \"disable_update_check\": true, \"log_level\": \"WARN\"",
-            directory.join("data").display().to_string(),
-        );
-        if options.tokens {
-            config += &format!(
-                ",\n\"acl\": {{\"enabled\": true, \"default_policy\": \"deny\",\n\
-                 \"tokens\": {{\"master\": \"{CONSUL_MASTER_TOKEN}\", \"agent\": \"{CONSUL_MASTER_TOKEN}\"}}}}"
-            );
-        }
-        if let Some(place) = &options.certificates {
-            let file = |name: &str| place.join(name).display().to_string();
-            config += &format!(
-                ",\n\"ca_file\": {:?}, \"cert_file\": {:?}, \"key_file\": {:?},\n\
-                 \"verify_incoming_https\": true",
-                file("ca.pem"),
-                file("server.pem"),
-                file("server.key"),
-            );
-        }
-        config += "}\n";
-        std::fs::write(directory.join("consul.json"), config)
+        let mut one = Self::start_several(directory, 1, options)?;
+        one.pop().ok_or_else(|| FleetError("one server was asked for".into()))
+    }
+
+    /// Starts so many that elect a leader among them.
+    pub fn start_several(
+        directory: &Path,
+        members: usize,
+        options: &ConsulOptions,
+    ) -> Result<Vec<Self>, FleetError> {
+        let ports = free_ports(members * 4)?;
+        let gossip: Vec<String> =
+            ports.iter().skip(3).step_by(4).map(|port| format!("127.0.0.1:{port}")).collect();
+        let mut started = Vec::new();
+        for (at, ports) in ports.chunks(4).enumerate() {
+            let &[port, tls_port, ..] = ports else { continue };
+            let (name, place) = (format!("m{at}"), directory.join(format!("m{at}")));
+            std::fs::create_dir_all(&place)
+                .map_err(|error| FleetError::doing(place.display(), error))?;
+            std::fs::write(
+                place.join("consul.json"),
+                config(&name, &place, ports, &gossip, options),
+            )
             .map_err(|error| FleetError::doing("write consul.json", error))?;
-        let child = launch(directory)?;
-        let mut consul = Self { port, tls_port: https, directory: directory.to_owned(), child };
-        consul.wait_until_up()?;
-        Ok(consul)
+            let child = launch(&place)?;
+            started.push(Self { port, tls_port, name, directory: place, child });
+        }
+        for member in &mut started {
+            member.wait_until_up()?;
+        }
+        Ok(started)
     }
 
     /// Where it listens.
@@ -106,13 +102,48 @@ impl Consul {
 
     /// It serves once it leads and knows itself: sessions are bound to the health of its node.
     fn wait_until_up(&mut self) -> Result<(), FleetError> {
-        let port = self.port;
+        let (port, health) = (self.port, format!("/v1/health/node/{}", self.name));
         let up = || {
             let leads = ask(port, "/v1/status/leader").is_some_and(|text| text.contains("127.0"));
-            leads && ask(port, "/v1/health/node/m0").is_some_and(|text| text.contains("serfHealth"))
+            leads && ask(port, &health).is_some_and(|text| text.contains("serfHealth"))
         };
         self.child.wait_until_up("consul", &self.directory.join("log"), up)
     }
+}
+
+/// The configuration of the member that has these ports: for clients, for TLS, for servers, for gossip.
+fn config(
+    name: &str,
+    directory: &Path,
+    ports: &[u16],
+    gossip: &[String],
+    options: &ConsulOptions,
+) -> String {
+    let &[http, https, server, serf] = ports else { return String::new() };
+    let certificates = options.certificates.as_deref();
+    let file = |name: &str| {
+        certificates.map_or_else(String::new, |place| place.join(name).display().to_string())
+    };
+    let acl = match options.tokens {
+        true => json!({
+            "enabled": true, "default_policy": "deny",
+            "tokens": {"master": CONSUL_MASTER_TOKEN, "agent": CONSUL_MASTER_TOKEN},
+        }),
+        false => json!({}),
+    };
+    let config = json!({
+        "server": true, "bootstrap_expect": gossip.len(), "retry_join": gossip, "node_name": name,
+        "data_dir": directory.join("data"), "bind_addr": "127.0.0.1", "client_addr": "127.0.0.1",
+        "ports": {
+            "http": http, "https": certificates.map_or(-1, |_| i32::from(https)),
+            "dns": -1, "grpc": -1, "server": server, "serf_lan": serf, "serf_wan": -1,
+        },
+        "performance": {"raft_multiplier": 1}, "session_ttl_min": "1s",
+        "disable_update_check": true, "log_level": "WARN", "acl": acl,
+        "ca_file": file("ca.pem"), "cert_file": file("server.pem"), "key_file": file("server.key"),
+        "verify_incoming_https": certificates.is_some(),
+    });
+    config.to_string()
 }
 
 fn launch(directory: &Path) -> Result<Child, FleetError> {

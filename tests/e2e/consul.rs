@@ -9,7 +9,7 @@ use crate::certificates::certificates;
 use crate::harness::{Cluster, THREE, padded, request, wait_for};
 use crate::topologies::{
     a_cell_is_down, dies_at_rest, killed_with_the_lock, lost_in_the_middle, topo_flags,
-    waits_for_somebody_else, watches_work,
+    topology_error, waits_for_somebody_else, watches_work,
 };
 
 /// Sessions are short, so that one that runs out can be waited for.
@@ -62,6 +62,27 @@ fn a_silent_consul_is_survived() {
     cluster.daemon().held_back("no answer in time");
     consul.thaw();
     assert_ne!(cluster.healthy(&[&first]), first);
+}
+
+#[test]
+fn without_a_quorum_nothing_is_done_and_with_it_a_failover_follows() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("consul");
+    let mut consul = Consul::start_several(&place, 3, &ConsulOptions::default()).unwrap();
+    let flags = flags(&consul[0].address());
+    let mut cluster = Cluster::with_topology(Flavor::MariaDb, "semi_sync", THREE, directory, flags);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    // Two of three: the agent that is asked still answers, and knows no leader.
+    consul[1].kill();
+    consul[2].kill();
+    wait_for(|| topology_error(&cluster)).expect("the lost quorum was not noticed");
+    cluster.server_mut(&first).kill();
+    cluster.daemon().held_back("consul");
+    assert_eq!(cluster.daemon().shard()["primary"], first);
+    consul[1].restart().unwrap();
+    assert_ne!(cluster.healthy(&[&first]), first);
+    watches_work(&cluster);
 }
 
 #[test]

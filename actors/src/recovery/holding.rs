@@ -91,6 +91,7 @@ impl RecoveryActor {
             | Refusal::Filtered
             | Refusal::CellLeftAlone(_)
             | Refusal::InBlockPeriod(_)
+            | Refusal::KeepsVanishing { .. }
             | Refusal::ManagerIsolated(_)
             | Refusal::WaitsForDisk
             | Refusal::WatchOnly => fresh,
