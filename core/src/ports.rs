@@ -64,6 +64,8 @@ pub enum ServerCommand {
     Promote {
         /// Acknowledgements to wait for; 0 turns the source's side of semi-sync off.
         acks: u32,
+        /// What it was chosen for having: one that came back without is not promoted.
+        position: GtidSet,
     },
     /// Bring semi-sync and writability of a primary in order.
     FixPrimary {
@@ -133,6 +135,15 @@ pub enum CommandError {
     NotDone(String),
     /// It may have happened: no answer came.
     Unknown(String),
+}
+
+/// Refuses a server that has not committed all of this: it lost some of it since it was asked last.
+pub fn must_have(status: &ServerStatus, position: &GtidSet) -> Result<(), CommandError> {
+    let missing = position.subtract(&status.gtid_executed);
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(CommandError::NotDone(format!("it does not have {missing} any more"))),
+    }
 }
 
 impl std::fmt::Display for CommandError {

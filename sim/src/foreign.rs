@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use vtorc_actors::board::Board;
+use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::ports::{
     CommandError, MysqlPort, ServerCommand, Sessions, ShardLock, SourceChange, TopoError, TopoPort,
@@ -111,7 +112,9 @@ impl Tool {
             let _ = self.call(&primary, ServerCommand::FixPrimary { acks }).await;
             return Err(why);
         }
-        self.call(&candidate, ServerCommand::Promote { acks }).await?;
+        // It does not look again.
+        let promote = ServerCommand::Promote { acks, position: GtidSet::empty_mysql() };
+        self.call(&candidate, promote).await?;
         self.record(&topology, &primary, &candidate).await?;
         for tablet in topology.tablets.values().filter(|one| one.alias != candidate.alias) {
             self.repoint(&topology, tablet, &candidate).await;

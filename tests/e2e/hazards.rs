@@ -6,7 +6,7 @@ use vtorc_fleet::{Flavor, Server, ServerOptions};
 
 use crate::harness::{Cluster, Kind, PATIENCE, THREE, padded, template, wait_for};
 use crate::vitess::Way;
-use crate::writer::{create_table, rows};
+use crate::writer::{arrives, create_table, rows};
 
 const PLANNED: &str = "/api/v1/shards/ks/0/planned-reparent?wait=true";
 
@@ -103,6 +103,46 @@ fn a_primary_that_lost_the_end_of_its_log_does_not_serve_again() {
         assert!(text.contains("wrote itself; it must be cloned anew"), "{answer:#}");
         assert_eq!(cluster.healthy(&[&first]), second);
     }
+}
+
+/// The chosen one loses its machine, and with it the end of its binary log, right before it is promoted, and is back at
+/// once: it was chosen for having what it lacks now.
+#[test]
+fn a_candidate_that_loses_the_end_of_its_log_before_it_is_promoted_takes_no_writes_without_it() {
+    let mut cluster = Cluster::new(Flavor::MySql, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    assert_eq!(first, padded("zone1-101"));
+    create_table(cluster.server(&first));
+    arrives(cluster.server("zone1-102"), &[].into());
+    let prefer = json!({"control": "promotion zone1-102 prefer", "comment": "chosen"});
+    assert_eq!(cluster.daemon().post("/api/v1/controls/set", prefer).0, 202);
+    cluster.server_mut("zone1-102").stop(PATIENCE).unwrap();
+    cluster.server("zone1-102").keep_data().unwrap();
+    cluster.server_mut("zone1-102").restart().unwrap();
+    cluster.healthy(&[]);
+    cluster.daemons.clear();
+    let gate = cluster.directory.path().join("gate");
+    cluster.start_daemon(&["--failpoint", &format!("before promote@{}", gate.display())]);
+    cluster.healthy(&[]);
+    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'acknowledged')"]).unwrap();
+    for replica in ["zone1-102", "zone1-103"] {
+        arrives(cluster.server(replica), &[1].into());
+    }
+    cluster.server_mut(&first).kill();
+    wait_for(|| gate.exists().then_some(())).expect("nobody was chosen");
+    cluster.server_mut("zone1-102").kill();
+    cluster.server("zone1-102").put_back_data().unwrap();
+    cluster.server_mut("zone1-102").restart().unwrap();
+    std::fs::remove_file(&gate).unwrap();
+    let refused = cluster.daemon().recovery(|one| one["outcome"] == "failed");
+    let why = refused["outcome_text"].as_str().unwrap();
+    assert!(why.contains("zone1-0000000102 was not promoted: it does not have"), "{refused:#}");
+    // The next one gets it from the other.
+    wait_for(|| gate.exists().then_some(())).expect("it is not tried again");
+    std::fs::remove_file(&gate).unwrap();
+    let second = cluster.healthy(&[&first]);
+    assert!(rows(cluster.server(&second)).contains(&1), "{second}: what was acknowledged is lost");
 }
 
 /// Two rows arrive on the replicas and are gone from the primary, which runs on.

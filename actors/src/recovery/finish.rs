@@ -28,6 +28,8 @@ const RECORDED_LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 pub(super) struct Promotion {
     /// The new primary.
     pub(super) winner: Tablet,
+    /// What it was chosen for having.
+    pub(super) position: GtidSet,
     /// Who is to follow the winner.
     pub(super) followers: Vec<Tablet>,
     /// Vitess's name of what is done, for the reparent journal.
@@ -45,7 +47,7 @@ impl Locked<'_> {
             if sabotage::has(Bug::RecordFirst) {
                 self.record(&promotion).await?;
             }
-            let position = self.take_writes(winner).await?;
+            let position = self.take_writes(&promotion).await?;
             let now = self.job.world.clock.now();
             let outage = promotion.writes_stopped_at.map(|since| since.age(now).as_millis());
             self.job.note(|record| {
@@ -81,8 +83,10 @@ impl Locked<'_> {
         })
     }
 
-    async fn take_writes(&self, winner: &Tablet) -> Result<GtidSet, Stopped> {
-        let promote = ServerCommand::Promote { acks: self.policy.acks_required() };
+    async fn take_writes(&self, promotion: &Promotion) -> Result<GtidSet, Stopped> {
+        let Promotion { winner, position, .. } = promotion;
+        let (acks, position) = (self.policy.acks_required(), position.clone());
+        let promote = ServerCommand::Promote { acks, position };
         let timeout = self.job.settings.command_timeout;
         match self.job.on("promote", winner, promote, timeout).await {
             Ok(status) if status.is_writable() => Ok(status.gtid_executed),

@@ -39,10 +39,11 @@ impl Locked<'_> {
         self.check_lock().await?;
         let writes_stopped_at = self.job.world.clock.now();
         let position = self.demote(&primary).await?;
-        let reached = match sabotage::has(Bug::SkipWaiting) {
-            true => Ok(()),
-            false => self.reach(&candidate, position, writes_stopped_at).await,
+        let position = match sabotage::has(Bug::SkipWaiting) {
+            true => GtidSet::empty_mysql(),
+            false => position,
         };
+        let reached = self.reach(&candidate, position.clone(), writes_stopped_at).await;
         if let Err(why) = reached {
             return Err(self.undo(&primary, why).await);
         }
@@ -53,6 +54,7 @@ impl Locked<'_> {
         followers.retain(|tablet| tablet.alias != candidate.alias && self.answered(&tablet.alias));
         let promotion = Promotion {
             winner: candidate,
+            position,
             followers,
             action: "PlannedReparentShard",
             writes_stopped_at: Some(writes_stopped_at),

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use vtorc_core::election::{self, Constraints, Contender, Election};
+use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{CommandError, ServerCommand, Sessions, SourceChange};
 use vtorc_core::remedy::Remedy;
@@ -51,6 +52,7 @@ impl Locked<'_> {
             .collect();
         let promotion = Promotion {
             winner: self.tablet(&election.winner)?.clone(),
+            position: election.target,
             followers,
             action: if first { "InitShardPrimary" } else { "EmergencyReparentShard" },
             writes_stopped_at: self.writes_stopped_at(),
@@ -118,8 +120,13 @@ impl Locked<'_> {
             )));
         }
         self.check_lock().await?;
+        // What it has, it was followed for.
+        let state = self.fresh.tablet(reigning).and_then(|state| state.status.as_ref());
+        let position =
+            state.map_or_else(GtidSet::empty_mysql, |status| status.gtid_executed.clone());
         let promotion = Promotion {
             winner: self.tablet(reigning)?.clone(),
+            position,
             followers,
             action: "InitShardPrimary",
             writes_stopped_at: None,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::ports::{CommandError, ServerCommand};
+use vtorc_core::ports::{CommandError, ServerCommand, must_have};
 use vtorc_core::status::{ReceiverState, ServerStatus};
 
 use super::dialect::Dialect;
@@ -41,7 +41,7 @@ pub(crate) fn run(
             let replica = session.dialect.replica();
             session.run("start the applier", &format!("START {replica} SQL_THREAD"))?;
         }
-        ServerCommand::Promote { acks } => promote(session, acks)?,
+        ServerCommand::Promote { acks, position } => promote(session, acks, &position)?,
         ServerCommand::FixPrimary { acks } => fix_primary(session, acks)?,
         ServerCommand::Follow { source, semi_sync, change } => {
             follow::follow(session, &source.mysql, semi_sync, change)?;
@@ -125,9 +125,10 @@ fn wait(
     )))
 }
 
-fn promote(session: &mut Session<'_>, acks: u32) -> Result<(), CommandError> {
+fn promote(session: &mut Session<'_>, acks: u32, position: &GtidSet) -> Result<(), CommandError> {
     let replica = session.dialect.replica();
     let status = session.status()?;
+    must_have(&status, position)?;
     if status.replication.is_some() {
         session.run("stop replication", &format!("STOP {replica}"))?;
     }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::health::ProbeFailure;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand, Sessions, SourceChange};
+use vtorc_core::ports::{
+    CommandError, MysqlPort, ServerCommand, Sessions, SourceChange, must_have,
+};
 use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus, VttabletState};
 use vtorc_core::topology::{TabletAddress, TabletType};
 
@@ -76,7 +78,7 @@ pub(crate) async fn run(
             job.caller.run("write nothing", CREATE_DATABASE).await?;
         }
         ServerCommand::CommitEmpty { gtids } => job.commit_empty(&gtids).await?,
-        ServerCommand::Promote { acks } => job.promote(acks).await?,
+        ServerCommand::Promote { acks, position } => job.promote(acks, &position).await?,
         ServerCommand::FixPrimary { acks } => job.fix_primary(acks).await?,
         ServerCommand::Follow { source, semi_sync, change } => {
             job.follow(&source, semi_sync, change).await?;
@@ -249,7 +251,8 @@ impl Job<'_> {
     }
 
     /// A promotion that failed may have gone half of its way.
-    async fn promote(&self, acks: u32) -> Result<(), CommandError> {
+    async fn promote(&self, acks: u32, position: &GtidSet) -> Result<(), CommandError> {
+        must_have(&self.status().await?, position)?;
         self.set_source_up(acks).await?;
         let mut client = self.caller.client.clone();
         let message = messages::PromoteReplicaRequest { semi_sync: acks > 0 };

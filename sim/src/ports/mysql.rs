@@ -5,7 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 use vtorc_core::gtid::GtidSet;
-use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand, Sessions, SourceChange};
+use vtorc_core::ports::{
+    CommandError, MysqlPort, ServerCommand, Sessions, SourceChange, must_have,
+};
 use vtorc_core::preflight::Inspection;
 use vtorc_core::status::{ReceiverState, ServerStatus};
 use vtorc_core::topology::TabletAddress;
@@ -57,7 +59,7 @@ impl Line {
             ServerCommand::Demote { sessions } => self.demote(sessions).await,
             ServerCommand::WaitForPosition { target, timeout } => self.wait(&target, timeout).await,
             ServerCommand::StartApplier => self.tell(Statement::StartApplier).await,
-            ServerCommand::Promote { acks } => self.promote(acks).await,
+            ServerCommand::Promote { acks, position } => self.promote(acks, &position).await,
             ServerCommand::FixPrimary { acks } => self.fix_primary(acks).await,
             ServerCommand::Follow { source, semi_sync, change } => {
                 self.follow(Server::number_of(&source.mysql), semi_sync, change).await
@@ -77,11 +79,14 @@ impl Line {
     /// What touches the tablet's type, its term or its serving is its vttablet's; the rest is SQL that it runs.
     async fn run_by_vttablet(&self, command: ServerCommand) -> Result<(), CommandError> {
         match command {
-            ServerCommand::Promote { acks } => match self.call(What::Promote { acks }).await {
-                // It may have gone half of its way.
-                Err(CommandError::NotDone(why)) => Err(CommandError::Unknown(why)),
-                other => other,
-            },
+            ServerCommand::Promote { acks, position } => {
+                must_have(&self.status().await?, &position)?;
+                match self.call(What::Promote { acks }).await {
+                    // It may have gone half of its way.
+                    Err(CommandError::NotDone(why)) => Err(CommandError::Unknown(why)),
+                    other => other,
+                }
+            }
             ServerCommand::FixPrimary { acks } => self.call(What::UndoDemote { acks }).await,
             ServerCommand::Follow { source, semi_sync, change } => {
                 let source = Server::number_of(&source.mysql);
@@ -216,8 +221,9 @@ impl Line {
         }
     }
 
-    async fn promote(&self, acks: u32) -> Result<(), CommandError> {
+    async fn promote(&self, acks: u32, position: &GtidSet) -> Result<(), CommandError> {
         let status = self.status().await?;
+        must_have(&status, position)?;
         if status.replication.is_some() {
             self.tell(Statement::StopReplication).await?;
         }
