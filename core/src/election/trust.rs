@@ -236,8 +236,15 @@ pub fn standing_of(
     }
     let others = everybody.iter().filter(|one| one.tablet.alias != *primary);
     let counts = |one: &&Contender| {
-        let extra = one.received().subtract(&mine);
-        if extra.is_empty() || mistrust(one, everybody, Some(&incumbent.status)).is_some() {
+        let mut extra = one.received().subtract(&mine);
+        let doubt = mistrust(one, everybody, Some(&incumbent.status));
+        if let Some(Reason::Errant(errant)) = &doubt {
+            // Whatever else it has counts as anybody's.
+            extra = extra.subtract(errant);
+        } else if doubt.is_some() {
+            return false;
+        }
+        if extra.is_empty() {
             return false;
         }
         let acknowledged = || match witnesses {
