@@ -238,7 +238,9 @@ pub fn standing_of(
     let counts = |one: &&Contender| {
         let mut extra = one.received().subtract(&mine);
         let doubt = mistrust(one, everybody, Some(&incumbent.status));
-        if let Some(Reason::Errant(errant)) = &doubt {
+        if let Some(Reason::Errant(errant)) = &doubt
+            && !sabotage::has(Bug::TrustSurvivors)
+        {
             // Whatever else it has counts as anybody's.
             extra = extra.subtract(errant);
         } else if doubt.is_some() {
