@@ -28,6 +28,10 @@ use vtorc_core::time::Timestamp;
 const QUEUE_MAX: usize = 8192;
 /// Recoveries kept.
 const RECOVERIES_MAX: u32 = 10_000;
+/// A store's file that is open elsewhere is waited for so long: a process that is ending may have it still.
+const IN_USE_PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between two attempts.
+const IN_USE_RETRY: Duration = Duration::from_millis(50);
 
 type Request = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -36,11 +40,6 @@ type Request = Box<dyn FnOnce(&mut Connection) + Send>;
 pub struct SqliteHistory {
     requests: Sender<Request>,
 }
-
-/// A store's file that is open elsewhere is waited for so long: a process that is ending may have it still.
-const IN_USE_PATIENCE: Duration = Duration::from_secs(10);
-/// Pause between two attempts.
-const IN_USE_RETRY: Duration = Duration::from_millis(50);
 
 /// Where the store is, and what had to be done to open it.
 pub struct Opened {
@@ -54,7 +53,7 @@ impl SqliteHistory {
     /// Opens the file, or a store in memory where there is none. A file that another process has open is waited
     /// for, and refused in the end: what one leaves behind is cleared up by the next.
     pub fn open(file: Option<&Path>) -> Result<Opened, HistoryError> {
-        let alone = file.map(|file| keep_others_out(file, IN_USE_PATIENCE)).transpose()?;
+        let alone = file.map(keep_others_out).transpose()?;
         let mut moved_aside = None;
         let connection = match file {
             None => connect(None)?,
@@ -104,7 +103,7 @@ impl SqliteHistory {
 }
 
 /// Locks the file beside the store: SQLite's own locks let several processes write in turn.
-fn keep_others_out(file: &Path, patience: Duration) -> Result<File, HistoryError> {
+fn keep_others_out(file: &Path) -> Result<File, HistoryError> {
     let mut name = file.as_os_str().to_owned();
     name.push(".lock");
     let told = |error: std::io::Error| HistoryError(format!("{}: {error}", name.display()));
@@ -114,7 +113,7 @@ fn keep_others_out(file: &Path, patience: Duration) -> Result<File, HistoryError
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(lock),
-            Err(TryLockError::WouldBlock) if started.elapsed() < patience => {
+            Err(TryLockError::WouldBlock) if started.elapsed() < IN_USE_PATIENCE => {
                 thread::sleep(IN_USE_RETRY);
             }
             Err(TryLockError::WouldBlock) => {

@@ -70,6 +70,12 @@ impl ConsulConn {
         parts.join("/")
     }
 
+    /// The same with a slash at its end: what is below it.
+    fn directory(&self, relative: &str) -> String {
+        let key = self.key(relative);
+        if key.is_empty() { key } else { key + "/" }
+    }
+
     /// The door of a directory's lock.
     fn door(&self, path: &str, contents: &str) -> lock::Door {
         lock::Door {
@@ -77,12 +83,6 @@ impl ConsulConn {
             key: self.key(path) + "/Lock",
             contents: contents.to_owned(),
         }
-    }
-
-    /// The same with a slash at its end: what is below it.
-    fn directory(&self, relative: &str) -> String {
-        let key = self.key(relative);
-        if key.is_empty() { key } else { key + "/" }
     }
 }
 
