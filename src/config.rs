@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use vtorc_clients::mysql::{MysqlAccess, TlsFiles};
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::settings::{RecoverySettings, UnappliedPolicy};
-use vtorc_core::topology::PromotionRule;
+use vtorc_core::tablet::PromotionRule;
 use vtorc_web::Authentication;
 
 use crate::Failure;

@@ -11,7 +11,7 @@ use vtorc_actors::board::Board;
 use vtorc_clients::topo::TopoStore;
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
-use vtorc_core::topology::{MysqlAddress, Tablet, TabletType};
+use vtorc_core::tablet::{MysqlAddress, Tablet, TabletType};
 use vtorc_fleet::{Server, ServerBinary, ServerOptions, Template};
 use vtorc_web::{Access, WebContext};
 

@@ -9,7 +9,7 @@ use vtorc_clients::topo::TopoStore;
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::ports::TopoError;
-use vtorc_core::topology::{MysqlAddress, Tablet, TabletType, VttabletAddress};
+use vtorc_core::tablet::{MysqlAddress, Tablet, TabletType, VttabletAddress};
 
 use crate::cli::{DaemonOptions, TopoCommand, TopoImplementation};
 use crate::{Failure, config, wiring};

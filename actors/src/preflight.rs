@@ -13,8 +13,9 @@ use vtorc_core::preflight::{Concern, Inspection, concerns};
 use vtorc_core::settings::RecoverySettings;
 use vtorc_core::snapshot::ShardSnapshot;
 use vtorc_core::status::ServerStatus;
+use vtorc_core::tablet::TabletAddress;
 use vtorc_core::time::Timestamp;
-use vtorc_core::topology::{ShardTopology, TabletAddress};
+use vtorc_core::topology::ShardTopology;
 
 /// One server gets so long to answer.
 const PATIENCE: Duration = Duration::from_secs(5);

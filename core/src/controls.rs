@@ -6,8 +6,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::ids::{KeyspaceShard, TabletAlias, check_name};
+use crate::tablet::PromotionRule;
 use crate::time::Timestamp;
-use crate::topology::PromotionRule;
 
 /// Where a switch applies.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::topology::{Tablet, TabletType};
+use crate::tablet::{Tablet, TabletType};
 
 /// What a keyspace demands before a write counts as done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

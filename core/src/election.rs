@@ -14,7 +14,7 @@ use crate::ids::TabletAlias;
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::status::{BinlogFormat, ServerStatus, VttabletState};
-use crate::topology::{PromotionRule, Tablet};
+use crate::tablet::{PromotionRule, Tablet};
 
 pub use reason::{NoCandidate, PassedOver, Reason};
 pub use trust::{Standing, Witnesses, standing_of};

@@ -5,7 +5,7 @@ use crate::analysis::Finding;
 use crate::audit::{Outcome, RecoveryRecord, Trigger};
 use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias};
 use crate::snapshot::ShardSnapshot;
-use crate::topology::MysqlAddress;
+use crate::tablet::MysqlAddress;
 
 /// When programs are run; the names are Orchestrator's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,7 +6,7 @@
 //! | module | knows |
 //! |---|---|
 //! | [`ids`], [`time`], [`gtid`] | the vocabulary |
-//! | [`topology`], [`durability`] | what should be: records, types, policies |
+//! | [`tablet`], [`durability`], [`topology`] | what should be: records, types, policies |
 //! | [`status`], [`health`] | what is: one server's answer, and whether it can be reached |
 //! | [`snapshot`], [`analysis`], [`remedy`] | a shard at one moment, what is wrong with it, what would help |
 //! | [`shard`] | the shard's memory: events in, effects out |
@@ -45,6 +45,7 @@ pub mod settings;
 pub mod shard;
 pub mod snapshot;
 pub mod status;
+pub mod tablet;
 pub mod time;
 pub mod topology;
 

@@ -15,8 +15,9 @@ use crate::hooks::{Hook, Occasion};
 use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias, WatchList};
 use crate::preflight::Inspection;
 use crate::status::ServerStatus;
+use crate::tablet::{TabletAddress, TabletType};
 use crate::time::{TermStart, Timestamp};
-use crate::topology::{ShardTopology, TabletAddress, TabletType, TopologyRead};
+use crate::topology::{ShardTopology, TopologyRead};
 
 /// Opens the one persistent connection with which a tablet is probed.
 #[async_trait]

@@ -13,7 +13,7 @@ use crate::prognosis::{self, Prognosis};
 use crate::remedy::{self, Remedy};
 use crate::settings::RecoverySettings;
 use crate::snapshot::{ShardSnapshot, TabletState};
-use crate::topology::Tablet;
+use crate::tablet::Tablet;
 
 pub use grants::missing_grants;
 

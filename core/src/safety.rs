@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
 use crate::status::ServerStatus;
-use crate::topology::Tablet;
+use crate::tablet::Tablet;
 
 /// Why a reparent is refused: something acknowledged might be lost, or might still be being acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -178,8 +178,8 @@ pub fn cannot_acknowledge_alone(policy: DurabilityPolicy, last: Option<&ServerSt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tablet::TabletType;
     use crate::testkit;
-    use crate::topology::TabletType;
 
     /// `P1` is a primary in zone1, `r2` a replica in zone2, `d1` an rdonly in zone1; `!` marks the missing.
     fn read(tablets: &str) -> (Vec<Tablet>, BTreeSet<TabletAlias>, Option<TabletAlias>) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::durability::DurabilityPolicy;
 use crate::ids::{KeyspaceShard, TabletAlias};
-use crate::topology::{PromotionRule, Tablet};
+use crate::tablet::{PromotionRule, Tablet};
 
 /// What the recoveries may do and how long they may take.
 #[derive(Clone, Debug, PartialEq, Eq)]

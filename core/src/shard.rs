@@ -11,8 +11,9 @@ use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::snapshot::{ShardSnapshot, TabletState};
 use crate::status::{ReceiverState, ServerStatus};
+use crate::tablet::{Tablet, TabletAddress, TabletType};
 use crate::time::Timestamp;
-use crate::topology::{ShardTopology, Tablet, TabletAddress, TabletType};
+use crate::topology::ShardTopology;
 
 /// What can happen to a shard.
 #[derive(Clone, Debug)]

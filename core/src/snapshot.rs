@@ -10,8 +10,9 @@ use crate::health::{ProbeFailure, Reachability, RecentProbes};
 use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::sabotage::{self, Bug};
 use crate::status::{ReceiverState, ServerStatus, VttabletState};
+use crate::tablet::{Tablet, TabletType};
 use crate::time::Timestamp;
-use crate::topology::{ShardRecord, ShardTopology, Tablet, TabletType};
+use crate::topology::{ShardRecord, ShardTopology};
 
 /// Without a word from the source for so many heartbeat periods, a replica does not receive any more.
 pub const HEARTBEATS_MISSED_MAX: u32 = 3;

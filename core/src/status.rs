@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::gtid::{GtidSet, MariaDbBinlogState};
-use crate::topology::{MysqlAddress, TabletType};
+use crate::tablet::{MysqlAddress, TabletType};
 
 /// Which family a server belongs to; it decides statements and the form of GTIDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

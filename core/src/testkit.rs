@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::durability::DurabilityPolicy;
 use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::settings::{RecoverySettings, UnappliedPolicy};
-use crate::topology::{ShardRecord, ShardTopology, Tablet, TabletType};
+use crate::tablet::{Tablet, TabletType};
+use crate::topology::{ShardRecord, ShardTopology};
 
 /// A tablet of `ks/0` of which nothing more is known.
 pub fn tablet(alias: TabletAlias, tablet_type: TabletType) -> Tablet {

@@ -33,11 +33,10 @@ use vtorc_core::status::{
     BinlogFormat, Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
     VttabletState,
 };
+use vtorc_core::tablet::{MysqlAddress, PromotionRule, Tablet, TabletType};
 use vtorc_core::testkit;
 use vtorc_core::time::{TermStart, Timestamp};
-use vtorc_core::topology::{
-    MysqlAddress, PromotionRule, ShardRecord, ShardTopology, Tablet, TabletType,
-};
+use vtorc_core::topology::{ShardRecord, ShardTopology};
 
 const NOW: Timestamp = Timestamp::from_millis(100_000);
 

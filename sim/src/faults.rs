@@ -2,7 +2,7 @@
 
 mod acts;
 
-use vtorc_core::topology::TabletType;
+use vtorc_core::tablet::TabletType;
 
 use crate::Millis;
 use crate::foreign::FOREIGN;

@@ -13,8 +13,9 @@ use vtorc_core::ports::{
     CommandError, MysqlPort, ServerCommand, Sessions, ShardLock, SourceChange, TopoError, TopoPort,
 };
 use vtorc_core::status::ServerStatus;
+use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::{TermStart, Timestamp};
-use vtorc_core::topology::{ShardTopology, Tablet, TabletType};
+use vtorc_core::topology::ShardTopology;
 
 use crate::manager::EPOCH_MS;
 use crate::ports::Outside;

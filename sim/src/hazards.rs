@@ -2,7 +2,7 @@
 //! at another step of the recovery each time.
 
 use vtorc_core::durability::DurabilityPolicy;
-use vtorc_core::topology::TabletType;
+use vtorc_core::tablet::TabletType;
 
 use crate::Millis;
 use crate::faults::{Fault, Kind};

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use vtorc_actors::board::ShardReport;
 use vtorc_core::analysis::FindingKind;
 use vtorc_core::ids::KeyspaceShard;
-use vtorc_core::topology::{Tablet, TabletType};
+use vtorc_core::tablet::{Tablet, TabletType};
 
 use crate::Millis;
 use crate::claims::ECHO_MS;

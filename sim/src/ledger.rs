@@ -317,7 +317,7 @@ impl Universe {
         let named = self.records_of(source).record.primary_alias.as_ref() == Some(&primary);
         let recorded =
             self.topology.tablets.get(&primary).is_some_and(|tablet| {
-                tablet.tablet_type == vtorc_core::topology::TabletType::Primary
+                tablet.tablet_type == vtorc_core::tablet::TabletType::Primary
             });
         if served && connected && named && recorded {
             let what = format!(

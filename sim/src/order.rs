@@ -2,7 +2,7 @@
 
 use vtorc_core::admission::Block;
 use vtorc_core::audit::{Outcome, RecoveryRecord, Trigger};
-use vtorc_core::topology::TabletType;
+use vtorc_core::tablet::TabletType;
 
 use crate::Millis;
 use crate::ledger::Ledger;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use vtorc_actors::board::Board;
 use vtorc_core::audit::Trigger;
 use vtorc_core::ports::CommandError;
-use vtorc_core::topology::MysqlAddress;
+use vtorc_core::tablet::MysqlAddress;
 
 use crate::network::Party;
 use crate::server::Server;

@@ -3,7 +3,7 @@
 //! Each seed switches a few kinds of fault on and the others off: all kinds at once hide one another.
 
 use vtorc_core::durability::DurabilityPolicy;
-use vtorc_core::topology::TabletType;
+use vtorc_core::tablet::TabletType;
 
 use crate::Millis;
 use crate::faults::{Fault, Kind};

@@ -7,7 +7,7 @@ use vtorc_core::ids::TabletAlias;
 use vtorc_core::status::{
     BinlogFormat, Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
 };
-use vtorc_core::topology::{MysqlAddress, TabletType};
+use vtorc_core::tablet::{MysqlAddress, TabletType};
 
 use crate::Millis;
 use crate::gtids::{Txn, TxnSet, uuid};

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::ports::TopoError;
+use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::{ShardRecord, ShardTopology, Tablet, TabletType, TopologyRead};
+use vtorc_core::topology::{ShardRecord, ShardTopology, TopologyRead};
 
 use crate::Millis;
 use crate::universe::Universe;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
-use vtorc_core::topology::{Tablet, TabletType, VttabletAddress};
+use vtorc_core::tablet::{Tablet, TabletType, VttabletAddress};
 
 use crate::Millis;
 use crate::claims::ECHO_MS;

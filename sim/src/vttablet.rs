@@ -2,8 +2,8 @@
 //! while it takes itself for the primary, and steps down when that names another with a newer term.
 
 use vtorc_core::ports::SourceChange;
+use vtorc_core::tablet::TabletType;
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::TabletType;
 
 use crate::Millis;
 use crate::manager::EPOCH_MS;

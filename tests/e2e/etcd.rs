@@ -237,7 +237,7 @@ fn reading_five_thousand() {
     use vtorc_core::durability::DurabilityPolicy;
     use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
     use vtorc_core::ports::TopoPort;
-    use vtorc_core::topology::{MysqlAddress, Tablet, TabletType};
+    use vtorc_core::tablet::{MysqlAddress, Tablet, TabletType};
 
     async fn measure(
         what: &str,

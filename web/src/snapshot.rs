@@ -12,10 +12,9 @@ use vtorc_core::status::{
     BinlogFormat, Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
     VttabletState,
 };
+use vtorc_core::tablet::{MysqlAddress, PromotionRule, Tablet, TabletType, VttabletAddress};
 use vtorc_core::time::{TermStart, Timestamp};
-use vtorc_core::topology::{
-    MysqlAddress, PromotionRule, ShardRecord, Tablet, TabletType, VttabletAddress,
-};
+use vtorc_core::topology::ShardRecord;
 
 /// A snapshot, as `GET …/snapshot` answers it and `vtorc explain` reads it.
 #[derive(Debug, Deserialize, Serialize)]

@@ -4,7 +4,7 @@
 use vtorc_core::analysis::errant_gtids;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{ServerCommand, SourceChange};
-use vtorc_core::topology::{Tablet, TabletType};
+use vtorc_core::tablet::{Tablet, TabletType};
 
 use super::job::{Locked, Stopped};
 use crate::messages::{CureErrantRequest, ErrantCure};

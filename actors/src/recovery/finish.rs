@@ -11,8 +11,8 @@ use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{CommandError, ServerCommand, SourceChange, TopoError};
 use vtorc_core::sabotage::{self, Bug};
+use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::{TermStart, Timestamp};
-use vtorc_core::topology::{Tablet, TabletType};
 
 use super::job::{Locked, Stopped};
 

@@ -19,7 +19,8 @@ use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::settings::RecoverySettings;
 use vtorc_core::snapshot::ShardSnapshot;
 use vtorc_core::status::ServerStatus;
-use vtorc_core::topology::{ShardTopology, Tablet, TabletAddress};
+use vtorc_core::tablet::{Tablet, TabletAddress};
+use vtorc_core::topology::ShardTopology;
 
 use super::Task;
 use crate::board::{LockAction, TAKE_LOCK};

@@ -12,7 +12,7 @@ use vtorc_core::ports::{CommandError, ServerCommand, Sessions};
 use vtorc_core::remedy::Remedy;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::safety;
-use vtorc_core::topology::Tablet;
+use vtorc_core::tablet::Tablet;
 
 use super::finish::Promotion;
 use super::job::{Locked, Stopped};

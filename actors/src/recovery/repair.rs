@@ -13,8 +13,8 @@ use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::safety;
 use vtorc_core::snapshot::{ShardSnapshot, TabletState};
 use vtorc_core::status::{Flavor, ReceiverState, ServerStatus};
+use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::{Tablet, TabletType};
 
 use super::job::{Locked, Stopped};
 

@@ -15,7 +15,7 @@ use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::safety;
 use vtorc_core::settings::UnappliedPolicy;
 use vtorc_core::status::ReceiverState;
-use vtorc_core::topology::Tablet;
+use vtorc_core::tablet::Tablet;
 
 use super::finish::Promotion;
 use super::job::{Locked, Stopped};

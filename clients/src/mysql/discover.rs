@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use vtorc_core::ports::CommandError;
 use vtorc_core::status::ServerStatus;
-use vtorc_core::topology::MysqlAddress;
+use vtorc_core::tablet::MysqlAddress;
 
 use super::access::MysqlAccess;
 use super::session::Session;

@@ -16,7 +16,7 @@ use super::access::MysqlAccess;
 use super::dialect::Row;
 use super::semi_sync::semi_sync_names;
 use super::session::{Session, connect};
-use vtorc_core::topology::MysqlAddress;
+use vtorc_core::tablet::MysqlAddress;
 
 /// `ER_NO_SUCH_THREAD`.
 const NO_SUCH_THREAD: u16 = 1094;

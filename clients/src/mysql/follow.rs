@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vtorc_core::ports::{CommandError, Sessions, SourceChange};
 use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus};
-use vtorc_core::topology::MysqlAddress;
+use vtorc_core::tablet::MysqlAddress;
 
 use super::dialect::Dialect;
 use super::fence;

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use vtorc_core::health::ProbeFailure;
 use vtorc_core::ports::{ProbeConnection, ProbePort};
 use vtorc_core::status::ServerStatus;
-use vtorc_core::topology::{MysqlAddress, TabletAddress};
+use vtorc_core::tablet::{MysqlAddress, TabletAddress};
 
 use super::access::MysqlAccess;
 use super::dialect::{Dialect, Row, SYNTAX_ERROR};

@@ -7,7 +7,7 @@ use mysql::prelude::Queryable;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::CommandError;
 use vtorc_core::status::ServerStatus;
-use vtorc_core::topology::MysqlAddress;
+use vtorc_core::tablet::MysqlAddress;
 
 use super::access::MysqlAccess;
 use super::dialect::{Dialect, Row, SYNTAX_ERROR};

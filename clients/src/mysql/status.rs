@@ -6,7 +6,7 @@ use vtorc_core::gtid::GtidSet;
 use vtorc_core::status::{
     BinlogFormat, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
 };
-use vtorc_core::topology::MysqlAddress;
+use vtorc_core::tablet::MysqlAddress;
 
 use super::dialect::{Dialect, Row, SemiSyncNames, name_value};
 

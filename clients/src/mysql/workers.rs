@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand};
 use vtorc_core::preflight::Inspection;
 use vtorc_core::status::ServerStatus;
-use vtorc_core::topology::{MysqlAddress, TabletAddress};
+use vtorc_core::tablet::{MysqlAddress, TabletAddress};
 
 use super::access::MysqlAccess;
 use super::session::Session;

@@ -3,7 +3,8 @@
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias, check_name};
 use vtorc_core::ports::TopoError;
-use vtorc_core::topology::{ShardRecord, Tablet};
+use vtorc_core::tablet::Tablet;
+use vtorc_core::topology::ShardRecord;
 
 use super::conn::TopoConn;
 use super::records::{self, CellInfo, Record};

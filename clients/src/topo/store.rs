@@ -10,8 +10,9 @@ use tokio::sync::Mutex;
 use vtorc_core::durability::{DurabilityPolicy, UnknownPolicy};
 use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
 use vtorc_core::ports::{LockToken, ShardLock, TopoError, TopoPort};
+use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::{ShardTopology, Tablet, TabletType, TopologyRead};
+use vtorc_core::topology::{ShardTopology, TopologyRead};
 
 use super::conn::TopoConn;
 use super::records::{self, CellInfo, Record};

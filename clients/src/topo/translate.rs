@@ -1,10 +1,9 @@
 //! Between Vitess's records and core's values.
 
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
+use vtorc_core::tablet::{MysqlAddress, PromotionRule, Tablet, TabletType, VttabletAddress};
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::{
-    MysqlAddress, PromotionRule, ShardRecord, Tablet, TabletType, VttabletAddress,
-};
+use vtorc_core::topology::ShardRecord;
 
 use super::records;
 

@@ -11,7 +11,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 use tower::service_fn;
-use vtorc_core::topology::VttabletAddress;
+use vtorc_core::tablet::VttabletAddress;
 
 use super::tls::{Tls, VttabletTls};
 use crate::interface::tabletmanagerservice::tablet_manager_client::TabletManagerClient;

@@ -8,7 +8,7 @@ use tonic::{Code, Request, Response, Status};
 use vtorc_core::health::{ProbeFailure, TOO_OLD};
 use vtorc_core::ports::CommandError;
 use vtorc_core::status::VttabletState;
-use vtorc_core::topology::VttabletAddress;
+use vtorc_core::tablet::VttabletAddress;
 
 use super::access::{Client, Connections};
 use super::status::BESIDES;

@@ -12,7 +12,7 @@ use vtorc_core::ports::{
     CommandError, MysqlPort, ServerCommand, Sessions, SourceChange, must_have,
 };
 use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus, VttabletState};
-use vtorc_core::topology::{TabletAddress, TabletType};
+use vtorc_core::tablet::{TabletAddress, TabletType};
 
 use super::calls::{CallError, Caller};
 use super::{fence, status};

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use vtorc_core::health::ProbeFailure;
 use vtorc_core::ports::ProbeConnection;
 use vtorc_core::status::{ServerStatus, VttabletState};
-use vtorc_core::topology::VttabletAddress;
+use vtorc_core::tablet::VttabletAddress;
 
 use super::access::Connections;
 use super::calls::{CallError, Caller};

@@ -5,7 +5,7 @@ use vtorc_core::status::{
     BinlogFormat, Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
     VttabletState,
 };
-use vtorc_core::topology::{MysqlAddress, TabletType};
+use vtorc_core::tablet::{MysqlAddress, TabletType};
 
 use crate::interface::replicationdata::{FullStatus, Status};
 use crate::mysql::{Row, name_value};

@@ -8,7 +8,7 @@ use vtorc_core::health::ProbeFailure;
 use vtorc_core::ports::{CommandError, MysqlPort, ProbeConnection, ProbePort, ServerCommand};
 use vtorc_core::preflight::Inspection;
 use vtorc_core::status::ServerStatus;
-use vtorc_core::topology::TabletAddress;
+use vtorc_core::tablet::TabletAddress;
 
 use super::access::{Connections, VttabletAccess};
 use super::calls::{CallError, Caller};

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateRevocationListDer, PrivateKeyDer, ServerName}
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use vtorc_core::topology::VttabletAddress;
+use vtorc_core::tablet::VttabletAddress;
 
 use crate::certificates::{pem, roots};
 

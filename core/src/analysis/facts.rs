@@ -14,7 +14,7 @@ use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::snapshot::{Receiving, ShardSnapshot, TabletState};
 use crate::status::{Flavor, ReceiverState, ServerStatus, VttabletState};
-use crate::topology::{Tablet, TabletType};
+use crate::tablet::{Tablet, TabletType};
 
 /// What the shard rules look at.
 #[derive(Clone, Debug, Default)]

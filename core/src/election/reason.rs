@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
-use crate::topology::TabletType;
+use crate::tablet::TabletType;
 
 /// One who did not win.
 #[derive(Clone, Debug, PartialEq, Eq)]

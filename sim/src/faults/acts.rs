@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vtorc_core::topology::TabletType;
+use vtorc_core::tablet::TabletType;
 
 use crate::Millis;
 use crate::network::Party;

@@ -10,7 +10,7 @@ use vtorc_core::ports::{
 };
 use vtorc_core::preflight::Inspection;
 use vtorc_core::status::{ReceiverState, ServerStatus};
-use vtorc_core::topology::TabletAddress;
+use vtorc_core::tablet::TabletAddress;
 
 use super::{LOOK, Line, Outside};
 use crate::server::Server;

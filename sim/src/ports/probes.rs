@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use vtorc_core::health::ProbeFailure;
 use vtorc_core::ports::{ProbeConnection, ProbePort};
 use vtorc_core::status::ServerStatus;
-use vtorc_core::topology::TabletAddress;
+use vtorc_core::tablet::TabletAddress;
 
 use super::{Line, Lost, Outside};
 use crate::network::Party;

@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
 use vtorc_core::ports::{LockToken, ShardLock, TopoError, TopoPort};
+use vtorc_core::tablet::TabletType;
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::{ShardTopology, TabletType, TopologyRead};
+use vtorc_core::topology::{ShardTopology, TopologyRead};
 
 use super::{LOOK, Outside};
 use crate::network::Party;

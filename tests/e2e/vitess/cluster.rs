@@ -11,7 +11,7 @@ use vtorc_clients::topo::local::LocalConn;
 use vtorc_clients::topo::{CellInfo, TopoStore};
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ports::TopoPort;
-use vtorc_core::topology::TabletType;
+use vtorc_core::tablet::TabletType;
 use vtorc_fleet::{Flavor, free_port};
 use vtorc_vttablet_double::{Options, Vttablet};
 

@@ -11,8 +11,8 @@ use vtorc_clients::topo::TopoStore;
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::ports::TopoPort;
+use vtorc_core::tablet::{MysqlAddress, Tablet, TabletType, VttabletAddress};
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::{MysqlAddress, Tablet, TabletType, VttabletAddress};
 use vtorc_fleet::{Child, Flavor};
 use vtorc_vttablet_double::canned::{self, Canned};
 

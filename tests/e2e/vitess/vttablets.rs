@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use vtorc_core::topology::TabletType;
+use vtorc_core::tablet::TabletType;
 use vtorc_fleet::Flavor;
 
 use super::cluster::{Way, add_vttablet, topology, with_vttablets};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::runtime::Runtime;
 use tonic::{Request, Response, Status};
-use vtorc_core::topology::MysqlAddress;
+use vtorc_core::tablet::MysqlAddress;
 
 use crate::interface::replicationdata as data;
 use crate::interface::tabletmanagerdata as m;

@@ -27,7 +27,7 @@ use tokio::runtime::Runtime;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::ports::TopoPort;
-use vtorc_core::topology::TabletType;
+use vtorc_core::tablet::TabletType;
 
 use interface::tabletmanagerservice::tablet_manager_server::TabletManagerServer;
 pub use tablet::Calls;

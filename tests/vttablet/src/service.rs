@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Code, Request, Response, Status};
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::topology::TabletType;
+use vtorc_core::tablet::TabletType;
 
 use crate::Options;
 use crate::interface::replicationdata::{

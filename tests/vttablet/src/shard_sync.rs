@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vtorc_core::topology::TabletType;
+use vtorc_core::tablet::TabletType;
 
 use crate::tablet::Tablet;
 

@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tonic::Code;
 use vtorc_core::ports::TopoPort;
+use vtorc_core::tablet::TabletType;
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::{ShardTopology, TabletType};
+use vtorc_core::topology::ShardTopology;
 
 use crate::Options;
 use crate::mysqld::{Fault, Mysqld};
@@ -223,7 +224,7 @@ impl Tablet {
     }
 
     /// The tablet itself asks its parent for its position, and does not follow one that lacks what it has.
-    async fn refuse_errant(&self, parent: &vtorc_core::topology::Tablet) -> Result<(), Fault> {
+    async fn refuse_errant(&self, parent: &vtorc_core::tablet::Tablet) -> Result<(), Fault> {
         let Some(address) = &parent.vttablet else {
             return Err(Fault::precondition("parent has no grpc port"));
         };

@@ -11,7 +11,7 @@ use vtorc_core::durability;
 use vtorc_core::remedy::{Remedy, remedy};
 use vtorc_core::snapshot::TabletState;
 use vtorc_core::status::{ReceiverState, ReplicationStatus, VttabletState};
-use vtorc_core::topology::TabletType;
+use vtorc_core::tablet::TabletType;
 
 use super::table;
 use crate::views::time;

@@ -6,7 +6,7 @@ use crate::ids::TabletAlias;
 use crate::settings::RecoverySettings;
 use crate::snapshot::{ShardSnapshot, TabletState};
 use crate::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus};
-use crate::topology::TabletType;
+use crate::tablet::TabletType;
 
 /// What the replica rules look at.
 #[derive(Clone, Debug)]
