@@ -1,6 +1,7 @@
 //! `vtorc check`: tells before the bad day what would go wrong on it. Reads the topology, asks every server,
 //! changes nothing; the exit status says how bad it is.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use vtorc_actors::preflight::examine;
 use vtorc_clients::vttablet::Tablets;
 use vtorc_core::ports::TopoPort;
 use vtorc_core::preflight::{Concern, Severity};
-use vtorc_core::topology::TopologyRead;
+use vtorc_core::topology;
 
 use crate::cli::{CheckOptions, DaemonOptions};
 use crate::topo::say;
@@ -38,16 +39,17 @@ async fn check_all(options: &DaemonOptions, check: &CheckOptions) -> Result<Exit
     let warned = loaded.warnings.into_iter();
     let mut report: Vec<Line> =
         warned.map(|what| whole(Severity::Warning, "Configuration", what)).collect();
-    let unread = unread(&read).into_iter();
+    let unread = read.troubles().into_iter();
     report.extend(
         unread.map(|(place, why)| whole(Severity::Error, "Topology", format!("{place}: {why}"))),
     );
-    if read.shards.is_empty() {
+    let shards = topology::merge(&BTreeMap::new(), read);
+    if shards.is_empty() {
         let what =
             "there is no shard to look after: check the topology flags and clusters_to_watch";
         report.push(whole(Severity::Warning, "Topology", what.to_owned()));
     }
-    for topology in read.shards.values() {
+    for topology in shards.values() {
         let now = wiring::wall_clock();
         let concerns = examine(&tablets, topology, &settings.recovery, now).await;
         let shard = || Some(topology.shard.to_string());
@@ -57,7 +59,7 @@ async fn check_all(options: &DaemonOptions, check: &CheckOptions) -> Result<Exit
         let views: Vec<_> = report.iter().map(view).collect();
         say(&serde_json::to_string_pretty(&views).unwrap_or_default());
     } else {
-        tell(&report, read.shards.len());
+        tell(&report, shards.len());
     }
     Ok(match report.iter().map(|line| line.concern.severity).min() {
         None => ExitCode::SUCCESS,
@@ -75,15 +77,6 @@ struct Line {
 fn whole(severity: Severity, code: &str, what: String) -> Line {
     let (code, cure) = (code.to_owned(), String::new());
     Line { shard: None, concern: Concern { severity, code, tablet: None, what, cure } }
-}
-
-/// What could not be read is what nobody would repair.
-fn unread(read: &TopologyRead) -> Vec<(String, String)> {
-    let cells = read.unread_cells.iter().map(|(cell, why)| (format!("cell {cell}"), why.clone()));
-    let keyspaces = read.unread_keyspaces.iter();
-    let keyspaces = keyspaces.map(|(name, why)| (format!("keyspace {name}"), why.clone()));
-    let damaged = read.damaged.iter().map(|(path, why)| (path.clone(), why.clone()));
-    cells.chain(keyspaces).chain(damaged).collect()
 }
 
 fn view(Line { shard, concern }: &Line) -> serde_json::Value {

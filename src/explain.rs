@@ -8,11 +8,11 @@ use std::path::Path;
 use vtorc_core::admission::{self, Admission, Ledger, Proposal, Switches};
 use vtorc_core::analysis::{self, Finding};
 use vtorc_core::controls::Controls;
-use vtorc_core::election::PassedOver;
-use vtorc_core::prognosis::{Prognosis, if_primary_died};
+use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::remedy::{self, Remedy, Wanted};
+use vtorc_core::reparent::election::PassedOver;
+use vtorc_core::reparent::prognosis::{Prognosis, if_primary_died};
 use vtorc_core::settings::RecoverySettings;
-use vtorc_core::snapshot::ShardSnapshot;
 use vtorc_web::SnapshotFile;
 
 use crate::cli::ExplainOptions;

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 use vtorc_core::admission::Block;
+use vtorc_core::admission::inaction::{Decisions, Held, Inaction};
 use vtorc_core::analysis::{Finding, FindingKind};
 use vtorc_core::audit::{RecoveryRecord, StepOutcome};
-use vtorc_core::health::ProbeFailure;
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
-use vtorc_core::inaction::{Decisions, Held, Inaction};
 use vtorc_core::isolation::{self, Sight};
-use vtorc_core::prognosis::Prognosis;
-use vtorc_core::snapshot::ShardSnapshot;
+use vtorc_core::knowledge::health::ProbeFailure;
+use vtorc_core::knowledge::snapshot::ShardSnapshot;
+use vtorc_core::reparent::prognosis::Prognosis;
 use vtorc_core::time::Timestamp;
 
 /// Changes that a slow reader may lag behind before it is told to read everything anew.
@@ -30,7 +30,7 @@ const RECENT_MAX: usize = 50;
 #[derive(Clone, Debug)]
 pub struct ShardReport {
     /// The shard's state.
-    pub snapshot: ShardSnapshot,
+    pub snapshot: Arc<ShardSnapshot>,
     /// What is wrong with it.
     pub findings: Vec<Finding>,
     /// The block in force.

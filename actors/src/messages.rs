@@ -1,16 +1,18 @@
 //! All messages between actors: the map of the system. Facts are in the past tense, commands imperative.
 
+use std::sync::Arc;
+
 use actix::Message;
 use tokio::sync::oneshot;
 use vtorc_core::admission::Block;
 use vtorc_core::audit::{AuditEntry, Outcome, RecoveryRecord};
 use vtorc_core::controls::{Control, Controls};
-use vtorc_core::health::ProbeFailure;
 use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
+use vtorc_core::knowledge::health::ProbeFailure;
+use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{FindingsChange, HistoryError, LockToken, TopoError};
 use vtorc_core::remedy::Wanted;
 use vtorc_core::shard::{Pace, ProbeTarget};
-use vtorc_core::snapshot::ShardSnapshot;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::time::Timestamp;
 use vtorc_core::topology::{ShardTopology, TopologyRead};
@@ -149,7 +151,7 @@ pub struct Recover {
     /// What.
     pub wanted: Wanted,
     /// On what it was decided.
-    pub snapshot: ShardSnapshot,
+    pub snapshot: Arc<ShardSnapshot>,
 }
 
 /// What was refused may go now: forget the back-off.
@@ -164,7 +166,7 @@ pub struct StartRequested {
     /// What is wanted.
     pub request: Request,
     /// The shard as known.
-    pub snapshot: ShardSnapshot,
+    pub snapshot: Arc<ShardSnapshot>,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Result<Accepted, Rejected>>,
 }

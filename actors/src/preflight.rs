@@ -3,15 +3,17 @@
 //! Not an actor: nothing is remembered and nothing is changed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future;
-use vtorc_core::health::{ProbeFailure, Reachability};
 use vtorc_core::ids::TabletAlias;
+use vtorc_core::knowledge::health::Reachability;
+use vtorc_core::knowledge::observe::Answer;
+use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand};
 use vtorc_core::preflight::{Concern, Inspection, concerns};
 use vtorc_core::settings::RecoverySettings;
-use vtorc_core::snapshot::ShardSnapshot;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::TabletAddress;
 use vtorc_core::time::Timestamp;
@@ -20,7 +22,7 @@ use vtorc_core::topology::ShardTopology;
 /// One server gets so long to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-type Answer = (Result<ServerStatus, CommandError>, Option<Inspection>);
+type Told = (Result<ServerStatus, CommandError>, Option<Inspection>);
 
 /// What is to be put in order in a shard, the worst first.
 pub async fn examine(
@@ -33,15 +35,17 @@ pub async fn examine(
         let address = tablet.address()?;
         Some(async move { (tablet.alias.clone(), ask(mysql, &address).await) })
     });
-    let answers: BTreeMap<TabletAlias, Answer> =
-        future::join_all(asked).await.into_iter().collect();
+    let answers: BTreeMap<TabletAlias, Told> = future::join_all(asked).await.into_iter().collect();
     let mut states = BTreeMap::new();
     let mut inspections = BTreeMap::new();
     for (alias, (status, inspection)) in answers {
         inspections.extend(inspection.map(|inspection| (alias.clone(), inspection)));
-        states.insert(alias, status.map_err(|error| ProbeFailure::Refused(error.to_string())));
+        states.insert(alias, status.map(Arc::new).map_err(CommandError::into_probe_failure));
     }
-    let mut snapshot = ShardSnapshot::unprobed(topology, now).refreshed(topology, states, now, now);
+    let mut snapshot = ShardSnapshot::unprobed(topology, now);
+    for (alias, result) in states {
+        snapshot.take_answer(&alias, Answer { sent_at: now, result }, now);
+    }
     // One look is all there is: who does not answer is out of reach.
     for state in snapshot.tablets.values_mut() {
         if let Reachability::Suspect { since, why } = state.reachability.clone() {
@@ -51,7 +55,7 @@ pub async fn examine(
     concerns(&snapshot, &inspections, settings)
 }
 
-async fn ask(mysql: &dyn MysqlPort, address: &TabletAddress) -> Answer {
+async fn ask(mysql: &dyn MysqlPort, address: &TabletAddress) -> Told {
     let status = mysql.run(address, ServerCommand::ReadStatus, PATIENCE).await;
     let inspection = match status {
         Ok(_) => mysql.inspect(address, PATIENCE).await.ok(),

@@ -10,7 +10,7 @@ use actix::{
 };
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use vtorc_core::health::ProbeFailure;
+use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::ports::ProbeConnection;
 use vtorc_core::shard::{Pace, ProbeTarget};
 use vtorc_core::status::ServerStatus;

@@ -26,14 +26,14 @@ use futures::FutureExt;
 use slog::{Logger, info, o, warn};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use vtorc_core::admission::inaction::{Held, Inaction};
 use vtorc_core::admission::{Block, Ledger};
 use vtorc_core::audit::{Outcome, RecoveryRecord};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
-use vtorc_core::inaction::{Held, Inaction};
+use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::HistoryError;
 use vtorc_core::remedy::Remedy;
 use vtorc_core::sabotage::{self, Bug};
-use vtorc_core::snapshot::ShardSnapshot;
 
 use crate::board::Meter;
 use crate::guardian::start_guarded;
@@ -95,7 +95,7 @@ struct IdWasGiven {
     serial: u64,
     id: Result<RecoveryId, HistoryError>,
     task: Task,
-    snapshot: ShardSnapshot,
+    snapshot: Arc<ShardSnapshot>,
     reply: Option<oneshot::Sender<Result<Accepted, Rejected>>>,
 }
 
@@ -169,7 +169,7 @@ impl RecoveryActor {
     fn begin(
         &mut self,
         task: Task,
-        snapshot: ShardSnapshot,
+        snapshot: Arc<ShardSnapshot>,
         reply: Option<oneshot::Sender<Result<Accepted, Rejected>>>,
         context: &mut Context<Self>,
     ) {
@@ -191,7 +191,7 @@ impl RecoveryActor {
         &mut self,
         id: RecoveryId,
         task: Task,
-        snapshot: ShardSnapshot,
+        snapshot: Arc<ShardSnapshot>,
         reply: Option<oneshot::Sender<Result<Accepted, Rejected>>>,
         context: &mut Context<Self>,
     ) {

@@ -46,14 +46,7 @@ impl Registry {
     }
 
     fn take(&mut self, read: TopologyRead) {
-        let mut warnings = read.damaged.clone();
-        warnings.extend(
-            read.unread_cells.iter().map(|(cell, why)| (format!("cell {cell}"), why.clone())),
-        );
-        warnings.extend(
-            read.unread_keyspaces.iter().map(|(ks, why)| (format!("keyspace {ks}"), why.clone())),
-        );
-        self.note_system(None, warnings);
+        self.note_system(None, read.troubles());
         self.topologies = merge(&self.topologies, read);
         let gone: Vec<KeyspaceShard> = self
             .shards

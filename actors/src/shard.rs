@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Supervised};
 use slog::{Logger, info, o, warn};
+use vtorc_core::admission::inaction::{Held, Inaction};
 use vtorc_core::analysis::Finding;
 use vtorc_core::audit::AuditEntry;
 use vtorc_core::hooks::{Hook, Occasion};
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
-use vtorc_core::inaction::{Held, Inaction};
+use vtorc_core::knowledge::observe::TabletState;
+use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::FindingsChange;
-use vtorc_core::prognosis::{self, Prognosis};
 use vtorc_core::remedy::{self, Remedy};
+use vtorc_core::reparent::prognosis::{self, Prognosis};
 use vtorc_core::shard::{Effect, Pace, ProbeTarget, ShardEvent, ShardState};
-use vtorc_core::snapshot::{ShardSnapshot, TabletState};
 use vtorc_core::topology::ShardTopology;
 
 use crate::board::{Meter, News, ShardReport};
@@ -101,8 +102,7 @@ impl ShardActor {
                 self.probers.values().for_each(|(_, prober)| prober.do_send(SetPace(pace)));
             }
             Effect::Recover(wanted) => {
-                let snapshot = self.state.snapshot(self.world.clock.now());
-                self.tell_recovery(Recover { wanted, snapshot });
+                self.tell_recovery(Recover { wanted, snapshot: self.state.latest() });
             }
             Effect::FindingsChanged { appeared, gone } => {
                 self.log_findings(&appeared, &gone);
@@ -146,7 +146,7 @@ impl ShardActor {
         if !self.world.hooks.wants(hook) {
             return;
         }
-        let snapshot = self.state.snapshot(self.world.clock.now());
+        let snapshot = self.state.latest();
         let controls = self.world.controls();
         for finding in appeared {
             if !remedy::remedy(finding.kind).is_reparent() {
@@ -241,7 +241,7 @@ impl ShardActor {
 
     /// Pins the shard's report up, and tells of it if it says anything new.
     fn post(&mut self) {
-        let snapshot = self.state.snapshot(self.world.clock.now());
+        let snapshot = self.state.latest();
         let block = self.standing.block.clone().filter(|block| snapshot.now < block.until);
         let mut gist = gist(&snapshot);
         gist.push(format!("blocked {}", block.is_some()));
@@ -350,8 +350,7 @@ impl Handler<ProbeCompleted> for ShardActor {
     fn handle(&mut self, message: ProbeCompleted, context: &mut Context<Self>) {
         self.meter.handled();
         let ProbeCompleted { alias, sent_at, result } = message;
-        let first_word =
-            self.state.snapshot(sent_at).tablet(&alias).is_some_and(|t| t.status.is_none());
+        let first_word = self.state.latest().tablet(&alias).is_some_and(|t| t.status.is_none());
         self.step(ShardEvent::Probed { alias, sent_at, result: Box::new(result) }, context);
         if first_word || self.changed {
             self.post();
@@ -379,7 +378,7 @@ impl Handler<RequestRecovery> for ShardActor {
     type Result = ();
     fn handle(&mut self, message: RequestRecovery, _: &mut Context<Self>) {
         self.meter.handled();
-        let snapshot = self.state.snapshot(self.world.clock.now());
+        let snapshot = Arc::new(self.state.at(self.world.clock.now()));
         let RequestRecovery { request, reply, .. } = message;
         self.tell_recovery(StartRequested { request, snapshot, reply });
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Recipient, Supervised, WrapFuture};
 use tokio::time::{sleep, timeout};
+use vtorc_core::topology::TopologyRead;
 
 use crate::board::Meter;
 use crate::messages::TopologyWasRead;
@@ -53,9 +54,7 @@ async fn watch(world: World, registry: Recipient<TopologyWasRead>, meter: Arc<Me
         };
         meter.handled();
         let failed = read.is_err();
-        let partial = read
-            .as_ref()
-            .is_ok_and(|read| !read.unread_cells.is_empty() || !read.unread_keyspaces.is_empty());
+        let partial = read.as_ref().is_ok_and(TopologyRead::is_partial);
         if let Err(error) = &read {
             meter.failed(&error.to_string());
         }

@@ -7,6 +7,7 @@ mod access;
 mod commands;
 mod dialect;
 mod discover;
+mod errors;
 mod fence;
 mod follow;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use workers::WorkerPool;
 
 pub(crate) use commands::CREATE_DATABASE;
 pub(crate) use dialect::{Row, SETTINGS, SemiSyncNames, name_value};
+pub(crate) use errors::receiver_error;
 pub(crate) use fence::{SESSIONS, column_text, is_of_server};
 pub(crate) use semi_sync::semi_sync_settings;
 pub(crate) use status::semi_sync;

@@ -14,9 +14,9 @@ pub use rules::{REPLICA_RULES, RULES, ReplicaRule, Rule};
 pub use warnings::{Told, WARNINGS, Warning};
 
 use crate::ids::TabletAlias;
+use crate::knowledge::snapshot::ShardSnapshot;
 use crate::remedy::{self, Remedy};
 use crate::settings::RecoverySettings;
-use crate::snapshot::ShardSnapshot;
 
 /// Everything that can be found wrong, by the name that operators know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,8 +87,10 @@ pub enum FindingKind {
     AccessDenied,
     /// A tablet's record has no MySQL address.
     NoMysqlAddress,
-    /// A record cannot be understood.
+    /// A record cannot be read or understood.
     DamagedRecord,
+    /// Part of the topology could never be read.
+    UnreadTopology,
     /// A server has GTIDs off; it can neither be promoted nor repaired.
     GtidModeOff,
     /// The policy wants semi-sync and the server has no plugin for it.
@@ -133,7 +135,7 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 54] = [
+    pub const ALL: [Self; 55] = [
         Self::UnknownDurabilityPolicy,
         Self::ClusterHasNoPrimary,
         Self::PrimaryTabletDeleted,
@@ -172,6 +174,7 @@ impl FindingKind {
         Self::VttabletTooOld,
         Self::NoMysqlAddress,
         Self::DamagedRecord,
+        Self::UnreadTopology,
         Self::GtidModeOff,
         Self::SemiSyncPluginMissing,
         Self::LockedSemiSyncPrimaryHypothesis,

@@ -4,7 +4,7 @@
 use crate::analysis::Finding;
 use crate::audit::{Outcome, RecoveryRecord, Trigger};
 use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias};
-use crate::snapshot::ShardSnapshot;
+use crate::knowledge::snapshot::ShardSnapshot;
 use crate::tablet::MysqlAddress;
 
 /// When programs are run; the names are Orchestrator's.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::snapshot::ShardSnapshot;
+use crate::knowledge::snapshot::ShardSnapshot;
 use crate::time::Timestamp;
 
 /// What was lost within this was lost together.

@@ -7,15 +7,15 @@
 //! |---|---|
 //! | [`ids`], [`time`], [`gtid`] | the vocabulary |
 //! | [`tablet`], [`durability`], [`topology`] | what should be: records, types, policies |
-//! | [`status`], [`health`] | what is: one server's answer, and whether it can be reached |
-//! | [`snapshot`], [`analysis`], [`remedy`] | a shard at one moment, what is wrong with it, what would help |
+//! | [`status`] | what is: one server's answer |
+//! | [`knowledge`] | how answers become what is known of a shard |
+//! | [`analysis`], [`remedy`] | what is wrong with it, what would help |
 //! | [`shard`] | the shard's memory: events in, effects out |
 //! | [`controls`] | what operators switched, excused or asked for |
-//! | [`admission`] | whether an automatic recovery may start now |
+//! | [`recovery`] | what a recovery does, as commands with their grounds |
+//! | [`admission`] | whether an automatic recovery may start now, and why nothing is done |
 //! | [`isolation`] | whether it is vtorc that is cut off |
-//! | [`inaction`] | why nothing is done, since when and how often |
-//! | [`safety`], [`election`] | whether a reparent loses nothing, and who wins |
-//! | [`prognosis`] | what would happen if the primary died now |
+//! | [`reparent`] | whether a reparent loses nothing, who wins, and what would happen if the primary died now |
 //! | [`preflight`] | what would go wrong on the bad day |
 //! | [`audit`] | what is kept of a recovery |
 //! | [`hooks`] | what an operator's own programs are told, and when |
@@ -27,23 +27,20 @@ pub mod analysis;
 pub mod audit;
 pub mod controls;
 pub mod durability;
-pub mod election;
 pub mod gtid;
-pub mod health;
 pub mod hooks;
 pub mod ids;
-pub mod inaction;
 pub mod isolation;
+pub mod knowledge;
 pub mod ports;
 pub mod preflight;
-pub mod prognosis;
+pub mod recovery;
 pub mod remedy;
+pub mod reparent;
 #[doc(hidden)]
 pub mod sabotage;
-pub mod safety;
 pub mod settings;
 pub mod shard;
-pub mod snapshot;
 pub mod status;
 pub mod tablet;
 pub mod time;

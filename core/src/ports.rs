@@ -10,14 +10,14 @@ use crate::admission::Block;
 use crate::audit::{AuditEntry, FindingSpan, RecoveryRecord, StepOutcome};
 use crate::controls::Controls;
 use crate::gtid::GtidSet;
-use crate::health::ProbeFailure;
 use crate::hooks::{Hook, Occasion};
 use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias, WatchList};
+use crate::knowledge::health::ProbeFailure;
 use crate::preflight::Inspection;
-use crate::status::ServerStatus;
-use crate::tablet::{TabletAddress, TabletType};
+use crate::status::{ReceiverState, ServerStatus};
+use crate::tablet::{MysqlAddress, TabletAddress, TabletType};
 use crate::time::{TermStart, Timestamp};
-use crate::topology::{ShardTopology, TopologyRead};
+use crate::topology::TopologyRead;
 
 /// Opens the one persistent connection with which a tablet is probed.
 #[async_trait]
@@ -65,8 +65,14 @@ pub enum ServerCommand {
     Promote {
         /// Acknowledgements to wait for; 0 turns the source's side of semi-sync off.
         acks: u32,
-        /// What it was chosen for having: one that came back without is not promoted.
-        position: GtidSet,
+        /// What it was decided on: a server that is found otherwise is not promoted.
+        grounds: PromotionGrounds,
+    },
+    /// Apply what is received so many seconds late, from now on; 0 lifts a delay. Nothing that was received is
+    /// thrown away: where the server could not keep it, the command is refused.
+    SetDelay {
+        /// How late.
+        seconds: u64,
     },
     /// Bring semi-sync and writability of a primary in order.
     FixPrimary {
@@ -81,6 +87,8 @@ pub enum ServerCommand {
         semi_sync: bool,
         /// A source that is followed for the first time, or the one it follows already.
         change: SourceChange,
+        /// What becomes of what was received and is not applied.
+        relay_log: RelayLog,
     },
     /// Stop and start the receiver.
     RestartReceiver,
@@ -129,27 +137,95 @@ pub enum SourceChange {
     Keep,
 }
 
+/// What becomes of what a replica received and has not applied when it is pointed at another source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayLog {
+    /// It stays and is applied. A server that cannot keep it while it is repointed is not repointed.
+    MustStay,
+    /// The new source has all of it and still holds it in its binary logs: it may be thrown away.
+    MayGo,
+}
+
+/// What a promotion was decided on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromotionGrounds {
+    /// Everything that the server was chosen for having committed.
+    pub position: GtidSet,
+    /// Whom it followed when it was chosen; none if it followed nobody.
+    pub source: Option<MysqlAddress>,
+    /// Its receiver was stopped and must still stand: whoever started it since had another plan.
+    pub receiver_stopped: bool,
+    /// The rows of its reparent journal; one more means that somebody reparented the shard since. None where it
+    /// could not be read.
+    pub journal_length: Option<u64>,
+}
+
+impl PromotionGrounds {
+    /// The grounds of a server that was chosen in this state for having this.
+    pub fn of(status: &ServerStatus, position: GtidSet) -> Self {
+        let replication = status.replication.as_ref();
+        Self {
+            position,
+            source: replication.map(|replication| replication.source.clone()),
+            receiver_stopped: replication
+                .is_some_and(|replication| replication.receiver == ReceiverState::Stopped),
+            journal_length: status.journal_length,
+        }
+    }
+
+    /// Says why a server in this state is not the one that was chosen.
+    ///
+    /// Whoever follows nobody any more has been promoted already, by a first attempt: it is only made sure of.
+    pub fn check(&self, status: &ServerStatus) -> Result<(), CommandError> {
+        let differs = |why: String| Err(CommandError::NotDone(why));
+        let missing = self.position.subtract(&status.gtid_executed);
+        if !missing.is_empty() {
+            return differs(format!("it does not have {missing} any more"));
+        }
+        if let Some(replication) = &status.replication {
+            if self.source.as_ref() != Some(&replication.source) {
+                return differs(format!("it follows {} since it was chosen", replication.source));
+            }
+            if self.receiver_stopped && replication.receiver != ReceiverState::Stopped {
+                return differs("its receiver was started since it was chosen".into());
+            }
+        }
+        match (self.journal_length, status.journal_length) {
+            (Some(then), Some(now)) if now > then => {
+                differs("somebody reparented the shard since it was chosen".into())
+            }
+            (Some(_) | None, Some(_) | None) => Ok(()),
+        }
+    }
+}
+
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandError {
-    /// It certainly did not happen: no connection, or the server refused.
+    /// It certainly did not happen: the server could not be asked.
+    Unreached(ProbeFailure),
+    /// It certainly did not happen: the server refused.
     NotDone(String),
     /// It may have happened: no answer came.
     Unknown(String),
 }
 
-/// Refuses a server that has not committed all of this: it lost some of it since it was asked last.
-pub fn must_have(status: &ServerStatus, position: &GtidSet) -> Result<(), CommandError> {
-    let missing = position.subtract(&status.gtid_executed);
-    match missing.is_empty() {
-        true => Ok(()),
-        false => Err(CommandError::NotDone(format!("it does not have {missing} any more"))),
+impl CommandError {
+    /// What it says of a server that was only to tell its state.
+    pub fn into_probe_failure(self) -> ProbeFailure {
+        match self {
+            Self::Unreached(failure) => failure,
+            // It answered.
+            Self::NotDone(why) => ProbeFailure::TurnedAway(why),
+            Self::Unknown(_) => ProbeFailure::TimedOut,
+        }
     }
 }
 
 impl std::fmt::Display for CommandError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Unreached(failure) => write!(f, "{failure}"),
             Self::NotDone(why) => f.write_str(why),
             Self::Unknown(why) => write!(f, "outcome unknown: {why}"),
         }
@@ -221,8 +297,9 @@ pub trait TopoPort: Send + Sync {
     /// Reads everything that is watched.
     async fn read(&self, watched: &WatchList) -> Result<TopologyRead, TopoError>;
 
-    /// Reads one shard anew.
-    async fn read_shard(&self, shard: &KeyspaceShard) -> Result<ShardTopology, TopoError>;
+    /// Reads one shard anew, as far as it can be read: cells and records that do not answer are named in the
+    /// reading, and [`crate::topology::merge`] keeps what was known of them.
+    async fn read_shard(&self, shard: &KeyspaceShard) -> Result<TopologyRead, TopoError>;
 
     /// Waits until something changed since the last `read`. May also return without a change.
     async fn changed(&self);

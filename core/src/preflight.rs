@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use crate::analysis;
 use crate::ids::TabletAlias;
-use crate::prognosis::{self, Prognosis};
+use crate::knowledge::observe::TabletState;
+use crate::knowledge::snapshot::ShardSnapshot;
 use crate::remedy::{self, Remedy};
+use crate::reparent::prognosis::{self, Prognosis};
 use crate::settings::RecoverySettings;
-use crate::snapshot::{ShardSnapshot, TabletState};
 use crate::tablet::Tablet;
 
 pub use grants::missing_grants;

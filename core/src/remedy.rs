@@ -2,8 +2,8 @@
 
 use crate::analysis::{Finding, FindingKind};
 use crate::ids::TabletAlias;
+use crate::knowledge::snapshot::ShardSnapshot;
 use crate::settings::RecoverySettings;
-use crate::snapshot::ShardSnapshot;
 
 /// A kind of recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,6 +100,7 @@ pub fn remedy(kind: FindingKind) -> Remedy {
         | FindingKind::VttabletTooOld
         | FindingKind::NoMysqlAddress
         | FindingKind::DamagedRecord
+        | FindingKind::UnreadTopology
         | FindingKind::GtidModeOff
         | FindingKind::UnreachablePrimaryWithLaggingReplicas
         | FindingKind::SemiSyncPluginMissing

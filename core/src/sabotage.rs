@@ -36,11 +36,17 @@ pub enum Bug {
     TrustSurvivors,
     /// Act although most of everything went out of sight at once.
     TrustOwnSight,
+    /// Take those for ackers whom the policy names, whatever the servers say.
+    CountPolicyAckersOnly,
+    /// Wait for every tablet that was never heard, whether it can have acknowledged anything or not.
+    WaitForUnseen,
+    /// Throw away what a replica received and has not applied, whoever else has it.
+    ThrowRelayLogsAway,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -57,6 +63,9 @@ impl Bug {
         Self::KeepSilent,
         Self::TrustSurvivors,
         Self::TrustOwnSight,
+        Self::CountPolicyAckersOnly,
+        Self::WaitForUnseen,
+        Self::ThrowRelayLogsAway,
     ];
 }
 

@@ -1,17 +1,18 @@
 //! A shard's memory: events go in, effects come out. The shard actor is a shell around it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::analysis::{self, Finding};
-use crate::health::{self, ProbeFailure, ProbeHistory, Reachability};
 use crate::ids::{KeyspaceShard, TabletAlias};
+use crate::knowledge::health::{ProbeFailure, Reachability};
+use crate::knowledge::observe::{Answer, TabletState};
+use crate::knowledge::snapshot::ShardSnapshot;
 use crate::remedy::{self, Remedy, Wanted};
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
-use crate::snapshot::{ShardSnapshot, TabletState};
 use crate::status::{ReceiverState, ServerStatus};
-use crate::tablet::{Tablet, TabletAddress, TabletType};
+use crate::tablet::{TabletAddress, TabletType};
 use crate::time::Timestamp;
 use crate::topology::ShardTopology;
 
@@ -73,47 +74,17 @@ pub enum Effect {
     CircumstancesChanged,
 }
 
-struct Memory {
-    history: ProbeHistory,
-    status: Option<ServerStatus>,
-    status_at: Timestamp,
-    answered_at: Timestamp,
-    earlier: Vec<Arc<(ServerStatus, Timestamp)>>,
-    received_at: Option<Timestamp>,
-    stuck_since: Option<Timestamp>,
-    answered_after: Timestamp,
-}
-
-/// So many earlier answers of a server are kept, ...
-const EARLIER_MAX: usize = 4;
-/// ... so far apart at least: together they reach back to before anybody else was last asked.
-const EARLIER_APART: std::time::Duration = std::time::Duration::from_millis(300);
-
-impl Memory {
-    fn remember(&mut self, before: Option<ServerStatus>) {
-        let last = self.earlier.last().map(|last| last.1);
-        let apart = last.is_none_or(|last| last.age(self.answered_at) >= EARLIER_APART);
-        if let Some(before) = before.filter(|_| apart) {
-            self.earlier.push(Arc::new((before, self.answered_at)));
-            if self.earlier.len() > EARLIER_MAX {
-                self.earlier.remove(0);
-            }
-        }
-    }
-}
-
 /// All that is known about one shard.
 pub struct ShardState {
-    topology: ShardTopology,
+    known: ShardSnapshot,
+    latest: Arc<ShardSnapshot>,
     settings: RecoverySettings,
-    tablets: BTreeMap<TabletAlias, Memory>,
     findings: Vec<Finding>,
     targets: Vec<ProbeTarget>,
     pace: Pace,
     valid: BTreeSet<TabletAlias>,
     wants_something: bool,
     fresh_after: Timestamp,
-    term_known_since: Option<Timestamp>,
 }
 
 impl ShardState {
@@ -121,23 +92,23 @@ impl ShardState {
     pub fn new(topology: ShardTopology, settings: RecoverySettings) -> Self {
         let mut empty = topology;
         empty.tablets.clear();
+        let known = ShardSnapshot::unprobed(&empty, Timestamp::default());
         Self {
-            topology: empty,
+            latest: Arc::new(known.clone()),
+            known,
             settings,
-            tablets: BTreeMap::new(),
             findings: Vec::new(),
             targets: Vec::new(),
             pace: Pace::Calm,
             valid: BTreeSet::new(),
             wants_something: false,
             fresh_after: Timestamp::default(),
-            term_known_since: None,
         }
     }
 
     /// The shard's name.
     pub fn name(&self) -> &KeyspaceShard {
-        &self.topology.shard
+        &self.known.shard
     }
 
     /// Takes new settings.
@@ -161,36 +132,27 @@ impl ShardState {
         match event {
             ShardEvent::TopologyRead(topology) => self.take_topology(topology, now, &mut effects),
             ShardEvent::Probed { alias, sent_at, result } => {
-                self.take_probe(&alias, sent_at, *result, now);
+                let result = (*result).map(Arc::new);
+                self.known.take_answer(&alias, Answer { sent_at, result }, now);
             }
             ShardEvent::Tick => {}
             ShardEvent::RecoveryEnded => self.fresh_after = now,
         }
-        let snapshot = self.snapshot(now);
+        let snapshot = Arc::new(self.known.at(now));
+        self.latest = snapshot.clone();
         self.aim(&snapshot, &mut effects);
         self.review(&snapshot, &mut effects);
         effects
     }
 
+    /// The shard as it was known after the last event.
+    pub fn latest(&self) -> Arc<ShardSnapshot> {
+        self.latest.clone()
+    }
+
     /// The shard as it is known now.
-    pub fn snapshot(&self, now: Timestamp) -> ShardSnapshot {
-        let mut snapshot = ShardSnapshot::unprobed(&self.topology, now);
-        snapshot.term_known_since = self.term_known_since;
-        for (alias, state) in &mut snapshot.tablets {
-            let Some(memory) = self.tablets.get(alias) else { continue };
-            *state = TabletState {
-                tablet: state.tablet.clone(),
-                reachability: health::judge(&memory.history, now),
-                status: memory.status.clone(),
-                status_at: memory.status_at,
-                answered_at: memory.answered_at,
-                earlier: memory.earlier.clone(),
-                received_at: memory.received_at,
-                stuck_since: memory.stuck_since,
-                recent: memory.history.recent(now),
-            };
-        }
-        snapshot
+    pub fn at(&self, now: Timestamp) -> ShardSnapshot {
+        self.known.at(now)
     }
 
     fn take_topology(
@@ -199,57 +161,14 @@ impl ShardState {
         now: Timestamp,
         effects: &mut Vec<Effect>,
     ) {
-        if topology == self.topology {
+        let before = self.known.topology();
+        if topology == before {
             return;
         }
-        if topology.primary_term() != self.topology.primary_term() {
-            self.term_known_since = Some(now);
-        }
-        // A tablet that moved to another server is as good as new.
-        let moved = |alias: &TabletAlias| {
-            let address = |side: &ShardTopology| side.tablets.get(alias).and_then(Tablet::address);
-            address(&topology) != address(&self.topology)
-        };
-        self.tablets.retain(|alias, _| topology.tablets.contains_key(alias) && !moved(alias));
-        self.topology = topology;
-        effects.push(Effect::CircumstancesChanged);
-    }
-
-    fn take_probe(
-        &mut self,
-        alias: &TabletAlias,
-        sent_at: Timestamp,
-        result: Result<ServerStatus, ProbeFailure>,
-        now: Timestamp,
-    ) {
-        if !self.topology.tablets.contains_key(alias) {
-            return;
-        }
-        let memory = self.tablets.entry(alias.clone()).or_insert_with(|| Memory {
-            history: ProbeHistory::default(),
-            status: None,
-            status_at: Timestamp::default(),
-            answered_at: Timestamp::default(),
-            earlier: Vec::new(),
-            received_at: None,
-            stuck_since: None,
-            answered_after: Timestamp::default(),
-        });
-        memory.answered_after = sent_at;
-        match result {
-            Ok(status) => {
-                memory.history.succeeded(now);
-                if marker(&status) != memory.status.as_ref().and_then(marker) {
-                    memory.received_at = Some(now);
-                }
-                let before = memory.status.as_ref();
-                memory.stuck_since = stuck_since(&status, before, memory.stuck_since, sent_at);
-                let before = memory.status.replace(status);
-                memory.remember(before);
-                memory.status_at = sent_at;
-                memory.answered_at = now;
-            }
-            Err(failure) => memory.history.failed(failure, sent_at),
+        self.known.take_topology(&topology, now);
+        // Records that come and go out of sight are no reason to try again at once what failed.
+        if !topology.says_the_same(&before) {
+            effects.push(Effect::CircumstancesChanged);
         }
     }
 
@@ -336,32 +255,8 @@ impl ShardState {
         if sabotage::has(Bug::RepairOldNews) {
             return true;
         }
-        managed().all(|state| {
-            let memory = self.tablets.get(&state.tablet.alias);
-            let asked_since =
-                memory.is_some_and(|memory| memory.answered_after >= self.fresh_after);
-            asked_since || !state.reachability.is_valid()
-        })
+        managed().all(|state| state.asked_at >= self.fresh_after || !state.reachability.is_valid())
     }
-}
-
-/// Since when commits wait and nothing gets through: from the first probe that saw somebody wait, as long as
-/// no transaction was committed since.
-fn stuck_since(
-    status: &ServerStatus,
-    before: Option<&ServerStatus>,
-    since: Option<Timestamp>,
-    sent_at: Timestamp,
-) -> Option<Timestamp> {
-    if status.semi_sync.waiting_sessions == 0 {
-        return None;
-    }
-    let progressed = before.is_some_and(|before| before.gtid_executed != status.gtid_executed);
-    since.filter(|_| !progressed).or(Some(sent_at))
-}
-
-fn marker(status: &ServerStatus) -> Option<&String> {
-    status.replication.as_ref().map(|replication| &replication.received_marker)
 }
 
 /// The primary fails, or a replica lost it: time to look closely.

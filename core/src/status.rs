@@ -144,14 +144,10 @@ impl ServerStatus {
         }
     }
 
-    /// Its source told it that their histories differ (error 1236).
+    /// Its source told it that their histories differ.
     pub fn is_refused(&self) -> bool {
-        self.replication.as_ref().is_some_and(|replication| {
-            let error = &replication.receiver_error;
-            error.contains("1236")
-                || error.contains("not in the master's binlog")
-                || error.contains("diverged")
-        })
+        let error = self.replication.as_ref().and_then(|r| r.receiver_error.as_ref());
+        error.is_some_and(|error| error.kind == ReceiverErrorKind::Diverged)
     }
 
     /// Tells whether both servers are one and the same. Compared by uuid where there is one: the names
@@ -211,6 +207,69 @@ impl fmt::Display for ReceiverState {
     }
 }
 
+/// Why a receiver cannot receive, as its server tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiverError {
+    /// The server's error number.
+    pub number: u32,
+    /// What that means.
+    pub kind: ReceiverErrorKind,
+    /// The server's words.
+    pub text: String,
+}
+
+impl fmt::Display for ReceiverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl ReceiverErrorKind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Diverged,
+        Self::Purged,
+        Self::Denied,
+        Self::DuplicateServerId,
+        Self::PacketTooLarge,
+        Self::Unreachable,
+        Self::Other,
+    ];
+
+    /// The name in answers and snapshots.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Diverged => "diverged",
+            Self::Purged => "purged",
+            Self::Denied => "denied",
+            Self::DuplicateServerId => "duplicate_server_id",
+            Self::PacketTooLarge => "packet_too_large",
+            Self::Unreachable => "unreachable",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// What a receiver's error means for the replica. Servers use one number for many things (1236), so clients tell
+/// them apart by what is said, and nobody else reads the words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReceiverErrorKind {
+    /// The replica has transactions that the source lacks: their histories differ.
+    Diverged,
+    /// The source's binary logs no longer hold what the replica needs.
+    Purged,
+    /// The source does not let the replication user in.
+    Denied,
+    /// Another replica of the source has the same `server_id` or `server_uuid`.
+    DuplicateServerId,
+    /// A packet is larger than one side allows.
+    PacketTooLarge,
+    /// The source, or its network, is away.
+    Unreachable,
+    /// Anything else.
+    Other,
+}
+
 /// A replica's side of replication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicationStatus {
@@ -222,8 +281,8 @@ pub struct ReplicationStatus {
     pub source_server_id: Option<u32>,
     /// The receiver thread.
     pub receiver: ReceiverState,
-    /// The receiver's last error; empty if none.
-    pub receiver_error: String,
+    /// The receiver's last error.
+    pub receiver_error: Option<ReceiverError>,
     /// The applier thread runs.
     pub applier_running: bool,
     /// The applier's last error; empty if none.

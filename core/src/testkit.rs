@@ -33,7 +33,8 @@ pub fn shard(replicas: &[TabletAlias]) -> ShardTopology {
             .map(|one| (one.clone(), tablet(one.clone(), TabletType::Replica)))
             .collect(),
         damaged: Default::default(),
-        incomplete: false,
+        known_cells: Default::default(),
+        unseen: Default::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Clients translate these from and to Vitess's protobuf records; only the fields vtorc uses are here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use crate::durability::{DurabilityPolicy, UnknownPolicy};
 use crate::ids::{KeyspaceShard, TabletAlias};
@@ -43,10 +44,41 @@ pub struct ShardTopology {
     pub emergency_reparent_disabled: bool,
     /// Its tablets.
     pub tablets: BTreeMap<TabletAlias, Tablet>,
-    /// Records of this shard that could not be read or understood, by path, and why.
+    /// Records of this shard that could not be read or understood, by path, and why. What they said when they were
+    /// last read stands.
     pub damaged: BTreeMap<String, String>,
-    /// Some tablets' records could not be read: what is not seen is not known to be gone.
-    pub incomplete: bool,
+    /// Cells that were read at least once: what this shard has there is known.
+    pub known_cells: BTreeSet<String>,
+    /// Where this shard may have tablets that nobody here has ever read, and why.
+    pub unseen: BTreeMap<Place, String>,
+}
+
+/// Where a tablet's record may be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// A cell whose tablets could not be listed.
+    Cell(String),
+    /// A record that cannot be understood.
+    Record(TabletAlias),
+}
+
+impl Place {
+    /// The cell that it is in.
+    pub fn cell(&self) -> &str {
+        match self {
+            Self::Cell(cell) => cell,
+            Self::Record(alias) => &alias.cell,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cell(cell) => write!(f, "cell {cell}"),
+            Self::Record(alias) => write!(f, "the record of tablet {alias}"),
+        }
+    }
 }
 
 impl ShardTopology {
@@ -56,53 +88,117 @@ impl ShardTopology {
             self.tablets.values().filter(|tablet| tablet.tablet_type == TabletType::Primary);
         primaries.map(|tablet| (tablet.term_start, &tablet.alias)).max()
     }
+
+    /// Tells whether both say the same of the shard, whatever could not be read besides.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.durability == other.durability
+            && self.record == other.record
+            && self.emergency_reparent_disabled == other.emergency_reparent_disabled
+            && self.tablets == other.tablets
+    }
 }
 
-/// One reading of the topology, possibly incomplete.
+/// A tablet's record that could not be read or understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadTablet {
+    /// The record's path.
+    pub path: String,
+    /// Why.
+    pub why: String,
+    /// The shard that it belonged to when it was last read; none if it never was.
+    pub shard: Option<KeyspaceShard>,
+}
+
+/// One reading of the topology, or of one shard in it, possibly incomplete.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopologyRead {
     /// The shards that were found.
     pub shards: BTreeMap<KeyspaceShard, ShardTopology>,
+    /// Cells whose tablets were listed.
+    pub read_cells: BTreeSet<String>,
     /// Cells whose tablets could not be listed this time, and why.
     pub unread_cells: BTreeMap<String, String>,
     /// Keyspaces whose shards could not be listed this time, and why.
     pub unread_keyspaces: BTreeMap<String, String>,
+    /// Shards whose record, or whose keyspace's record, could not be read or understood this time, and why.
+    pub unread_shards: BTreeMap<KeyspaceShard, String>,
     /// Tablets whose record could not be read or understood this time.
-    pub unread_tablets: BTreeSet<TabletAlias>,
-    /// Records that could not be understood, by path, and why.
-    pub damaged: BTreeMap<String, String>,
+    pub unread_tablets: BTreeMap<TabletAlias, UnreadTablet>,
+}
+
+impl TopologyRead {
+    /// Tells whether anything could not be read for want of an answer: it is worth another try soon.
+    pub fn is_partial(&self) -> bool {
+        !self.unread_cells.is_empty() || !self.unread_keyspaces.is_empty()
+    }
+
+    /// All that could not be read or understood, and why.
+    pub fn troubles(&self) -> BTreeMap<String, String> {
+        let cells = self.unread_cells.iter().map(|(cell, why)| (format!("cell {cell}"), why));
+        let keyspaces =
+            self.unread_keyspaces.iter().map(|(name, why)| (format!("keyspace {name}"), why));
+        let shards = self.unread_shards.iter().map(|(name, why)| (format!("shard {name}"), why));
+        let tablets = self.unread_tablets.values().map(|tablet| (tablet.path.clone(), &tablet.why));
+        let all = cells.chain(keyspaces).chain(shards).chain(tablets);
+        all.map(|(what, why)| (what, why.clone())).collect()
+    }
 }
 
 /// Completes a reading with what was known before, where the reading could not see.
 ///
 /// A tablet vanishes only if its cell was read and it was not there: a partial reading must never look like
-/// a deletion.
+/// a deletion. A record that cannot be read is what it was.
 pub fn merge(
     before: &BTreeMap<KeyspaceShard, ShardTopology>,
     read: TopologyRead,
 ) -> BTreeMap<KeyspaceShard, ShardTopology> {
-    let mut merged = read.shards;
+    let mut merged = read.shards.clone();
     if sabotage::has(Bug::PartialReadIsWhole) {
         return merged;
     }
     for (name, old) in before {
-        if read.unread_keyspaces.contains_key(&name.keyspace) {
+        let unread = read.unread_keyspaces.contains_key(&name.keyspace)
+            || read.unread_shards.contains_key(name);
+        if unread {
             merged.entry(name.clone()).or_insert_with(|| old.clone());
         }
-        let Some(new) = merged.get_mut(name) else { continue };
-        for (alias, tablet) in &old.tablets {
-            let unseen =
-                read.unread_cells.contains_key(&alias.cell) || read.unread_tablets.contains(alias);
-            if unseen {
-                new.tablets.entry(alias.clone()).or_insert_with(|| tablet.clone());
-            }
-        }
     }
-    let partial = !read.unread_cells.is_empty() || !read.unread_tablets.is_empty();
-    for (name, shard) in &mut merged {
-        shard.incomplete = partial || read.unread_keyspaces.contains_key(&name.keyspace);
+    for (name, new) in &mut merged {
+        complete(new, before.get(name), &read);
     }
     merged
+}
+
+/// Completes what was read of one shard.
+fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &TopologyRead) {
+    for (alias, tablet) in old.iter().flat_map(|old| &old.tablets) {
+        let unread =
+            read.unread_cells.contains_key(&alias.cell) || read.unread_tablets.contains_key(alias);
+        if unread {
+            new.tablets.entry(alias.clone()).or_insert_with(|| tablet.clone());
+        }
+    }
+    new.known_cells = old.map(|old| old.known_cells.clone()).unwrap_or_default();
+    new.known_cells.extend(read.read_cells.iter().cloned());
+    let cells = read.unread_cells.iter().filter(|(cell, _)| !new.known_cells.contains(*cell));
+    new.unseen = cells.map(|(cell, why)| (Place::Cell(cell.clone()), why.clone())).collect();
+    new.damaged = read
+        .unread_shards
+        .get(&new.shard)
+        .map(|why| (new.shard.to_string(), why.clone()))
+        .into_iter()
+        .collect();
+    for (alias, tablet) in &read.unread_tablets {
+        let ours = new.tablets.contains_key(alias) || tablet.shard.as_ref() == Some(&new.shard);
+        if ours {
+            new.damaged.insert(tablet.path.clone(), tablet.why.clone());
+        }
+        if !new.tablets.contains_key(alias)
+            && tablet.shard.as_ref().is_none_or(|of| *of == new.shard)
+        {
+            new.unseen.insert(Place::Record(alias.clone()), tablet.why.clone());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -116,14 +212,27 @@ mod tests {
         (topology.shard.clone(), topology)
     }
 
+    fn read(tablets: &[&str]) -> TopologyRead {
+        TopologyRead { shards: BTreeMap::from([shard(tablets)]), ..Default::default() }
+    }
+
     fn aliases(merged: &BTreeMap<KeyspaceShard, ShardTopology>) -> Vec<String> {
         merged.values().flat_map(|shard| shard.tablets.keys().map(ToString::to_string)).collect()
+    }
+
+    fn unseen(merged: &BTreeMap<KeyspaceShard, ShardTopology>) -> Vec<String> {
+        merged.values().flat_map(|shard| shard.unseen.keys().map(ToString::to_string)).collect()
+    }
+
+    fn unread(shard: Option<&str>) -> UnreadTablet {
+        let shard = shard.map(|name| name.parse().unwrap());
+        UnreadTablet { path: "tablets/x/Tablet".into(), why: "garbage".into(), shard }
     }
 
     #[test]
     fn a_tablet_is_gone_only_if_its_cell_was_read() {
         let before = BTreeMap::from([shard(&["zone1-1", "zone2-2"])]);
-        let mut read = TopologyRead { shards: BTreeMap::from([shard(&[])]), ..Default::default() };
+        let mut read = read(&[]);
         read.unread_cells.insert("zone2".into(), "no answer".into());
         assert_eq!(aliases(&merge(&before, read)), ["zone2-0000000002"]);
     }
@@ -131,10 +240,12 @@ mod tests {
     #[test]
     fn a_damaged_record_does_not_make_its_tablet_vanish() {
         let before = BTreeMap::from([shard(&["zone1-1", "zone1-2"])]);
-        let mut read =
-            TopologyRead { shards: BTreeMap::from([shard(&["zone1-2"])]), ..Default::default() };
-        read.unread_tablets.insert("zone1-1".parse().unwrap());
-        assert_eq!(aliases(&merge(&before, read)), ["zone1-0000000001", "zone1-0000000002"]);
+        let mut read = read(&["zone1-2"]);
+        read.unread_tablets.insert("zone1-1".parse().unwrap(), unread(Some("ks/0")));
+        let merged = merge(&before, read);
+        assert_eq!(aliases(&merged), ["zone1-0000000001", "zone1-0000000002"]);
+        assert_eq!(unseen(&merged), [""; 0]);
+        assert_eq!(merged.values().next().unwrap().damaged.len(), 1);
     }
 
     #[test]
@@ -144,5 +255,34 @@ mod tests {
         assert!(merge(&before, read.clone()).is_empty());
         read.unread_keyspaces.insert("ks".into(), "no answer".into());
         assert_eq!(aliases(&merge(&before, read)), ["zone1-0000000001"]);
+    }
+
+    #[test]
+    fn what_a_cell_holds_is_known_once_it_was_read() {
+        let mut first = read(&["zone1-1"]);
+        first.read_cells.insert("zone1".into());
+        first.unread_cells.insert("zone2".into(), "no answer".into());
+        let known = merge(&BTreeMap::new(), first.clone());
+        assert_eq!(unseen(&known), ["cell zone2"]);
+        let mut second = read(&["zone1-1"]);
+        second.read_cells.extend(["zone1".to_owned(), "zone2".to_owned()]);
+        let known = merge(&known, second);
+        assert_eq!(unseen(&known), [""; 0]);
+        assert_eq!(unseen(&merge(&known, first)), [""; 0]);
+    }
+
+    #[test]
+    fn a_damaged_record_concerns_its_own_shard_where_that_is_known() {
+        for (of, damaged, places) in [
+            (Some("ks/0"), 1, vec!["the record of tablet zone1-0000000009"]),
+            (Some("other/0"), 0, vec![]),
+            (None, 0, vec!["the record of tablet zone1-0000000009"]),
+        ] {
+            let mut read = read(&["zone1-1"]);
+            read.unread_tablets.insert("zone1-9".parse().unwrap(), unread(of));
+            let merged = merge(&BTreeMap::new(), read);
+            assert_eq!(unseen(&merged), places, "{of:?}");
+            assert_eq!(merged.values().next().unwrap().damaged.len(), damaged, "{of:?}");
+        }
     }
 }

@@ -15,28 +15,29 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use vtorc_core::analysis::detect;
-use vtorc_core::election::{Constraints, Contender, elect};
 use vtorc_core::gtid::{GtidSet, MariaDbBinlogState};
-use vtorc_core::health::{ProbeFailure, Reachability, RecentProbes};
 use vtorc_core::ids::TabletAlias;
+use vtorc_core::knowledge::health::{ProbeFailure, ProbeHistory, Reachability, RecentProbes};
+use vtorc_core::knowledge::observe::TabletState;
+use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::preflight::{Inspection, concerns};
-use vtorc_core::prognosis::{Prognosis, if_primary_died};
 use vtorc_core::remedy::{Wanted, wanted};
-use vtorc_core::snapshot::{ShardSnapshot, TabletState};
+use vtorc_core::reparent::election::{Constraints, Contender, elect};
+use vtorc_core::reparent::prognosis::{Prognosis, if_primary_died};
 use vtorc_core::status::{
-    BinlogFormat, Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
-    VttabletState,
+    BinlogFormat, Flavor, ReceiverError, ReceiverErrorKind, ReceiverState, ReplicationStatus,
+    SemiSyncStatus, ServerStatus, VttabletState,
 };
 use vtorc_core::tablet::{MysqlAddress, PromotionRule, Tablet, TabletType};
 use vtorc_core::testkit;
 use vtorc_core::time::{TermStart, Timestamp};
-use vtorc_core::topology::{ShardRecord, ShardTopology};
+use vtorc_core::topology::{Place, ShardRecord, ShardTopology};
 
 const NOW: Timestamp = Timestamp::from_millis(100_000);
 
@@ -143,7 +144,7 @@ fn election(
         last_known: old
             .as_ref()
             .and_then(|old| snapshot.tablet(old))
-            .and_then(|state| state.status.as_ref()),
+            .and_then(|state| state.status.as_deref()),
         complete: !args.contains_key("incomplete"),
         gave_up: &gave_up.into_iter().collect(),
     };
@@ -236,7 +237,8 @@ fn snapshot(args: &std::collections::HashMap<String, Vec<String>>, input: &str) 
         emergency_reparent_disabled: false,
         tablets: BTreeMap::new(),
         damaged: BTreeMap::new(),
-        incomplete: args.contains_key("incomplete"),
+        known_cells: BTreeSet::new(),
+        unseen: unseen(args),
     };
     let mut snapshot = ShardSnapshot::unprobed(&topology, NOW);
     let known = arg("known").map(|seconds| seconds.parse::<u64>().unwrap() * 1000);
@@ -246,6 +248,16 @@ fn snapshot(args: &std::collections::HashMap<String, Vec<String>>, input: &str) 
         snapshot.tablets.insert(state.tablet.alias.clone(), state);
     }
     snapshot
+}
+
+/// `unread=zone3` a cell that was never read, `unread=zone3-9` a record.
+fn unseen(args: &std::collections::HashMap<String, Vec<String>>) -> BTreeMap<Place, String> {
+    let places = args.get("unread").into_iter().flatten();
+    let place = |text: &String| match text.parse() {
+        Ok(alias) => Place::Record(alias),
+        Err(_) => Place::Cell(text.clone()),
+    };
+    places.map(|text| (place(text), "no answer".to_owned())).collect()
 }
 
 fn tablet(line: &str) -> TabletState {
@@ -307,12 +319,12 @@ fn tablet(line: &str) -> TabletState {
             _ => server_word(&mut status, key, value),
         }
     }
-    state.status = seen.then_some(status);
+    state.status = seen.then(|| Arc::new(status));
     state
 }
 
-fn earlier(status: &ServerStatus, had: &str) -> Arc<(ServerStatus, Timestamp)> {
-    Arc::new((ServerStatus { gtid_executed: gtid(had), ..status.clone() }, NOW))
+fn earlier(status: &ServerStatus, had: &str) -> (Arc<ServerStatus>, Timestamp) {
+    (Arc::new(ServerStatus { gtid_executed: gtid(had), ..status.clone() }), NOW)
 }
 
 /// What its vttablet says of itself.
@@ -355,8 +367,10 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         "vttablet" => status.vttablet = Some(vttablet(value)),
         "nolog" => status.log_replica_updates = false,
         "refused" => {
-            let error = &mut status.replication.as_mut().unwrap().receiver_error;
-            *error = "error 1236".into();
+            let text = "histories differ".to_owned();
+            let kind = ReceiverErrorKind::Diverged;
+            let error = Some(ReceiverError { number: 1236, kind, text });
+            status.replication.as_mut().unwrap().receiver_error = error;
         }
         "format" => status.binlog_format = BinlogFormat::from_name(value),
         "opens" | "fast" | "early" | "skew" | "nettimeout" | "ungranted" => {}
@@ -380,6 +394,8 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
         reachability: Reachability::Valid,
         status: None,
         status_at: NOW,
+        asked_at: NOW,
+        history: ProbeHistory::default(),
         answered_at: NOW,
         earlier: Vec::new(),
         received_at: Some(NOW),
@@ -431,7 +447,7 @@ fn replication(kind: &str, source: &str) -> ReplicationStatus {
             "halted" => ReceiverState::Stopped,
             _ => ReceiverState::Running,
         },
-        receiver_error: String::new(),
+        receiver_error: None,
         applier_running: true,
         applier_error: String::new(),
         retrieved: GtidSet::empty_mysql(),

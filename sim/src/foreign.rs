@@ -10,7 +10,8 @@ use vtorc_actors::board::Board;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::ports::{
-    CommandError, MysqlPort, ServerCommand, Sessions, ShardLock, SourceChange, TopoError, TopoPort,
+    CommandError, MysqlPort, PromotionGrounds, RelayLog, ServerCommand, Sessions, ShardLock,
+    SourceChange, TopoError, TopoPort,
 };
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletType};
@@ -99,7 +100,9 @@ impl Tool {
     }
 
     async fn under_lock(&self, wanted: u8, lock: &dyn ShardLock) -> Result<(), GaveUp> {
-        let topology = self.outside.read_shard(&self.shard).await?;
+        let mut read = self.outside.read_shard(&self.shard).await?;
+        let missing = || TopoError::NoNode(self.shard.to_string());
+        let topology = read.shards.remove(&self.shard).ok_or_else(missing)?;
         let (primary, candidate) = self.pair(&topology, wanted)?;
         let before = self.call(&candidate, ServerCommand::ReadStatus).await?;
         if before.replication.is_none() {
@@ -114,7 +117,13 @@ impl Tool {
             return Err(why);
         }
         // It does not look again.
-        let promote = ServerCommand::Promote { acks, position: GtidSet::empty_mysql() };
+        let blind = PromotionGrounds {
+            position: GtidSet::empty_mysql(),
+            source: before.replication.as_ref().map(|replication| replication.source.clone()),
+            receiver_stopped: false,
+            journal_length: None,
+        };
+        let promote = ServerCommand::Promote { acks, grounds: blind };
         self.call(&candidate, promote).await?;
         self.record(&topology, &primary, &candidate).await?;
         for tablet in topology.tablets.values().filter(|one| one.alias != candidate.alias) {
@@ -180,7 +189,8 @@ impl Tool {
         let managed = tablet.tablet_type.is_managed();
         let (Ok(policy), true) = (&topology.durability, managed) else { return };
         let semi_sync = policy.is_acker(candidate, &tablet.as_replica());
-        let follow = ServerCommand::Follow { source, semi_sync, change: SourceChange::Repoint };
+        let (change, relay_log) = (SourceChange::Repoint, RelayLog::MayGo);
+        let follow = ServerCommand::Follow { source, semi_sync, change, relay_log };
         // One that does not follow is left to others.
         let _ = self.call(tablet, follow).await;
     }

@@ -86,7 +86,7 @@ impl Universe {
             return None;
         }
         if !matches!(replica.receiver, Receiver::Running { .. }) || !replica.applier_running {
-            return Some(format!("s{number} does not replicate: {}", replica.receiver_error));
+            return Some(format!("s{number} does not replicate: {:?}", replica.receiver_error));
         }
         let primary_tablet = self.topology.tablets.get(&primary.alias)?;
         let wanted = self.records_of(number).policy.is_acker(primary_tablet, tablet);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use vtorc_actors::board::Board;
 use vtorc_core::audit::Trigger;
+use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::ports::CommandError;
 use vtorc_core::tablet::MysqlAddress;
 
@@ -56,10 +57,14 @@ enum Lost {
 impl From<Lost> for CommandError {
     fn from(lost: Lost) -> Self {
         match lost {
-            Lost::Unsent(why) => Self::NotDone(why),
+            Lost::Unsent(why) => Self::Unreached(probe_failure(why)),
             Lost::Unanswered(why) => Self::Unknown(why),
         }
     }
+}
+
+fn probe_failure(why: String) -> ProbeFailure {
+    if why == "no answer in time" { ProbeFailure::TimedOut } else { ProbeFailure::Refused(why) }
 }
 
 /// A connection to one server, in one of its lives.

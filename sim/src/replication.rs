@@ -1,5 +1,7 @@
 //! Replication between simulated servers: receivers connect, receive and acknowledge, appliers apply.
 
+use vtorc_core::status::{ReceiverError, ReceiverErrorKind};
+
 use crate::Millis;
 use crate::gtids::Txn;
 use crate::network::Party;
@@ -10,6 +12,8 @@ use crate::universe::Universe;
 const CONNECT_RETRY_MS: Millis = 1000;
 /// A receiver gives a silent source up after this (`replica_net_timeout`).
 const NET_TIMEOUT_MS: Millis = 60_000;
+/// `ER_MASTER_FATAL_ERROR_READING_BINLOG`.
+const FATAL_READ: u32 = 1236;
 /// Received and applied in one step at most.
 const BATCH: usize = 50;
 
@@ -65,21 +69,27 @@ impl Universe {
         let (replica, origin) = (self.server(number), self.server(source));
         let purged = origin.binlog.iter().take(origin.purged);
         let error = if purged.into_iter().any(|txn| !replica.has_received(*txn)) {
-            "1236: the source purged binary logs that this server needs"
+            let text = "the source purged binary logs that this server needs";
+            Some((ReceiverErrorKind::Purged, text))
         } else if replica.executed.next_of(source) > origin.executed.next_of(source) {
-            "1236: this server has more transactions of the source's uuid than the source"
+            let text = "this server has more transactions of the source's uuid than the source";
+            Some((ReceiverErrorKind::Diverged, text))
         } else {
-            ""
+            None
         };
         let incarnation = origin.incarnation;
         let server = self.server_mut(number);
-        if error.is_empty() {
-            let acks = server.acks;
-            server.heard += 1;
-            server.receiver = Receiver::Running { cursor: 0, incarnation, acks, heard_at: now };
-        } else {
-            server.receiver_error = error.to_owned();
-            server.receiver = Receiver::Stopped;
+        match error {
+            None => {
+                let acks = server.acks;
+                server.heard += 1;
+                server.receiver = Receiver::Running { cursor: 0, incarnation, acks, heard_at: now };
+            }
+            Some((kind, text)) => {
+                let text = text.to_owned();
+                server.receiver_error = Some(ReceiverError { number: FATAL_READ, kind, text });
+                server.receiver = Receiver::Stopped;
+            }
         }
     }
 

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use vtorc_core::gtid::MariaDbBinlogState;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::status::{
-    BinlogFormat, Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
+    BinlogFormat, Flavor, ReceiverError, ReceiverState, ReplicationStatus, SemiSyncStatus,
+    ServerStatus,
 };
 use vtorc_core::tablet::{MysqlAddress, TabletType};
 
@@ -95,7 +96,7 @@ pub struct Server {
     /// The receiver.
     pub receiver: Receiver,
     /// Its last error.
-    pub receiver_error: String,
+    pub receiver_error: Option<ReceiverError>,
     /// The applier runs.
     pub applier_running: bool,
     /// Applies nothing before this moment: it lags.
@@ -143,7 +144,7 @@ impl Server {
             retrieved: TxnSet::default(),
             source: None,
             receiver: Receiver::Stopped,
-            receiver_error: String::new(),
+            receiver_error: None,
             applier_running: false,
             applier_sleeps_until: 0,
             heartbeat_ms: HEARTBEAT_DEFAULT_MS,
@@ -203,7 +204,7 @@ impl Server {
     /// Starts the receiver where it stands.
     pub fn start_receiver(&mut self, now: Millis) {
         if self.source.is_some() && self.receiver == Receiver::Stopped {
-            self.receiver_error.clear();
+            self.receiver_error = None;
             self.receiver = Receiver::Connecting { next_try: now };
         }
     }
@@ -218,7 +219,7 @@ impl Server {
             self.retrieved = TxnSet::default();
         }
         self.source = Some(source);
-        self.receiver_error.clear();
+        self.receiver_error = None;
         self.heartbeat_ms = HEARTBEAT_MS;
     }
 

@@ -93,7 +93,8 @@ impl Topology {
             emergency_reparent_disabled: false,
             tablets: tablets.map(|tablet| (tablet.alias.clone(), tablet.clone())).collect(),
             damaged: BTreeMap::new(),
-            incomplete: false,
+            known_cells: BTreeSet::new(),
+            unseen: BTreeMap::new(),
         }
     }
 
@@ -107,9 +108,15 @@ impl Topology {
         let unread = self.unread_cells.iter();
         TopologyRead {
             shards: shards.collect(),
+            read_cells: self.read_cells(),
             unread_cells: unread.map(|cell| (cell.clone(), "no answer".into())).collect(),
             ..TopologyRead::default()
         }
+    }
+
+    fn read_cells(&self) -> BTreeSet<String> {
+        let cells = self.tablets.keys().map(|alias| alias.cell.clone());
+        cells.filter(|cell| !self.unread_cells.contains(cell)).collect()
     }
 
     /// Ends the sessions that were silent for too long.

@@ -1,5 +1,6 @@
 //! Shards: seeing them, reparenting them, lifting their block.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -13,6 +14,7 @@ use vtorc_actors::messages::{
 };
 use vtorc_actors::preflight::examine;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
+use vtorc_core::topology;
 
 use crate::error::ApiError;
 use crate::server::WebContext;
@@ -54,10 +56,14 @@ pub(crate) async fn check(
     path: web::Path<(String, String)>,
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    let name = report(&request, &path, &context)?.snapshot.shard.clone();
+    let report = report(&request, &path, &context)?;
+    let name = report.snapshot.shard.clone();
     let world = &context.world;
     let read = world.topo.read_shard(&name).await;
-    let topology = read.map_err(|error| ApiError::unavailable(error.to_string()))?;
+    let read = read.map_err(|error| ApiError::unavailable(error.to_string()))?;
+    let gone = || ApiError::unavailable(format!("there is no record of {name} any more"));
+    let known = BTreeMap::from([(name.clone(), report.snapshot.topology())]);
+    let topology = topology::merge(&known, read).remove(&name).ok_or_else(gone)?;
     let settings = world.recovery_settings();
     let concerns = examine(world.mysql.as_ref(), &topology, &settings, world.clock.now()).await;
     let views: Vec<ConcernView> = concerns.iter().map(ConcernView::of).collect();

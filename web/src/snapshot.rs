@@ -1,20 +1,22 @@
 //! A shard's state as a file: everything that decisions rest on, to be looked at later or elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use vtorc_core::durability::{self, DurabilityPolicy};
 use vtorc_core::gtid::GtidSet;
-use vtorc_core::health::{ProbeFailure, Reachability, RecentProbes};
 use vtorc_core::ids::KeyspaceShard;
-use vtorc_core::snapshot::{ShardSnapshot, TabletState};
+use vtorc_core::knowledge::health::{ProbeFailure, ProbeHistory, Reachability, RecentProbes};
+use vtorc_core::knowledge::observe::TabletState;
+use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::status::{
-    BinlogFormat, Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
-    VttabletState,
+    BinlogFormat, Flavor, ReceiverError, ReceiverErrorKind, ReceiverState, ReplicationStatus,
+    SemiSyncStatus, ServerStatus, VttabletState,
 };
 use vtorc_core::tablet::{MysqlAddress, PromotionRule, Tablet, TabletType, VttabletAddress};
 use vtorc_core::time::{TermStart, Timestamp};
-use vtorc_core::topology::ShardRecord;
+use vtorc_core::topology::{Place, ShardRecord};
 
 /// A snapshot, as `GET …/snapshot` answers it and `vtorc explain` reads it.
 #[derive(Debug, Deserialize, Serialize)]
@@ -30,9 +32,16 @@ pub struct SnapshotFile {
     #[serde(default)]
     emergency_reparent_disabled: bool,
     #[serde(default)]
-    incomplete: bool,
-    #[serde(default)]
     damaged: BTreeMap<String, String>,
+    /// Cells that were read at least once.
+    #[serde(default)]
+    known_cells: BTreeSet<String>,
+    /// Cells that could never be read, and why.
+    #[serde(default)]
+    unseen_cells: BTreeMap<String, String>,
+    /// Tablets whose records could never be read, and why.
+    #[serde(default)]
+    unseen_records: BTreeMap<String, String>,
     /// Since when the primary's term is known; milliseconds since the epoch.
     #[serde(default)]
     term_known_since_ms: Option<u64>,
@@ -69,8 +78,9 @@ struct TabletFile {
     state: String,
     #[serde(default)]
     failing_since_ms: Option<u64>,
+    /// How the last probe failed.
     #[serde(default)]
-    trouble: Option<String>,
+    trouble: Option<TroubleFile>,
     #[serde(default)]
     asked_at_ms: u64,
     #[serde(default)]
@@ -87,6 +97,15 @@ struct TabletFile {
     recent_answers: u32,
     #[serde(default)]
     server: Option<ServerFile>,
+}
+
+/// How a probe failed.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct TroubleFile {
+    kind: String,
+    #[serde(default)]
+    details: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -157,7 +176,8 @@ struct ReplicationFile {
     source_uuid: Option<String>,
     source_server_id: Option<u32>,
     receiver: String,
-    receiver_error: String,
+    #[serde(default)]
+    receiver_error: Option<ReceiverErrorFile>,
     applier_running: bool,
     applier_error: String,
     retrieved: String,
@@ -170,6 +190,15 @@ struct ReplicationFile {
     marker_sees_heartbeats: bool,
 }
 
+/// A receiver's last error.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct ReceiverErrorFile {
+    number: u32,
+    kind: String,
+    text: String,
+}
+
 impl SnapshotFile {
     /// The file of a snapshot.
     pub fn of(snapshot: &ShardSnapshot) -> Self {
@@ -180,7 +209,9 @@ impl SnapshotFile {
             primary_alias: snapshot.record.primary_alias.as_ref().map(ToString::to_string),
             primary_term_start: snapshot.record.term_start.map(Term::of),
             emergency_reparent_disabled: snapshot.emergency_reparent_disabled,
-            incomplete: snapshot.incomplete,
+            known_cells: snapshot.known_cells.clone(),
+            unseen_cells: unseen_cells(snapshot),
+            unseen_records: unseen_records(snapshot),
             term_known_since_ms: snapshot.term_known_since.map(Timestamp::as_millis),
             damaged: snapshot.damaged.clone(),
             now_ms: snapshot.now.as_millis(),
@@ -199,6 +230,13 @@ impl SnapshotFile {
         let shard =
             KeyspaceShard::new(&self.keyspace, &self.shard).map_err(|error| told(&error))?;
         let primary_alias = self.primary_alias.map(|alias| alias.parse()).transpose();
+        let mut unseen: BTreeMap<Place, String> = BTreeMap::new();
+        for (cell, why) in self.unseen_cells {
+            unseen.insert(Place::Cell(cell), why);
+        }
+        for (alias, why) in self.unseen_records {
+            unseen.insert(Place::Record(alias.parse().map_err(|error| told(&error))?), why);
+        }
         let mut tablets = BTreeMap::new();
         for tablet in self.tablets {
             let alias = tablet.alias.clone();
@@ -214,7 +252,8 @@ impl SnapshotFile {
                 emergency_reparent_disabled: false,
             },
             emergency_reparent_disabled: self.emergency_reparent_disabled,
-            incomplete: self.incomplete,
+            known_cells: self.known_cells,
+            unseen,
             term_known_since: self.term_known_since_ms.map(Timestamp::from_millis),
             damaged: self.damaged,
             now: Timestamp::from_millis(self.now_ms),
@@ -222,6 +261,22 @@ impl SnapshotFile {
             tablets,
         })
     }
+}
+
+fn unseen_cells(snapshot: &ShardSnapshot) -> BTreeMap<String, String> {
+    let cell = |(place, why): (&Place, &String)| match place {
+        Place::Cell(cell) => Some((cell.clone(), why.clone())),
+        Place::Record(_) => None,
+    };
+    snapshot.unseen.iter().filter_map(cell).collect()
+}
+
+fn unseen_records(snapshot: &ShardSnapshot) -> BTreeMap<String, String> {
+    let record = |(place, why): (&Place, &String)| match place {
+        Place::Record(alias) => Some((alias.to_string(), why.clone())),
+        Place::Cell(_) => None,
+    };
+    snapshot.unseen.iter().filter_map(record).collect()
 }
 
 impl Term {
@@ -247,7 +302,7 @@ impl TabletFile {
             promotion_rule: tablet.promotion_rule.map(|rule| rule.name().to_owned()),
             state: state_name(&state.reachability).to_owned(),
             failing_since_ms: state.reachability.failing_since().map(Timestamp::as_millis),
-            trouble: state.reachability.failure().map(ToString::to_string),
+            trouble: state.reachability.failure().map(TroubleFile::of),
             asked_at_ms: state.status_at.as_millis(),
             answered_at_ms: state.answered_at.as_millis(),
             received_at_ms: state.received_at.map(Timestamp::as_millis),
@@ -255,7 +310,7 @@ impl TabletFile {
             recent_timeouts: state.recent.timed_out,
             recent_pings: state.recent.pinged,
             recent_answers: state.recent.succeeded,
-            server: state.status.as_ref().map(ServerFile::of),
+            server: state.status.as_deref().map(ServerFile::of),
         }
     }
 
@@ -265,13 +320,17 @@ impl TabletFile {
             PromotionRule::from_name(name).ok_or_else(|| format!("no promotion rule {name:?}"))
         });
         let since = Timestamp::from_millis(self.failing_since_ms.unwrap_or_default());
-        let why = || ProbeFailure::from_text(self.trouble.as_deref().unwrap_or_default());
+        let trouble = self.trouble;
+        let why = || match trouble {
+            Some(file) => file.into_core(),
+            None => Err("it fails, and no trouble says how".to_owned()),
+        };
         let reachability = match self.state.as_str() {
             "never_seen" => Reachability::Unseen,
             "reachable" => Reachability::Valid,
-            "suspect" => Reachability::Suspect { since, why: why() },
-            "unreachable" => Reachability::Unreachable { since, why: why() },
-            "turned_away" => Reachability::TurnedAway { since, why: why() },
+            "suspect" => Reachability::Suspect { since, why: why()? },
+            "unreachable" => Reachability::Unreachable { since, why: why()? },
+            "turned_away" => Reachability::TurnedAway { since, why: why()? },
             other => return Err(format!("no state {other:?}")),
         };
         Ok(TabletState {
@@ -286,8 +345,10 @@ impl TabletFile {
                 promotion_rule: rule.transpose()?,
             },
             reachability,
-            status: self.server.map(ServerFile::into_status).transpose()?,
+            status: self.server.map(ServerFile::into_status).transpose()?.map(Arc::new),
             status_at: Timestamp::from_millis(self.asked_at_ms),
+            asked_at: Timestamp::from_millis(self.asked_at_ms),
+            history: ProbeHistory::default(),
             answered_at: Timestamp::from_millis(self.answered_at_ms.max(self.asked_at_ms)),
             earlier: Vec::new(),
             received_at: self.received_at_ms.map(Timestamp::from_millis),
@@ -298,6 +359,17 @@ impl TabletFile {
                 succeeded: self.recent_answers,
             },
         })
+    }
+}
+
+impl TroubleFile {
+    fn of(failure: &ProbeFailure) -> Self {
+        Self { kind: failure.kind().to_owned(), details: failure.details().to_owned() }
+    }
+
+    fn into_core(self) -> Result<ProbeFailure, String> {
+        let kind = ProbeFailure::of_kind(&self.kind, &self.details);
+        kind.ok_or_else(|| format!("no trouble {:?}", self.kind))
     }
 }
 
@@ -436,6 +508,19 @@ impl SemiSyncFile {
     }
 }
 
+impl ReceiverErrorFile {
+    fn of(error: &ReceiverError) -> Self {
+        let kind = error.kind.name().to_owned();
+        Self { number: error.number, kind, text: error.text.clone() }
+    }
+
+    fn into_core(self) -> Result<ReceiverError, String> {
+        let kind = ReceiverErrorKind::ALL.into_iter().find(|kind| kind.name() == self.kind);
+        let kind = kind.ok_or_else(|| format!("no kind of error {:?}", self.kind))?;
+        Ok(ReceiverError { number: self.number, kind, text: self.text })
+    }
+}
+
 impl ReplicationFile {
     fn of(status: &ReplicationStatus) -> Self {
         Self {
@@ -444,7 +529,7 @@ impl ReplicationFile {
             source_uuid: status.source_uuid.clone(),
             source_server_id: status.source_server_id,
             receiver: status.receiver.to_string(),
-            receiver_error: status.receiver_error.clone(),
+            receiver_error: status.receiver_error.as_ref().map(ReceiverErrorFile::of),
             applier_running: status.applier_running,
             applier_error: status.applier_error.clone(),
             retrieved: status.retrieved.to_string(),
@@ -466,7 +551,7 @@ impl ReplicationFile {
             source_uuid: self.source_uuid,
             source_server_id: self.source_server_id,
             receiver: receiver.ok_or_else(|| format!("no receiver state {:?}", self.receiver))?,
-            receiver_error: self.receiver_error,
+            receiver_error: self.receiver_error.map(ReceiverErrorFile::into_core).transpose()?,
             applier_running: self.applier_running,
             applier_error: self.applier_error,
             retrieved: gtids(flavor, &self.retrieved)?,

@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use vtorc_actors::board::{ActorReport, ActorState, ShardReport};
 use vtorc_core::admission::Block;
+use vtorc_core::admission::inaction::Decision;
 use vtorc_core::analysis::{Finding, errant_gtids};
 use vtorc_core::audit::{RecoveryRecord, StepRecord, Trigger};
 use vtorc_core::durability;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
-use vtorc_core::inaction::Decision;
+use vtorc_core::knowledge::observe::TabletState;
+use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::preflight::Concern;
-use vtorc_core::prognosis::Prognosis;
 use vtorc_core::remedy;
-use vtorc_core::snapshot::{ShardSnapshot, TabletState};
+use vtorc_core::reparent::prognosis::Prognosis;
 use vtorc_core::status::{ReplicationStatus, SemiSyncStatus, ServerStatus, VttabletState};
 use vtorc_core::time::{TermStart, Timestamp};
 
@@ -284,7 +285,7 @@ impl TabletView {
     fn of(state: &TabletState, snapshot: &ShardSnapshot) -> Self {
         let errant = snapshot.primary().and_then(|primary| errant_gtids(state, primary));
         let tablet = &state.tablet;
-        let status = state.status.as_ref();
+        let status = state.status.as_deref();
         let reachability = &state.reachability;
         Self {
             alias: name(&tablet.alias),
@@ -334,7 +335,11 @@ impl ReplicationView {
             source_port: replication.source.port,
             source_uuid: replication.source_uuid.clone(),
             receiver: replication.receiver.to_string(),
-            receiver_error: replication.receiver_error.clone(),
+            receiver_error: replication
+                .receiver_error
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             applier: if replication.applier_running { "running" } else { "stopped" },
             applier_error: replication.applier_error.clone(),
             retrieved: replication.retrieved.to_string(),

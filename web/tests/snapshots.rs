@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use vtorc_core::analysis::detect;
 use vtorc_core::preflight::concerns;
-use vtorc_core::prognosis::if_primary_died;
 use vtorc_core::remedy::wanted;
+use vtorc_core::reparent::prognosis::if_primary_died;
 use vtorc_core::testkit;
 use vtorc_web::SnapshotFile;
 

@@ -3,7 +3,7 @@
 
 use vtorc_core::analysis::errant_gtids;
 use vtorc_core::gtid::GtidSet;
-use vtorc_core::ports::{ServerCommand, SourceChange};
+use vtorc_core::ports::{RelayLog, ServerCommand, SourceChange};
 use vtorc_core::tablet::{Tablet, TabletType};
 
 use super::job::{Locked, Stopped};
@@ -43,8 +43,8 @@ impl Locked<'_> {
         if self.follows(tablet, primary)
             && let Some(source) = primary.address()
         {
-            let change = SourceChange::Keep;
-            let follow = ServerCommand::Follow { source, semi_sync: false, change };
+            let (change, relay_log) = (SourceChange::Keep, RelayLog::MustStay);
+            let follow = ServerCommand::Follow { source, semi_sync: false, change, relay_log };
             let timeout = self.job.settings.command_timeout;
             // That it acknowledges is a finding of its own as long as it does.
             let _ = self.job.on("stop acknowledging", tablet, follow, timeout).await;

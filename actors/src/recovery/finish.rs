@@ -9,7 +9,9 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep, timeout_at};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::ports::{CommandError, ServerCommand, SourceChange, TopoError};
+use vtorc_core::ports::{
+    CommandError, PromotionGrounds, RelayLog, ServerCommand, SourceChange, TopoError,
+};
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::{TermStart, Timestamp};
@@ -28,8 +30,8 @@ const RECORDED_LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 pub(super) struct Promotion {
     /// The new primary.
     pub(super) winner: Tablet,
-    /// What it was chosen for having.
-    pub(super) position: GtidSet,
+    /// What it was chosen on.
+    pub(super) grounds: PromotionGrounds,
     /// Who is to follow the winner.
     pub(super) followers: Vec<Tablet>,
     /// Vitess's name of what is done, for the reparent journal.
@@ -84,17 +86,17 @@ impl Locked<'_> {
     }
 
     async fn take_writes(&self, promotion: &Promotion) -> Result<GtidSet, Stopped> {
-        let Promotion { winner, position, .. } = promotion;
-        let (acks, position) = (self.policy.acks_required(), position.clone());
-        let promote = ServerCommand::Promote { acks, position };
+        let Promotion { winner, grounds, .. } = promotion;
+        let (acks, grounds) = (self.policy.acks_required(), grounds.clone());
+        let promote = ServerCommand::Promote { acks, grounds };
         let timeout = self.job.settings.command_timeout;
         match self.job.on("promote", winner, promote, timeout).await {
             Ok(status) if status.is_writable() => Ok(status.gtid_executed),
             Ok(_) => {
                 Err(Stopped::Unclear(format!("{} was promoted and refuses writes", winner.alias)))
             }
-            Err(CommandError::NotDone(why)) => {
-                Err(Stopped::Failed(format!("{} was not promoted: {why}", winner.alias)))
+            Err(error @ (CommandError::Unreached(_) | CommandError::NotDone(_))) => {
+                Err(Stopped::Failed(format!("{} was not promoted: {error}", winner.alias)))
             }
             // No answer is no answer: look, and never promote another one on a guess.
             Err(CommandError::Unknown(why)) => {
@@ -164,7 +166,10 @@ impl Locked<'_> {
         let topo = &self.job.world.topo;
         let deadline = Instant::now() + RECORDED_WITHIN;
         loop {
-            let shard = topo.read_shard(&self.fresh.shard).await?;
+            let read = topo.read_shard(&self.fresh.shard).await?;
+            let Some(shard) = read.shards.get(&self.fresh.shard) else {
+                return Err(TopoError::NoNode(self.fresh.shard.to_string()));
+            };
             let named = shard.record.primary_alias.as_ref() == Some(&winner.alias);
             let record = shard.tablets.get(&winner.alias);
             if named && record.is_some_and(|one| one.tablet_type == TabletType::Primary) {
@@ -225,7 +230,8 @@ impl Locked<'_> {
         let follows_already = self.follows(tablet, winner);
         let change = if follows_already { SourceChange::Keep } else { SourceChange::Repoint };
         let semi_sync = self.policy.is_acker(winner, tablet);
-        let follow = ServerCommand::Follow { source, semi_sync, change };
+        let relay_log = RelayLog::MustStay;
+        let follow = ServerCommand::Follow { source, semi_sync, change, relay_log };
         let timeout = self.job.settings.command_timeout;
         let done = self.job.on("follow the new primary", tablet, follow, timeout).await;
         done.is_ok().then(|| tablet.alias.clone())

@@ -1,12 +1,12 @@
 //! What may start now, and why the rest may not: each round of deciding is kept, and said when it is news.
 
 use slog::warn;
+use vtorc_core::admission::inaction::{Held, Inaction};
 use vtorc_core::admission::{self, Admission, Ledger, Proposal, Refusal, Switches};
 use vtorc_core::analysis::Finding;
-use vtorc_core::inaction::{Held, Inaction};
+use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::remedy::{Remedy, Wanted};
 use vtorc_core::sabotage::{self, Bug};
-use vtorc_core::snapshot::ShardSnapshot;
 
 use super::{RecoveryActor, Task};
 

@@ -11,16 +11,16 @@ use tokio::time::{Instant, timeout, timeout_at};
 use vtorc_core::analysis::{self, Finding, FindingKind};
 use vtorc_core::audit::{Outcome, RecoveryRecord, StepOutcome, StepRecord};
 use vtorc_core::durability::DurabilityPolicy;
-use vtorc_core::health::ProbeFailure;
 use vtorc_core::ids::TabletAlias;
+use vtorc_core::knowledge::observe::Answer;
+use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, ShardLock, TopoError};
 use vtorc_core::remedy::Remedy;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::settings::RecoverySettings;
-use vtorc_core::snapshot::ShardSnapshot;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletAddress};
-use vtorc_core::topology::ShardTopology;
+use vtorc_core::topology::{self, ShardTopology, TopologyRead};
 
 use super::Task;
 use crate::board::{LockAction, TAKE_LOCK};
@@ -67,7 +67,7 @@ impl Stopped {
 pub(crate) struct Job {
     pub(crate) world: World,
     pub(crate) settings: RecoverySettings,
-    pub(crate) seen: ShardSnapshot,
+    pub(crate) seen: Arc<ShardSnapshot>,
     pub(crate) log: Logger,
     shard: Recipient<ShardTopologyWasRead>,
     record: Arc<Mutex<RecoveryRecord>>,
@@ -85,7 +85,7 @@ impl Job {
     pub(crate) fn new(
         world: World,
         record: RecoveryRecord,
-        seen: ShardSnapshot,
+        seen: Arc<ShardSnapshot>,
         shard: Recipient<ShardTopologyWasRead>,
         log: Logger,
     ) -> Self {
@@ -158,12 +158,21 @@ impl Job {
         let read = async {
             read.await.unwrap_or_else(|_| Err(TopoError::Unavailable("no answer".into())))
         };
-        let topology = self.topo_step("read the shard's records", None, read).await?;
+        let read = self.topo_step("read the shard's records", None, read).await?;
+        let topology = self.with_what_was_known(read)?;
         self.shard.do_send(ShardTopologyWasRead(topology.clone()));
         let policy =
             topology.durability.clone().map_err(|unknown| Stopped::Refused(unknown.to_string()))?;
         let fresh = self.look_again(&topology).await;
         Ok(Locked { job: self, fresh, policy, lock })
+    }
+
+    /// What cannot be read under the lock is what it was before.
+    fn with_what_was_known(&self, read: TopologyRead) -> Result<ShardTopology, Stopped> {
+        let name = &self.seen.shard;
+        let known = BTreeMap::from([(name.clone(), self.seen.topology())]);
+        let gone = || Stopped::Failed(format!("there is no record of {name} any more"));
+        topology::merge(&known, read).remove(name).ok_or_else(gone)
     }
 
     async fn look_again(&self, topology: &ShardTopology) -> ShardSnapshot {
@@ -174,10 +183,14 @@ impl Job {
         let answered = answers.values().filter(|answer| answer.is_ok()).count();
         let text = format!("{answered} of {} answered", tablets.len());
         self.end_step(step, StepOutcome::Done(text));
-        let answers = answers.into_iter().map(|(alias, answer)| {
-            (alias, answer.map_err(|error| ProbeFailure::from_text(&error.to_string())))
-        });
-        self.seen.refreshed(topology, answers.collect(), asked_at, self.world.clock.now())
+        let now = self.world.clock.now();
+        let mut fresh = (*self.seen).clone();
+        fresh.take_topology(topology, now);
+        for (alias, answer) in answers {
+            let result = answer.map(Arc::new).map_err(CommandError::into_probe_failure);
+            fresh.take_answer(&alias, Answer { sent_at: asked_at, result }, now);
+        }
+        fresh.at(now)
     }
 
     /// Sends a command to many servers at once. Those held for dead are asked too, but not waited for.
@@ -246,6 +259,7 @@ impl Job {
             step,
             match &sent {
                 Ok(_) => StepOutcome::Done(String::new()),
+                Err(CommandError::Unreached(failure)) => StepOutcome::NotDone(failure.to_string()),
                 Err(CommandError::NotDone(why)) => StepOutcome::NotDone(why.clone()),
                 Err(CommandError::Unknown(why)) => StepOutcome::Unknown(why.clone()),
             },

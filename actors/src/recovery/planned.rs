@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use vtorc_core::analysis;
-use vtorc_core::election::{self, Constraints, Contender};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::ports::{CommandError, ServerCommand, Sessions};
+use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::remedy::Remedy;
+use vtorc_core::reparent::election::{self, Constraints, Contender};
+use vtorc_core::reparent::safety;
 use vtorc_core::sabotage::{self, Bug};
-use vtorc_core::safety;
 use vtorc_core::tablet::Tablet;
 
 use super::finish::Promotion;
@@ -50,11 +50,16 @@ impl Locked<'_> {
         if let Err(lost) = self.check_lock().await {
             return Err(self.undo(&primary, format!("{lost:?}")).await);
         }
+        let state = self.fresh.tablet(&candidate.alias).and_then(|state| state.valid_status());
+        let Some(status) = state else {
+            return Err(Stopped::Failed(format!("{} does not answer", candidate.alias)));
+        };
+        let grounds = PromotionGrounds::of(status, position);
         let mut followers = self.managed();
         followers.retain(|tablet| tablet.alias != candidate.alias && self.answered(&tablet.alias));
         let promotion = Promotion {
             winner: candidate,
-            position,
+            grounds,
             followers,
             action: "PlannedReparentShard",
             writes_stopped_at: Some(writes_stopped_at),
@@ -75,7 +80,7 @@ impl Locked<'_> {
             // Whether it serves is not known: that is seen to first.
             other @ (Ok(_) | Err(Stopped::Unclear(_) | Stopped::AlreadyFixed)) => return other,
         };
-        let last = self.fresh.primary().and_then(|state| state.status.as_ref());
+        let last = self.fresh.primary().and_then(|state| state.status.as_deref());
         if !safety::cannot_acknowledge_alone(self.policy, last) {
             return Err(Stopped::Refused(format!(
                 "{why}; it does not wait for acknowledgements, so it is not replaced by force while it lives"
@@ -188,12 +193,10 @@ impl Locked<'_> {
         let timeout = self.job.settings.command_timeout;
         match self.job.on("take writes again", primary, fix, timeout).await {
             Ok(_) => Stopped::Undone(format!("{why}; {} serves as before", primary.alias)),
-            Err(CommandError::NotDone(error) | CommandError::Unknown(error)) => {
-                Stopped::Unclear(format!(
-                    "{why}; and {} could not be made to take writes again: {error}",
-                    primary.alias
-                ))
-            }
+            Err(error) => Stopped::Unclear(format!(
+                "{why}; and {} could not be made to take writes again: {error}",
+                primary.alias
+            )),
         }
     }
 }

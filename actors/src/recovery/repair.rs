@@ -8,10 +8,12 @@ use vtorc_core::analysis::{self, Finding, FindingKind};
 use vtorc_core::audit::StepOutcome;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
+use vtorc_core::knowledge::observe::TabletState;
+use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{ServerCommand, Sessions, SourceChange};
+use vtorc_core::recovery::replica;
+use vtorc_core::reparent::safety::Reach;
 use vtorc_core::sabotage::{self, Bug};
-use vtorc_core::safety;
-use vtorc_core::snapshot::{ShardSnapshot, TabletState};
 use vtorc_core::status::{Flavor, ReceiverState, ServerStatus};
 use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::TermStart;
@@ -42,7 +44,7 @@ impl Locked<'_> {
 
     /// A primary that refuses writes may have been replaced without the records knowing.
     fn check_incumbent(&self) -> Result<(), Stopped> {
-        let writable = self.primary()?.status.as_ref().is_some_and(ServerStatus::is_writable);
+        let writable = self.primary()?.status.as_ref().is_some_and(|status| status.is_writable());
         if writable || sabotage::has(Bug::FixBlindly) {
             return Ok(());
         }
@@ -52,13 +54,8 @@ impl Locked<'_> {
     fn check_reached_for_incumbent(&self) -> Result<(), Stopped> {
         let answered = self.fresh.tablets.values().filter(|state| state.valid_status().is_some());
         let reached = answered.map(|state| state.tablet.alias.clone()).collect();
-        safety::check_incumbent(
-            self.policy,
-            &self.everybody(),
-            &reached,
-            &self.fresh.stray_ackers(),
-        )
-        .map_err(|error| Stopped::Refused(error.to_string()))
+        let safe = Reach::of(&self.fresh, self.policy, &reached).check_incumbent();
+        safe.map_err(|error| Stopped::Refused(error.to_string()))
     }
 
     /// Completes the records after a crash between two of their writes.
@@ -295,10 +292,11 @@ impl Locked<'_> {
         let sound = status
             .replication
             .as_ref()
-            .is_some_and(|r| r.auto_position && r.receiver_error.is_empty())
+            .is_some_and(|r| r.auto_position && r.receiver_error.is_none())
             && kind != FindingKind::ReplicaMisconfigured;
         let change = if follows && sound { SourceChange::Keep } else { SourceChange::Repoint };
-        let follow = ServerCommand::Follow { source: address, semi_sync, change };
+        let relay_log = replica::relay_log(&status, &source);
+        let follow = ServerCommand::Follow { source: address, semi_sync, change, relay_log };
         self.job.on("follow the primary", &tablet, follow, timeout).await.map_err(failed)?;
         if kind == FindingKind::StaleTopoPrimary && tablet.vttablet.is_some() {
             // One that does not take itself for the primary publishes nothing when it follows another.

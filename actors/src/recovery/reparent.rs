@@ -6,13 +6,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use vtorc_core::election::{self, Constraints, Contender, Election};
-use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::ports::{CommandError, ServerCommand, Sessions, SourceChange};
+use vtorc_core::ports::{
+    CommandError, PromotionGrounds, RelayLog, ServerCommand, Sessions, SourceChange,
+};
 use vtorc_core::remedy::Remedy;
+use vtorc_core::reparent::election::{self, Constraints, Contender, Election};
+use vtorc_core::reparent::safety::Reach;
 use vtorc_core::sabotage::{self, Bug};
-use vtorc_core::safety;
 use vtorc_core::settings::UnappliedPolicy;
 use vtorc_core::status::ReceiverState;
 use vtorc_core::tablet::Tablet;
@@ -50,9 +51,18 @@ impl Locked<'_> {
             .filter(|one| one.tablet.tablet_type.is_managed() || one.was_replica)
             .map(|one| one.tablet.clone())
             .collect();
+        let chosen = contenders.iter().find(|one| one.tablet.alias == election.winner);
+        let gone = || Stopped::Failed(format!("{} is no contender", election.winner));
+        let mut grounds =
+            PromotionGrounds::of(&chosen.ok_or_else(gone)?.status, election.target.clone());
+        // It was pointed at the most advanced to catch up.
+        if election.most_advanced != election.winner {
+            grounds.source = self.tablet(&election.most_advanced)?.mysql.clone();
+            grounds.receiver_stopped = false;
+        }
         let promotion = Promotion {
             winner: self.tablet(&election.winner)?.clone(),
-            position: election.target,
+            grounds,
             followers,
             action: if first { "InitShardPrimary" } else { "EmergencyReparentShard" },
             writes_stopped_at: self.writes_stopped_at(),
@@ -122,11 +132,10 @@ impl Locked<'_> {
         self.check_lock().await?;
         // What it has, it was followed for.
         let state = self.fresh.tablet(reigning).and_then(|state| state.status.as_ref());
-        let position =
-            state.map_or_else(GtidSet::empty_mysql, |status| status.gtid_executed.clone());
+        let status = state.ok_or_else(|| Stopped::Failed(format!("{reigning} does not answer")))?;
         let promotion = Promotion {
             winner: self.tablet(reigning)?.clone(),
-            position,
+            grounds: PromotionGrounds::of(status, status.gtid_executed.clone()),
             followers,
             action: "InitShardPrimary",
             writes_stopped_at: None,
@@ -235,17 +244,15 @@ impl Locked<'_> {
     ) -> Result<Election, String> {
         let reached: BTreeSet<TabletAlias> =
             contenders.iter().map(|one| one.tablet.alias.clone()).collect();
-        let (everybody, stray) = (self.everybody(), self.fresh.stray_ackers());
-        let safe = safety::check_reached(self.policy, &everybody, &reached, &stray, old_primary);
+        let reach = Reach::of(&self.fresh, self.policy, &reached);
         if !sabotage::has(Bug::SkipSafety) {
-            safe.map_err(|error| error.to_string())?;
+            reach.check_reached(old_primary).map_err(|error| error.to_string())?;
         }
         let forgot = |alias: &&TabletAlias| {
             self.fresh.has_lost_own(alias) || election::has_lost_own(alias, contenders)
         };
         if let Some(writer) = old_primary.filter(forgot).and_then(|alias| self.tablet(alias).ok()) {
-            safety::check_forgotten(self.policy, &everybody, &reached, &stray, writer)
-                .map_err(|error| error.to_string())?;
+            reach.check_forgotten(writer).map_err(|error| error.to_string())?;
         }
         // Whoever asks for an emergency reparent wants another primary than this one.
         let asked_away = request.filter(|request| request.new_primary.is_none()).and(old_primary);
@@ -255,8 +262,8 @@ impl Locked<'_> {
             old_primary,
             wanted: request.and_then(|request| request.new_primary.as_ref()),
             avoid: request.and_then(|request| request.avoid_primary.as_ref()).or(asked_away),
-            complete: safety::is_complete(&everybody, &reached, &stray),
-            last_known: self.fresh.primary().and_then(|state| state.status.as_ref()),
+            complete: reach.is_complete(),
+            last_known: self.fresh.primary().and_then(|state| state.status.as_deref()),
             gave_up,
         };
         election::elect(contenders, &constraints).map_err(|error| error.to_string())
@@ -325,6 +332,7 @@ impl Locked<'_> {
                 source: address,
                 semi_sync: false,
                 change: SourceChange::Repoint,
+                relay_log: RelayLog::MustStay,
             };
             self.job
                 .on("follow the most advanced", winner, follow, timeout)

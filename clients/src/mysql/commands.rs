@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::ports::{CommandError, ServerCommand, must_have};
+use vtorc_core::ports::{CommandError, PromotionGrounds, ServerCommand};
 use vtorc_core::status::{ReceiverState, ServerStatus};
 
 use super::dialect::Dialect;
@@ -41,11 +41,12 @@ pub(crate) fn run(
             let replica = session.dialect.replica();
             session.run("start the applier", &format!("START {replica} SQL_THREAD"))?;
         }
-        ServerCommand::Promote { acks, position } => promote(session, acks, &position)?,
+        ServerCommand::Promote { acks, grounds } => promote(session, acks, &grounds)?,
         ServerCommand::FixPrimary { acks } => fix_primary(session, acks)?,
-        ServerCommand::Follow { source, semi_sync, change } => {
-            follow::follow(session, &source.mysql, semi_sync, change)?;
+        ServerCommand::Follow { source, semi_sync, change, relay_log } => {
+            follow::follow(session, &source.mysql, semi_sync, change, relay_log)?;
         }
+        ServerCommand::SetDelay { seconds } => follow::set_delay(session, seconds)?,
         ServerCommand::RestartReceiver => {
             let replica = session.dialect.replica();
             session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))?;
@@ -73,7 +74,7 @@ fn with_journal(session: &mut Session<'_>) -> Result<ServerStatus, CommandError>
         Ok(length) => length,
         // It answers, but somebody is changing the table: how long the journal is stays unknown.
         Err(CommandError::NotDone(_)) => None,
-        Err(unknown @ CommandError::Unknown(_)) => return Err(unknown),
+        Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => return Err(error),
     };
     Ok(status)
 }
@@ -125,10 +126,14 @@ fn wait(
     )))
 }
 
-fn promote(session: &mut Session<'_>, acks: u32, position: &GtidSet) -> Result<(), CommandError> {
+fn promote(
+    session: &mut Session<'_>,
+    acks: u32,
+    grounds: &PromotionGrounds,
+) -> Result<(), CommandError> {
     let replica = session.dialect.replica();
-    let status = session.status()?;
-    must_have(&status, position)?;
+    let status = with_journal(session)?;
+    grounds.check(&status)?;
     if status.replication.is_some() {
         session.run("stop replication", &format!("STOP {replica}"))?;
     }

@@ -167,7 +167,9 @@ fn end_sessions(session: &mut Session<'_>) -> Result<(), CommandError> {
             let gone = session.run("end a client session", &format!("KILL {}", text("id")));
             match gone {
                 Ok(()) | Err(CommandError::NotDone(_)) => {}
-                Err(unknown @ CommandError::Unknown(_)) => return Err(unknown),
+                Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => {
+                    return Err(error);
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vtorc_core::ports::{CommandError, Sessions, SourceChange};
+use vtorc_core::ports::{CommandError, RelayLog, Sessions, SourceChange};
 use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus};
 use vtorc_core::tablet::MysqlAddress;
 
@@ -20,6 +20,7 @@ pub(crate) fn follow(
     source: &MysqlAddress,
     semi_sync: bool,
     change: SourceChange,
+    _relay_log: RelayLog,
 ) -> Result<(), CommandError> {
     let status = session.status()?;
     let wants_super = session.access.use_super_read_only && !session.is_mariadb();
@@ -39,6 +40,18 @@ pub(crate) fn follow(
     }
     // Last: a commit that still waits for an acknowledgement must not be let through by this.
     set_source_semi_sync(session, &status, 0)
+}
+
+/// Applies what is received so many seconds late.
+pub(crate) fn set_delay(session: &mut Session<'_>, seconds: u64) -> Result<(), CommandError> {
+    let replica = session.dialect.replica();
+    session.run("stop the applier", &format!("STOP {replica} SQL_THREAD"))?;
+    session.run_either(
+        "set the delay",
+        &format!("CHANGE REPLICATION SOURCE TO SOURCE_DELAY = {seconds}"),
+        &format!("CHANGE MASTER TO MASTER_DELAY = {seconds}"),
+    )?;
+    session.run("start the applier", &format!("START {replica} SQL_THREAD"))
 }
 
 fn repoint(

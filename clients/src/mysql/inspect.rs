@@ -44,7 +44,7 @@ fn read_only_at_start(session: &mut Session<'_>) -> Result<Option<bool>, Command
     let rows = match session.rows(what, statement) {
         Ok(rows) => rows,
         Err(CommandError::NotDone(_)) => return Ok(None),
-        Err(unknown @ CommandError::Unknown(_)) => return Err(unknown),
+        Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => return Err(error),
     };
     let Some(row) = rows.first() else { return Ok(None) };
     let text = |column: &str| row.get(column).cloned().flatten().unwrap_or_default();

@@ -7,14 +7,14 @@ use async_trait::async_trait;
 use mysql_async::prelude::Queryable;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
-use vtorc_core::health::ProbeFailure;
+use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::ports::{ProbeConnection, ProbePort};
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{MysqlAddress, TabletAddress};
 
 use super::access::MysqlAccess;
 use super::dialect::{Dialect, Row, SYNTAX_ERROR};
-use super::status;
+use super::{errors, status};
 
 /// Probes servers with the topology user.
 pub struct AsyncProber {
@@ -176,11 +176,7 @@ fn text_value(value: mysql_async::Value) -> Option<String> {
 #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours and may grow")]
 fn failure(error: mysql_async::Error) -> ProbeFailure {
     match error {
-        mysql_async::Error::Server(error) => match error.code {
-            // 1053 server shutdown in progress: about to be gone.
-            1053 => ProbeFailure::Refused(format!("{} ({})", error.message, error.code)),
-            code => ProbeFailure::TurnedAway(format!("{} ({code})", error.message)),
-        },
+        mysql_async::Error::Server(error) => errors::turned_away(error.code, &error.message),
         mysql_async::Error::Io(error) => ProbeFailure::Refused(error.to_string()),
         mysql_async::Error::Driver(error) => match error {
             mysql_async::DriverError::ConnectionClosed => {

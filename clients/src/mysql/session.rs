@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use vtorc_core::gtid::GtidSet;
+use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::ports::CommandError;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::MysqlAddress;
 
 use super::access::MysqlAccess;
 use super::dialect::{Dialect, Row, SYNTAX_ERROR};
-use super::status;
+use super::{errors, status};
 
 /// A fresh connection to one server.
 pub(crate) struct Session<'a> {
@@ -33,12 +34,11 @@ impl<'a> Session<'a> {
     ) -> Result<Self, CommandError> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || called_off.load(Ordering::Acquire) {
-            return Err(CommandError::NotDone("no time left to connect".into()));
+            return Err(CommandError::Unreached(ProbeFailure::TimedOut));
         }
-        let not_done =
-            |error: mysql::Error| CommandError::NotDone(format!("connect: {}", told(&error)));
-        let mut conn = connect(access, address, left).map_err(not_done)?;
-        let dialect = detect(&mut conn).map_err(not_done)?;
+        let unreached = |error: mysql::Error| CommandError::Unreached(probe_failure(&error));
+        let mut conn = connect(access, address, left).map_err(unreached)?;
+        let dialect = detect(&mut conn).map_err(unreached)?;
         Ok(Self { access, address, dialect, conn, deadline, called_off })
     }
 
@@ -182,6 +182,25 @@ fn detect(conn: &mut mysql::Conn) -> Result<Dialect, mysql::Error> {
     }
 }
 
+/// What it says of a server that no connection could be made to it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours and may grow")]
+fn probe_failure(error: &mysql::Error) -> ProbeFailure {
+    match error {
+        mysql::Error::MySqlError(refused) => errors::turned_away(refused.code, &refused.message),
+        mysql::Error::IoError(io) if timed_out(io) => ProbeFailure::TimedOut,
+        mysql::Error::DriverError(mysql::DriverError::ConnectTimeout) => ProbeFailure::TimedOut,
+        mysql::Error::DriverError(mysql::DriverError::CouldNotConnect(_))
+        | mysql::Error::IoError(_) => ProbeFailure::Refused(told(error)),
+        mysql::Error::CodecError(codec) if ran_out_of_time(codec) => ProbeFailure::TimedOut,
+        mysql::Error::CodecError(_) => ProbeFailure::Refused(told(error)),
+        _ => ProbeFailure::TurnedAway(told(error)),
+    }
+}
+
+fn timed_out(io: &std::io::Error) -> bool {
+    matches!(io.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+}
+
 /// What the server refused did not happen; what broke off may have.
 fn command_error(what: &str, error: &mysql::Error) -> CommandError {
     let text = format!("{what}: {}", told(error));
@@ -213,9 +232,7 @@ fn told(error: &mysql::Error) -> String {
 /// A socket whose deadline is over says `EAGAIN`.
 fn ran_out_of_time(error: &dyn std::error::Error) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    cause.is_some_and(|io| {
-        matches!(io.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
-    })
+    cause.is_some_and(timed_out)
 }
 
 fn text_row(row: mysql::Row) -> Row {

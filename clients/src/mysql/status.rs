@@ -9,6 +9,7 @@ use vtorc_core::status::{
 use vtorc_core::tablet::MysqlAddress;
 
 use super::dialect::{Dialect, Row, SemiSyncNames, name_value};
+use super::errors;
 
 /// The result sets of one probe, in the order of the statements.
 pub(crate) type Answers = Vec<Vec<Row>>;
@@ -128,7 +129,10 @@ fn replication(
             "No" => ReceiverState::Stopped,
             _ => ReceiverState::Connecting,
         },
-        receiver_error: text(row, "last_io_error"),
+        receiver_error: errors::receiver_error(
+            number(row, "last_io_errno").unwrap_or(0),
+            text(row, "last_io_error"),
+        ),
         applier_running: either("replica_sql_running", "slave_sql_running") == "Yes",
         applier_error: text(row, "last_sql_error"),
         retrieved: parse_gtid(dialect, &retrieved)?,

@@ -1,6 +1,6 @@
 //! The topology as records at paths, over one connection for the global cell and one for each other cell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
 use vtorc_core::ports::{LockToken, ShardLock, TopoError, TopoPort};
 use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::{ShardTopology, TopologyRead};
+use vtorc_core::topology::{ShardTopology, TopologyRead, UnreadTablet};
 
 use super::conn::TopoConn;
 use super::records::{self, CellInfo, Record};
@@ -123,7 +123,8 @@ impl TopoStore {
             record,
             tablets: BTreeMap::new(),
             damaged: BTreeMap::new(),
-            incomplete: false,
+            known_cells: BTreeSet::new(),
+            unseen: BTreeMap::new(),
         })
     }
 
@@ -159,12 +160,8 @@ impl TopoStore {
                 read.shards.insert(shard, topology);
             }
             Err(TopoError::NoNode(_)) => {}
-            Err(TopoError::Damaged { path, why }) => {
-                read.unread_keyspaces.insert(shard.keyspace, format!("{path}: {why}"));
-                read.damaged.insert(path, why);
-            }
             Err(error) => {
-                read.unread_keyspaces.insert(shard.keyspace, error.to_string());
+                read.unread_shards.insert(shard, error.to_string());
             }
         }
     }
@@ -190,11 +187,17 @@ impl TopoStore {
                 }
                 Ok(_) | Err(TopoError::NoNode(_)) => {}
                 Err(error) => {
-                    read.unread_tablets.insert(alias.clone());
-                    read.damaged.insert(paths::tablet(&alias), error.to_string());
+                    let unread = self.unread_tablet(&alias, &error).await;
+                    read.unread_tablets.insert(alias, unread);
                 }
             }
         }
+        read.read_cells.insert(cell.to_owned());
+    }
+
+    async fn unread_tablet(&self, alias: &TabletAlias, error: &TopoError) -> UnreadTablet {
+        let shard = self.belongs.lock().await.get(alias).cloned();
+        UnreadTablet { path: paths::tablet(alias), why: error.to_string(), shard }
     }
 
     async fn knows_tablets_of(&self, cell: &str) -> bool {
@@ -300,29 +303,36 @@ impl TopoPort for TopoStore {
         for cell in self.global.list(paths::CELLS).await? {
             self.read_cell(&cell, watched, &mut read).await;
         }
-        let damaged = read.damaged.clone();
-        for shard in read.shards.values_mut() {
-            shard.damaged = damaged.clone();
-        }
         Ok(read)
     }
 
-    async fn read_shard(&self, shard: &KeyspaceShard) -> Result<ShardTopology, TopoError> {
+    async fn read_shard(&self, shard: &KeyspaceShard) -> Result<TopologyRead, TopoError> {
+        let mut read = TopologyRead::default();
         let mut topology = self.shard_topology(shard).await?;
         for cell in self.global.list(paths::CELLS).await? {
-            for (alias, tablet) in self.tablets_of_cell(&cell, Some(shard)).await? {
+            let tablets = match self.tablets_of_cell(&cell, Some(shard)).await {
+                Ok(tablets) => tablets,
+                Err(error) => {
+                    read.unread_cells.insert(cell, error.to_string());
+                    continue;
+                }
+            };
+            for (alias, tablet) in tablets {
                 match tablet {
                     Ok(tablet) if tablet.shard == *shard => {
                         topology.tablets.insert(alias, tablet);
                     }
                     Ok(_) | Err(TopoError::NoNode(_)) => {}
                     Err(error) => {
-                        topology.damaged.insert(paths::tablet(&alias), error.to_string());
+                        let unread = self.unread_tablet(&alias, &error).await;
+                        read.unread_tablets.insert(alias, unread);
                     }
                 }
             }
+            read.read_cells.insert(cell);
         }
-        Ok(topology)
+        read.shards.insert(shard.clone(), topology);
+        Ok(read)
     }
 
     async fn changed(&self) {

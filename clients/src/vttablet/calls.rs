@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use tonic::{Code, Request, Response, Status};
-use vtorc_core::health::{ProbeFailure, TOO_OLD};
+use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::ports::CommandError;
 use vtorc_core::status::VttabletState;
 use vtorc_core::tablet::VttabletAddress;
@@ -45,7 +45,7 @@ impl fmt::Display for CallError {
             Self::Broken(why) => write!(f, "its vttablet hung up: {why}"),
             Self::TimedOut => f.write_str("its vttablet did not answer in time"),
             Self::NotKnown(call) => {
-                write!(f, "{TOO_OLD}: it does not know {call}")
+                write!(f, "its vttablet is too old: it does not know {call}")
             }
             Self::Denied(why) => write!(f, "its vttablet turned us away: {why}"),
             Self::ServerDown(why) => write!(f, "mysqld is down, its vttablet answers: {why}"),
@@ -59,9 +59,10 @@ impl CallError {
     pub(crate) fn into_command_error(self) -> CommandError {
         let text = self.to_string();
         match self {
-            Self::Unreachable(_) | Self::NotKnown(_) | Self::Denied(_) | Self::Failed(_) => {
-                CommandError::NotDone(text)
-            }
+            Self::Unreachable(_) => CommandError::Unreached(ProbeFailure::Refused(text)),
+            Self::NotKnown(_) => CommandError::Unreached(ProbeFailure::TooOld(text)),
+            Self::Denied(_) => CommandError::Unreached(ProbeFailure::TurnedAway(text)),
+            Self::Failed(_) => CommandError::NotDone(text),
             Self::Broken(_) | Self::TimedOut | Self::ServerDown(_) => CommandError::Unknown(text),
         }
     }

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use vtorc_core::gtid::GtidSet;
-use vtorc_core::health::ProbeFailure;
 use vtorc_core::ids::TabletAlias;
+use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::ports::{
-    CommandError, MysqlPort, ServerCommand, Sessions, SourceChange, must_have,
+    CommandError, MysqlPort, PromotionGrounds, RelayLog, ServerCommand, Sessions, SourceChange,
 };
 use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus, VttabletState};
 use vtorc_core::tablet::{TabletAddress, TabletType};
@@ -55,6 +55,7 @@ pub(crate) async fn run(
         }
         ServerCommand::WaitForPosition { .. }
         | ServerCommand::StartApplier
+        | ServerCommand::SetDelay { .. }
         | ServerCommand::RestartReceiver
         | ServerCommand::WriteNothing
         | ServerCommand::CommitEmpty { .. }
@@ -78,10 +79,11 @@ pub(crate) async fn run(
             job.caller.run("write nothing", CREATE_DATABASE).await?;
         }
         ServerCommand::CommitEmpty { gtids } => job.commit_empty(&gtids).await?,
-        ServerCommand::Promote { acks, position } => job.promote(acks, &position).await?,
+        ServerCommand::Promote { acks, grounds } => job.promote(acks, &grounds).await?,
+        ServerCommand::SetDelay { seconds } => job.set_delay(seconds).await?,
         ServerCommand::FixPrimary { acks } => job.fix_primary(acks).await?,
-        ServerCommand::Follow { source, semi_sync, change } => {
-            job.follow(&source, semi_sync, change).await?;
+        ServerCommand::Follow { source, semi_sync, change, relay_log } => {
+            job.follow(&source, semi_sync, change, relay_log).await?;
         }
         ServerCommand::ChangeType { tablet_type } => job.change_type(tablet_type).await?,
         ServerCommand::WriteJournal { action, primary, position, time_created_ns } => {
@@ -127,7 +129,7 @@ impl Job<'_> {
         let answer = self.caller.full_status_and_besides().await;
         let (full, besides) = answer.map_err(CallError::into_command_error)?;
         if full.disk_stalled {
-            return Err(CommandError::NotDone(ProbeFailure::DiskStalled.to_string()));
+            return Err(CommandError::Unreached(ProbeFailure::DiskStalled));
         }
         status::server(&full, besides.as_deref()).map_err(CommandError::NotDone)
     }
@@ -251,8 +253,8 @@ impl Job<'_> {
     }
 
     /// A promotion that failed may have gone half of its way.
-    async fn promote(&self, acks: u32, position: &GtidSet) -> Result<(), CommandError> {
-        must_have(&self.status().await?, position)?;
+    async fn promote(&self, acks: u32, grounds: &PromotionGrounds) -> Result<(), CommandError> {
+        grounds.check(&self.status_with_journal().await?)?;
         self.set_source_up(acks).await?;
         let mut client = self.caller.client.clone();
         let message = messages::PromoteReplicaRequest { semi_sync: acks > 0 };
@@ -305,6 +307,7 @@ impl Job<'_> {
         source: &TabletAddress,
         semi_sync: bool,
         change: SourceChange,
+        relay_log: RelayLog,
     ) -> Result<(), CommandError> {
         let status = self.status().await?;
         if status.is_writable() {
@@ -312,7 +315,8 @@ impl Job<'_> {
         }
         if source.vttablet.is_none() && self.direct.is_some() {
             // A vttablet asks the vttablet of whom it is to follow for its position.
-            let follow = ServerCommand::Follow { source: source.clone(), semi_sync, change };
+            let source = source.clone();
+            let follow = ServerCommand::Follow { source, semi_sync, change, relay_log };
             return self.directly(follow).await.map(|_| ());
         }
         if let (SourceChange::Repoint, Some(replication)) = (change, &status.replication)
@@ -340,7 +344,8 @@ impl Job<'_> {
             Ok(_) => Ok(()),
             // Its vttablet is gone, the server is not.
             Err(CallError::Unreachable(_)) if self.direct.is_some() => {
-                let follow = ServerCommand::Follow { source: source.clone(), semi_sync, change };
+                let source = source.clone();
+                let follow = ServerCommand::Follow { source, semi_sync, change, relay_log };
                 self.directly(follow).await.map(|_| ())
             }
             Err(error) => Err(error.into_command_error()),
@@ -369,6 +374,13 @@ impl Job<'_> {
         let sent = client.start_replication(self.caller.request(message));
         let answer = self.caller.answer("StartReplication", sent).await;
         answer.map(|_| ()).map_err(CallError::into_command_error)
+    }
+
+    async fn set_delay(&self, seconds: u64) -> Result<(), CommandError> {
+        self.stop("SQL_THREAD").await?;
+        let new = format!("CHANGE REPLICATION SOURCE TO SOURCE_DELAY = {seconds}");
+        self.caller.run("set the delay", &new).await?;
+        self.start("SQL_THREAD").await
     }
 
     /// Tells whether everything that was received is applied; waits a little for it.

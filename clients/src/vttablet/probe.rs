@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
-use vtorc_core::health::ProbeFailure;
+use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::ports::ProbeConnection;
 use vtorc_core::status::{ServerStatus, VttabletState};
 use vtorc_core::tablet::VttabletAddress;

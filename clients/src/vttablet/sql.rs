@@ -56,6 +56,7 @@ impl Caller<'_> {
 
 fn named(what: &str, error: CallError) -> CommandError {
     match error.into_command_error() {
+        CommandError::Unreached(failure) => CommandError::Unreached(failure),
         CommandError::NotDone(why) => CommandError::NotDone(format!("{what}: {why}")),
         CommandError::Unknown(why) => CommandError::Unknown(format!("{what}: {why}")),
     }

@@ -2,13 +2,13 @@
 
 use vtorc_core::gtid::{GtidSet, MariaDbBinlogState};
 use vtorc_core::status::{
-    BinlogFormat, Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
-    VttabletState,
+    BinlogFormat, Flavor, ReceiverError, ReceiverState, ReplicationStatus, SemiSyncStatus,
+    ServerStatus, VttabletState,
 };
 use vtorc_core::tablet::{MysqlAddress, TabletType};
 
 use crate::interface::replicationdata::{FullStatus, Status};
-use crate::mysql::{Row, name_value};
+use crate::mysql::{Row, name_value, receiver_error};
 
 /// Vitess writes this for a source whose uuid is not known.
 const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
@@ -114,7 +114,7 @@ fn replication(status: &Status, full: &FullStatus) -> Result<Option<ReplicationS
             .filter(|uuid| !uuid.is_empty() && uuid != NO_UUID),
         source_server_id: Some(status.source_server_id).filter(|id| *id != 0),
         receiver: thread(status.io_state),
-        receiver_error: status.last_io_error.clone(),
+        receiver_error: receiver_error_of_text(&status.last_io_error),
         applier_running: thread(status.sql_state) == ReceiverState::Running,
         applier_error: status.last_sql_error.clone(),
         retrieved: parse_position(&status.relay_log_position)?,
@@ -161,4 +161,15 @@ fn semi_sync(full: &FullStatus) -> SemiSyncStatus {
         falls_back_alone: false,
         waiting_sessions: u32::from(full.semi_sync_blocked),
     }
+}
+
+/// A vttablet tells the words of an error and not its number, which stand at the end in the words of newer servers.
+fn receiver_error_of_text(text: &str) -> Option<ReceiverError> {
+    let marks = ["Error_code: MY-", "error code ", "(errno "];
+    let number = marks.iter().find_map(|mark| {
+        let digits = text.rsplit_once(mark)?.1;
+        let end = digits.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(digits.len());
+        digits.get(..end)?.parse().ok()
+    });
+    receiver_error(number.unwrap_or(0), text.to_owned())
 }

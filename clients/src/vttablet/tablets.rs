@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use vtorc_core::health::ProbeFailure;
+use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::ports::{CommandError, MysqlPort, ProbeConnection, ProbePort, ServerCommand};
 use vtorc_core::preflight::Inspection;
 use vtorc_core::status::ServerStatus;

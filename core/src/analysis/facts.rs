@@ -7,14 +7,16 @@ use std::time::Duration;
 pub use replicas::{ReplicaFacts, errant_gtids, replica_facts};
 
 use crate::durability::DurabilityPolicy;
-use crate::election::{self, Contender, Standing, Witnesses};
-use crate::health::Reachability;
 use crate::ids::TabletAlias;
+use crate::knowledge::health::Reachability;
+use crate::knowledge::observe::{Receiving, TabletState};
+use crate::knowledge::snapshot::ShardSnapshot;
+use crate::reparent::election::{self, Contender, Standing, Witnesses};
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
-use crate::snapshot::{Receiving, ShardSnapshot, TabletState};
 use crate::status::{Flavor, ReceiverState, ServerStatus, VttabletState};
 use crate::tablet::{Tablet, TabletType};
+use crate::topology::Place;
 
 /// What the shard rules look at.
 #[derive(Clone, Debug, Default)]
@@ -25,8 +27,10 @@ pub struct Facts {
     pub primary: Option<TabletAlias>,
     /// The shard's record has a term start: there was a primary once.
     pub had_primary: bool,
-    /// There are tablets to choose from, and all of them are known.
+    /// There are tablets to choose from.
     pub has_tablets: bool,
+    /// The primary's record may be where nobody here could ever read.
+    pub primary_may_be_unseen: bool,
     /// The primary's last probe succeeded.
     pub primary_valid: bool,
     /// The primary is taken for gone.
@@ -93,8 +97,8 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
     let mut facts = Facts {
         policy_known: policy.is_some(),
         had_primary: snapshot.record.term_start.is_some(),
-        has_tablets: !snapshot.incomplete
-            && snapshot.tablets.values().any(|state| state.tablet.tablet_type.is_managed()),
+        has_tablets: snapshot.tablets.values().any(|state| state.tablet.tablet_type.is_managed()),
+        primary_may_be_unseen: primary_may_be_unseen(snapshot),
         ..Facts::default()
     };
     let Some(primary) = snapshot.primary() else {
@@ -143,6 +147,18 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
     facts
 }
 
+/// Tells whether the primary's record may be in a cell, or be a record, that could never be read.
+fn primary_may_be_unseen(snapshot: &ShardSnapshot) -> bool {
+    let is_there = |alias: &TabletAlias| {
+        snapshot.unseen.contains_key(&Place::Cell(alias.cell.clone()))
+            || snapshot.unseen.contains_key(&Place::Record(alias.clone()))
+    };
+    match &snapshot.record.primary_alias {
+        Some(alias) => is_there(alias),
+        None => snapshot.record.term_start.is_some() && !snapshot.unseen.is_empty(),
+    }
+}
+
 fn no_primary_evidence(snapshot: &ShardSnapshot) -> Vec<String> {
     let mut evidence = vec![format!("none of {} tablets is PRIMARY", snapshot.tablets.len())];
     evidence.push(match (&snapshot.record.primary_alias, &snapshot.record.term_start) {
@@ -150,6 +166,7 @@ fn no_primary_evidence(snapshot: &ShardSnapshot) -> Vec<String> {
         (None, Some(term)) => format!("the shard's record has a term from {term}, and no primary"),
         (Some(_) | None, None) => "the shard's record has no term: there was no primary yet".into(),
     });
+    evidence.extend(snapshot.unseen.iter().map(|(place, why)| format!("{place}: {why}")));
     evidence
 }
 

@@ -47,7 +47,9 @@ pub const RULES: &[Rule] = &[
     Rule {
         kind: FindingKind::PrimaryTabletDeleted,
         why: "no tablet is PRIMARY, but the shard had a primary before",
-        holds: |f| f.primary.is_none() && f.had_primary && f.has_tablets,
+        holds: |f| {
+            f.primary.is_none() && f.had_primary && f.has_tablets && !f.primary_may_be_unseen
+        },
         lets_replicas_be_repaired: false,
     },
     Rule {

@@ -2,9 +2,10 @@
 
 use crate::analysis::FindingKind;
 use crate::analysis::facts::{STUCK_AFTER, errant_gtids};
-use crate::health::{ProbeFailure, Reachability};
 use crate::ids::TabletAlias;
-use crate::snapshot::{ShardSnapshot, TabletState};
+use crate::knowledge::health::{ProbeFailure, Reachability};
+use crate::knowledge::observe::TabletState;
+use crate::knowledge::snapshot::ShardSnapshot;
 use crate::status::{ReplicationStatus, ServerStatus, VttabletState};
 
 /// Something that is shown and never repaired.
@@ -197,6 +198,15 @@ pub const WARNINGS: &[Warning] = &[
         find: |snapshot| {
             let texts = snapshot.damaged.iter().map(|(path, why)| format!("{path}: {why}"));
             texts.map(|text| (None, vec![text])).collect()
+        },
+    },
+    Warning {
+        kind: FindingKind::UnreadTopology,
+        why: "part of the topology could never be read; the shard may have tablets there",
+        find: |snapshot| {
+            let texts = snapshot.unseen.iter().map(|(place, why)| format!("{place}: {why}"));
+            let evidence: Vec<String> = texts.collect();
+            (!evidence.is_empty()).then_some((None, evidence)).into_iter().collect()
         },
     },
     Warning {

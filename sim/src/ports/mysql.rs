@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{
-    CommandError, MysqlPort, ServerCommand, Sessions, SourceChange, must_have,
+    CommandError, MysqlPort, PromotionGrounds, ServerCommand, Sessions, SourceChange,
 };
 use vtorc_core::preflight::Inspection;
 use vtorc_core::status::{ReceiverState, ServerStatus};
@@ -59,9 +59,10 @@ impl Line {
             ServerCommand::Demote { sessions } => self.demote(sessions).await,
             ServerCommand::WaitForPosition { target, timeout } => self.wait(&target, timeout).await,
             ServerCommand::StartApplier => self.tell(Statement::StartApplier).await,
-            ServerCommand::Promote { acks, position } => self.promote(acks, &position).await,
+            ServerCommand::Promote { acks, grounds } => self.promote(acks, &grounds).await,
+            ServerCommand::SetDelay { .. } => Err(CommandError::NotDone("it has no delay".into())),
             ServerCommand::FixPrimary { acks } => self.fix_primary(acks).await,
-            ServerCommand::Follow { source, semi_sync, change } => {
+            ServerCommand::Follow { source, semi_sync, change, relay_log: _ } => {
                 self.follow(Server::number_of(&source.mysql), semi_sync, change).await
             }
             ServerCommand::RestartReceiver => {
@@ -79,8 +80,8 @@ impl Line {
     /// What touches the tablet's type, its term or its serving is its vttablet's; the rest is SQL that it runs.
     async fn run_by_vttablet(&self, command: ServerCommand) -> Result<(), CommandError> {
         match command {
-            ServerCommand::Promote { acks, position } => {
-                must_have(&self.status().await?, &position)?;
+            ServerCommand::Promote { acks, grounds } => {
+                grounds.check(&self.status().await?)?;
                 match self.call(What::Promote { acks }).await {
                     // It may have gone half of its way.
                     Err(CommandError::NotDone(why)) => Err(CommandError::Unknown(why)),
@@ -88,7 +89,7 @@ impl Line {
                 }
             }
             ServerCommand::FixPrimary { acks } => self.call(What::UndoDemote { acks }).await,
-            ServerCommand::Follow { source, semi_sync, change } => {
+            ServerCommand::Follow { source, semi_sync, change, relay_log: _ } => {
                 let source = Server::number_of(&source.mysql);
                 self.follow_by_vttablet(source, semi_sync, change).await
             }
@@ -103,6 +104,7 @@ impl Line {
             | ServerCommand::Demote { sessions: Sessions::EndAll }
             | ServerCommand::WaitForPosition { .. }
             | ServerCommand::StartApplier
+            | ServerCommand::SetDelay { .. }
             | ServerCommand::RestartReceiver
             | ServerCommand::WriteNothing
             | ServerCommand::CommitEmpty { .. }
@@ -221,9 +223,9 @@ impl Line {
         }
     }
 
-    async fn promote(&self, acks: u32, position: &GtidSet) -> Result<(), CommandError> {
+    async fn promote(&self, acks: u32, grounds: &PromotionGrounds) -> Result<(), CommandError> {
         let status = self.status().await?;
-        must_have(&status, position)?;
+        grounds.check(&status)?;
         if status.replication.is_some() {
             self.tell(Statement::StopReplication).await?;
         }

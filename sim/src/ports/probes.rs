@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
-use vtorc_core::health::ProbeFailure;
+use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::ports::{ProbeConnection, ProbePort};
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::TabletAddress;
@@ -31,7 +31,7 @@ impl ProbePort for Outside {
 impl From<Lost> for ProbeFailure {
     fn from(lost: Lost) -> Self {
         let (Lost::Unsent(why) | Lost::Unanswered(why)) = lost;
-        if why == "no answer in time" { Self::TimedOut } else { Self::Refused(why) }
+        super::probe_failure(why)
     }
 }
 

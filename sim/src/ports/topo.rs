@@ -10,7 +10,7 @@ use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
 use vtorc_core::ports::{LockToken, ShardLock, TopoError, TopoPort};
 use vtorc_core::tablet::TabletType;
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::{ShardTopology, TopologyRead};
+use vtorc_core::topology::TopologyRead;
 
 use super::{LOOK, Outside};
 use crate::network::Party;
@@ -93,22 +93,15 @@ impl TopoPort for Outside {
         self.request(|universe, _| Ok(universe.topology.read())).await
     }
 
-    async fn read_shard(&self, shard: &KeyspaceShard) -> Result<ShardTopology, TopoError> {
+    async fn read_shard(&self, shard: &KeyspaceShard) -> Result<TopologyRead, TopoError> {
         let (shard, manager) = (shard.clone(), self.manager);
         self.request(move |universe, _| {
-            // A cell that cannot be listed fails the whole reading of one shard.
-            match universe.topology.unread_cells.first() {
-                Some(cell) => Err(TopoError::Unavailable(format!("cell {cell}: no answer"))),
-                None => {
-                    let topology = &universe.topology;
-                    let records = topology.shards.iter().find(|records| records.name == shard);
-                    let missing = || TopoError::NoNode(shard.to_string());
-                    let read = records.map(|records| topology.shard_topology(records));
-                    let read = read.ok_or_else(missing)?;
-                    universe.terms_were_read(manager, &read);
-                    Ok(read)
-                }
-            }
+            let mut read = universe.topology.read();
+            read.shards.retain(|name, _| *name == shard);
+            let missing = || TopoError::NoNode(shard.to_string());
+            let found = read.shards.get(&shard).ok_or_else(missing)?;
+            universe.terms_were_read(manager, found);
+            Ok(read)
         })
         .await
     }

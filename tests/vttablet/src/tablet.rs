@@ -75,7 +75,10 @@ impl Tablet {
 
     pub(crate) async fn read_shard(&self) -> Result<ShardTopology, Fault> {
         let read = self.topo.read_shard(&self.options.shard).await;
-        read.map_err(|error| Fault(Code::Unavailable, error.to_string()))
+        let fault = |error: String| Fault(Code::Unavailable, error);
+        let mut read = read.map_err(|error| fault(error.to_string()))?;
+        let shard = read.shards.remove(&self.options.shard);
+        shard.ok_or_else(|| fault(format!("there is no {}", self.options.shard)))
     }
 
     /// Does something on the server, on a thread of its own.

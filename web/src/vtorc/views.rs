@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use vtorc_actors::board::ShardReport;
 use vtorc_core::analysis::{Finding, errant_gtids};
 use vtorc_core::durability;
+use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::remedy::{Remedy, remedy};
-use vtorc_core::snapshot::TabletState;
 use vtorc_core::status::{ReceiverState, ReplicationStatus, VttabletState};
 use vtorc_core::tablet::TabletType;
 
@@ -110,7 +110,9 @@ impl Instance {
             has_replication_filters: replication.is_some_and(|r| r.filtered),
             using_gtid: replication.is_some_and(|r| r.auto_position),
             applier_error: text(&|r| r.applier_error.clone()),
-            receiver_error: text(&|r| r.receiver_error.clone()),
+            receiver_error: text(&|r| {
+                r.receiver_error.as_ref().map(ToString::to_string).unwrap_or_default()
+            }),
             replication_lag_seconds: replication.and_then(|r| r.lag_seconds),
             delay: replication.map(|r| r.delay_seconds).unwrap_or_default(),
             executed_gtid_set: status.map(|s| s.gtid_executed.to_string()).unwrap_or_default(),

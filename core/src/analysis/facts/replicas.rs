@@ -3,8 +3,9 @@
 use super::on_off;
 use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
+use crate::knowledge::observe::TabletState;
+use crate::knowledge::snapshot::ShardSnapshot;
 use crate::settings::RecoverySettings;
-use crate::snapshot::{ShardSnapshot, TabletState};
 use crate::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus};
 use crate::tablet::TabletType;
 
@@ -139,10 +140,10 @@ fn replica_evidence(
         ),
     });
     if let Some(replication) = &status.replication {
-        let errors =
-            [("receiver", &replication.receiver_error), ("applier", &replication.applier_error)];
-        for (thread, error) in errors.into_iter().filter(|(_, error)| !error.is_empty()) {
-            evidence.push(format!("{thread}: {error}"));
+        evidence
+            .extend(replication.receiver_error.iter().map(|error| format!("receiver: {error}")));
+        if !replication.applier_error.is_empty() {
+            evidence.push(format!("applier: {}", replication.applier_error));
         }
     }
     evidence

@@ -3,9 +3,6 @@
 //! Wanted: the winner ends with every transaction that any eligible tablet has received; it can gather the
 //! acknowledgements that the policy demands; nothing else decides before these two.
 
-mod reason;
-mod trust;
-
 use std::collections::BTreeSet;
 
 use crate::durability::DurabilityPolicy;
@@ -16,9 +13,11 @@ use crate::settings::RecoverySettings;
 use crate::status::{BinlogFormat, ServerStatus, VttabletState};
 use crate::tablet::{PromotionRule, Tablet};
 
-pub use reason::{NoCandidate, PassedOver, Reason};
-pub use trust::{Standing, Witnesses, standing_of};
-use trust::{check_held_by_errant, drop_unacknowledged, empty_like, mistrust, most_advanced};
+pub use super::reason::{NoCandidate, PassedOver, Reason};
+pub use super::trust::{Standing, Witnesses, standing_of};
+use super::trust::{
+    check_held_by_errant, drop_unacknowledged, empty_like, mistrust, most_advanced,
+};
 
 /// A tablet that answered while everything stood still: its record and its server's state.
 #[derive(Clone, Debug)]
@@ -42,7 +41,7 @@ impl Contender {
         self.status.gtid_received()
     }
 
-    fn journal(&self) -> u64 {
+    pub(super) fn journal(&self) -> u64 {
         self.status.journal_length.unwrap_or(0)
     }
 
@@ -197,7 +196,7 @@ fn catches_up_from<'a>(
     complete.find(|one| contender.can_follow(one)).copied()
 }
 
-fn passed(contender: &Contender, reason: Reason) -> PassedOver {
+pub(super) fn passed(contender: &Contender, reason: Reason) -> PassedOver {
     PassedOver { alias: contender.tablet.alias.clone(), reason }
 }
 
@@ -264,7 +263,7 @@ pub fn has_lost_own(alias: &TabletAlias, everybody: &[Contender]) -> bool {
 }
 
 /// What it wrote, somebody else has, and it has no more.
-fn lost_own(contender: &Contender, everybody: &[Contender]) -> Option<GtidSet> {
+pub(super) fn lost_own(contender: &Contender, everybody: &[Contender]) -> Option<GtidSet> {
     if sabotage::has(Bug::TrustSurvivors) {
         return None;
     }

@@ -26,31 +26,51 @@ pub enum ProbeFailure {
     TooOld(String),
 }
 
-/// How clients begin what they say of a vttablet that is too old.
-pub const TOO_OLD: &str = "its vttablet is too old";
-
 impl ProbeFailure {
-    /// Reads what `Display` writes; any other text is a failed connection's.
-    pub fn from_text(text: &str) -> Self {
-        if text == Self::TimedOut.to_string() {
-            return Self::TimedOut;
+    /// All kinds by the names that stand in snapshots.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::TimedOut => "timed_out",
+            Self::Overloaded => "overloaded",
+            Self::TurnedAway(_) => "turned_away",
+            Self::Garbled(_) => "garbled",
+            Self::DiskStalled => "disk_stalled",
+            Self::TooOld(_) => "too_old",
         }
-        if text == Self::Overloaded.to_string() {
-            return Self::Overloaded;
+    }
+
+    /// The failure of a kind, with these details.
+    pub fn of_kind(kind: &str, details: &str) -> Option<Self> {
+        let details = details.to_owned();
+        Some(match kind {
+            "refused" => Self::Refused(details),
+            "timed_out" => Self::TimedOut,
+            "overloaded" => Self::Overloaded,
+            "turned_away" => Self::TurnedAway(details),
+            "garbled" => Self::Garbled(details),
+            "disk_stalled" => Self::DiskStalled,
+            "too_old" => Self::TooOld(details),
+            _ => return None,
+        })
+    }
+
+    /// What there is to say beside the kind.
+    pub fn details(&self) -> &str {
+        match self {
+            Self::Refused(why) | Self::TurnedAway(why) | Self::Garbled(why) | Self::TooOld(why) => {
+                why
+            }
+            Self::TimedOut | Self::Overloaded | Self::DiskStalled => "",
         }
-        if text == Self::DiskStalled.to_string() {
-            return Self::DiskStalled;
+    }
+
+    /// Whoever fails like this answers: it lives.
+    fn is_an_answer(&self) -> bool {
+        match self {
+            Self::TurnedAway(_) | Self::DiskStalled | Self::TooOld(_) => true,
+            Self::Refused(_) | Self::TimedOut | Self::Overloaded | Self::Garbled(_) => false,
         }
-        if text.starts_with(TOO_OLD) {
-            return Self::TooOld(text.into());
-        }
-        if let Some(why) = text.strip_prefix("server turned us away: ") {
-            return Self::TurnedAway(why.into());
-        }
-        if let Some(why) = text.strip_prefix("answer not understood: ") {
-            return Self::Garbled(why.into());
-        }
-        Self::Refused(text.strip_prefix("connection failed: ").unwrap_or(text).into())
     }
 }
 
@@ -174,22 +194,54 @@ enum Ending {
     TimedOutButPinged,
 }
 
-/// The recent failures of one tablet's probes.
+/// The recent failures of one tablet's probes. What they amount to never becomes less by a further failure: once a
+/// server is gone it is gone until it answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProbeHistory {
     /// When the probes of the window ended, and how.
     window: VecDeque<(Timestamp, Ending)>,
     ever_reached: bool,
-    failing_since: Option<Timestamp>,
+    row: Option<FailureRow>,
+}
+
+/// Failures in a row, since the last success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FailureRow {
+    since: Timestamp,
+    /// Since when nothing at all is heard; none while it answers, if only to turn us away.
+    silent_since: Option<Timestamp>,
     refusals: u32,
-    last_failure: Option<ProbeFailure>,
+    /// It was taken for gone before the last failure.
+    gone: bool,
+    last: ProbeFailure,
+    /// The last answer that was no success: it stands until the silence after it is a verdict.
+    answer: Option<ProbeFailure>,
+}
+
+impl FailureRow {
+    fn judge(&self, now: Timestamp) -> Reachability {
+        let why = self.last.clone();
+        let silent_too_long =
+            self.silent_since.is_some_and(|since| since.age(now) >= SILENCE_UNTIL_UNREACHABLE);
+        let refused = self.refusals >= REFUSALS_UNTIL_UNREACHABLE;
+        if self.gone || silent_too_long || refused {
+            // One that turned us away for an hour has been gone since it fell silent.
+            let since = self.silent_since.unwrap_or(self.since);
+            return Reachability::Unreachable { since, why };
+        }
+        let since = self.since;
+        match &self.answer {
+            Some(answer) => Reachability::TurnedAway { since, why: answer.clone() },
+            None => Reachability::Suspect { since, why },
+        }
+    }
 }
 
 impl ProbeHistory {
     /// Takes in a success.
     pub fn succeeded(&mut self, now: Timestamp) {
-        let window = std::mem::take(&mut self.window);
-        *self = Self { ever_reached: true, window, ..Self::default() };
+        self.ever_reached = true;
+        self.row = None;
         self.count(now, Ending::Answered);
     }
 
@@ -219,7 +271,6 @@ impl ProbeHistory {
 
     /// Takes in a failure. `since` is when the failed probe was sent.
     pub fn failed(&mut self, failure: ProbeFailure, since: Timestamp) {
-        self.failing_since.get_or_insert(since);
         match failure {
             ProbeFailure::TimedOut => self.count(since, Ending::TimedOut),
             ProbeFailure::Overloaded => self.count(since, Ending::TimedOutButPinged),
@@ -229,8 +280,17 @@ impl ProbeHistory {
             | ProbeFailure::DiskStalled
             | ProbeFailure::TooOld(_) => {}
         }
-        self.refusals = match failure {
-            ProbeFailure::Refused(_) => self.refusals.saturating_add(1),
+        let row = self.row.take().unwrap_or_else(|| FailureRow {
+            since,
+            silent_since: None,
+            refusals: 0,
+            gone: false,
+            last: failure.clone(),
+            answer: None,
+        });
+        let was_gone = row.judge(since).is_unreachable();
+        let refusals = match failure {
+            ProbeFailure::Refused(_) => row.refusals.saturating_add(1),
             ProbeFailure::TimedOut
             | ProbeFailure::Overloaded
             | ProbeFailure::TurnedAway(_)
@@ -238,38 +298,33 @@ impl ProbeHistory {
             | ProbeFailure::DiskStalled
             | ProbeFailure::TooOld(_) => 0,
         };
-        self.last_failure = Some(failure);
-    }
-
-    /// Tells whether any probe ever succeeded.
-    pub fn ever_reached(&self) -> bool {
-        self.ever_reached
+        self.row = Some(match failure.is_an_answer() {
+            // It is not gone, however long it was silent.
+            true => FailureRow {
+                silent_since: None,
+                refusals: 0,
+                gone: false,
+                answer: Some(failure.clone()),
+                last: failure,
+                ..row
+            },
+            false => FailureRow {
+                silent_since: row.silent_since.or(Some(since)),
+                refusals,
+                gone: was_gone,
+                last: failure,
+                ..row
+            },
+        });
     }
 }
 
 /// Says what the probes of a tablet amount to at `now`.
 pub fn judge(history: &ProbeHistory, now: Timestamp) -> Reachability {
-    let (Some(since), Some(why)) = (history.failing_since, history.last_failure.clone()) else {
-        return if history.ever_reached { Reachability::Valid } else { Reachability::Unseen };
-    };
-    let silent_too_long = since.age(now) >= SILENCE_UNTIL_UNREACHABLE;
-    match &why {
-        ProbeFailure::TurnedAway(_) | ProbeFailure::DiskStalled | ProbeFailure::TooOld(_) => {
-            Reachability::TurnedAway { since, why }
-        }
-        ProbeFailure::Refused(_) if history.refusals >= REFUSALS_UNTIL_UNREACHABLE => {
-            Reachability::Unreachable { since, why }
-        }
-        ProbeFailure::Refused(_)
-        | ProbeFailure::TimedOut
-        | ProbeFailure::Overloaded
-        | ProbeFailure::Garbled(_) => {
-            if silent_too_long {
-                Reachability::Unreachable { since, why }
-            } else {
-                Reachability::Suspect { since, why }
-            }
-        }
+    match &history.row {
+        Some(row) => row.judge(now),
+        None if history.ever_reached => Reachability::Valid,
+        None => Reachability::Unseen,
     }
 }
 
@@ -313,5 +368,26 @@ mod tests {
         let verdict = judge(&history, at(60_000));
         assert!(!verdict.is_unreachable() && !verdict.is_valid());
         assert_eq!(judge(&ProbeHistory::default(), at(0)), Reachability::Unseen);
+    }
+
+    /// What the probes amounted to before, and a further failure: it never amounts to less.
+    #[test]
+    fn a_further_failure_never_makes_somebody_less_known() {
+        let refused = || ProbeFailure::Refused("refused".into());
+        let turned_away = || ProbeFailure::TurnedAway("1040".into());
+        let mut gone = ProbeHistory::default();
+        gone.succeeded(at(0));
+        gone.failed(refused(), at(10));
+        gone.failed(refused(), at(20));
+        gone.failed(ProbeFailure::TimedOut, at(30));
+        assert!(judge(&gone, at(31)).is_unreachable());
+        let mut away = ProbeHistory::default();
+        away.failed(turned_away(), at(0));
+        away.failed(ProbeFailure::TimedOut, at(60_000));
+        let verdict = judge(&away, at(60_100));
+        assert_eq!(verdict, Reachability::TurnedAway { since: at(0), why: turned_away() });
+        assert!(judge(&away, at(61_500)).is_unreachable());
+        away.failed(turned_away(), at(62_000));
+        assert!(!judge(&away, at(62_000)).is_unreachable());
     }
 }

@@ -1,6 +1,7 @@
 //! Which positions are believed: errant transactions, missed reparents, writes that nobody acknowledged.
 
-use super::{Constraints, Contender, NoCandidate, PassedOver, Reason, lost_own, passed};
+use super::election::{Constraints, Contender, lost_own, passed};
+use super::reason::{NoCandidate, PassedOver, Reason};
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;

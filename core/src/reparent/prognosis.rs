@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::election::{self, Constraints, Contender, PassedOver};
+use super::safety::Reach;
 use crate::ids::TabletAlias;
-use crate::safety;
+use crate::knowledge::snapshot::ShardSnapshot;
+use crate::reparent::election::{self, Constraints, Contender, PassedOver};
 use crate::settings::RecoverySettings;
-use crate::snapshot::ShardSnapshot;
 
 /// What would happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,10 +60,7 @@ pub fn if_primary_died(snapshot: &ShardSnapshot, settings: &RecoverySettings) ->
         .collect();
     let reached: BTreeSet<TabletAlias> =
         everybody.iter().map(|one| one.tablet.alias.clone()).collect();
-    let tablets = snapshot.tablets.values().map(|state| &state.tablet);
-    let safe =
-        safety::check_reached(policy, tablets, &reached, &snapshot.stray_ackers(), Some(old));
-    if let Err(why) = safe {
+    if let Err(why) = Reach::of(snapshot, policy, &reached).check_reached(Some(old)) {
         return refuses(why.to_string());
     }
     let constraints = Constraints {
@@ -73,7 +70,7 @@ pub fn if_primary_died(snapshot: &ShardSnapshot, settings: &RecoverySettings) ->
         wanted: None,
         avoid: None,
         complete: false,
-        last_known: primary.status.as_ref(),
+        last_known: primary.status.as_deref(),
         gave_up: &BTreeSet::new(),
     };
     match election::elect(&everybody, &constraints) {

@@ -1,0 +1,6 @@
+//! What is known of a shard: answers become knowledge here and nowhere else, for the probes and for the second look
+//! under the shard's lock alike.
+
+pub mod health;
+pub mod observe;
+pub mod snapshot;

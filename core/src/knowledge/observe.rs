@@ -1,0 +1,204 @@
+//! What is known of one tablet, and how an answer becomes knowledge.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::health::{self, ProbeFailure, ProbeHistory, Reachability, RecentProbes};
+use crate::gtid::GtidSet;
+use crate::sabotage::{self, Bug};
+use crate::status::{ReceiverState, ServerStatus, VttabletState};
+use crate::tablet::Tablet;
+use crate::time::Timestamp;
+
+/// Without a word from the source for so many heartbeat periods, a replica does not receive any more.
+pub const HEARTBEATS_MISSED_MAX: u32 = 3;
+
+/// One tablet: its record and what is known of its server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TabletState {
+    /// The record.
+    pub tablet: Tablet,
+    /// Whether its server can be reached.
+    pub reachability: Reachability,
+    /// The last successful probe's answer.
+    pub status: Option<Arc<ServerStatus>>,
+    /// When that probe was sent.
+    pub status_at: Timestamp,
+    /// When the last probe was sent of which it is known how it ended.
+    pub asked_at: Timestamp,
+    /// When it was answered.
+    pub answered_at: Timestamp,
+    /// Some answers before, and when they came: only what somebody said before another was asked can be held
+    /// against the other.
+    pub earlier: Vec<(Arc<ServerStatus>, Timestamp)>,
+    /// When something last arrived from the source, as far as probes could see.
+    pub received_at: Option<Timestamp>,
+    /// Since when commits wait for acknowledgements and none gets through, as far as probes could see.
+    pub stuck_since: Option<Timestamp>,
+    /// Probes failed and succeeded in the last [`super::health::WINDOW`].
+    pub recent: RecentProbes,
+    /// What became of its probes.
+    pub history: ProbeHistory,
+}
+
+/// How a probe of one server ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// When it was sent.
+    pub sent_at: Timestamp,
+    /// The server's state, or why there is none.
+    pub result: Result<Arc<ServerStatus>, ProbeFailure>,
+}
+
+/// So many earlier answers of a server are kept, ...
+const EARLIER_MAX: usize = 4;
+/// ... so far apart at least: together they reach back to before anybody else was last asked.
+const EARLIER_APART: Duration = Duration::from_millis(300);
+
+/// What a replica says about receiving from the primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receiving {
+    /// It is connected and hears from its source.
+    Yes,
+    /// It is not connected, or has not heard from its source for three heartbeats.
+    No,
+    /// Not asked since the question arose, or it cannot tell.
+    Unknown,
+}
+
+impl TabletState {
+    /// A tablet whose server was never asked.
+    pub fn unprobed(tablet: Tablet) -> Self {
+        Self {
+            tablet,
+            reachability: Reachability::Unseen,
+            status: None,
+            status_at: Timestamp::default(),
+            asked_at: Timestamp::default(),
+            answered_at: Timestamp::default(),
+            earlier: Vec::new(),
+            received_at: None,
+            stuck_since: None,
+            recent: RecentProbes::default(),
+            history: ProbeHistory::default(),
+        }
+    }
+
+    /// Takes in an answer: the only place where one becomes knowledge, for probes and for the second look under the
+    /// shard's lock alike. What is found outside and is gone under the lock is gone because the world changed.
+    pub fn observe(&mut self, answer: Answer, now: Timestamp) {
+        let Answer { sent_at, result } = answer;
+        self.asked_at = sent_at;
+        match result {
+            Ok(status) => {
+                self.history.succeeded(now);
+                let before = self.status.as_deref();
+                if marker(&status) != before.and_then(marker) {
+                    self.received_at = Some(now);
+                }
+                self.stuck_since = stuck_since(&status, before, self.stuck_since, sent_at);
+                self.remember();
+                self.status = Some(status);
+                self.status_at = sent_at;
+                self.answered_at = now;
+            }
+            Err(failure) => self.history.failed(failure, sent_at),
+        }
+        self.judge(now);
+    }
+
+    /// Keeps the last answer beside the next one.
+    fn remember(&mut self) {
+        let last = self.earlier.last().map(|last| last.1);
+        let apart = last.is_none_or(|last| last.age(self.answered_at) >= EARLIER_APART);
+        if let Some(status) = self.status.clone().filter(|_| apart) {
+            self.earlier.push((status, self.answered_at));
+            if self.earlier.len() > EARLIER_MAX {
+                self.earlier.remove(0);
+            }
+        }
+    }
+
+    /// Says what its probes amount to at this moment.
+    pub fn judge(&mut self, now: Timestamp) {
+        self.reachability = health::judge(&self.history, now);
+        self.recent = self.history.recent(now);
+    }
+
+    /// The last answer, if the last probe succeeded.
+    pub fn valid_status(&self) -> Option<&ServerStatus> {
+        self.status.as_deref().filter(|_| self.reachability.is_valid())
+    }
+
+    /// What this server wrote itself, lost, and `other` has: by what that answered before this one was asked, as far as
+    /// it did not lose it too since. Somebody who cannot be reached any more has not forgotten it by that.
+    pub fn lost_to(&self, other: &TabletState) -> Option<GtidSet> {
+        let (mine, theirs) = (self.valid_status()?, other.status.as_deref()?);
+        let earlier = other.earlier.iter().map(|(status, at)| (status.as_ref(), *at));
+        let words = earlier.chain([(theirs, other.answered_at)]);
+        let timely = words.filter(|(_, answered_at)| *answered_at <= self.status_at);
+        let kept = theirs.gtid_received();
+        let lost = timely.filter_map(|(theirs, _)| mine.lost_to(theirs));
+        let mut still_there = lost.map(|lost| lost.subtract(&lost.subtract(&kept)));
+        still_there.find(|lost| !lost.is_empty())
+    }
+
+    /// Its vttablet says that it cannot write to its disk. That is not over because it is slow to say so again: until
+    /// its silence is a verdict, its last word stands.
+    pub fn disk_stalled(&self) -> bool {
+        let word = match &self.reachability {
+            Reachability::Valid | Reachability::Suspect { .. } => self.status.as_ref(),
+            Reachability::Unseen
+            | Reachability::Unreachable { .. }
+            | Reachability::TurnedAway { .. } => None,
+        };
+        let said = word.and_then(|status| status.vttablet.as_ref());
+        matches!(said, Some(VttabletState::Answers { disk_stalled: true, .. }))
+            || self.reachability.failure() == Some(&ProbeFailure::DiskStalled)
+    }
+
+    /// Whether this replica receives from its source, judged only by answers younger than `asked_at`.
+    ///
+    /// A receiver that is merely idle proves nothing: without heartbeats that can be seen, a running
+    /// receiver counts as receiving until the server itself notices.
+    pub fn receiving(&self, asked_at: Timestamp, now: Timestamp) -> Receiving {
+        let Some(status) = self.valid_status() else { return Receiving::Unknown };
+        if self.status_at < asked_at {
+            return Receiving::Unknown;
+        }
+        let Some(replication) = &status.replication else { return Receiving::No };
+        match replication.receiver {
+            ReceiverState::Stopped | ReceiverState::Connecting => return Receiving::No,
+            ReceiverState::Running if sabotage::has(Bug::IdleIsDead) => return Receiving::No,
+            ReceiverState::Running => {}
+        }
+        let Some(period) = replication.heartbeat_period_ms else { return Receiving::Yes };
+        if !replication.marker_sees_heartbeats {
+            return Receiving::Yes;
+        }
+        let silence_max = Duration::from_millis(period) * HEARTBEATS_MISSED_MAX;
+        match self.received_at {
+            Some(received_at) if received_at.age(now) >= silence_max => Receiving::No,
+            Some(_) | None => Receiving::Yes,
+        }
+    }
+}
+
+/// Since when commits wait and nothing gets through: from the first probe that saw somebody wait, as long as
+/// no transaction was committed since.
+fn stuck_since(
+    status: &ServerStatus,
+    before: Option<&ServerStatus>,
+    since: Option<Timestamp>,
+    sent_at: Timestamp,
+) -> Option<Timestamp> {
+    if status.semi_sync.waiting_sessions == 0 {
+        return None;
+    }
+    let progressed = before.is_some_and(|before| before.gtid_executed != status.gtid_executed);
+    since.filter(|_| !progressed).or(Some(sent_at))
+}
+
+fn marker(status: &ServerStatus) -> Option<&String> {
+    status.replication.as_ref().map(|replication| &replication.received_marker)
+}

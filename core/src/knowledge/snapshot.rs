@@ -1,0 +1,174 @@
+//! One shard at one moment: what the topology says beside what the probes found.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::observe::{Answer, TabletState};
+use crate::durability::{DurabilityPolicy, UnknownPolicy};
+use crate::ids::{KeyspaceShard, TabletAlias};
+use crate::sabotage::{self, Bug};
+use crate::tablet::{Tablet, TabletType};
+use crate::time::Timestamp;
+use crate::topology::{Place, ShardRecord, ShardTopology};
+
+/// A shard as it is known at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardSnapshot {
+    /// Which shard.
+    pub shard: KeyspaceShard,
+    /// The policy, or the name that nobody knows.
+    pub durability: Result<DurabilityPolicy, UnknownPolicy>,
+    /// The shard's record.
+    pub record: ShardRecord,
+    /// The keyspace or the shard forbids emergency reparents.
+    pub emergency_reparent_disabled: bool,
+    /// Its tablets.
+    pub tablets: BTreeMap<TabletAlias, TabletState>,
+    /// Records that could not be understood, by path, and why.
+    pub damaged: BTreeMap<String, String>,
+    /// Cells that were read at least once: what the shard has there is known.
+    pub known_cells: BTreeSet<String>,
+    /// Where the shard may have tablets that nobody here has ever read, and why.
+    pub unseen: BTreeMap<Place, String>,
+    /// Since when the primary's term is known here; none where it was so from the beginning.
+    pub term_known_since: Option<Timestamp>,
+    /// The moment.
+    pub now: Timestamp,
+}
+
+impl ShardSnapshot {
+    /// A snapshot of a shard of which nothing is known but the topology.
+    pub fn unprobed(topology: &ShardTopology, now: Timestamp) -> Self {
+        let tablets = topology.tablets.iter();
+        let tablets =
+            tablets.map(|(alias, tablet)| (alias.clone(), TabletState::unprobed(tablet.clone())));
+        Self {
+            shard: topology.shard.clone(),
+            durability: topology.durability.clone(),
+            record: topology.record.clone(),
+            emergency_reparent_disabled: topology.emergency_reparent_disabled,
+            tablets: tablets.collect(),
+            damaged: topology.damaged.clone(),
+            known_cells: topology.known_cells.clone(),
+            unseen: topology.unseen.clone(),
+            term_known_since: None,
+            now,
+        }
+    }
+
+    /// What the topology says of the shard, as far as it is known here.
+    pub fn topology(&self) -> ShardTopology {
+        let tablets = self.tablets.iter();
+        ShardTopology {
+            shard: self.shard.clone(),
+            durability: self.durability.clone(),
+            record: self.record.clone(),
+            emergency_reparent_disabled: self.emergency_reparent_disabled,
+            tablets: tablets.map(|(alias, state)| (alias.clone(), state.tablet.clone())).collect(),
+            damaged: self.damaged.clone(),
+            known_cells: self.known_cells.clone(),
+            unseen: self.unseen.clone(),
+        }
+    }
+
+    /// Takes in what the topology says now. What is known of a server stays, unless its tablet moved to another one.
+    pub fn take_topology(&mut self, topology: &ShardTopology, now: Timestamp) {
+        if topology.primary_term() != self.topology().primary_term() {
+            self.term_known_since = Some(now);
+        }
+        let mut before = std::mem::take(&mut self.tablets);
+        self.tablets = topology
+            .tablets
+            .iter()
+            .map(|(alias, tablet)| {
+                let known = before.remove(alias);
+                // A tablet that moved to another server is as good as new.
+                let known = known.filter(|state| state.tablet.address() == tablet.address());
+                let state = match known {
+                    Some(state) => TabletState { tablet: tablet.clone(), ..state },
+                    None => TabletState::unprobed(tablet.clone()),
+                };
+                (alias.clone(), state)
+            })
+            .collect();
+        self.durability = topology.durability.clone();
+        self.record = topology.record.clone();
+        self.emergency_reparent_disabled = topology.emergency_reparent_disabled;
+        self.damaged = topology.damaged.clone();
+        self.known_cells = topology.known_cells.clone();
+        self.unseen = topology.unseen.clone();
+        self.now = now;
+    }
+
+    /// Takes in an answer of one server, or that there was none.
+    pub fn take_answer(&mut self, alias: &TabletAlias, answer: Answer, now: Timestamp) {
+        if let Some(state) = self.tablets.get_mut(alias) {
+            state.observe(answer, now);
+        }
+        self.now = now;
+    }
+
+    /// The same shard at a later moment, in which nothing was heard.
+    pub fn at(&self, now: Timestamp) -> Self {
+        let mut later = self.clone();
+        later.now = now;
+        later.tablets.values_mut().for_each(|state| state.judge(now));
+        later
+    }
+
+    /// The shard's primary: the tablet of type PRIMARY with the newest term.
+    pub fn primary(&self) -> Option<&TabletState> {
+        let primaries =
+            self.tablets.values().filter(|state| state.tablet.tablet_type == TabletType::Primary);
+        primaries.max_by_key(|state| (state.tablet.term_start, state.tablet.alias.clone()))
+    }
+
+    /// One tablet.
+    pub fn tablet(&self, alias: &TabletAlias) -> Option<&TabletState> {
+        self.tablets.get(alias)
+    }
+
+    /// The managed tablets other than `primary`.
+    pub fn replicas_of<'a>(
+        &'a self,
+        primary: &'a TabletAlias,
+    ) -> impl Iterator<Item = &'a TabletState> {
+        let managed = self.tablets.values().filter(|state| state.tablet.tablet_type.is_managed());
+        managed.filter(move |state| state.tablet.alias != *primary)
+    }
+
+    /// Tells whether a replica's source is a tablet of the shard that could be primary and does not answer.
+    pub fn follows_lost_tablet(&self, replica: &TabletState) -> bool {
+        let replication = replica.valid_status().and_then(|status| status.replication.as_ref());
+        let Some(replication) = replication else { return false };
+        let lost = self.tablets.values().filter(|other| {
+            other.tablet.tablet_type.is_promotable() && other.valid_status().is_none()
+        });
+        lost.into_iter().any(|other| {
+            let address = other.tablet.mysql.as_ref();
+            let known = other.status.as_ref();
+            address == Some(&replication.source)
+                || known.is_some_and(|status| status.is_source_of(replication, address))
+        })
+    }
+
+    /// Whether a tablet lost what it wrote, by what anybody else was seen to have.
+    pub fn has_lost_own(&self, alias: &TabletAlias) -> bool {
+        let Some(state) = self.tablet(alias).filter(|_| !sabotage::has(Bug::TrustSurvivors)) else {
+            return false;
+        };
+        let mut others = self.tablets.values().filter(|other| other.tablet.alias != *alias);
+        others.any(|other| state.lost_to(other).is_some())
+    }
+
+    /// The newest term that any record of the shard names.
+    pub fn newest_term(&self) -> Option<crate::time::TermStart> {
+        let tablets = self.tablets.values().filter_map(|state| state.tablet.term_start);
+        tablets.chain(self.record.term_start).max()
+    }
+
+    /// The term that this primary's record names, if it can stand. Not where the shard's record knows a later one, as
+    /// after two who had the lock one after the other, and wrote as if each had it alone: a record never goes back.
+    pub fn settled_term(&self, primary: &Tablet) -> Option<crate::time::TermStart> {
+        primary.term_start.filter(|term| self.record.term_start.is_none_or(|known| known <= *term))
+    }
+}

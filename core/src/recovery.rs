@@ -1,0 +1,3 @@
+//! What a recovery prescribes: a snapshot goes in, commands with their grounds come out. The actors carry them out.
+
+pub mod replica;

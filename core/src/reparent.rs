@@ -1,0 +1,9 @@
+//! Replacing a primary: who could hold what was acknowledged, whether a reparent loses nothing, who wins, and what
+//! would happen if the primary died now.
+
+pub mod ackers;
+pub mod election;
+pub mod prognosis;
+pub mod reason;
+pub mod safety;
+pub mod trust;

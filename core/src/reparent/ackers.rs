@@ -1,0 +1,77 @@
+//! Who may hold what a primary told its clients is done, beside those whom the policy counts.
+
+use std::collections::BTreeSet;
+
+use crate::ids::TabletAlias;
+use crate::knowledge::observe::TabletState;
+use crate::knowledge::snapshot::ShardSnapshot;
+use crate::sabotage::{self, Bug};
+use crate::status::ServerStatus;
+use crate::tablet::TabletType;
+use crate::topology::Place;
+
+/// Ackers that the policy does not count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StrayAckers {
+    /// Tablets that acknowledge, or may, against the policy.
+    pub tablets: BTreeSet<TabletAlias>,
+    /// Where tablets may be that nobody here has ever read, and that may acknowledge.
+    pub places: BTreeSet<Place>,
+}
+
+/// Finds them.
+///
+/// A tablet that was heard is judged by its last word: semi-sync is switched on in a `my.cnf`, stays on while a backup
+/// is taken, and for a moment after the policy was changed. Of one that was never heard the primary knows: it counts
+/// its connected ackers (`Rpl_semi_sync_*_clients`), and where those that are known account for all of them, nobody
+/// else can have acknowledged anything.
+pub fn stray_ackers(snapshot: &ShardSnapshot) -> StrayAckers {
+    if sabotage::has(Bug::CountPolicyAckersOnly) {
+        return StrayAckers::default();
+    }
+    let room = unaccounted(snapshot);
+    let may_acknowledge = |state: &&TabletState| match &state.status {
+        Some(status) => acknowledges(status),
+        None => state.tablet.mysql.is_some() && unheard_may_acknowledge(state, room),
+    };
+    let tablets = snapshot.tablets.values().filter(may_acknowledge);
+    let places = snapshot.unseen.keys().filter(|_| room != Some(0));
+    StrayAckers {
+        tablets: tablets.map(|state| state.tablet.alias.clone()).collect(),
+        places: places.cloned().collect(),
+    }
+}
+
+/// It follows somebody, and acknowledges what it receives.
+fn acknowledges(status: &ServerStatus) -> bool {
+    status.semi_sync.replica_enabled && status.replication.is_some()
+}
+
+fn unheard_may_acknowledge(state: &TabletState, room: Option<u32>) -> bool {
+    if sabotage::has(Bug::WaitForUnseen) {
+        return !state.tablet.tablet_type.is_managed();
+    }
+    match (state.tablet.tablet_type, room) {
+        // Whoever restores a tablet has stopped its replication.
+        (TabletType::Restore, _) | (_, Some(0)) => false,
+        (_, Some(_)) => true,
+        // The primary was never heard either. A tablet that takes a backup was an acker a moment ago; what is out of
+        // service, or is no acker by its type, was set up by whoever took it out.
+        (tablet_type, None) => tablet_type == TabletType::Backup,
+    }
+}
+
+/// How many ackers the primary last said that it has, beside those whose own last word accounts for them; none if it
+/// was never heard.
+fn unaccounted(snapshot: &ShardSnapshot) -> Option<u32> {
+    let primary = snapshot.primary()?;
+    let status = primary.status.as_ref()?;
+    let address = primary.tablet.mysql.as_ref();
+    let accounted = snapshot.tablets.values().filter_map(|state| state.status.as_deref());
+    let accounted = accounted.filter(|theirs| {
+        let follows = |replication| status.is_source_of(replication, address);
+        acknowledges(theirs) && theirs.replication.as_ref().is_some_and(follows)
+    });
+    let accounted = u32::try_from(accounted.count()).unwrap_or(u32::MAX);
+    Some(status.semi_sync.clients.saturating_sub(accounted))
+}

@@ -1,0 +1,282 @@
+//! Whether a reparent can lose an acknowledged write, judged by who could be reached.
+
+use std::collections::BTreeSet;
+
+use super::ackers::{StrayAckers, stray_ackers};
+use crate::durability::DurabilityPolicy;
+use crate::ids::TabletAlias;
+use crate::knowledge::snapshot::ShardSnapshot;
+use crate::sabotage::{self, Bug};
+use crate::status::ServerStatus;
+use crate::tablet::{Tablet, TabletType};
+use crate::topology::Place;
+
+/// Why a reparent is refused: something acknowledged might be lost, or might still be being acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsafe {
+    /// The policy proves nothing, so every tablet but the old primary must be reached.
+    #[error("with durability policy none nothing can be proven safe while {} cannot be reached; bring it back, or delete its record if it is gone for good", list(.missing))]
+    NothingProven {
+        /// Who must come back.
+        missing: Vec<TabletAlias>,
+    },
+    /// A tablet that cannot be reached could still get its writes acknowledged by others like it.
+    #[error("{writer} could still get {required} acknowledgement(s) from {} which cannot be reached either; bring one of these back, or delete their records if they are gone for good", list_both(.missing, .places))]
+    AcksOutOfSight {
+        /// Who could be accepting writes.
+        writer: TabletAlias,
+        /// How many acknowledgements it needs.
+        required: u32,
+        /// Who could be giving them.
+        missing: Vec<TabletAlias>,
+        /// Where somebody may be who could, and whom nobody here has ever read.
+        places: Vec<Place>,
+    },
+    /// A primary lost the end of its binary log: what it promised, only those have who acknowledged it.
+    #[error("{writer} lost what it wrote last, and {}, which cannot be reached, may have it; bring one of these back, or delete their records if they are gone for good", list(.missing))]
+    ForgottenOutOfSight {
+        /// Who lost it.
+        writer: TabletAlias,
+        /// Who could have acknowledged it.
+        missing: Vec<TabletAlias>,
+    },
+    /// There was a primary that the topology no longer knows; any tablet could be following it.
+    #[error("the primary's record is gone, so all tablets must be reached; missing: {}", list(.missing))]
+    PrimaryUnknown {
+        /// Who must come back.
+        missing: Vec<TabletAlias>,
+    },
+}
+
+/// Who of a shard was reached, and who could hold or acknowledge its writes.
+#[derive(Clone, Debug)]
+pub struct Reach<'a> {
+    policy: DurabilityPolicy,
+    tablets: Vec<&'a Tablet>,
+    reached: &'a BTreeSet<TabletAlias>,
+    strays: StrayAckers,
+}
+
+impl<'a> Reach<'a> {
+    /// Of the shard's tablets, these were reached.
+    pub fn of(
+        snapshot: &'a ShardSnapshot,
+        policy: DurabilityPolicy,
+        reached: &'a BTreeSet<TabletAlias>,
+    ) -> Self {
+        let tablets = snapshot.tablets.values().map(|state| &state.tablet).collect();
+        Self { policy, tablets, reached, strays: stray_ackers(snapshot) }
+    }
+
+    /// Checks that, with those reached stopped, no tablet out of sight can acknowledge a write or hold one that
+    /// was acknowledged and that nobody reached has.
+    ///
+    /// The rule of Vitess's emergency reparent: for every tablet that could be accepting writes, fewer of its
+    /// ackers are missing than the policy demands acknowledgements. If the old primary alone is missing, all of
+    /// its ackers were reached.
+    pub fn check_reached(&self, old_primary: Option<&TabletAlias>) -> Result<(), Unsafe> {
+        let missing = self.missing();
+        let others: Vec<TabletAlias> = missing
+            .iter()
+            .filter(|tablet| Some(&tablet.alias) != old_primary)
+            .map(|tablet| tablet.alias.clone())
+            .collect();
+        if !others.is_empty() && old_primary.is_none() {
+            return Err(Unsafe::PrimaryUnknown { missing: others });
+        }
+        if !others.is_empty() && self.policy.acks_required() == 0 {
+            return Err(Unsafe::NothingProven { missing: others });
+        }
+        self.check_incumbent()
+    }
+
+    /// Checks that what `writer` lost and had promised can be had from those in sight: its own word does not count
+    /// any more, so fewer of its ackers may be missing than a promise took.
+    pub fn check_forgotten(&self, writer: &Tablet) -> Result<(), Unsafe> {
+        let required = self.policy.acks_required() as usize;
+        let missing = self.ackers_among(writer, &self.missing());
+        match required > 0 && missing.len() >= required {
+            true => Err(Unsafe::ForgottenOutOfSight { writer: writer.alias.clone(), missing }),
+            false => Ok(()),
+        }
+    }
+
+    /// Checks that no tablet out of sight can have been made primary, and have had writes acknowledged, without
+    /// anybody in sight knowing: only then may the primary that the records name take writes again.
+    ///
+    /// Where the policy demands no acknowledgements nothing was promised, and those in sight must do.
+    pub fn check_incumbent(&self) -> Result<(), Unsafe> {
+        let required = self.policy.acks_required();
+        if required == 0 {
+            return Ok(());
+        }
+        let missing = self.missing();
+        for writer in missing.iter().filter(|tablet| tablet.tablet_type.is_promotable()) {
+            let ackers = self.ackers_among(writer, &missing);
+            let places = self.places_of_ackers(writer);
+            if ackers.len() + places.len() >= required as usize {
+                return Err(Unsafe::AcksOutOfSight {
+                    writer: writer.alias.clone(),
+                    required,
+                    missing: ackers,
+                    places,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether everybody was reached who could hold a write of the shard.
+    pub fn is_complete(&self) -> bool {
+        self.missing().is_empty() && self.strays.places.is_empty()
+    }
+
+    /// Tells whether a tablet may have acknowledged what `writer` wrote.
+    pub fn may_acknowledge(&self, writer: &Tablet, tablet: &Tablet) -> bool {
+        let stray = self.strays.tablets.contains(&tablet.alias) && tablet.alias != writer.alias;
+        self.policy.is_acker(writer, tablet) || stray
+    }
+
+    /// Those out of reach who could be primary, or hold what was acknowledged: nobody else is waited for.
+    fn missing(&self) -> Vec<&'a Tablet> {
+        let writers = || self.tablets.iter().filter(|one| one.tablet_type.is_promotable());
+        let counts = |tablet: &&&Tablet| {
+            let acknowledges = || writers().any(|writer| self.may_acknowledge(writer, tablet));
+            let all = sabotage::has(Bug::WaitForUnseen) && tablet.tablet_type.is_managed();
+            tablet.tablet_type.is_promotable() || acknowledges() || all
+        };
+        let counted = self.tablets.iter().filter(counts);
+        counted.filter(|tablet| !self.reached.contains(&tablet.alias)).copied().collect()
+    }
+
+    /// Who of these acknowledges what `writer` writes, or may.
+    fn ackers_among(&self, writer: &Tablet, tablets: &[&Tablet]) -> Vec<TabletAlias> {
+        let ackers = tablets.iter().filter(|tablet| self.may_acknowledge(writer, tablet));
+        ackers.map(|tablet| tablet.alias.clone()).collect()
+    }
+
+    /// Where an acker of `writer` may be that nobody here has ever read.
+    fn places_of_ackers(&self, writer: &Tablet) -> Vec<Place> {
+        let may_be = |place: &&Place| {
+            let alias = TabletAlias { cell: place.cell().to_owned(), uid: 0 };
+            let tablet_type = TabletType::Replica;
+            self.policy.is_acker(writer, &Tablet { alias, tablet_type, ..writer.clone() })
+        };
+        self.strays.places.iter().filter(may_be).cloned().collect()
+    }
+}
+
+fn list<T: std::fmt::Display>(names: &[T]) -> String {
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Tablets, and places where there may be some.
+fn list_both(tablets: &[TabletAlias], places: &[Place]) -> String {
+    let places = places.iter().map(|place| format!("{place}, which cannot be read"));
+    tablets.iter().map(ToString::to_string).chain(places).collect::<Vec<_>>().join(", ")
+}
+
+/// Tells whether a primary that lives and was not demoted acknowledges nothing by itself, as far as it ever said: only
+/// then does taking its ackers away stop it.
+pub fn cannot_acknowledge_alone(policy: DurabilityPolicy, last: Option<&ServerStatus>) -> bool {
+    let required = policy.acks_required();
+    let waits = |status: &ServerStatus| {
+        status.semi_sync.source_enabled && status.semi_sync.wait_count >= required
+    };
+    required > 0 && last.is_some_and(waits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tablet::TabletType;
+    use crate::testkit;
+
+    fn reach<'a>(policy: &str, all: &'a [Tablet], reached: &'a BTreeSet<TabletAlias>) -> Reach<'a> {
+        let (policy, tablets) = (policy.parse().unwrap(), all.iter().collect());
+        Reach { policy, tablets, reached, strays: StrayAckers::default() }
+    }
+
+    /// `P1` is a primary in zone1, `r2` a replica in zone2, `d1` an rdonly in zone1; `!` marks the missing.
+    fn read(tablets: &str) -> (Vec<Tablet>, BTreeSet<TabletAlias>, Option<TabletAlias>) {
+        let mut all = Vec::new();
+        let mut reached = BTreeSet::new();
+        let mut primary = None;
+        for (at, word) in tablets.split_whitespace().enumerate() {
+            let missing = word.starts_with('!');
+            let mut letters = word.trim_start_matches('!').chars();
+            let tablet_type = match letters.next().unwrap() {
+                'P' => TabletType::Primary,
+                'r' => TabletType::Replica,
+                'd' => TabletType::Rdonly,
+                'b' => TabletType::Backup,
+                other => panic!("{other}"),
+            };
+            let alias =
+                TabletAlias { cell: format!("zone{}", letters.as_str()), uid: at as u32 + 1 };
+            if !missing {
+                reached.insert(alias.clone());
+            }
+            if tablet_type == TabletType::Primary {
+                primary = Some(alias.clone());
+            }
+            all.push(testkit::tablet(alias, tablet_type));
+        }
+        (all, reached, primary)
+    }
+
+    fn check(policy: &str, tablets: &str) -> String {
+        let (all, reached, primary) = read(tablets);
+        match reach(policy, &all, &reached).check_reached(primary.as_ref()) {
+            Ok(()) => "safe".into(),
+            Err(Unsafe::NothingProven { .. }) => "nothing proven".into(),
+            Err(Unsafe::AcksOutOfSight { writer, .. }) => format!("acks for {writer}"),
+            Err(Unsafe::ForgottenOutOfSight { .. }) => "forgotten".into(),
+            Err(Unsafe::PrimaryUnknown { .. }) => "primary unknown".into(),
+        }
+    }
+
+    #[test]
+    fn who_may_be_missing_where_the_primary_lost_what_it_promised() {
+        for (policy, tablets, safe) in [
+            ("none", "P1 r1 !r1", true),
+            ("semi_sync", "P1 r1 r1", true),
+            ("semi_sync", "P1 r1 !r1", false),
+            ("semi_sync", "P1 r1 !d1", true),
+            ("semi_sync_with_rdonly_ack", "P1 r1 !d1", false),
+            ("cross_cell", "P1 !r1 r2", true),
+            ("cross_cell", "P1 r1 !r2", false),
+        ] {
+            let (all, reached, primary) = read(tablets);
+            let writer = all.iter().find(|one| Some(&one.alias) == primary.as_ref()).unwrap();
+            let checked = reach(policy, &all, &reached).check_forgotten(writer);
+            assert_eq!(checked.is_ok(), safe, "{policy}: {tablets}: {checked:?}");
+        }
+    }
+
+    #[test]
+    fn who_may_be_missing() {
+        let table = [
+            ("none", "!P1 r1 r1", "safe"),
+            ("none", "!P1 !r1 r1", "nothing proven"),
+            ("none", "!P1 r1 !b1", "safe"),
+            ("none", "!P1 r1 !d1", "safe"),
+            ("semi_sync", "!P1 r1 r1", "safe"),
+            ("semi_sync", "!P1 !r1 r1", "acks for zone1-0000000001"),
+            ("semi_sync", "!P1 r1 r1 !d1", "safe"),
+            ("semi_sync_with_rdonly_ack", "!P1 r1 r1 !d1", "acks for zone1-0000000001"),
+            ("cross_cell", "!P1 !r1 r2", "safe"),
+            ("cross_cell", "!P1 r1 !r2", "acks for zone1-0000000001"),
+            ("cross_cell", "!P1 r1 r2 !d2", "safe"),
+            ("cross_cell_with_rdonly_ack", "!P1 r1 r2 !d2", "acks for zone1-0000000001"),
+            ("cross_cell_with_rdonly_ack", "!P1 r2 !d1", "safe"),
+            ("semi_sync", "r1 r1 !r1", "primary unknown"),
+            ("semi_sync", "r1 r1 !d1", "safe"),
+            ("semi_sync_with_rdonly_ack", "r1 r1 !d1", "primary unknown"),
+            ("semi_sync", "r1 r1 r1", "safe"),
+        ];
+        for (policy, tablets, expected) in table {
+            assert_eq!(check(policy, tablets), expected, "{policy}: {tablets}");
+        }
+    }
+}
