@@ -156,12 +156,50 @@ impl GtidSet {
         intervals.map(|(from, to)| to - from + 1).fold(0, u64::saturating_add)
     }
 
+    /// The set in words for people: whole where it is short, otherwise its beginning and how much there is of it.
+    pub fn shown(&self) -> Shown<'_> {
+        Shown(self)
+    }
+
     /// Vitess's form with the flavour before the set, as kept in the reparent journal.
     pub fn to_vitess_position(&self) -> String {
         match self {
             Self::MySql(_) => format!("MySQL56/{self}"),
             Self::MariaDb(_) => format!("MariaDB/{self}"),
         }
+    }
+}
+
+/// A set as it is shown: a server may have tens of thousands of intervals.
+pub struct Shown<'a>(&'a GtidSet);
+
+/// So much of a set is shown.
+const SHOWN_MAX: usize = 300;
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut begun = Beginning { text: String::new(), whole: true };
+        // It fails where the text is cut.
+        let _ = fmt::Write::write_fmt(&mut begun, format_args!("{}", self.0));
+        f.write_str(&begun.text)?;
+        if begun.whole { Ok(()) } else { write!(f, "... ({} transactions)", self.0.count()) }
+    }
+}
+
+/// Takes the beginning of a text, up to the last whole interval, and no more.
+struct Beginning {
+    text: String,
+    whole: bool,
+}
+
+impl fmt::Write for Beginning {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        if self.text.len() + part.len() <= SHOWN_MAX {
+            self.text.push_str(part);
+            return Ok(());
+        }
+        self.whole = false;
+        Err(fmt::Error)
     }
 }
 
@@ -195,31 +233,34 @@ impl MySqlGtidSet {
     fn contains(&self, other: &Self) -> bool {
         other.sources.iter().all(|(source, theirs)| {
             let Some(mine) = self.sources.get(source) else { return false };
-            theirs
-                .iter()
-                .all(|(from, to)| mine.iter().any(|(start, end)| start <= from && to <= end))
+            holds_all(mine, theirs)
         })
     }
 
     fn union(&self, other: &Self) -> Self {
         let mut sources = self.sources.clone();
         for (source, theirs) in &other.sources {
-            sources.entry(source.clone()).or_default().extend(theirs);
+            match sources.get_mut(source) {
+                Some(mine) if holds_all(mine, theirs) => {}
+                Some(mine) => *mine = merged(mine, theirs),
+                None => {
+                    sources.insert(source.clone(), theirs.clone());
+                }
+            }
         }
-        Self::normalised(sources)
+        Self { sources }
     }
 
     fn subtract(&self, other: &Self) -> Self {
         let mut sources = BTreeMap::new();
         for (source, mine) in &self.sources {
             let theirs = other.sources.get(source).map(Vec::as_slice).unwrap_or_default();
-            let mut left = mine.clone();
-            for cut in theirs {
-                left = left.into_iter().flat_map(|interval| cut_interval(interval, *cut)).collect();
+            let left = without(mine, theirs);
+            if !left.is_empty() {
+                sources.insert(source.clone(), left);
             }
-            sources.insert(source.clone(), left);
         }
-        Self::normalised(sources)
+        Self { sources }
     }
 
     fn normalised(sources: BTreeMap<(String, String), Vec<(u64, u64)>>) -> Self {
@@ -228,29 +269,72 @@ impl MySqlGtidSet {
     }
 }
 
-fn cut_interval((start, end): (u64, u64), (from, to): (u64, u64)) -> Vec<(u64, u64)> {
-    if to < start || from > end {
-        return vec![(start, end)];
-    }
-    let mut rest = Vec::new();
-    if start < from {
-        rest.push((start, from - 1));
-    }
-    if to < end {
-        rest.push((to + 1, end));
-    }
-    rest
+type Interval = (u64, u64);
+
+// Both sides are sorted, so one walk over the two does. A server whose set has many gaps is asked several times a
+// second, and a decision must not hold a thread for long.
+
+/// Tells whether every interval of `theirs` lies within one of `mine`.
+fn holds_all(mine: &[Interval], theirs: &[Interval]) -> bool {
+    let mut mine = mine.iter().peekable();
+    theirs.iter().all(|(from, to)| {
+        while mine.next_if(|(_, end)| end < from).is_some() {}
+        mine.peek().is_some_and(|(start, end)| start <= from && to <= end)
+    })
 }
 
-fn merge(mut intervals: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
-    intervals.sort_unstable();
-    let mut merged: Vec<(u64, u64)> = Vec::with_capacity(intervals.len());
-    for (start, end) in intervals {
-        match merged.last_mut() {
-            Some(last) if start <= last.1.saturating_add(1) => last.1 = last.1.max(end),
-            Some(_) | None => merged.push((start, end)),
+/// What of `mine` is in none of `theirs`.
+fn without(mine: &[Interval], theirs: &[Interval]) -> Vec<Interval> {
+    let mut left = Vec::new();
+    let mut cuts = theirs.iter().copied().peekable();
+    for (start, end) in mine.iter().copied() {
+        let mut from = start;
+        while cuts.next_if(|(_, to)| *to < from).is_some() {}
+        // A cut that reaches beyond this interval is needed for the next one as well.
+        while let Some((cut_from, cut_to)) = cuts.peek().copied().filter(|cut| cut.0 <= end) {
+            if from < cut_from {
+                left.push((from, cut_from - 1));
+            }
+            from = cut_to.saturating_add(1);
+            if cut_to >= end {
+                break;
+            }
+            cuts.next();
+        }
+        if from <= end {
+            left.push((from, end));
         }
     }
+    left
+}
+
+/// The intervals of both.
+fn merged(mine: &[Interval], theirs: &[Interval]) -> Vec<Interval> {
+    let (mut mine, mut theirs) = (mine.iter().peekable(), theirs.iter().peekable());
+    let mut all: Vec<Interval> = Vec::with_capacity(mine.len() + theirs.len());
+    loop {
+        let next = match (mine.peek(), theirs.peek()) {
+            (Some(one), Some(other)) if other < one => theirs.next(),
+            (Some(_), _) => mine.next(),
+            (None, _) => theirs.next(),
+        };
+        let Some((start, end)) = next.copied() else { return all };
+        append(&mut all, (start, end));
+    }
+}
+
+/// Adds an interval that does not start before the last one.
+fn append(all: &mut Vec<Interval>, (start, end): Interval) {
+    match all.last_mut() {
+        Some(last) if start <= last.1.saturating_add(1) => last.1 = last.1.max(end),
+        Some(_) | None => all.push((start, end)),
+    }
+}
+
+fn merge(mut intervals: Vec<Interval>) -> Vec<Interval> {
+    intervals.sort_unstable();
+    let mut merged = Vec::with_capacity(intervals.len());
+    intervals.into_iter().for_each(|interval| append(&mut merged, interval));
     merged
 }
 
@@ -266,17 +350,17 @@ impl FromStr for MySqlGtidSet {
             if !is_uuid(&uuid) {
                 return Err(error("a source must be a uuid of 36 characters"));
             }
-            let mut tag = String::new();
             let mut anything = false;
+            // Looked up once a tag: a set may have tens of thousands of intervals.
+            let mut intervals = sources.entry((uuid.clone(), String::new())).or_default();
             for field in fields {
                 anything = true;
                 if is_tag(field) {
-                    tag = field.to_ascii_lowercase();
+                    let tag = field.to_ascii_lowercase();
+                    intervals = sources.entry((uuid.clone(), tag)).or_default();
                     continue;
                 }
-                let interval = parse_interval(field).map_err(error)?;
-                let intervals = sources.entry((uuid.clone(), tag.clone())).or_default();
-                intervals.extend(interval);
+                intervals.extend(parse_interval(field).map_err(error)?);
             }
             if !anything {
                 return Err(error("a source must be followed by :interval"));

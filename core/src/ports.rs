@@ -180,7 +180,7 @@ impl PromotionGrounds {
         let differs = |why: String| Err(CommandError::NotDone(why));
         let missing = self.position.subtract(&status.gtid_executed);
         if !missing.is_empty() {
-            return differs(format!("it does not have {missing} any more"));
+            return differs(format!("it does not have {} any more", missing.shown()));
         }
         if let Some(replication) = &status.replication {
             if self.source.as_ref() != Some(&replication.source) {

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use vtorc_core::gtid::{GtidRelation, GtidSet};
 
@@ -74,6 +76,24 @@ fn flavours_do_not_mix() {
     assert!(mysql(&format!("{A}:1")).contains(&maria("")));
 }
 
+/// With a gap after every transaction. Done pairwise, this would take minutes.
+#[test]
+fn sets_with_many_gaps() {
+    let with_gaps = |from: u64| {
+        let numbers: Vec<String> = (0..200_000).map(|at| (from + at * 2).to_string()).collect();
+        mysql(&format!("{A}:{}", numbers.join(":")))
+    };
+    let (odd, even) = (with_gaps(1), with_gaps(2));
+    assert!(!odd.contains(&even) && odd.contains(&odd));
+    assert_eq!(odd.subtract(&even), odd);
+    assert_eq!(odd.union(&even).to_string(), format!("{A}:1-400000"));
+    let shown = odd.shown().to_string();
+    assert!(shown.starts_with(&format!("{A}:1:3:5")) && shown.len() < 400, "{shown}");
+    assert!(shown.ends_with("... (200000 transactions)"), "{shown}");
+    let few = mysql(&format!("{A}:1-5"));
+    assert_eq!(few.shown().to_string(), few.to_string());
+}
+
 fn any_set() -> impl Strategy<Value = GtidSet> {
     let interval = (1u64..40, 0u64..6);
     proptest::collection::vec((0usize..3, interval), 0..8).prop_map(|parts| {
@@ -106,6 +126,16 @@ proptest! {
         prop_assert!(a.contains(&rest));
         prop_assert_eq!(rest.union(&b), a.union(&b));
         prop_assert_eq!(rest.is_empty(), b.contains(&a));
+    }
+
+    /// Against the plain way: one transaction after the other.
+    #[test]
+    fn sets_are_what_their_transactions_are(a in any_set(), b in any_set()) {
+        let each = |set: &GtidSet| -> BTreeSet<String> { set.each(u64::MAX).into_iter().collect() };
+        let (ones, others) = (each(&a), each(&b));
+        prop_assert_eq!(each(&a.union(&b)), &ones | &others);
+        prop_assert_eq!(each(&a.subtract(&b)), &ones - &others);
+        prop_assert_eq!(a.contains(&b), ones.is_superset(&others));
     }
 
     #[test]

@@ -57,13 +57,16 @@ impl Locked<'_> {
         let count = gtids.len() as u64;
         if count == 0 || count > INJECTED_MAX {
             return Err(Stopped::Refused(format!(
-                "{errant}: only MySQL's GTIDs, and at most {INJECTED_MAX} of them, are made up for"
+                "{}: only MySQL's GTIDs, and at most {INJECTED_MAX} of them, are made up for",
+                errant.shown()
             )));
         }
         let commit = ServerCommand::CommitEmpty { gtids };
         let timeout = self.job.settings.command_timeout;
         match self.job.on("commit empty transactions", primary, commit, timeout).await {
-            Ok(_) => Ok(format!("{count} empty transaction(s) on {}: {errant}", primary.alias)),
+            Ok(_) => {
+                Ok(format!("{count} empty transaction(s) on {}: {}", primary.alias, errant.shown()))
+            }
             Err(error) => Err(Stopped::Failed(format!("{}: {error}", primary.alias))),
         }
     }
@@ -85,6 +88,6 @@ impl Locked<'_> {
             let set = self.job.world.topo.set_tablet_type(&tablet.alias, drained, None);
             self.job.topo_step(name, Some(&tablet.alias), set).await?;
         }
-        Ok(format!("is DRAINED: it has transactions that the primary lacks: {errant}"))
+        Ok(format!("is DRAINED: it has transactions that the primary lacks: {}", errant.shown()))
     }
 }

@@ -329,8 +329,10 @@ fn check_kept(
 ) -> Result<(), Stopped> {
     match source.lost_to(status).filter(|_| !sabotage::has(Bug::TrustSurvivors)) {
         Some(lost) => Err(Stopped::Refused(format!(
-            "{} lost {lost}, which {} has: the primary must be replaced, not its replicas",
-            primary.alias, replica.alias
+            "{} lost {}, which {} has: the primary must be replaced, not its replicas",
+            primary.alias,
+            lost.shown(),
+            replica.alias
         ))),
         None => Ok(()),
     }

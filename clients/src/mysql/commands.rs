@@ -122,7 +122,8 @@ fn wait(
     }
     let waited = started.elapsed().as_millis();
     Err(CommandError::NotDone(format!(
-        "it did not apply everything of {target} within {waited} ms"
+        "it did not apply everything of {} within {waited} ms",
+        target.shown()
     )))
 }
 

@@ -246,7 +246,8 @@ impl Job<'_> {
         Err(CommandError::NotDone(match waited {
             Ok(Err(error)) if error != CallError::TimedOut => error.to_string(),
             _ => format!(
-                "it did not apply everything of {target} within {} ms",
+                "it did not apply everything of {} within {} ms",
+                target.shown(),
                 patience.as_millis()
             ),
         }))

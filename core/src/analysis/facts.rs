@@ -403,7 +403,9 @@ fn primary_lost(
     let lost: Vec<String> = snapshot
         .replicas_of(alias)
         .filter_map(|replica| Some((replica, primary.lost_to(replica)?)))
-        .map(|(replica, lost)| format!("{alias} lost {lost}, which {} has", replica.tablet.alias))
+        .map(|(replica, lost)| {
+            format!("{alias} lost {}, which {} has", lost.shown(), replica.tablet.alias)
+        })
         .collect();
     // What was written in another term than the records tell of goes before, unless it is somebody's error.
     let of_this_term = !facts.others_ahead || !snapshot.replicas_of(alias).any(of_another_term);

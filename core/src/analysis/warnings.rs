@@ -124,7 +124,10 @@ pub const WARNINGS: &[Warning] = &[
             let Some(primary) = snapshot.primary() else { return Vec::new() };
             let each = snapshot.tablets.values().filter_map(|state| {
                 let gtids = errant_gtids(state, primary)?;
-                Some((Some(state.tablet.alias.clone()), vec![format!("errant GTIDs: {gtids}")]))
+                Some((
+                    Some(state.tablet.alias.clone()),
+                    vec![format!("errant GTIDs: {}", gtids.shown())],
+                ))
             });
             each.collect()
         },
@@ -365,7 +368,7 @@ fn lost_transactions(snapshot: &ShardSnapshot) -> Vec<Told> {
         snapshot.tablets.values().filter(|state| state.tablet.alias != primary.tablet.alias);
     let told = others.filter_map(|state| {
         let lost = state.lost_to(primary)?;
-        Some((Some(state.tablet.alias.clone()), vec![format!("it lost {lost}")]))
+        Some((Some(state.tablet.alias.clone()), vec![format!("it lost {}", lost.shown())]))
     });
     told.collect()
 }
@@ -378,7 +381,7 @@ fn purged(snapshot: &ShardSnapshot) -> Vec<Told> {
         .replicas_of(&primary.tablet.alias)
         .filter_map(|state| {
             let missing = source.gtid_purged.subtract(&state.valid_status()?.gtid_received());
-            let text = format!("it lacks {missing}, which the primary purged");
+            let text = format!("it lacks {}, which the primary purged", missing.shown());
             (!missing.is_empty()).then(|| (Some(state.tablet.alias.clone()), vec![text]))
         })
         .collect()

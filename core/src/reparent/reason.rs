@@ -77,12 +77,12 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WrongType(kind) => write!(f, "its type is {kind}"),
-            Self::Errant(gtids) => write!(f, "it has errant GTIDs {gtids}"),
+            Self::Errant(gtids) => write!(f, "it has errant GTIDs {}", gtids.shown()),
             Self::MissedReparents => {
                 f.write_str("it missed a reparent and disagrees with the others")
             }
             Self::Unacknowledged(gtids) => {
-                write!(f, "it alone has {gtids}, which nobody ever acknowledged")
+                write!(f, "it alone has {}, which nobody ever acknowledged", gtids.shown())
             }
             Self::NoGtids => f.write_str("GTIDs or the binary log are off"),
             Self::NoLogReplicaUpdates => {
@@ -104,7 +104,11 @@ impl fmt::Display for Reason {
             Self::LagsBehind(Some(seconds)) => write!(f, "it is {seconds} s behind"),
             Self::LagsBehind(None) => f.write_str("nobody knows how far behind it is"),
             Self::LostOwn(gtids) => {
-                write!(f, "it lost {gtids}, which it wrote itself; it must be cloned anew")
+                write!(
+                    f,
+                    "it lost {}, which it wrote itself; it must be cloned anew",
+                    gtids.shown()
+                )
             }
             Self::DidNotCatchUp => f.write_str("it was chosen and did not catch up in time"),
             Self::CannotCatchUp => f.write_str(
@@ -129,7 +133,7 @@ pub enum NoCandidate {
     Nobody,
     /// Two sets of which neither contains the other.
     #[error(
-        "split brain: {one} and {other} each have transactions that the other lacks ({only_one} and {only_other}); decide which to keep and take the other out of service"
+        "split brain: {one} and {other} each have transactions that the other lacks ({} and {}); decide which to keep and take the other out of service", .only_one.shown(), .only_other.shown()
     )]
     Diverged {
         /// One tablet.
@@ -143,7 +147,7 @@ pub enum NoCandidate {
     },
     /// A tablet that must not be promoted alone has what may have been acknowledged.
     #[error(
-        "{alias} has errant GTIDs {errant}, so it is not promoted; and it alone has {only}, which may have been acknowledged: bring the old primary back, or ask for an emergency reparent to {alias}"
+        "{alias} has errant GTIDs {}, so it is not promoted; and it alone has {}, which may have been acknowledged: bring the old primary back, or ask for an emergency reparent to {alias}", .errant.shown(), .only.shown()
     )]
     HeldByErrant {
         /// Who.
