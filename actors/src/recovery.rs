@@ -1,6 +1,7 @@
 //! One recovery actor a shard: decides with core whether a recovery may start, runs at most one at a time,
 //! and keeps its story. Nothing else changes servers or records.
 
+mod catch_up;
 mod errant;
 mod finish;
 mod holding;

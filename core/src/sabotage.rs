@@ -42,11 +42,23 @@ pub enum Bug {
     WaitForUnseen,
     /// Throw away what a replica received and has not applied, whoever else has it.
     ThrowRelayLogsAway,
+    /// Take what a replica with filters has for data.
+    TrustFiltered,
+    /// Wait also for what was never acknowledged.
+    WaitForUnacknowledged,
+    /// Promote a replica with errant transactions when somebody asks for another primary.
+    PlanForErrant,
+    /// Refuse because of errors that a replica had while the primary lived.
+    RefuseForOldErrors,
+    /// Open the old primary again without asking whether the lock is still held.
+    UndoWithoutLock,
+    /// Take a server that was opened, and has something left to be done, for one that was not promoted.
+    HalfPromotedIsNot,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 25] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -66,6 +78,12 @@ impl Bug {
         Self::CountPolicyAckersOnly,
         Self::WaitForUnseen,
         Self::ThrowRelayLogsAway,
+        Self::TrustFiltered,
+        Self::WaitForUnacknowledged,
+        Self::PlanForErrant,
+        Self::RefuseForOldErrors,
+        Self::UndoWithoutLock,
+        Self::HalfPromotedIsNot,
     ];
 }
 

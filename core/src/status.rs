@@ -99,6 +99,11 @@ impl ServerStatus {
         !self.read_only
     }
 
+    /// It does not apply everything that it receives, on purpose.
+    pub fn is_filtered(&self) -> bool {
+        self.replication.as_ref().is_some_and(|replication| replication.filtered)
+    }
+
     /// Everything the server has committed or received.
     pub fn gtid_received(&self) -> GtidSet {
         match &self.replication {

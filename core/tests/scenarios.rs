@@ -28,8 +28,9 @@ use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::preflight::{Inspection, concerns};
 use vtorc_core::remedy::{Wanted, wanted};
-use vtorc_core::reparent::election::{Constraints, Contender, elect};
+use vtorc_core::reparent::election::{Constraints, Contender, elect, possible_ackers};
 use vtorc_core::reparent::prognosis::{Prognosis, if_primary_died};
+use vtorc_core::reparent::safety::Reach;
 use vtorc_core::status::{
     BinlogFormat, Flavor, ReceiverError, ReceiverErrorKind, ReceiverState, ReplicationStatus,
     SemiSyncStatus, ServerStatus, VttabletState,
@@ -123,20 +124,15 @@ fn election(
             .map(|text| text.parse::<TabletAlias>().unwrap())
     };
     let (old, want, avoid) = (alias("old"), alias("want"), alias("avoid"));
-    let gave_up = alias("gave_up");
     let mut settings = testkit::settings();
     settings.prevent_cross_cell_failover = args.contains_key("prevent_cross_cell");
-    let contenders: Vec<Contender> = snapshot
-        .tablets
-        .values()
-        .filter_map(|state| {
-            let status = state.valid_status()?.clone();
-            let was_replica = status.replication.is_some();
-            Some(Contender { tablet: state.tablet.clone(), status, was_replica })
-        })
-        .collect();
+    let contenders = Contender::of(snapshot);
+    let reached = contenders.iter().map(|one| one.tablet.alias.clone()).collect();
+    let policy = *snapshot.durability.as_ref().unwrap();
+    let reach = Reach::of(snapshot, policy, &reached);
+    let writer = old.as_ref().and_then(|old| snapshot.tablet(old));
     let constraints = Constraints {
-        policy: *snapshot.durability.as_ref().unwrap(),
+        policy,
         settings: &settings,
         old_primary: old.as_ref(),
         wanted: want.as_ref(),
@@ -146,14 +142,18 @@ fn election(
             .and_then(|old| snapshot.tablet(old))
             .and_then(|state| state.status.as_deref()),
         complete: !args.contains_key("incomplete"),
-        gave_up: &gave_up.into_iter().collect(),
+        ackers: possible_ackers(&reach, writer, &contenders),
     };
     let mut text = String::new();
     match elect(&contenders, &constraints) {
         Ok(election) => {
-            writeln!(text, "winner {}", election.winner).unwrap();
-            if election.most_advanced != election.winner {
-                writeln!(text, "catches up from {}", election.most_advanced).unwrap();
+            for (at, one) in election.candidates.iter().enumerate() {
+                let place = if at == 0 { "winner" } else { "or" };
+                let sources = one.sources.iter().map(|source| format!(" from {source}"));
+                writeln!(text, "{place} {}{}", one.alias, sources.collect::<String>()).unwrap();
+            }
+            if election.required != election.target && !election.required.is_empty() {
+                writeln!(text, "at least {}", short(&election.required.to_string())).unwrap();
             }
             for one in election.passed_over {
                 writeln!(text, "not {}: {}", one.alias, short(&one.reason.to_string())).unwrap();
@@ -314,6 +314,8 @@ fn tablet(line: &str) -> TabletState {
             }
             "host" => state.tablet.mysql.as_mut().unwrap().host = value.to_owned(),
             "term" => state.tablet.term_start = Some(term(value)),
+            // It answered after everybody else was asked.
+            "later" => state.answered_at = Timestamp::from_millis(NOW.as_millis() + 1),
             // What it said some time ago.
             "had" => state.earlier.push(earlier(&status, value)),
             _ => server_word(&mut status, key, value),

@@ -12,7 +12,9 @@ use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{
     CommandError, PromotionGrounds, RelayLog, ServerCommand, SourceChange, TopoError,
 };
+use vtorc_core::recovery::replica;
 use vtorc_core::sabotage::{self, Bug};
+use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::{TermStart, Timestamp};
 
@@ -49,7 +51,7 @@ impl Locked<'_> {
             if sabotage::has(Bug::RecordFirst) {
                 self.record(&promotion).await?;
             }
-            let position = self.take_writes(&promotion).await?;
+            let status = self.take_writes(&promotion).await?;
             let now = self.job.world.clock.now();
             let outage = promotion.writes_stopped_at.map(|since| since.age(now).as_millis());
             self.job.note(|record| {
@@ -58,21 +60,22 @@ impl Locked<'_> {
             });
             // Recorded and journalled side by side: the journal waits for an acknowledgement.
             let recorded = self.record(&promotion);
-            let journalled = self.journal(&promotion, position, now);
-            let (recorded, journalled) = future::join(recorded, journalled).await;
+            let repointed = self.repoint_the_rest(&promotion, &status);
+            let journalled = self.journal(&promotion, status.gtid_executed.clone(), now);
+            let (recorded, journalled, rest) = future::join3(recorded, journalled, repointed).await;
             recorded?;
-            journalled
+            journalled.map(|()| rest)
         };
         tokio::pin!(repointing, promoting);
         // Repointing is not waited for if the promotion fails: that must be known at once.
-        let (promoted, followed) = match future::select(promoting, repointing).await {
+        let (promoted, mut followed) = match future::select(promoting, repointing).await {
             future::Either::Left((promoted, repointing)) => {
                 promoted.as_ref().map_err(Clone::clone)?;
                 (promoted, repointing.await)
             }
             future::Either::Right((followed, promoting)) => (promoting.await, followed),
         };
-        promoted?;
+        followed.extend(promoted?);
         Ok(match followed.len() {
             0 if promotion.followers.is_empty() => {
                 format!("{} is primary; it has no replicas", winner.alias)
@@ -85,13 +88,13 @@ impl Locked<'_> {
         })
     }
 
-    async fn take_writes(&self, promotion: &Promotion) -> Result<GtidSet, Stopped> {
+    async fn take_writes(&self, promotion: &Promotion) -> Result<ServerStatus, Stopped> {
         let Promotion { winner, grounds, .. } = promotion;
         let (acks, grounds) = (self.policy.acks_required(), grounds.clone());
         let promote = ServerCommand::Promote { acks, grounds };
         let timeout = self.job.settings.command_timeout;
         match self.job.on("promote", winner, promote, timeout).await {
-            Ok(status) if status.is_writable() => Ok(status.gtid_executed),
+            Ok(status) if status.is_writable() => Ok(status),
             Ok(_) => {
                 Err(Stopped::Unclear(format!("{} was promoted and refuses writes", winner.alias)))
             }
@@ -101,18 +104,8 @@ impl Locked<'_> {
             // No answer is no answer: look, and never promote another one on a guess.
             Err(CommandError::Unknown(why)) => {
                 let look = ServerCommand::ReadStatus;
-                match self.job.on("see whether it was promoted", winner, look, timeout).await {
-                    Ok(status) if status.is_writable() && status.replication.is_none() => {
-                        Ok(status.gtid_executed)
-                    }
-                    Ok(_) => {
-                        Err(Stopped::Failed(format!("{} was not promoted: {why}", winner.alias)))
-                    }
-                    Err(error) => Err(Stopped::Unclear(format!(
-                        "nobody knows whether {} was promoted: {why}; {error}",
-                        winner.alias
-                    ))),
-                }
+                let looked = self.job.on("see whether it was promoted", winner, look, timeout);
+                promoted(&winner.alias, &why, looked.await)
             }
         }
     }
@@ -210,12 +203,16 @@ impl Locked<'_> {
         }
     }
 
-    /// Points everybody at the winner at once; answers who followed in time.
+    /// Points everybody at the winner at once; answers who followed in time. Until the promotion is sure, nothing that
+    /// was received and is not applied is thrown away.
     pub(super) async fn repoint_all(&self, promotion: &Promotion) -> Vec<TabletAlias> {
         let mut waiting: FuturesUnordered<LocalBoxFuture<'_, Option<TabletAlias>>> =
             FuturesUnordered::new();
         for tablet in &promotion.followers {
-            waiting.push(self.repoint(tablet, &promotion.winner).boxed_local());
+            if self.keeps_what_it_received(tablet) {
+                let relay_log = RelayLog::MustStay;
+                waiting.push(self.repoint(tablet, &promotion.winner, relay_log).boxed_local());
+            }
         }
         let deadline = Instant::now() + REPOINT_PATIENCE;
         let mut followed = Vec::new();
@@ -225,16 +222,55 @@ impl Locked<'_> {
         followed
     }
 
-    async fn repoint(&self, tablet: &Tablet, winner: &Tablet) -> Option<TabletAlias> {
+    /// Nothing waits to be applied, or an applier that runs will get to it.
+    fn keeps_what_it_received(&self, tablet: &Tablet) -> bool {
+        let status = self.fresh.tablet(&tablet.alias).and_then(|state| state.status.as_deref());
+        status.is_none_or(|status| {
+            let runs = status.replication.as_ref().is_some_and(|r| r.applier_running);
+            runs || status.gtid_executed.contains(&status.gtid_received())
+        })
+    }
+
+    /// Those with something that cannot be applied are repointed once the winner is primary for certain, where that
+    /// has it as well.
+    async fn repoint_the_rest(
+        &self,
+        promotion: &Promotion,
+        winner: &ServerStatus,
+    ) -> Vec<TabletAlias> {
+        let rest = promotion.followers.iter().filter(|one| !self.keeps_what_it_received(one));
+        let repointed = rest.map(|tablet| async move {
+            let status = self.job.send(tablet, ServerCommand::ReadStatus).await.ok()?;
+            let relay_log = replica::relay_log(&status, winner);
+            self.repoint(tablet, &promotion.winner, relay_log).await
+        });
+        future::join_all(repointed).await.into_iter().flatten().collect()
+    }
+
+    async fn repoint(
+        &self,
+        tablet: &Tablet,
+        winner: &Tablet,
+        relay_log: RelayLog,
+    ) -> Option<TabletAlias> {
         let source = winner.address()?;
         let follows_already = self.follows(tablet, winner);
         let change = if follows_already { SourceChange::Keep } else { SourceChange::Repoint };
-        let semi_sync = self.policy.is_acker(winner, tablet);
-        let relay_log = RelayLog::MustStay;
+        let semi_sync = self.acknowledges(winner, tablet);
         let follow = ServerCommand::Follow { source, semi_sync, change, relay_log };
         let timeout = self.job.settings.command_timeout;
         let done = self.job.on("follow the new primary", tablet, follow, timeout).await;
+        self.put_delay_back(tablet).await;
         done.is_ok().then(|| tablet.alias.clone())
+    }
+
+    /// Whether a replica is to acknowledge what this tablet writes as primary.
+    pub(super) fn acknowledges(&self, primary: &Tablet, tablet: &Tablet) -> bool {
+        let state = self.fresh.tablet(&tablet.alias).and_then(|state| state.status.as_deref());
+        match state {
+            Some(status) => replica::acknowledges(self.policy, primary, tablet, status),
+            None => self.policy.is_acker(primary, tablet),
+        }
     }
 
     pub(super) fn follows(&self, tablet: &Tablet, source: &Tablet) -> bool {
@@ -244,5 +280,24 @@ impl Locked<'_> {
         };
         let replication = replica.replication.as_ref();
         replication.is_some_and(|r| primary.is_source_of(r, source.mysql.as_ref()))
+    }
+}
+
+/// What a look at a server tells whose promotion was not answered. One that takes writes was promoted, whatever is left
+/// to be done on it; one that does not was not, and will not be: the statement that opens it carries its own deadline.
+fn promoted(
+    alias: &TabletAlias,
+    why: &str,
+    looked: Result<ServerStatus, CommandError>,
+) -> Result<ServerStatus, Stopped> {
+    match looked {
+        Ok(status) if sabotage::has(Bug::HalfPromotedIsNot) && status.replication.is_some() => {
+            Err(Stopped::Failed(format!("{alias} was not promoted: {why}")))
+        }
+        Ok(status) if status.is_writable() => Ok(status),
+        Ok(_) => Err(Stopped::Failed(format!("{alias} was not promoted: {why}"))),
+        Err(error) => Err(Stopped::Unclear(format!(
+            "nobody knows whether {alias} was promoted: {why}; {error}"
+        ))),
     }
 }

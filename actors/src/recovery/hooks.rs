@@ -11,6 +11,7 @@ impl Locked<'_> {
     /// Runs the programs before a reparent; the first that fails stops it.
     pub(super) async fn run_hooks_before(&self, task: &Task) -> Result<(), Stopped> {
         for hook in Hook::before(is_planned(task)) {
+            self.check_lock().await?;
             if let Some(veto) = self.job.run_hook(*hook, is_planned(task)).await {
                 return Err(Stopped::Refused(veto));
             }

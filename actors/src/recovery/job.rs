@@ -23,12 +23,15 @@ use vtorc_core::tablet::{Tablet, TabletAddress};
 use vtorc_core::topology::{self, ShardTopology, TopologyRead};
 
 use super::Task;
+use super::catch_up::LiftedDelays;
 use crate::board::{LockAction, TAKE_LOCK};
 use crate::messages::{Audit, ReparentKind, ReparentRequest, ShardTopologyWasRead};
 use crate::world::World;
 
 /// When everybody from whom an answer is expected has answered, those held for dead get this much more.
 const LAST_CALL: Duration = Duration::from_millis(50);
+/// When those who answered are enough, the others get this much more.
+const STRAGGLERS: Duration = Duration::from_secs(1);
 /// A command that ran out of time says so itself, and why, within this.
 const LAST_WORDS: Duration = Duration::from_millis(1200);
 /// An automatic recovery waits so long for the lock: whoever holds it is at work on the shard.
@@ -49,6 +52,12 @@ pub(crate) enum Stopped {
     Undone(String),
     /// It went wrong when the primary may have been changed.
     Unclear(String),
+}
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.clone().into_outcome().text())
+    }
 }
 
 impl Stopped {
@@ -78,6 +87,7 @@ pub(crate) struct Locked<'a> {
     pub(crate) job: &'a Job,
     pub(crate) fresh: ShardSnapshot,
     pub(crate) policy: DurabilityPolicy,
+    pub(super) lifted: LiftedDelays,
     lock: Box<dyn ShardLock>,
 }
 
@@ -164,7 +174,7 @@ impl Job {
         let policy =
             topology.durability.clone().map_err(|unknown| Stopped::Refused(unknown.to_string()))?;
         let fresh = self.look_again(&topology).await;
-        Ok(Locked { job: self, fresh, policy, lock })
+        Ok(Locked { job: self, fresh, policy, lifted: LiftedDelays::default(), lock })
     }
 
     /// What cannot be read under the lock is what it was before.
@@ -199,6 +209,17 @@ impl Job {
         tablets: &[Tablet],
         command: ServerCommand,
     ) -> BTreeMap<TabletAlias, Result<ServerStatus, CommandError>> {
+        self.ask_until(tablets, command, |_| false).await
+    }
+
+    /// The same, and once those who did it are enough, the others are waited for only a little: one server that
+    /// hangs must not hold a failover up that is safe without it.
+    pub(crate) async fn ask_until(
+        &self,
+        tablets: &[Tablet],
+        command: ServerCommand,
+        enough: impl Fn(&BTreeSet<TabletAlias>) -> bool,
+    ) -> BTreeMap<TabletAlias, Result<ServerStatus, CommandError>> {
         let expected: BTreeSet<TabletAlias> = tablets
             .iter()
             .filter(|tablet| !self.held_for_dead(&tablet.alias) && tablet.mysql.is_some())
@@ -212,8 +233,15 @@ impl Job {
         let mut answers = BTreeMap::new();
         let mut deadline = Instant::now() + self.settings.command_timeout + LAST_WORDS;
         let mut last_call = false;
+        let mut done = BTreeSet::new();
         while let Ok(Some((alias, answer))) = timeout_at(deadline, waiting.next()).await {
+            if answer.is_ok() {
+                done.insert(alias.clone());
+            }
             answers.insert(alias, answer);
+            if !last_call && enough(&done) {
+                deadline = deadline.min(Instant::now() + STRAGGLERS);
+            }
             if !last_call && expected.iter().all(|alias| answers.contains_key(alias)) {
                 last_call = true;
                 deadline = Instant::now() + LAST_CALL;

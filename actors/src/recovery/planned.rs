@@ -1,7 +1,6 @@
 //! Planned reparent: the candidate catches up before writes stop, and whatever goes wrong afterwards is
 //! taken back while the old primary still can serve.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use vtorc_core::analysis;
@@ -48,7 +47,7 @@ impl Locked<'_> {
             return Err(self.undo(&primary, why).await);
         }
         if let Err(lost) = self.check_lock().await {
-            return Err(self.undo(&primary, format!("{lost:?}")).await);
+            return Err(self.undo(&primary, lost.to_string()).await);
         }
         let state = self.fresh.tablet(&candidate.alias).and_then(|state| state.valid_status());
         let Some(status) = state else {
@@ -117,11 +116,8 @@ impl Locked<'_> {
         if wanted == Some(alias) || leaves_as_is {
             return Ok((primary.tablet.clone(), None));
         }
-        let replicas: Vec<Contender> = self
-            .fresh
-            .replicas_of(alias)
-            .filter_map(|state| Some(Contender::new(&state.tablet, state.valid_status()?.clone())))
-            .collect();
+        let mut replicas = Contender::of(&self.fresh);
+        replicas.retain(|one| one.tablet.tablet_type.is_managed() && one.tablet.alias != *alias);
         if let Some(wanted) = wanted.filter(|wanted| !self.answered(wanted)) {
             return Err(Stopped::Refused(format!("{wanted} does not answer")));
         }
@@ -133,13 +129,16 @@ impl Locked<'_> {
             avoid: request.avoid_primary.as_ref(),
             complete: false,
             last_known: Some(status),
-            gave_up: &BTreeSet::new(),
+            ackers: None,
         };
-        let current = Contender::new(&primary.tablet, status.clone());
+        let current = Contender::new(&primary.tablet, status.clone(), &self.fresh);
         let election = election::choose_successor(&current, &replicas, &constraints)
             .map_err(|error| Stopped::Refused(error.to_string()))?;
-        self.announce(&election);
-        Ok((primary.tablet.clone(), Some(self.tablet(&election.winner)?.clone())))
+        let Some(first) = election.first() else {
+            return Err(Stopped::Refused("there is no candidate".into()));
+        };
+        self.announce(&election, &first.alias);
+        Ok((primary.tablet.clone(), Some(self.tablet(&first.alias)?.clone())))
     }
 
     /// Before writes stop: a candidate that does not get there now would not later either.
@@ -187,8 +186,17 @@ impl Locked<'_> {
         }
     }
 
-    /// The old primary takes writes again.
+    /// The old primary takes writes again, if the shard's lock is still ours: otherwise somebody else may have promoted
+    /// another one meanwhile. It stays closed then, and whoever holds the lock next finishes.
     async fn undo(&self, primary: &Tablet, why: String) -> Stopped {
+        if !sabotage::has(Bug::UndoWithoutLock)
+            && let Err(lost) = self.check_lock().await
+        {
+            return Stopped::Unclear(format!(
+                "{why}; {} refuses writes until the shard's lock is held again: {lost}",
+                primary.alias
+            ));
+        }
         let fix = ServerCommand::FixPrimary { acks: self.policy.acks_required() };
         let timeout = self.job.settings.command_timeout;
         match self.job.on("take writes again", primary, fix, timeout).await {

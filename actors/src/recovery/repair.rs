@@ -193,6 +193,7 @@ impl Locked<'_> {
         }
         self.check_reached_for_incumbent()?;
         let primary = self.primary()?.tablet.clone();
+        self.check_lock().await?;
         let step = self.job.begin_step("stop those who follow a lost tablet", None);
         let stopped = self.job.ask_all(&followers, ServerCommand::StopReceiver).await;
         let source = self.job.send(&primary, ServerCommand::ReadStatus).await;
@@ -249,6 +250,7 @@ impl Locked<'_> {
         let timeout = self.job.settings.command_timeout;
         let mut status = self.status_of(alias)?.clone();
         if status.is_writable() {
+            self.check_lock().await?;
             let fence = ServerCommand::Demote { sessions: Sessions::EndAll };
             status = self.job.on("fence", &tablet, fence, timeout).await.map_err(failed)?;
         }
@@ -287,7 +289,7 @@ impl Locked<'_> {
         let Some(address) = primary.address() else {
             return Err(Stopped::Failed(format!("{} has no MySQL address", primary.alias)));
         };
-        let semi_sync = self.policy.is_acker(&primary, &tablet.as_replica());
+        let semi_sync = replica::acknowledges(self.policy, &primary, &tablet, &status);
         // One that follows the right source and cannot connect is told its credentials anew.
         let sound = status
             .replication

@@ -6,18 +6,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use vtorc_core::audit::StepOutcome;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::ports::{
-    CommandError, PromotionGrounds, RelayLog, ServerCommand, Sessions, SourceChange,
-};
+use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::remedy::Remedy;
-use vtorc_core::reparent::election::{self, Constraints, Contender, Election};
+use vtorc_core::reparent::election::{self, Constraints, Contender, Election, Reason};
 use vtorc_core::reparent::safety::Reach;
 use vtorc_core::sabotage::{self, Bug};
-use vtorc_core::settings::UnappliedPolicy;
 use vtorc_core::status::ReceiverState;
 use vtorc_core::tablet::Tablet;
 
+use super::catch_up::Chosen;
 use super::finish::Promotion;
 use super::job::{Locked, Stopped};
 use crate::messages::ReparentRequest;
@@ -43,26 +42,18 @@ impl Locked<'_> {
         }
         let old_primary = self.fresh.primary().map(|state| state.tablet.alias.clone());
         self.job.note(|record| record.old_primary.clone_from(&old_primary));
-        let contenders = self.stop_everything().await;
-        let election = self.elect(&contenders, old_primary.as_ref(), request).await?;
         self.check_lock().await?;
-        let others = contenders.iter().filter(|one| one.tablet.alias != election.winner);
+        let contenders = self.stop_everything(old_primary.as_ref()).await?;
+        let chosen = self.elect(&contenders, old_primary.as_ref(), request).await?;
+        self.check_lock().await?;
+        let others = contenders.iter().filter(|one| one.tablet.alias != chosen.alias);
         let followers: Vec<Tablet> = others
             .filter(|one| one.tablet.tablet_type.is_managed() || one.was_replica)
             .map(|one| one.tablet.clone())
             .collect();
-        let chosen = contenders.iter().find(|one| one.tablet.alias == election.winner);
-        let gone = || Stopped::Failed(format!("{} is no contender", election.winner));
-        let mut grounds =
-            PromotionGrounds::of(&chosen.ok_or_else(gone)?.status, election.target.clone());
-        // It was pointed at the most advanced to catch up.
-        if election.most_advanced != election.winner {
-            grounds.source = self.tablet(&election.most_advanced)?.mysql.clone();
-            grounds.receiver_stopped = false;
-        }
         let promotion = Promotion {
-            winner: self.tablet(&election.winner)?.clone(),
-            grounds,
+            winner: self.tablet(&chosen.alias)?.clone(),
+            grounds: chosen.grounds,
             followers,
             action: if first { "InitShardPrimary" } else { "EmergencyReparentShard" },
             writes_stopped_at: self.writes_stopped_at(),
@@ -102,13 +93,8 @@ impl Locked<'_> {
     /// The server that all others follow already, where every tablet answered.
     fn reigning(&self) -> Option<TabletAlias> {
         let managed = self.managed();
-        let contenders: Vec<Contender> = managed
-            .iter()
-            .filter_map(|tablet| {
-                let status = self.fresh.tablet(&tablet.alias)?.valid_status()?.clone();
-                Some(Contender::new(tablet, status))
-            })
-            .collect();
+        let mut contenders = Contender::of(&self.fresh);
+        contenders.retain(|one| one.tablet.tablet_type.is_managed());
         let all_answered = contenders.len() == managed.len();
         election::reigning(&contenders)
             .filter(|_| all_answered)
@@ -147,17 +133,23 @@ impl Locked<'_> {
 
     /// Stops every receiver at once. Whoever follows nobody may be taking writes: it is demoted by force,
     /// and its position counts.
-    async fn stop_everything(&self) -> Vec<Contender> {
+    async fn stop_everything(
+        &self,
+        old_primary: Option<&TabletAlias>,
+    ) -> Result<Vec<Contender>, Stopped> {
         let step = self.job.begin_step("stop all receivers", None);
         let tablets = self.to_be_stopped();
-        let answers = self.job.ask_all(&tablets, ServerCommand::StopReceiver).await;
+        let enough = |reached: &BTreeSet<TabletAlias>| {
+            Reach::of(&self.fresh, self.policy, reached).check_reached(old_primary).is_ok()
+        };
+        let answers = self.job.ask_until(&tablets, ServerCommand::StopReceiver, enough).await;
         let mut stopped = Vec::new();
         let mut alone = Vec::new();
         let mut silent = Vec::new();
         for tablet in &tablets {
             match answers.get(&tablet.alias) {
                 Some(Ok(status)) if status.replication.is_some() => {
-                    stopped.push(Contender::new(tablet, status.clone()));
+                    stopped.push(Contender::new(tablet, status.clone(), &self.fresh));
                 }
                 Some(Ok(_)) if tablet.tablet_type.is_managed() => alone.push(tablet.clone()),
                 Some(Ok(_)) => {}
@@ -174,15 +166,13 @@ impl Locked<'_> {
                 silent.join("; ")
             ),
         };
-        self.job.end_step(step, vtorc_core::audit::StepOutcome::Done(text));
+        self.job.end_step(step, StepOutcome::Done(text));
         self.job.failpoint("after stop all receivers");
-        if sabotage::has(Bug::LeaveWritable) {
-            return stopped;
-        }
-        if !alone.is_empty() {
+        if !alone.is_empty() && !sabotage::has(Bug::LeaveWritable) {
+            self.check_lock().await?;
             stopped.extend(self.demote_all(&alone).await);
         }
-        stopped
+        Ok(stopped)
     }
 
     async fn demote_all(&self, alone: &[Tablet]) -> Vec<Contender> {
@@ -193,7 +183,9 @@ impl Locked<'_> {
         let mut failed = Vec::new();
         for tablet in alone {
             match answers.get(&tablet.alias) {
-                Some(Ok(status)) => demoted.push(Contender::new(tablet, status.clone())),
+                Some(Ok(status)) => {
+                    demoted.push(Contender::new(tablet, status.clone(), &self.fresh));
+                }
                 Some(Err(error)) => failed.push(format!("{}: {error}", tablet.alias)),
                 None => {}
             }
@@ -201,37 +193,31 @@ impl Locked<'_> {
         self.job.end_step(
             step,
             match failed.is_empty() {
-                true => vtorc_core::audit::StepOutcome::Done(format!("{} demoted", demoted.len())),
-                false => vtorc_core::audit::StepOutcome::Unknown(failed.join("; ")),
+                true => StepOutcome::Done(format!("{} demoted", demoted.len())),
+                false => StepOutcome::Unknown(failed.join("; ")),
             },
         );
         demoted
     }
 
-    /// Elects, and lets the winner catch up; one that does not get there is not waited for again.
+    /// Elects, and lets the candidates catch up.
     async fn elect(
         &self,
         contenders: &[Contender],
         old_primary: Option<&TabletAlias>,
         request: Option<&ReparentRequest>,
-    ) -> Result<Election, Stopped> {
-        let mut gave_up = BTreeSet::new();
-        let mut last = None;
-        loop {
-            let election = match self.choose(contenders, old_primary, request, &gave_up) {
-                Ok(election) => election,
-                Err(why) => {
-                    self.let_go_on(contenders).await;
-                    return Err(last.unwrap_or(Stopped::Refused(why)));
-                }
-            };
-            self.announce(&election);
-            match self.catch_up(contenders, &election).await {
-                Ok(()) => return Ok(election),
-                Err(why) => last = Some(why),
+    ) -> Result<Chosen, Stopped> {
+        let chosen = match self.choose(contenders, old_primary, request) {
+            Ok(election) => {
+                let chosen = self.choose_when_ready(contenders, &election).await;
+                chosen.inspect(|chosen| self.announce(&election, &chosen.alias))
             }
-            gave_up.insert(election.winner);
+            Err(why) => Err(Stopped::Refused(why)),
+        };
+        if chosen.is_err() {
+            self.let_go_on(contenders).await;
         }
+        chosen
     }
 
     /// Safety first, then the election; the error says who must come back or what must be decided.
@@ -240,7 +226,6 @@ impl Locked<'_> {
         contenders: &[Contender],
         old_primary: Option<&TabletAlias>,
         request: Option<&ReparentRequest>,
-        gave_up: &BTreeSet<TabletAlias>,
     ) -> Result<Election, String> {
         let reached: BTreeSet<TabletAlias> =
             contenders.iter().map(|one| one.tablet.alias.clone()).collect();
@@ -264,7 +249,11 @@ impl Locked<'_> {
             avoid: request.and_then(|request| request.avoid_primary.as_ref()).or(asked_away),
             complete: reach.is_complete(),
             last_known: self.fresh.primary().and_then(|state| state.status.as_deref()),
-            gave_up,
+            ackers: election::possible_ackers(
+                &reach,
+                self.fresh.primary().filter(|_| old_primary.is_some()),
+                contenders,
+            ),
         };
         election::elect(contenders, &constraints).map_err(|error| error.to_string())
     }
@@ -296,71 +285,43 @@ impl Locked<'_> {
         self.job.end_step(
             step,
             match failed.is_empty() {
-                true => vtorc_core::audit::StepOutcome::Done(String::new()),
-                false => vtorc_core::audit::StepOutcome::NotDone(failed.join("; ")),
+                true => StepOutcome::Done(String::new()),
+                false => StepOutcome::NotDone(failed.join("; ")),
             },
         );
+        for tablet in &replicas {
+            self.put_delay_back(tablet).await;
+        }
     }
 
-    pub(super) fn announce(&self, election: &Election) {
-        let others =
-            election.passed_over.iter().map(|one| format!("{}: {}", one.alias, one.reason));
-        let others: Vec<String> = others.collect();
-        let text = format!(
-            "not {}",
-            if others.is_empty() { "contested".into() } else { others.join("; ") }
-        );
-        self.job.decided("elect", Some(&election.winner), text);
-    }
-
-    /// Lets the winner get and apply everything that anybody received. Nobody else is waited for.
-    async fn catch_up(&self, contenders: &[Contender], election: &Election) -> Result<(), Stopped> {
-        let winner = self.tablet(&election.winner)?;
-        let Some(standing) = contenders.iter().find(|one| one.tablet.alias == election.winner)
-        else {
-            return Err(Stopped::Failed(format!("{} is no contender", election.winner)));
-        };
-        let failed = |error: CommandError| Stopped::Failed(format!("{}: {error}", election.winner));
+    /// A delay that was lifted for the reparent is set again.
+    pub(super) async fn put_delay_back(&self, tablet: &Tablet) {
+        let seconds = self.lifted.borrow().get(&tablet.alias).copied();
+        let Some(seconds) = seconds else { return };
+        let set = ServerCommand::SetDelay { seconds };
         let timeout = self.job.settings.command_timeout;
-        let behind = election.most_advanced != election.winner;
-        if behind {
-            let source = self.tablet(&election.most_advanced)?;
-            let Some(address) = source.address() else {
-                return Err(Stopped::Failed(format!("{} has no MySQL address", source.alias)));
-            };
-            let follow = ServerCommand::Follow {
-                source: address,
-                semi_sync: false,
-                change: SourceChange::Repoint,
-                relay_log: RelayLog::MustStay,
-            };
-            self.job
-                .on("follow the most advanced", winner, follow, timeout)
-                .await
-                .map_err(failed)?;
+        // Where it fails the story says so; the tablet replicates without a delay.
+        let _ = self.job.on("put its delay back", tablet, set, timeout).await;
+    }
+
+    /// Tells who was chosen, and why the others were not.
+    pub(super) fn announce(&self, election: &Election, chosen: &TabletAlias) {
+        let mut chosen_yet = false;
+        let mut others: Vec<String> = Vec::new();
+        for candidate in &election.candidates {
+            if candidate.alias == *chosen {
+                chosen_yet = true;
+                continue;
+            }
+            let reason = if chosen_yet { Reason::RanksLower } else { Reason::DidNotCatchUp };
+            others.push(format!("{}: {reason}", candidate.alias));
         }
-        if standing.status.gtid_executed.contains(&election.target) {
-            return Ok(());
-        }
-        if self.job.settings.unapplied == UnappliedPolicy::Fail && !behind {
-            return Err(Stopped::Refused(format!(
-                "{} has not applied everything it received, and \
-                 FailMasterPromotionIfSQLThreadNotUpToDate is set",
-                election.winner
-            )));
-        }
-        let stands = standing.status.replication.as_ref().is_some_and(|r| !r.applier_running);
-        if stands && !behind {
-            let start = ServerCommand::StartApplier;
-            self.job.on("start the applier", winner, start, timeout).await.map_err(failed)?;
-        }
-        let patience = self.job.settings.wait_replicas_timeout;
-        let wait =
-            ServerCommand::WaitForPosition { target: election.target.clone(), timeout: patience };
-        self.job
-            .on("wait until everything is applied", winner, wait, patience + COMMAND_MARGIN)
-            .await
-            .map(|_| ())
-            .map_err(failed)
+        let passed_over = election.passed_over.iter();
+        others.extend(passed_over.map(|one| format!("{}: {}", one.alias, one.reason)));
+        let text = match others.is_empty() {
+            true => "not contested".to_owned(),
+            false => format!("not {}", others.join("; ")),
+        };
+        self.job.decided("elect", Some(chosen), text);
     }
 }

@@ -380,7 +380,9 @@ fn others_ahead(
     } else {
         Witnesses::SomeOutOfSight
     };
-    let standing = election::standing_of(primary, &contenders(snapshot), policy, witnesses);
+    let mut everybody = Contender::of(snapshot);
+    everybody.retain(|one| one.tablet.tablet_type.is_managed());
+    let standing = election::standing_of(primary, &everybody, policy, witnesses);
     standing == Standing::Behind && !sabotage::has(Bug::FixBlindly)
 }
 
@@ -441,20 +443,13 @@ fn is_followed(
         .any(|replication| status.is_source_of(replication, source.mysql.as_ref()))
 }
 
-/// Everybody managed who answered the last probe.
-fn contenders(snapshot: &ShardSnapshot) -> Vec<Contender> {
-    let managed = snapshot.tablets.values().filter(|state| state.tablet.tablet_type.is_managed());
-    managed
-        .filter_map(|state| Some(Contender::new(&state.tablet, state.valid_status()?.clone())))
-        .collect()
-}
-
 /// A source that waits less than this would fall back to asynchronous by itself and lose what it promised.
 pub(crate) const SEMI_SYNC_TIMEOUT_MIN_MS: u64 = 24 * 3600 * 1000;
 
 fn acks_for(replica: &ServerStatus, primary: &ServerStatus, primary_state: &TabletState) -> bool {
     let address = primary_state.tablet.mysql.as_ref();
     replica.semi_sync.replica_enabled
+        && !replica.is_filtered()
         && replica.replication.as_ref().is_some_and(|replication| {
             replication.receiver == ReceiverState::Running
                 && primary.is_source_of(replication, address)

@@ -8,15 +8,19 @@ use std::collections::BTreeSet;
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
+use crate::knowledge::observe::TabletState;
+use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
-use crate::status::{BinlogFormat, ServerStatus, VttabletState};
+use crate::status::{BinlogFormat, Flavor, ServerStatus, VttabletState};
 use crate::tablet::{PromotionRule, Tablet};
 
 pub use super::reason::{NoCandidate, PassedOver, Reason};
+use super::safety::Reach;
 pub use super::trust::{Standing, Witnesses, standing_of};
 use super::trust::{
-    check_held_by_errant, drop_unacknowledged, empty_like, mistrust, most_advanced,
+    check_held_by_errant, check_held_by_filtered, drop_unacknowledged, empty_like, had_before,
+    mistrust, most_advanced,
 };
 
 /// A tablet that answered while everything stood still: its record and its server's state.
@@ -28,12 +32,44 @@ pub struct Contender {
     pub status: ServerStatus,
     /// It was replicating from something before its receiver was stopped.
     pub was_replica: bool,
+    /// What it had while the primary was asked and lacked it: whatever that is, the primary never acknowledged it.
+    pub had_before: GtidSet,
 }
 
 impl Contender {
-    /// A tablet as it answered.
-    pub fn new(tablet: &Tablet, status: ServerStatus) -> Self {
-        Self { tablet: tablet.clone(), was_replica: status.replication.is_some(), status }
+    /// A tablet as it answered, and what is known of it from before.
+    pub fn new(tablet: &Tablet, status: ServerStatus, snapshot: &ShardSnapshot) -> Self {
+        Self {
+            tablet: tablet.clone(),
+            was_replica: status.replication.is_some(),
+            had_before: had_before(&tablet.alias, snapshot)
+                .unwrap_or_else(|| empty_like(&status.gtid_executed)),
+            status,
+        }
+    }
+
+    /// Everybody of a snapshot who answered the last probe.
+    pub fn of(snapshot: &ShardSnapshot) -> Vec<Self> {
+        let answered = snapshot.tablets.values();
+        let answered = answered.filter_map(|state| Some((state, state.valid_status()?.clone())));
+        answered.map(|(state, status)| Self::new(&state.tablet, status, snapshot)).collect()
+    }
+
+    /// Its GTIDs stand for data that it does not have: others cannot get it from here, and its acknowledgement is
+    /// worth nothing.
+    pub fn is_filtered(&self) -> bool {
+        self.status.is_filtered() && !sabotage::has(Bug::TrustFiltered)
+    }
+
+    /// Others can get what it has from its binary logs.
+    fn is_source(&self) -> bool {
+        let logs = self.status.log_bin && self.status.log_replica_updates;
+        logs && self.status.gtid_mode_on && !self.is_filtered()
+    }
+
+    /// Applies late on purpose.
+    fn delay_seconds(&self) -> u64 {
+        self.status.replication.as_ref().map_or(0, |replication| replication.delay_seconds)
     }
 
     /// Everything it committed or received.
@@ -79,21 +115,39 @@ pub struct Constraints<'a> {
     pub complete: bool,
     /// What the old primary last answered: what it had is no error of anybody else.
     pub last_known: Option<&'a ServerStatus>,
-    /// Those who were chosen before and did not get there.
-    pub gave_up: &'a BTreeSet<TabletAlias>,
+    /// Those who may have acknowledged what the old primary wrote; none where any of them may have.
+    pub ackers: Option<BTreeSet<TabletAlias>>,
 }
 
 /// The outcome of an election.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Election {
-    /// The new primary.
-    pub winner: TabletAlias,
-    /// Who has everything; another than the winner only if the winner must first catch up from it.
-    pub most_advanced: TabletAlias,
-    /// What the winner must have applied before it takes writes.
+    /// Who may be primary, the best first; at least one.
+    pub candidates: Vec<Candidate>,
+    /// All that anybody has whose word is believed. It is better to have it.
     pub target: GtidSet,
+    /// What may have been acknowledged: nobody is promoted without it.
+    pub required: GtidSet,
     /// Everybody else, and why not.
     pub passed_over: Vec<PassedOver>,
+}
+
+/// Who may be primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Who.
+    pub alias: TabletAlias,
+    /// From whom it can get what it lacks, the best first; nobody where it has received everything.
+    pub sources: Vec<TabletAlias>,
+    /// What it received itself: it is applied in any case.
+    pub received: GtidSet,
+}
+
+impl Election {
+    /// Who would be primary if everybody were equally fast.
+    pub fn first(&self) -> Option<&Candidate> {
+        self.candidates.first()
+    }
 }
 
 /// Lower is better. The order of the fields is the order of importance. GTID sets are only partially
@@ -102,7 +156,7 @@ pub struct Election {
 struct Rank {
     rule: PromotionRule,
     crosses_cell: bool,
-    filtered_or_delayed: bool,
+    delayed: bool,
     leaves_behind: usize,
     rows_for_statements: bool,
     newer_version: bool,
@@ -110,6 +164,27 @@ struct Rank {
     behind: bool,
     was_replica: bool,
     alias: TabletAlias,
+}
+
+/// Those who may have acknowledged what the old primary wrote, where that can be said. It cannot where somebody else may
+/// have been primary meanwhile: who follows another server, follows nobody, or lost what it wrote itself.
+pub fn possible_ackers(
+    reach: &Reach<'_>,
+    old_primary: Option<&TabletState>,
+    everybody: &[Contender],
+) -> Option<BTreeSet<TabletAlias>> {
+    let old = old_primary?;
+    let follows_old = |one: &Contender| {
+        let address = old.tablet.mysql.as_ref();
+        one.status.replication.as_ref().is_some_and(|replication| match &old.status {
+            Some(status) => status.is_source_of(replication, address),
+            None => address == Some(&replication.source),
+        })
+    };
+    let of_this_term = |one: &Contender| one.tablet.alias == old.tablet.alias || follows_old(one);
+    let mut counted = everybody.iter().filter(|one| one.tablet.tablet_type.is_witness());
+    let certain = counted.all(|one| of_this_term(one) && lost_own(one, everybody).is_none());
+    certain.then(|| reach.ackers_of(&old.tablet))
 }
 
 /// Elects a new primary among the tablets that answered.
@@ -120,8 +195,72 @@ pub fn elect(
     constraints: &Constraints<'_>,
 ) -> Result<Election, NoCandidate> {
     let mut passed_over = Vec::new();
+    let trusted = trusted(everybody, constraints, &mut passed_over)?;
+    let target = most_advanced(&trusted)?.received();
+    check_held_by_errant(everybody, &passed_over, &target, constraints)?;
+    check_held_by_filtered(everybody, &target, constraints)?;
+    let required = required(&trusted, &target, constraints);
+    // One with errant transactions is never promoted; it follows and acknowledges like any other.
+    let is_errant =
+        |alias: &TabletAlias| passed_over.iter().any(|one| one.alias == *alias && one.is_errant());
+    let reached: BTreeSet<&TabletAlias> = everybody
+        .iter()
+        .filter(|one| !one.is_filtered())
+        .map(|one| &one.tablet.alias)
+        .filter(|alias| trusted.iter().any(|one| one.tablet.alias == **alias) || is_errant(alias))
+        .collect();
+    let crowd = Crowd::of(&trusted);
+    let mut ranked: Vec<(Rank, Candidate)> = Vec::new();
+    for contender in &trusted {
+        let sources = sources_for(contender, &trusted, &target);
+        let received = contender.received();
+        let lost = sources.is_empty() && !received.contains(&required);
+        let reason = unfit(contender, everybody, &reached, constraints);
+        match reason.or(lost.then_some(Reason::CannotCatchUp)) {
+            Some(reason) => passed_over.push(passed(contender, reason)),
+            None => {
+                let left = everybody.iter().filter(|one| !one.can_follow(contender)).count();
+                let rank = rank(contender, &target, &crowd, left, constraints);
+                let alias = contender.tablet.alias.clone();
+                ranked.push((rank, Candidate { alias, sources, received }));
+            }
+        }
+    }
+    ranked.sort_by(|(one, _), (other, _)| one.cmp(other));
+    if ranked.is_empty() {
+        return Err(NoCandidate::AllPassedOver(passed_over));
+    }
+    if sabotage::has(Bug::PromoteSecondBest) {
+        ranked.sort_by_key(|(rank, _)| !rank.behind);
+    }
+    let candidates: Vec<Candidate> = ranked.into_iter().map(|(_, candidate)| candidate).collect();
+    Ok(sabotaged(Election { candidates, target, required, passed_over }))
+}
+
+/// The second best is promoted as it is.
+fn sabotaged(mut election: Election) -> Election {
+    if sabotage::has(Bug::PromoteSecondBest)
+        && let Some(first) = election.candidates.first_mut()
+    {
+        first.sources.clear();
+        election.target = first.received.clone();
+        election.required = first.received.clone();
+    }
+    election
+}
+
+/// Those whose position is believed.
+fn trusted<'a>(
+    everybody: &'a [Contender],
+    constraints: &Constraints<'_>,
+    passed_over: &mut Vec<PassedOver>,
+) -> Result<Vec<&'a Contender>, NoCandidate> {
     let mut trusted: Vec<&Contender> = Vec::new();
     for contender in everybody.iter().filter(|one| one.tablet.tablet_type.is_witness()) {
+        if contender.is_filtered() {
+            passed_over.push(passed(contender, Reason::Filtered));
+            continue;
+        }
         match mistrust(contender, everybody, constraints.last_known) {
             // Asked for by name, with its errant transactions known.
             Some(Reason::Errant(_)) if constraints.wanted == Some(&contender.tablet.alias) => {
@@ -132,68 +271,43 @@ pub fn elect(
         }
     }
     if most_advanced(&trusted).is_err() {
-        drop_unacknowledged(&mut trusted, &mut passed_over, everybody, constraints);
+        drop_unacknowledged(&mut trusted, passed_over, everybody, constraints);
     }
-    let source = most_advanced(&trusted)?;
-    let target = source.received();
-    check_held_by_errant(everybody, &passed_over, &target, constraints)?;
-    let mut reached: BTreeSet<&TabletAlias> = trusted.iter().map(|one| &one.tablet.alias).collect();
-    // One with errant transactions is never promoted; it follows and acknowledges like any other.
-    reached.extend(
-        everybody
-            .iter()
-            .map(|one| &one.tablet.alias)
-            .filter(|alias| passed_over.iter().any(|one| one.alias == **alias && one.is_errant())),
-    );
-    let crowd = Crowd::of(&trusted);
-    let mut ranked: Vec<(Rank, &Contender)> = Vec::new();
-    for contender in &trusted {
-        let lost = catches_up_from(contender, &trusted, &target).is_none();
-        let reason = unfit(contender, everybody, &reached, constraints);
-        match reason.or(lost.then_some(Reason::CannotCatchUp)) {
-            Some(reason) => passed_over.push(passed(contender, reason)),
-            None => {
-                let left = everybody.iter().filter(|one| !one.can_follow(contender)).count();
-                let rank = rank(contender, &target, &crowd, left, constraints);
-                ranked.push((rank, contender));
-            }
-        }
-    }
-    ranked.sort_by(|(one, _), (other, _)| one.cmp(other));
-    if sabotage::has(Bug::PromoteSecondBest) {
-        ranked.sort_by_key(|(rank, _)| !rank.behind);
-    }
-    let mut ranked = ranked.into_iter();
-    let Some((first_rank, winner)) = ranked.next() else {
-        return Err(NoCandidate::AllPassedOver(passed_over));
-    };
-    passed_over.extend(ranked.map(|(_, contender)| passed(contender, Reason::RanksLower)));
-    let best = catches_up_from(winner, &trusted, &target).unwrap_or(source);
-    let mut election = Election {
-        winner: winner.tablet.alias.clone(),
-        most_advanced: if first_rank.behind { best } else { winner }.tablet.alias.clone(),
-        target,
-        passed_over,
-    };
-    debug_assert!(trusted.iter().all(|one| election.target.contains(&one.received())));
-    if sabotage::has(Bug::PromoteSecondBest) {
-        election.most_advanced.clone_from(&election.winner);
-        election.target = winner.received();
-    }
-    Ok(election)
+    Ok(trusted)
 }
 
-/// Who has everything and still holds what this one lacks; itself where it lacks nothing.
-fn catches_up_from<'a>(
-    contender: &'a Contender,
-    trusted: &[&'a Contender],
-    target: &GtidSet,
-) -> Option<&'a Contender> {
-    if contender.received().contains(target) {
-        return Some(contender);
+/// What may have been acknowledged. Where no acknowledgement is demanded nothing was promised; where one is, what
+/// nobody has who could have given it was never acknowledged, and does not stop anybody.
+fn required(trusted: &[&Contender], target: &GtidSet, constraints: &Constraints<'_>) -> GtidSet {
+    if sabotage::has(Bug::WaitForUnacknowledged) {
+        return target.clone();
     }
-    let mut complete = trusted.iter().filter(|one| one.received().contains(target));
-    complete.find(|one| contender.can_follow(one)).copied()
+    if constraints.policy.acks_required() == 0 {
+        return empty_like(target);
+    }
+    let Some(ackers) = &constraints.ackers else { return target.clone() };
+    let acknowledged = trusted.iter().filter(|one| ackers.contains(&one.tablet.alias));
+    acknowledged.fold(empty_like(target), |all, one| all.union(&one.received()))
+}
+
+/// From whom it can get all that it lacks: those who received everything and log it, and still hold what this one
+/// lacks. Who has applied it comes first, then who applies without a delay.
+fn sources_for(
+    contender: &Contender,
+    trusted: &[&Contender],
+    target: &GtidSet,
+) -> Vec<TabletAlias> {
+    if contender.received().contains(target) {
+        return Vec::new();
+    }
+    let has_all = |one: &&&Contender| one.is_source() && one.received().contains(target);
+    let mut sources: Vec<&Contender> =
+        trusted.iter().filter(has_all).filter(|one| contender.can_follow(one)).copied().collect();
+    sources.sort_by_key(|one| {
+        let applied = one.status.gtid_executed.contains(target);
+        (!applied, one.delay_seconds() > 0, one.applier_stands(), one.tablet.alias.clone())
+    });
+    sources.into_iter().map(|one| one.tablet.alias.clone()).collect()
 }
 
 pub(super) fn passed(contender: &Contender, reason: Reason) -> PassedOver {
@@ -211,8 +325,8 @@ fn unfit(
     if !tablet.tablet_type.is_promotable() {
         return Some(Reason::WrongType(tablet.tablet_type));
     }
-    if constraints.gave_up.contains(&tablet.alias) {
-        return Some(Reason::DidNotCatchUp);
+    if contender.is_filtered() {
+        return Some(Reason::Filtered);
     }
     if let Some(lost) = lost_own(contender, everybody) {
         return Some(Reason::LostOwn(lost));
@@ -305,10 +419,9 @@ fn rank(
     constraints: &Constraints<'_>,
 ) -> Rank {
     let alias = &contender.tablet.alias;
-    let replication = contender.status.replication.as_ref();
     Rank {
         rule: constraints.settings.promotion_rule(&contender.tablet),
-        filtered_or_delayed: replication.is_some_and(|r| r.filtered || r.delay_seconds > 0),
+        delayed: contender.delay_seconds() > 0,
         leaves_behind,
         rows_for_statements: crowd.logs_statements && !logs_statements(contender),
         newer_version: crowd.oldest.is_some_and(|oldest| version_of(&contender.status) > oldest),
@@ -329,12 +442,14 @@ pub fn choose_successor(
 ) -> Result<Election, NoCandidate> {
     let mut everybody: Vec<Contender> = replicas.to_vec();
     everybody.push(primary.clone());
-    let reached: BTreeSet<&TabletAlias> = everybody.iter().map(|one| &one.tablet.alias).collect();
+    let reached: BTreeSet<&TabletAlias> =
+        everybody.iter().filter(|one| !one.is_filtered()).map(|one| &one.tablet.alias).collect();
     let mut passed_over = Vec::new();
     let statements = everybody.iter().any(logs_statements);
     let mut ranked: Vec<(PromotionRule, bool, bool, u64, TabletAlias)> = Vec::new();
     for contender in replicas {
         let reason = unfit(contender, &everybody, &reached, constraints)
+            .or_else(|| errant_beside(contender, primary))
             .or_else(|| not_following(contender, primary, constraints.settings))
             .or_else(|| leaves_behind(contender, &everybody));
         match reason {
@@ -353,18 +468,30 @@ pub fn choose_successor(
         }
     }
     ranked.sort();
-    let Some((_, _, _, _, winner)) = ranked.first().cloned() else {
+    if ranked.is_empty() {
         return Err(NoCandidate::AllPassedOver(passed_over));
+    }
+    let nothing = empty_like(&primary.status.gtid_executed);
+    let candidate = |(_, _, _, _, alias): (_, _, _, _, TabletAlias)| Candidate {
+        alias,
+        sources: Vec::new(),
+        received: nothing.clone(),
     };
-    let rest = ranked.into_iter().skip(1);
-    passed_over
-        .extend(rest.map(|(_, _, _, _, alias)| PassedOver { alias, reason: Reason::RanksLower }));
     Ok(Election {
-        most_advanced: winner.clone(),
-        target: empty_like(&primary.status.gtid_executed),
-        winner,
+        candidates: ranked.into_iter().map(candidate).collect(),
+        target: nothing.clone(),
+        required: nothing.clone(),
         passed_over,
     })
+}
+
+/// What it has beside what its primary wrote or has: an error is not made everybody's on purpose.
+fn errant_beside(contender: &Contender, primary: &Contender) -> Option<Reason> {
+    if sabotage::has(Bug::PlanForErrant) || primary.status.flavor == Flavor::MariaDb {
+        return None;
+    }
+    let errant = contender.status.received_beyond(&primary.status);
+    (!errant.is_empty()).then_some(Reason::Errant(errant))
 }
 
 /// Nothing presses: a planned reparent waits until everybody can follow.

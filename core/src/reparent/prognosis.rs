@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::safety::Reach;
 use crate::ids::TabletAlias;
 use crate::knowledge::snapshot::ShardSnapshot;
-use crate::reparent::election::{self, Constraints, Contender, PassedOver};
+use crate::reparent::election::{self, Constraints, Contender, Election, PassedOver, Reason};
 use crate::settings::RecoverySettings;
 
 /// What would happen.
@@ -52,15 +52,12 @@ pub fn if_primary_died(snapshot: &ShardSnapshot, settings: &RecoverySettings) ->
     if let Some(why) = settings.left_alone(old) {
         return refuses(why);
     }
-    let everybody: Vec<Contender> = snapshot
-        .tablets
-        .values()
-        .filter(|state| state.tablet.alias != *old)
-        .filter_map(|state| Some(Contender::new(&state.tablet, state.valid_status()?.clone())))
-        .collect();
+    let mut everybody = Contender::of(snapshot);
+    everybody.retain(|one| one.tablet.alias != *old);
     let reached: BTreeSet<TabletAlias> =
         everybody.iter().map(|one| one.tablet.alias.clone()).collect();
-    if let Err(why) = Reach::of(snapshot, policy, &reached).check_reached(Some(old)) {
+    let reach = Reach::of(snapshot, policy, &reached);
+    if let Err(why) = reach.check_reached(Some(old)) {
         return refuses(why.to_string());
     }
     let constraints = Constraints {
@@ -71,19 +68,28 @@ pub fn if_primary_died(snapshot: &ShardSnapshot, settings: &RecoverySettings) ->
         avoid: None,
         complete: false,
         last_known: primary.status.as_deref(),
-        gave_up: &BTreeSet::new(),
+        ackers: election::possible_ackers(&reach, Some(primary), &everybody),
     };
     match election::elect(&everybody, &constraints) {
-        Ok(election) => Prognosis::Promotes {
-            catches_up_from: Some(election.most_advanced).filter(|from| *from != election.winner),
-            winner: election.winner,
-            passed_over: election.passed_over,
-            may_lose: may_lose(snapshot),
-        },
+        Ok(election) => promotes(election, snapshot),
         Err(election::NoCandidate::AllPassedOver(passed_over)) => {
             Prognosis::Refuses { why: "no tablet can be promoted".into(), passed_over }
         }
         Err(none) => refuses(none.to_string()),
+    }
+}
+
+fn promotes(election: Election, snapshot: &ShardSnapshot) -> Prognosis {
+    let mut candidates = election.candidates.into_iter();
+    let Some(first) = candidates.next() else { return Prognosis::NoPrimary };
+    let mut passed_over = election.passed_over;
+    passed_over
+        .extend(candidates.map(|one| PassedOver { alias: one.alias, reason: Reason::RanksLower }));
+    Prognosis::Promotes {
+        winner: first.alias,
+        catches_up_from: first.sources.into_iter().next(),
+        passed_over,
+        may_lose: may_lose(snapshot),
     }
 }
 

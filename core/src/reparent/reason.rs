@@ -63,6 +63,8 @@ pub enum Reason {
     LagsBehind(Option<u64>),
     /// It lost what it wrote itself, which it never gets back from others.
     LostOwn(GtidSet),
+    /// It does not apply everything, on purpose: its GTIDs stand for data that it does not have.
+    Filtered,
     /// It was chosen and did not catch up in time.
     DidNotCatchUp,
     /// It lacks what the binary logs of those who have it do not hold any more.
@@ -110,6 +112,9 @@ impl fmt::Display for Reason {
                     gtids.shown()
                 )
             }
+            Self::Filtered => f.write_str(
+                "it has replication filters, so its GTIDs stand for data that it does not have",
+            ),
             Self::DidNotCatchUp => f.write_str("it was chosen and did not catch up in time"),
             Self::CannotCatchUp => f.write_str(
                 "it lacks what nobody's binary logs hold any more; it must be cloned anew",
@@ -155,6 +160,14 @@ pub enum NoCandidate {
         /// Its errant transactions.
         errant: Box<GtidSet>,
         /// What no candidate has.
+        only: Box<GtidSet>,
+    },
+    /// Only a replica with filters has what may have been acknowledged, and it does not have the data.
+    #[error("{alias} alone has {}, which may have been acknowledged, and has replication filters: the data may be on the old primary only; bring that back", .only.shown())]
+    HeldByFiltered {
+        /// Who.
+        alias: TabletAlias,
+        /// What nobody else has.
         only: Box<GtidSet>,
     },
     /// Everybody was passed over.

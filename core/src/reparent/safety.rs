@@ -137,6 +137,11 @@ impl<'a> Reach<'a> {
         self.policy.is_acker(writer, tablet) || stray
     }
 
+    /// Those of the shard who may have acknowledged what `writer` wrote.
+    pub fn ackers_of(&self, writer: &Tablet) -> BTreeSet<TabletAlias> {
+        self.ackers_among(writer, &self.tablets).into_iter().collect()
+    }
+
     /// Those out of reach who could be primary, or hold what was acknowledged: nobody else is waited for.
     fn missing(&self) -> Vec<&'a Tablet> {
         let writers = || self.tablets.iter().filter(|one| one.tablet_type.is_promotable());

@@ -2,9 +2,12 @@
 
 use super::election::{Constraints, Contender, lost_own, passed};
 use super::reason::{NoCandidate, PassedOver, Reason};
+use std::collections::BTreeSet;
+
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
+use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
 use crate::status::{Flavor, ServerStatus};
 
@@ -112,7 +115,10 @@ pub(super) fn check_held_by_errant(
         };
         // Only what it wrote itself is surely an error: what a server wrote that has no record any more is not.
         let own = holder.status.server_uuid.as_deref().unwrap_or_default();
-        let only = holder.received().subtract(&errant.of_source(own)).subtract(target);
+        let mut only = holder.received().subtract(&errant.of_source(own)).subtract(target);
+        if !sabotage::has(Bug::RefuseForOldErrors) {
+            only = only.subtract(&holder.had_before);
+        }
         if !only.is_empty() {
             return Err(NoCandidate::HeldByErrant {
                 alias: one.alias.clone(),
@@ -122,6 +128,45 @@ pub(super) fn check_held_by_errant(
         }
     }
     Ok(())
+}
+
+/// A filtered replica acknowledges a transaction without having its data. What only such a one has may have been
+/// acknowledged, and is nowhere.
+pub(super) fn check_held_by_filtered(
+    everybody: &[Contender],
+    target: &GtidSet,
+    constraints: &Constraints<'_>,
+) -> Result<(), NoCandidate> {
+    let may_acknowledge = |one: &&Contender| {
+        let named = constraints.ackers.as_ref();
+        named.is_none_or(|ackers| ackers.contains(&one.tablet.alias))
+    };
+    if constraints.policy.acks_required() == 0 {
+        return Ok(());
+    }
+    for one in everybody.iter().filter(|one| one.is_filtered()).filter(may_acknowledge) {
+        let own = one.status.server_uuid.as_deref().unwrap_or_default();
+        let only = one.received().subtract(target).without_source(own).subtract(&one.had_before);
+        if !only.is_empty() {
+            let (alias, only) = (one.tablet.alias.clone(), Box::new(only));
+            return Err(NoCandidate::HeldByFiltered { alias, only });
+        }
+    }
+    Ok(())
+}
+
+/// What a tablet had when it answered before the primary was last asked, and the primary lacked: it cannot be what the
+/// primary acknowledged later. None where that cannot be told: MariaDB's positions do not say.
+pub(super) fn had_before(alias: &TabletAlias, snapshot: &ShardSnapshot) -> Option<GtidSet> {
+    let primary = snapshot.primary().filter(|primary| primary.tablet.alias != *alias)?;
+    let (state, source) = (snapshot.tablet(alias)?, primary.status.as_deref()?);
+    let uuid = source.server_uuid.as_ref().filter(|_| source.flavor == Flavor::MySql)?;
+    let last = state.status.iter().map(|status| (status, state.answered_at));
+    let words = state.earlier.iter().map(|(status, at)| (status, *at)).chain(last);
+    let timely = words.filter(|(_, answered_at)| *answered_at <= primary.status_at);
+    let had =
+        timely.fold(GtidSet::empty_mysql(), |all, (status, _)| all.union(&status.gtid_received()));
+    Some(had.subtract(&source.gtid_executed).without_source(uuid))
 }
 
 /// Where histories differ and the policy demands acknowledgements: what a server wrote and no acker of its
@@ -138,7 +183,9 @@ pub(super) fn drop_unacknowledged(
     if !constraints.complete || forgot || constraints.policy.acks_required() == 0 {
         return;
     }
-    let in_vain = |one: &Contender| unacknowledged(one, everybody, constraints.policy);
+    let in_vain = |one: &Contender| {
+        unacknowledged(one, everybody, constraints.policy, constraints.ackers.as_ref())
+    };
     let (kept, dropped): (Vec<&Contender>, Vec<&Contender>) =
         trusted.iter().partition(|one| in_vain(one).is_empty());
     let Ok(best) = most_advanced(&kept) else { return };
@@ -158,13 +205,18 @@ fn unacknowledged(
     contender: &Contender,
     everybody: &[Contender],
     policy: DurabilityPolicy,
+    strays: Option<&BTreeSet<TabletAlias>>,
 ) -> GtidSet {
     let received = contender.received();
     let mut in_vain = empty_like(&received);
     for writer in everybody {
         let Some(uuid) = &writer.status.server_uuid else { continue };
         let written = received.of_source(uuid);
-        let ackers = everybody.iter().filter(|one| policy.is_acker(&writer.tablet, &one.tablet));
+        let ackers = everybody.iter().filter(|one| {
+            let other = one.tablet.alias != writer.tablet.alias;
+            let strays = strays.is_some_and(|strays| strays.contains(&one.tablet.alias));
+            policy.is_acker(&writer.tablet, &one.tablet) || (other && strays)
+        });
         let left = ackers.fold(written, |left, acker| left.subtract(&acker.received()));
         in_vain = in_vain.union(&left);
     }
@@ -251,7 +303,7 @@ pub fn standing_of(
             return false;
         }
         let acknowledged = || match witnesses {
-            Witnesses::All => extra.subtract(&unacknowledged(one, everybody, policy)),
+            Witnesses::All => extra.subtract(&unacknowledged(one, everybody, policy, None)),
             Witnesses::SomeOutOfSight => extra.clone(),
         };
         one.received().contains(&mine) || (policy.acks_required() > 0 && !acknowledged().is_empty())

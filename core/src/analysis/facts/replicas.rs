@@ -5,6 +5,7 @@ use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
+use crate::recovery::replica;
 use crate::settings::RecoverySettings;
 use crate::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus};
 use crate::tablet::TabletType;
@@ -78,7 +79,7 @@ pub fn replica_facts(
             && source.semi_sync.source_enabled
             && source.semi_sync.clients < source.semi_sync.wait_count
             && replication.is_some_and(|r| r.receiver == ReceiverState::Running),
-        semi_sync_wanted: policy.is_acker(&primary.tablet, &replica.tablet),
+        semi_sync_wanted: replica::acknowledges(policy, &primary.tablet, &replica.tablet, status),
         semi_sync_available: status.semi_sync.replica_available,
         evidence: replica_evidence(replica, status, snapshot),
     })

@@ -1,0 +1,294 @@
+//! Candidates catch up side by side, and the best of those who are ready is chosen.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::{self, Either};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::ids::TabletAlias;
+use vtorc_core::ports::{CommandError, PromotionGrounds, RelayLog, ServerCommand, SourceChange};
+use vtorc_core::recovery::catch_up::{self, Choice, Progress};
+use vtorc_core::reparent::election::{Candidate, Contender, Election};
+use vtorc_core::settings::UnappliedPolicy;
+use vtorc_core::status::ServerStatus;
+
+use super::job::{Locked, Stopped};
+use super::reparent::COMMAND_MARGIN;
+
+/// A source that does not give what is wanted in this time leaves the next one its turn.
+const SOURCE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Delays that were lifted, in seconds: they are put back when it is over.
+pub(super) type LiftedDelays = RefCell<BTreeMap<TabletAlias, u64>>;
+
+/// Who is to be promoted.
+pub(super) struct Chosen {
+    pub(super) alias: TabletAlias,
+    pub(super) grounds: PromotionGrounds,
+}
+
+/// The candidates on their way.
+struct Race<'a> {
+    started: Instant,
+    contenders: &'a [Contender],
+    places: RefCell<Vec<Place>>,
+    changed: Notify,
+}
+
+/// How one of them stands.
+struct Place {
+    progress: Progress,
+    grounds: Option<PromotionGrounds>,
+    error: Option<String>,
+}
+
+impl Race<'_> {
+    fn progress(&self) -> Vec<Progress> {
+        self.places.borrow().iter().map(|place| place.progress).collect()
+    }
+
+    fn set(&self, at: usize, progress: Progress, grounds: Option<PromotionGrounds>) {
+        if let Some(place) = self.places.borrow_mut().get_mut(at) {
+            place.progress = progress;
+            place.grounds = grounds;
+        }
+        self.changed.notify_one();
+    }
+
+    /// It does not get further. One that has what is required may still be chosen.
+    fn gave_up(&self, at: usize, error: String) {
+        if let Some(place) = self.places.borrow_mut().get_mut(at) {
+            place.error = Some(error);
+            if place.progress == Progress::Working {
+                place.progress = Progress::Failed;
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    fn status_of(&self, alias: &TabletAlias) -> Option<&ServerStatus> {
+        let contender = self.contenders.iter().find(|one| one.tablet.alias == *alias);
+        contender.map(|contender| &contender.status)
+    }
+}
+
+impl Locked<'_> {
+    /// Lets the candidates get and apply what they lack, and answers who is to be promoted, and on what grounds.
+    pub(super) async fn choose_when_ready(
+        &self,
+        contenders: &[Contender],
+        election: &Election,
+    ) -> Result<Chosen, Stopped> {
+        let race = self.race(contenders, election);
+        let running = election.candidates.iter().enumerate();
+        let running = future::join_all(running.map(|(at, one)| self.run(&race, at, one, election)));
+        let deciding = self.decide(&race, election);
+        tokio::pin!(running, deciding);
+        let choice = match future::select(deciding, running).await {
+            Either::Left((choice, _)) => choice,
+            Either::Right((_, deciding)) => deciding.await,
+        };
+        self.chosen(&race, election, choice)
+    }
+
+    fn race<'a>(&self, contenders: &'a [Contender], election: &Election) -> Race<'a> {
+        let race = Race {
+            started: Instant::now(),
+            contenders,
+            places: RefCell::default(),
+            changed: Notify::new(),
+        };
+        for candidate in &election.candidates {
+            let status = race.status_of(&candidate.alias);
+            let progress = status.map_or(Progress::Failed, |status| {
+                catch_up::begun(candidate, election, &status.gtid_executed)
+            });
+            let grounds = status
+                .filter(|_| progress != Progress::Working)
+                .map(|status| PromotionGrounds::of(status, reached(progress, candidate, election)));
+            race.places.borrow_mut().push(Place { progress, grounds, error: None });
+        }
+        race
+    }
+
+    async fn decide(&self, race: &Race<'_>, election: &Election) -> Choice {
+        let rest_within = catch_up::patience_for_the_rest(election, &self.job.settings);
+        loop {
+            let choice = catch_up::choose(&race.progress(), race.started.elapsed(), rest_within);
+            let Choice::WaitUntil(until) = choice else { return choice };
+            let changed = race.changed.notified();
+            match race.started.checked_add(until) {
+                // Too late or somebody came further: decide anew.
+                Some(deadline) => drop(timeout_at(deadline, changed).await),
+                None => changed.await,
+            }
+        }
+    }
+
+    fn chosen(
+        &self,
+        race: &Race<'_>,
+        election: &Election,
+        choice: Choice,
+    ) -> Result<Chosen, Stopped> {
+        let mut places = race.places.borrow_mut();
+        let told: Vec<String> = election
+            .candidates
+            .iter()
+            .zip(places.iter())
+            .filter_map(|(one, place)| Some(format!("{}: {}", one.alias, place.error.as_ref()?)))
+            .collect();
+        let nobody = || Stopped::Failed(format!("no candidate is ready: {}", told.join("; ")));
+        let at = match choice {
+            Choice::Promote(at) => at,
+            Choice::Nobody | Choice::WaitUntil(_) => return Err(nobody()),
+        };
+        let grounds = places.get_mut(at).and_then(|place| place.grounds.take());
+        let candidate = election.candidates.get(at);
+        let (Some(grounds), Some(candidate)) = (grounds, candidate) else { return Err(nobody()) };
+        Ok(Chosen { alias: candidate.alias.clone(), grounds })
+    }
+
+    /// One candidate's way: its applier runs without a delay, it gets what it lacks, and applies it.
+    async fn run(&self, race: &Race<'_>, at: usize, candidate: &Candidate, election: &Election) {
+        let better_is_ready =
+            race.progress().iter().take(at + 1).any(|one| matches!(one, Progress::HasAll { .. }));
+        if better_is_ready {
+            return;
+        }
+        let unapplied = race
+            .status_of(&candidate.alias)
+            .is_some_and(|status| !status.gtid_executed.contains(&candidate.received));
+        if unapplied && self.job.settings.unapplied == UnappliedPolicy::Fail {
+            let why = "it has not applied everything it received, and \
+                       FailMasterPromotionIfSQLThreadNotUpToDate is set";
+            race.gave_up(at, why.into());
+            return;
+        }
+        if let Err(error) = self.catch_up(race, at, candidate, election).await {
+            race.gave_up(at, error.to_string());
+        }
+    }
+
+    async fn catch_up(
+        &self,
+        race: &Race<'_>,
+        at: usize,
+        candidate: &Candidate,
+        election: &Election,
+    ) -> Result<(), CommandError> {
+        let (required, all) = catch_up::positions(candidate, election);
+        self.let_apply(race, &candidate.alias).await?;
+        let patience = self.job.settings.wait_replicas_timeout;
+        if candidate.received.contains(&required)
+            && race.progress().get(at) == Some(&Progress::Working)
+        {
+            let status = self.wait_until_applied(&candidate.alias, &required, patience).await?;
+            let grounds = PromotionGrounds::of(&status, required.clone());
+            race.set(at, Progress::HasRequired, Some(grounds));
+        }
+        let mut last = None;
+        for source in &candidate.sources {
+            match self.get_from(race, candidate, source, &all).await {
+                Ok(status) => {
+                    self.has_all(race, at, &status, all);
+                    return Ok(());
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        match last {
+            Some(error) => Err(error),
+            None => {
+                let status = self.wait_until_applied(&candidate.alias, &all, patience).await?;
+                self.has_all(race, at, &status, all);
+                Ok(())
+            }
+        }
+    }
+
+    fn has_all(&self, race: &Race<'_>, at: usize, status: &ServerStatus, all: GtidSet) {
+        let grounds = PromotionGrounds::of(status, all);
+        race.set(at, Progress::HasAll { at: race.started.elapsed() }, Some(grounds));
+    }
+
+    /// Follows a source that has everything, which logs what it applies.
+    async fn get_from(
+        &self,
+        race: &Race<'_>,
+        candidate: &Candidate,
+        source: &TabletAlias,
+        all: &GtidSet,
+    ) -> Result<ServerStatus, CommandError> {
+        self.let_apply(race, source).await?;
+        let no_record = || CommandError::NotDone(format!("{source} has no record or no address"));
+        let address = self.tablet(source).ok().and_then(|tablet| tablet.address());
+        let follow = ServerCommand::Follow {
+            source: address.ok_or_else(no_record)?,
+            semi_sync: false,
+            change: SourceChange::Repoint,
+            relay_log: RelayLog::MustStay,
+        };
+        let timeout = self.job.settings.command_timeout;
+        self.command("follow the most advanced", &candidate.alias, follow, timeout).await?;
+        let patience = match candidate.sources.len() {
+            1 => self.job.settings.wait_replicas_timeout,
+            _ => SOURCE_PATIENCE.min(self.job.settings.wait_replicas_timeout),
+        };
+        self.wait_until_applied(&candidate.alias, all, patience).await
+    }
+
+    /// Starts an applier that stands, and lifts a delay.
+    async fn let_apply(&self, race: &Race<'_>, alias: &TabletAlias) -> Result<(), CommandError> {
+        let status = race.status_of(alias);
+        let Some(replication) = status.and_then(|status| status.replication.as_ref()) else {
+            return Ok(());
+        };
+        let timeout = self.job.settings.command_timeout;
+        let lifted = self.lifted.borrow().contains_key(alias);
+        if replication.delay_seconds > 0 && !lifted {
+            // Remembered first: whatever becomes of it, it is put back.
+            self.lifted.borrow_mut().insert(alias.clone(), replication.delay_seconds);
+            let lift = ServerCommand::SetDelay { seconds: 0 };
+            self.command("lift its delay", alias, lift, timeout).await?;
+        } else if !replication.applier_running {
+            self.command("start the applier", alias, ServerCommand::StartApplier, timeout).await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_until_applied(
+        &self,
+        alias: &TabletAlias,
+        target: &GtidSet,
+        patience: Duration,
+    ) -> Result<ServerStatus, CommandError> {
+        let wait = ServerCommand::WaitForPosition { target: target.clone(), timeout: patience };
+        let deadline = patience + COMMAND_MARGIN;
+        self.command("wait until everything is applied", alias, wait, deadline).await
+    }
+
+    async fn command(
+        &self,
+        name: &str,
+        alias: &TabletAlias,
+        command: ServerCommand,
+        deadline: Duration,
+    ) -> Result<ServerStatus, CommandError> {
+        let no_record = |_| CommandError::NotDone(format!("{alias} has no record"));
+        let tablet = self.tablet(alias).map_err(no_record)?;
+        self.job.on(name, tablet, command, deadline).await
+    }
+}
+
+/// What a candidate has that came so far.
+fn reached(progress: Progress, candidate: &Candidate, election: &Election) -> GtidSet {
+    let (required, all) = catch_up::positions(candidate, election);
+    match progress {
+        Progress::HasAll { .. } => all,
+        Progress::HasRequired | Progress::Working | Progress::Failed => required,
+    }
+}

@@ -1,0 +1,144 @@
+//! Which candidate is promoted, while all of them catch up side by side: the best of those who are ready goes.
+//!
+//! One whose applier stands still, lags, or waits for a lock that a backup holds keeps nobody waiting.
+
+use std::time::Duration;
+
+use crate::gtid::GtidSet;
+use crate::reparent::election::{Candidate, Election};
+use crate::settings::RecoverySettings;
+
+/// Once a candidate is ready, those that rank before it get so much more time.
+pub const BETTER_WITHIN: Duration = Duration::from_secs(1);
+/// Where acknowledgements are demanded, what was never acknowledged is waited for so long.
+const UNACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(1);
+
+/// How far a candidate has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It does not have yet what it must have.
+    Working,
+    /// It has applied all that must not be lost, and all that it received itself.
+    HasRequired,
+    /// It has applied all that anybody has.
+    HasAll {
+        /// Since when, from the beginning.
+        at: Duration,
+    },
+    /// It does not get there.
+    Failed,
+}
+
+/// What is to be done with the candidates now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Promote this one, by its place.
+    Promote(usize),
+    /// Decide again when somebody has come further, at the latest then (from the beginning).
+    WaitUntil(Duration),
+    /// Nobody gets there.
+    Nobody,
+}
+
+/// Which positions a candidate must reach: what it cannot do without, and all there is.
+pub fn positions(candidate: &Candidate, election: &Election) -> (GtidSet, GtidSet) {
+    let required = election.required.union(&candidate.received);
+    let all = match candidate.received.contains(&election.target) || !candidate.sources.is_empty() {
+        true => election.target.union(&candidate.received),
+        // Nobody can give it what it lacks.
+        false => required.clone(),
+    };
+    (required, all)
+}
+
+/// How far a candidate had come that had committed this when its receiver was stopped.
+pub fn begun(candidate: &Candidate, election: &Election, executed: &GtidSet) -> Progress {
+    let (required, all) = positions(candidate, election);
+    if executed.contains(&all) {
+        Progress::HasAll { at: Duration::ZERO }
+    } else if executed.contains(&required) {
+        Progress::HasRequired
+    } else {
+        Progress::Working
+    }
+}
+
+/// How long a candidate that has what is required is kept waiting for the rest.
+pub fn patience_for_the_rest(election: &Election, settings: &RecoverySettings) -> Duration {
+    let promised = !election.required.is_empty();
+    if promised { UNACKNOWLEDGED_WITHIN } else { settings.wait_replicas_timeout }
+}
+
+/// Chooses among candidates in the order of their rank, `elapsed` after the beginning.
+pub fn choose(progress: &[Progress], elapsed: Duration, rest_within: Duration) -> Choice {
+    let complete = |one: &Progress| matches!(one, Progress::HasAll { .. });
+    let still_working = |one: &Progress| matches!(one, Progress::Working | Progress::HasRequired);
+    if let Some(first) = progress.iter().position(complete) {
+        let mut better = progress.iter().take(first);
+        let since = progress.iter().filter_map(|one| match one {
+            Progress::HasAll { at } => Some(*at),
+            Progress::Working | Progress::HasRequired | Progress::Failed => None,
+        });
+        let until = since.min().unwrap_or_default() + BETTER_WITHIN;
+        return match better.any(still_working) && elapsed < until {
+            true => Choice::WaitUntil(until),
+            false => Choice::Promote(first),
+        };
+    }
+    let enough = progress.iter().position(|one| *one == Progress::HasRequired);
+    let others_work = progress.contains(&Progress::Working);
+    match enough {
+        Some(first) if elapsed >= rest_within => Choice::Promote(first),
+        Some(_) => Choice::WaitUntil(rest_within),
+        None if others_work => Choice::WaitUntil(Duration::MAX),
+        None => Choice::Nobody,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    /// `w` works, `r` has what is required, `a` has all since the beginning, `b` since 2 s, `f` failed.
+    fn read(word: &str) -> Vec<Progress> {
+        let one = |letter| match letter {
+            'w' => Progress::Working,
+            'r' => Progress::HasRequired,
+            'a' => Progress::HasAll { at: Duration::ZERO },
+            'b' => Progress::HasAll { at: secs(2.0) },
+            'f' => Progress::Failed,
+            other => panic!("{other}"),
+        };
+        word.chars().map(one).collect()
+    }
+
+    #[test]
+    fn the_best_of_those_who_are_ready_goes() {
+        use Choice::{Nobody, Promote, WaitUntil};
+        for (progress, elapsed, expected) in [
+            // The first is ready: nobody is waited for.
+            ("aw", 0.0, Promote(0)),
+            ("fa", 0.0, Promote(1)),
+            // Another is ready: those before it get one second.
+            ("wa", 0.0, WaitUntil(secs(1.0))),
+            ("wa", 1.0, Promote(1)),
+            ("rwb", 2.5, WaitUntil(secs(3.0))),
+            ("rwb", 3.0, Promote(2)),
+            // Nobody has all: whoever has what is required goes when the rest does not come.
+            ("wr", 0.5, WaitUntil(secs(1.0))),
+            ("wr", 1.0, Promote(1)),
+            ("fr", 0.5, WaitUntil(secs(1.0))),
+            // Somebody may still get there.
+            ("fw", 9.0, WaitUntil(Duration::MAX)),
+            ("ff", 9.0, Nobody),
+            ("", 0.0, Nobody),
+        ] {
+            let choice = choose(&read(progress), secs(elapsed), secs(1.0));
+            assert_eq!(choice, expected, "{progress} after {elapsed} s");
+        }
+    }
+}
