@@ -54,7 +54,8 @@ fn explain(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> String {
         finding.evidence.iter().for_each(|evidence| line(&mut text, 2, evidence));
     }
     now(&mut text, snapshot, settings, &remedy::wanted(&findings, snapshot, settings));
-    died(&mut text, &if_primary_died(snapshot, settings));
+    let controls = Controls::default();
+    died(&mut text, &if_primary_died(snapshot, settings, Switches::on(&controls)));
     text.truncate(text.trim_end().len());
     text
 }
@@ -67,7 +68,7 @@ fn line(text: &mut String, depth: usize, what: &str) {
 fn now(text: &mut String, snapshot: &ShardSnapshot, settings: &RecoverySettings, wanted: &Wanted) {
     line(text, 0, "Now:");
     let controls = Controls::default();
-    let switches = Switches { recoveries_enabled: true, controls: &controls, isolated: None };
+    let switches = Switches::on(&controls);
     let refusal = |remedy: Remedy, finding: &Finding| match admission::admit(
         &Ledger::default(),
         Proposal { tablet: None, ..Proposal::new(remedy, finding) },

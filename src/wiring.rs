@@ -90,6 +90,7 @@ pub(crate) async fn start(
         board,
         clock: Clock::starting_at(wall_clock()),
         settings: receiver,
+        numbers: Arc::default(),
         recoveries_enabled: Arc::new(AtomicBool::new(enabled)),
         controls: Arc::new(RwLock::new(controls)),
         ending: Arc::new(AtomicBool::new(false)),

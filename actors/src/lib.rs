@@ -16,6 +16,7 @@ pub mod board;
 pub mod clock;
 pub mod guardian;
 pub mod messages;
+pub mod numbers;
 pub mod preflight;
 pub mod prober;
 pub mod recovery;

@@ -27,6 +27,7 @@ use futures::FutureExt;
 use slog::{Logger, info, o, warn};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use vtorc_core::admission::inaction::{Held, Inaction};
 use vtorc_core::admission::{Block, Ledger};
 use vtorc_core::audit::{Outcome, RecoveryRecord};
@@ -35,6 +36,7 @@ use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::HistoryError;
 use vtorc_core::remedy::Remedy;
 use vtorc_core::sabotage::{self, Bug};
+use vtorc_core::time::Timestamp;
 
 use crate::board::Meter;
 use crate::guardian::start_guarded;
@@ -50,6 +52,12 @@ pub(crate) use task::Task;
 /// Messages that may wait; the shard repeats what matters.
 const MAILBOX_MAX: usize = 64;
 
+/// The history is given so long to tell of a block, ...
+const LEDGER_PATIENCE: Duration = Duration::from_secs(2);
+/// ... is asked again after this, ...
+const LEDGER_RETRY: Duration = Duration::from_secs(1);
+/// ... and is not waited for after this.
+const LEDGER_GIVEN_UP: Duration = Duration::from_secs(10);
 /// Receivers are restarted at most so often: it is done to see something, not to cure it.
 const RECEIVER_RESTART_PAUSE: Duration = Duration::from_secs(60);
 
@@ -72,8 +80,9 @@ pub struct RecoveryActor {
     running: Option<Running>,
     begun: u64,
     held: Vec<Held>,
-    /// Why the block period could not be read.
+    /// Why the block period could not be read yet.
     unread: Option<String>,
+    unread_since: Option<Timestamp>,
     meter: Arc<Meter>,
     log: Logger,
 }
@@ -94,7 +103,7 @@ struct LedgerWasRead(Result<Option<Block>, HistoryError>);
 #[rtype(result = "()")]
 struct IdWasGiven {
     serial: u64,
-    id: Result<RecoveryId, HistoryError>,
+    id: RecoveryId,
     task: Task,
     snapshot: Arc<ShardSnapshot>,
     reply: Option<oneshot::Sender<Result<Accepted, Rejected>>>,
@@ -129,6 +138,7 @@ impl RecoveryActor {
             begun: 0,
             held: Vec::new(),
             unread: None,
+            unread_since: None,
             meter: meter.clone(),
             log,
         };
@@ -180,8 +190,8 @@ impl RecoveryActor {
         self.begun += 1;
         let serial = self.begun;
         self.running = Some(Running { serial, id: placeholder, task: task.clone(), work });
-        let history = self.world.history.clone();
-        let fetch = async move { history.next_recovery_id().await };
+        let (world, log) = (self.world.clone(), self.log.clone());
+        let fetch = async move { world.numbers.next(world.history.as_ref(), &log).await };
         context.spawn(fetch.into_actor(self).then(move |id, _, context| {
             context.notify(IdWasGiven { serial, id, task, snapshot, reply });
             fut::ready(())
@@ -275,20 +285,45 @@ impl RecoveryActor {
     }
 }
 
-impl Actor for RecoveryActor {
-    type Context = Context<Self>;
-
-    /// What blocks the shard is read before anything is recovered; without it, nothing is.
-    fn started(&mut self, context: &mut Context<Self>) {
+impl RecoveryActor {
+    fn read_ledger(&self, context: &mut Context<Self>) {
         let (world, shard, log) = (self.world.clone(), self.shard.clone(), self.log.clone());
         let read = async move {
             give_back_lock(&world, &shard, &log).await;
-            world.history.block(&shard).await
+            let block = timeout(LEDGER_PATIENCE, world.history.block(&shard)).await;
+            block.unwrap_or_else(|_| Err(HistoryError("no answer in time".into())))
         };
         context.spawn(read.into_actor(self).then(|block, _, context| {
             context.notify(LedgerWasRead(block));
             fut::ready(())
         }));
+    }
+
+    /// Tried again. A history that stays away must not leave the shard without recoveries: after a while it is taken
+    /// for one in which nothing blocks the shard.
+    fn ledger_was_not_read(&mut self, error: &HistoryError, context: &mut Context<Self>) {
+        let now = self.world.clock.now();
+        let since = *self.unread_since.get_or_insert(now);
+        let why = format!("the block period cannot be read: {error}");
+        if since.age(now) >= LEDGER_GIVEN_UP && !sabotage::has(Bug::NeedHistory) {
+            warn!(self.log, "recovering without the history"; "reason" => &why);
+            (self.ledger, self.unread) = (Some(Ledger::default()), None);
+            return;
+        }
+        warn!(self.log, "not recovering"; "reason" => &why);
+        self.unread = Some(why);
+        if !sabotage::has(Bug::NeedHistory) {
+            context.run_later(LEDGER_RETRY, |actor, context| actor.read_ledger(context));
+        }
+    }
+}
+
+impl Actor for RecoveryActor {
+    type Context = Context<Self>;
+
+    /// What blocks the shard is read before anything is recovered; without it, nothing is.
+    fn started(&mut self, context: &mut Context<Self>) {
+        self.read_ledger(context);
     }
 }
 
@@ -301,14 +336,13 @@ impl Supervised for RecoveryActor {
 
 impl Handler<LedgerWasRead> for RecoveryActor {
     type Result = ();
-    fn handle(&mut self, LedgerWasRead(block): LedgerWasRead, _: &mut Context<Self>) {
+    fn handle(&mut self, LedgerWasRead(block): LedgerWasRead, context: &mut Context<Self>) {
         match block {
-            Ok(block) => self.ledger = Some(Ledger { block, ..Ledger::default() }),
-            Err(error) => {
-                let why = format!("the block period cannot be read: {error}");
-                warn!(self.log, "not recovering"; "reason" => &why);
-                self.unread = Some(why);
+            Ok(block) => {
+                self.unread = None;
+                self.ledger = Some(Ledger { block, ..Ledger::default() });
             }
+            Err(error) => self.ledger_was_not_read(&error, context),
         }
         self.tell_standing(None);
     }
@@ -379,18 +413,7 @@ impl Handler<IdWasGiven> for RecoveryActor {
             // Called off meanwhile; only repairs are, and nobody waits for those.
             return;
         }
-        match id {
-            Ok(id) => self.run(id, task, snapshot, reply, context),
-            Err(error) => {
-                let finding = task.finding();
-                let held = finding.map(|one| Held::new(Inaction::Failed, one, error.to_string()));
-                self.running = None;
-                self.hold(held.into_iter().collect());
-                if let Some(reply) = reply {
-                    drop(reply.send(Err(Rejected::Unavailable(error.to_string()))));
-                }
-            }
-        }
+        self.run(id, task, snapshot, reply, context);
     }
 }
 

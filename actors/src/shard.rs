@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Supervised};
 use slog::{Logger, info, o, warn};
+use vtorc_core::admission::Switches;
 use vtorc_core::admission::inaction::{Held, Inaction};
 use vtorc_core::analysis::Finding;
 use vtorc_core::audit::AuditEntry;
@@ -245,7 +246,14 @@ impl ShardActor {
         let block = self.standing.block.clone().filter(|block| snapshot.now < block.until);
         let mut gist = gist(&snapshot);
         gist.push(format!("blocked {}", block.is_some()));
-        let prognosis = prognosis::if_primary_died(&snapshot, &self.world.recovery_settings());
+        let controls = self.world.controls();
+        let switches = Switches {
+            recoveries_enabled: self.world.recoveries_enabled(),
+            controls: &controls,
+            isolated: None,
+        };
+        let settings = self.world.recovery_settings();
+        let prognosis = prognosis::if_primary_died(&snapshot, &settings, switches);
         gist.push(forecast(&prognosis));
         let news =
             if self.changed || gist != self.told { News::Something } else { News::OnlyFresher };

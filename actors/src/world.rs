@@ -15,6 +15,7 @@ use vtorc_core::settings::RecoverySettings;
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::messages::Audit;
+use crate::numbers::Numbers;
 
 /// The settings of the actors. Re-read on SIGHUP.
 #[derive(Clone, Debug)]
@@ -55,6 +56,8 @@ pub struct World {
     pub clock: Clock,
     /// The settings in force.
     pub settings: watch::Receiver<Arc<Settings>>,
+    /// The numbers of recoveries.
+    pub numbers: Arc<Numbers>,
     /// Automatic recoveries are on; kept in the history.
     pub recoveries_enabled: Arc<AtomicBool>,
     /// What operators control; kept in the history.

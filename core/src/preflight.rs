@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use crate::admission::Switches;
 use crate::analysis;
+use crate::controls::Controls;
 use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
@@ -221,7 +223,8 @@ impl Report {
     }
 
     fn prognosis(&mut self, snapshot: &ShardSnapshot, settings: &RecoverySettings) {
-        match prognosis::if_primary_died(snapshot, settings) {
+        let controls = Controls::default();
+        match prognosis::if_primary_died(snapshot, settings, Switches::on(&controls)) {
             Prognosis::NoPrimary | Prognosis::Promotes { may_lose: None, .. } => {}
             Prognosis::Promotes { winner, may_lose: Some(lost), .. }
                 if promises_anything(snapshot) =>

@@ -54,11 +54,17 @@ pub enum Bug {
     UndoWithoutLock,
     /// Take a server that was opened, and has something left to be done, for one that was not promoted.
     HalfPromotedIsNot,
+    /// Recover nothing where the history could not be read at the start.
+    NeedHistory,
+    /// Fence a tablet that is out of service and refuses writes already, again and again.
+    FenceWhatIsFenced,
+    /// Take the primary for busy where everybody answers late.
+    BlameThePrimary,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -84,6 +90,9 @@ impl Bug {
         Self::RefuseForOldErrors,
         Self::UndoWithoutLock,
         Self::HalfPromotedIsNot,
+        Self::NeedHistory,
+        Self::FenceWhatIsFenced,
+        Self::BlameThePrimary,
     ];
 }
 

@@ -20,7 +20,9 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use vtorc_core::admission::Switches;
 use vtorc_core::analysis::detect;
+use vtorc_core::controls::{Controls, Grounds};
 use vtorc_core::gtid::{GtidSet, MariaDbBinlogState};
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::health::{ProbeFailure, ProbeHistory, Reachability, RecentProbes};
@@ -171,7 +173,7 @@ fn prognosis(
     let mut settings = testkit::settings();
     settings.cells_no_recovery = args.get("cells_no_recovery").cloned().unwrap_or_default();
     let mut text = String::new();
-    let others = match if_primary_died(snapshot, &settings) {
+    let others = match if_primary_died(snapshot, &settings, Switches::on(&controls(args))) {
         Prognosis::NoPrimary => return "no primary\n".into(),
         Prognosis::Promotes { winner, catches_up_from, passed_over, may_lose } => {
             writeln!(text, "promotes {winner}").unwrap();
@@ -190,6 +192,17 @@ fn prognosis(
         writeln!(text, "not {}: {}", one.alias, short(&one.reason.to_string())).unwrap();
     }
     text
+}
+
+/// `control=emergency-reparents-off_ks` what an operator switched.
+fn controls(args: &std::collections::HashMap<String, Vec<String>>) -> Controls {
+    let mut controls = Controls::default();
+    for text in args.get("control").into_iter().flatten() {
+        let (by, comment) = ("ann".to_owned(), "disk".to_owned());
+        let grounds = Grounds { by, comment, since: NOW, until: None };
+        controls.set(text.replace('_', " ").parse().unwrap(), grounds);
+    }
+    controls
 }
 
 /// Uuids as their letters again.
@@ -349,6 +362,8 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
     match key {
         "rw" => (status.read_only, status.super_read_only) = (false, false),
         "ro" => (status.read_only, status.super_read_only) = (true, true),
+        // Only those with SUPER could write.
+        "supers" => status.super_read_only = false,
         "filtered" => status.replication.as_mut().unwrap().filtered = true,
         "noapply" => status.replication.as_mut().unwrap().applier_running = false,
         "waits" => (status.semi_sync.source_enabled, status.semi_sync.wait_count) = (true, 1),

@@ -103,6 +103,7 @@ impl Manager {
                 board: board.clone(),
                 clock: Clock::starting_at(Timestamp::from_millis(base)),
                 settings,
+                numbers: Arc::default(),
                 recoveries_enabled: Arc::new(AtomicBool::new(true)),
                 controls: Arc::default(),
                 ending: Arc::default(),

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use vtorc_core::admission::Switches;
 use vtorc_core::analysis::detect;
+use vtorc_core::controls::Controls;
 use vtorc_core::preflight::concerns;
 use vtorc_core::remedy::wanted;
 use vtorc_core::reparent::prognosis::if_primary_died;
@@ -100,7 +102,7 @@ fn explain(text: &str) {
     let settings = testkit::settings();
     let findings = detect(&snapshot, &settings);
     let _ = wanted(&findings, &snapshot, &settings);
-    let _ = if_primary_died(&snapshot, &settings);
+    let _ = if_primary_died(&snapshot, &settings, Switches::on(&Controls::default()));
     let _ = concerns(&snapshot, &BTreeMap::new(), &settings);
     let again = serde_json::to_string(&SnapshotFile::of(&snapshot)).unwrap();
     assert_eq!(SnapshotFile::parse(&again).unwrap(), snapshot);

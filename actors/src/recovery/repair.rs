@@ -6,15 +6,14 @@ use futures::future;
 use tokio::time::{Instant, sleep};
 use vtorc_core::analysis::{self, Finding, FindingKind};
 use vtorc_core::audit::StepOutcome;
-use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
-use vtorc_core::ports::{ServerCommand, Sessions, SourceChange};
-use vtorc_core::recovery::replica;
+use vtorc_core::ports::{ServerCommand, Sessions};
+use vtorc_core::recovery::replica::{self, Case, Cure};
 use vtorc_core::reparent::safety::Reach;
 use vtorc_core::sabotage::{self, Bug};
-use vtorc_core::status::{Flavor, ReceiverState, ServerStatus};
+use vtorc_core::status::{ReceiverState, ServerStatus};
 use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::TermStart;
 
@@ -241,19 +240,10 @@ impl Locked<'_> {
         written.ok().map(|_| format!("commits on {} go on", primary.tablet.alias))
     }
 
-    /// Read-only first, then whom it follows; only what is wrong is changed. One that has transactions
-    /// which the primary lacks is taken out of service: nothing is rewound silently.
+    /// Read-only first, then whom it follows; only what is wrong is changed.
     async fn fix_replica(&self, alias: &TabletAlias, kind: FindingKind) -> Result<String, Stopped> {
         let tablet = self.tablet(alias)?.clone();
-        let primary = self.primary()?.tablet.clone();
-        let failed = |error: vtorc_core::ports::CommandError| Stopped::Failed(error.to_string());
-        let timeout = self.job.settings.command_timeout;
-        let mut status = self.status_of(alias)?.clone();
-        if status.is_writable() {
-            self.check_lock().await?;
-            let fence = ServerCommand::Demote { sessions: Sessions::EndAll };
-            status = self.job.on("fence", &tablet, fence, timeout).await.map_err(failed)?;
-        }
+        let status = self.fenced(&tablet).await?;
         if !tablet.tablet_type.is_managed() {
             return Ok(format!("is {} and refuses writes", tablet.tablet_type));
         }
@@ -266,46 +256,72 @@ impl Locked<'_> {
                 None => Err(Stopped::AlreadyFixed),
             };
         }
-        let source = self.job.on(
-            "read the primary's position",
-            &primary,
-            ServerCommand::ReadStatus,
-            timeout,
-        );
-        let source = source.await.map_err(failed)?;
-        let follows = status
-            .replication
-            .as_ref()
-            .is_some_and(|r| source.is_source_of(r, primary.mysql.as_ref()));
-        if kind == FindingKind::StaleTopoPrimary && tablet.vttablet.is_none() {
-            let set = self.job.world.topo.set_tablet_type(alias, TabletType::Replica, None);
-            self.job.topo_step("record its type", Some(alias), set).await?;
+        let primary = self.primary()?.tablet.clone();
+        let timeout = self.job.settings.command_timeout;
+        let read = ServerCommand::ReadStatus;
+        let source = self.job.on("read the primary's position", &primary, read, timeout);
+        let source = source.await.map_err(|error| Stopped::Failed(error.to_string()))?;
+        let stale = kind == FindingKind::StaleTopoPrimary;
+        if stale && tablet.vttablet.is_none() {
+            self.record_replica(alias).await?;
         }
-        check_kept(&primary, &source, &tablet, &status)?;
-        let refused = status.is_refused();
-        if let Some(errant) = lacking(&status, &source).filter(|_| !follows || refused) {
-            return self.set_aside(&tablet, &errant).await;
-        }
-        let Some(address) = primary.address() else {
-            return Err(Stopped::Failed(format!("{} has no MySQL address", primary.alias)));
+        let case = Case {
+            finding: kind,
+            policy: self.policy,
+            primary: &primary,
+            source: &source,
+            tablet: &tablet,
+            status: &status,
         };
-        let semi_sync = replica::acknowledges(self.policy, &primary, &tablet, &status);
-        // One that follows the right source and cannot connect is told its credentials anew.
-        let sound = status
-            .replication
-            .as_ref()
-            .is_some_and(|r| r.auto_position && r.receiver_error.is_none())
-            && kind != FindingKind::ReplicaMisconfigured;
-        let change = if follows && sound { SourceChange::Keep } else { SourceChange::Repoint };
-        let relay_log = replica::relay_log(&status, &source);
-        let follow = ServerCommand::Follow { source: address, semi_sync, change, relay_log };
-        self.job.on("follow the primary", &tablet, follow, timeout).await.map_err(failed)?;
-        if kind == FindingKind::StaleTopoPrimary && tablet.vttablet.is_some() {
+        let done = self.cure_replica(&tablet, &primary, replica::cure(case)).await?;
+        if stale && tablet.vttablet.is_some() {
             // One that does not take itself for the primary publishes nothing when it follows another.
-            let set = self.job.world.topo.set_tablet_type(alias, TabletType::Replica, None);
-            self.job.topo_step("record its type", Some(alias), set).await?;
+            self.record_replica(alias).await?;
         }
-        Ok("follows the primary".into())
+        Ok(done)
+    }
+
+    /// The replica's server, once it refuses writes.
+    async fn fenced(&self, tablet: &Tablet) -> Result<ServerStatus, Stopped> {
+        let status = self.status_of(&tablet.alias)?.clone();
+        if !status.is_writable() {
+            return Ok(status);
+        }
+        self.check_lock().await?;
+        let fence = ServerCommand::Demote { sessions: Sessions::EndAll };
+        let fenced = self.job.on("fence", tablet, fence, self.job.settings.command_timeout).await;
+        fenced.map_err(|error| Stopped::Failed(error.to_string()))
+    }
+
+    async fn cure_replica(
+        &self,
+        tablet: &Tablet,
+        primary: &Tablet,
+        cure: Cure,
+    ) -> Result<String, Stopped> {
+        match cure {
+            Cure::SetAside(errant) => self.set_aside(tablet, &errant).await,
+            Cure::KeepFor(lost) => Err(Stopped::Refused(format!(
+                "{} lost {}, which {} has: the primary must be replaced, not its replicas",
+                primary.alias,
+                lost.shown(),
+                tablet.alias
+            ))),
+            Cure::Follow { semi_sync, change, relay_log } => {
+                let no_address = || format!("{} has no MySQL address", primary.alias);
+                let source = primary.address().ok_or_else(|| Stopped::Failed(no_address()))?;
+                let follow = ServerCommand::Follow { source, semi_sync, change, relay_log };
+                let timeout = self.job.settings.command_timeout;
+                let followed = self.job.on("follow the primary", tablet, follow, timeout).await;
+                followed.map_err(|error| Stopped::Failed(error.to_string()))?;
+                Ok("follows the primary".into())
+            }
+        }
+    }
+
+    async fn record_replica(&self, alias: &TabletAlias) -> Result<(), Stopped> {
+        let set = self.job.world.topo.set_tablet_type(alias, TabletType::Replica, None);
+        self.job.topo_step("record its type", Some(alias), set).await
     }
 
     pub(super) fn primary(&self) -> Result<&TabletState, Stopped> {
@@ -320,31 +336,4 @@ impl Locked<'_> {
 
 fn primary_of(snapshot: &ShardSnapshot) -> Option<&TabletState> {
     snapshot.primary().filter(|primary| primary.valid_status().is_some())
-}
-
-/// A replica is not set aside for having what its primary wrote and lost.
-fn check_kept(
-    primary: &Tablet,
-    source: &ServerStatus,
-    replica: &Tablet,
-    status: &ServerStatus,
-) -> Result<(), Stopped> {
-    match source.lost_to(status).filter(|_| !sabotage::has(Bug::TrustSurvivors)) {
-        Some(lost) => Err(Stopped::Refused(format!(
-            "{} lost {}, which {} has: the primary must be replaced, not its replicas",
-            primary.alias,
-            lost.shown(),
-            replica.alias
-        ))),
-        None => Ok(()),
-    }
-}
-
-/// What the replica has and the primary, read afterwards, lacks.
-fn lacking(replica: &ServerStatus, primary: &ServerStatus) -> Option<GtidSet> {
-    let extra = replica.gtid_executed.subtract(&primary.gtid_executed);
-    if replica.is_refused() && replica.flavor == Flavor::MariaDb {
-        return Some(replica.gtid_executed.clone());
-    }
-    (!extra.is_empty()).then_some(extra)
 }

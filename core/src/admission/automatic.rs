@@ -202,6 +202,13 @@ pub struct Switches<'a> {
     pub isolated: Option<&'a str>,
 }
 
+impl<'a> Switches<'a> {
+    /// Everything is on but for what these controls say.
+    pub fn on(controls: &'a Controls) -> Self {
+        Self { recoveries_enabled: true, controls, isolated: None }
+    }
+}
+
 /// What is to be done, and for what.
 #[derive(Clone, Copy, Debug)]
 pub struct Proposal<'a> {
@@ -228,20 +235,36 @@ pub fn admit(
     settings: &RecoverySettings,
     switches: Switches<'_>,
 ) -> Admission {
-    let refused = Admission::Refused;
+    if let Some(refusal) = forbidden(proposal, snapshot, settings, switches) {
+        return Admission::Refused(refusal);
+    }
+    match too_early(ledger, proposal.remedy, snapshot) {
+        Some(refusal) => Admission::Refused(refusal),
+        None => Admission::Admitted,
+    }
+}
+
+/// Why such a recovery is not wanted here at all, whatever happened before: the one rule for "may this shard fail over",
+/// also for what the page promises.
+pub fn forbidden(
+    proposal: Proposal<'_>,
+    snapshot: &ShardSnapshot,
+    settings: &RecoverySettings,
+    switches: Switches<'_>,
+) -> Option<Refusal> {
     let Proposal { remedy, finding, tablet } = proposal;
     if remedy == Remedy::WatchOnly {
-        return refused(Refusal::WatchOnly);
+        return Some(Refusal::WatchOnly);
     }
     if !switches.recoveries_enabled {
-        return refused(Refusal::Disabled);
+        return Some(Refusal::Disabled);
     }
     if let Some(evidence) = switches.isolated.filter(|_| !sabotage::has(Bug::TrustOwnSight)) {
-        return refused(Refusal::ManagerIsolated(evidence.to_owned()));
+        return Some(Refusal::ManagerIsolated(evidence.to_owned()));
     }
     let (controls, now) = (switches.controls, snapshot.now);
     if let Some(grounds) = controls.recoveries_off(&snapshot.shard, now) {
-        return refused(Refusal::SwitchedOff(grounds.clone()));
+        return Some(Refusal::SwitchedOff(grounds.clone()));
     }
     // Who is elected where nobody is primary is the shard's matter, not one tablet's.
     let left_alone = match tablet.filter(|_| remedy != Remedy::ElectPrimary) {
@@ -249,42 +272,48 @@ pub fn admit(
         None => settings.all_left_alone(snapshot.tablets.keys()),
     };
     if let Some(why) = left_alone {
-        return refused(Refusal::CellLeftAlone(why));
+        return Some(Refusal::CellLeftAlone(why));
     }
+    // What was begun is finished all the same: two may be taking writes.
     let excused = tablet.and_then(|alias| controls.downtime(alias, now));
-    if let Some(grounds) = excused.filter(|_| !remedy.is_reparent()) {
-        return refused(Refusal::InDowntime(grounds.clone()));
+    let excusable = !matches!(remedy, Remedy::FinishReparent | Remedy::ElectPrimary);
+    if let Some(grounds) = excused.filter(|_| excusable) {
+        return Some(Refusal::InDowntime(grounds.clone()));
     }
     if finding == FindingKind::PrimaryDiskStalled && !settings.disk_stalled_recovery {
-        return refused(Refusal::WaitsForDisk);
+        return Some(Refusal::WaitsForDisk);
     }
-    let replaces = matches!(remedy, Remedy::EmergencyReparent | Remedy::PlannedReparent);
-    if replaces || remedy == Remedy::FinishReparent {
-        if let Some(grounds) = controls.emergency_off(&snapshot.shard, now) {
-            return refused(Refusal::EmergencyReparentsSwitchedOff(grounds.clone()));
-        }
-        if snapshot.emergency_reparent_disabled {
-            return refused(Refusal::EmergencyReparentDisabled);
-        }
-        if !settings.recovers(&snapshot.shard) {
-            return refused(Refusal::Filtered);
-        }
+    if !replaces(remedy) && remedy != Remedy::FinishReparent {
+        return None;
     }
+    if let Some(grounds) = controls.emergency_off(&snapshot.shard, now) {
+        return Some(Refusal::EmergencyReparentsSwitchedOff(grounds.clone()));
+    }
+    if snapshot.emergency_reparent_disabled {
+        return Some(Refusal::EmergencyReparentDisabled);
+    }
+    (!settings.recovers(&snapshot.shard)).then_some(Refusal::Filtered)
+}
+
+fn replaces(remedy: Remedy) -> bool {
+    matches!(remedy, Remedy::EmergencyReparent | Remedy::PlannedReparent)
+}
+
+/// Why what is wanted must wait: for the end of a block, or of a pause.
+fn too_early(ledger: &Ledger, remedy: Remedy, snapshot: &ShardSnapshot) -> Option<Refusal> {
     // What a reparent left half-done is completed at once, also within the block that it started.
     let primary = snapshot.primary().map(|state| &state.tablet.alias);
-    let in_force = ledger.block_at(snapshot.now).filter(|_| replaces);
+    let in_force = ledger.block_at(snapshot.now).filter(|_| replaces(remedy));
     if let Some(block) =
         in_force.filter(|b| b.unfinished.is_none() || b.unfinished.as_ref() != primary)
     {
-        return refused(Refusal::InBlockPeriod(block.clone()));
+        return Some(Refusal::InBlockPeriod(block.clone()));
     }
-    match ledger.not_before {
-        Some(until) if snapshot.now < until => refused(match ledger.vanished {
-            0 => Refusal::BackingOff { until },
-            times => Refusal::KeepsVanishing { times },
-        }),
-        Some(_) | None => Admission::Admitted,
-    }
+    let until = ledger.not_before.filter(|until| snapshot.now < *until)?;
+    Some(match ledger.vanished {
+        0 => Refusal::BackingOff { until },
+        times => Refusal::KeepsVanishing { times },
+    })
 }
 
 #[cfg(test)]
@@ -294,7 +323,7 @@ mod tests {
     use crate::topology::ShardTopology;
 
     fn on(controls: &Controls) -> Switches<'_> {
-        Switches { recoveries_enabled: true, controls, isolated: None }
+        Switches::on(controls)
     }
 
     /// A proposal whose finding does not matter.

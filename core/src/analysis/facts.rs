@@ -8,7 +8,7 @@ pub use replicas::{ReplicaFacts, errant_gtids, replica_facts};
 
 use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
-use crate::knowledge::health::Reachability;
+use crate::knowledge::health::{Reachability, WINDOW_FAILURES_MIN};
 use crate::knowledge::observe::{Receiving, TabletState};
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::reparent::election::{self, Contender, Standing, Witnesses};
@@ -37,6 +37,8 @@ pub struct Facts {
     pub primary_unreachable: bool,
     /// The primary can be reached and fails more often than it answers.
     pub primary_overloaded: bool,
+    /// Most of the other tablets time out as well: it is vtorc's own network, or the machine that it runs on.
+    pub others_time_out: bool,
     /// The primary was never reached.
     pub primary_unseen: bool,
     /// Managed tablets other than the primary.
@@ -110,6 +112,7 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
     facts.primary_valid = primary.reachability.is_valid() && !asked_before_term(primary, snapshot);
     facts.primary_unreachable = primary.reachability.is_unreachable();
     facts.primary_overloaded = primary.recent.is_incapacitated();
+    facts.others_time_out = others_time_out(snapshot, primary);
     facts.primary_unseen = primary.status.is_none();
     vttablet_of_primary(&mut facts, snapshot, primary);
     facts.record_names_primary = snapshot.record.primary_alias.as_ref() == Some(alias)
@@ -182,6 +185,15 @@ fn reach_evidence(state: &TabletState, snapshot: &ShardSnapshot) -> String {
             format!("{alias} fails for {} ms: {why}", ms(*since))
         }
     }
+}
+
+/// Most of the other tablets have timed out in the same window as the primary.
+fn others_time_out(snapshot: &ShardSnapshot, primary: &TabletState) -> bool {
+    let others = snapshot.tablets.values();
+    let others =
+        others.filter(|other| other.tablet.alias != primary.tablet.alias && other.status.is_some());
+    let slow = others.clone().filter(|other| other.recent.timed_out >= WINDOW_FAILURES_MIN);
+    slow.count() * 2 > others.count() && !sabotage::has(Bug::BlameThePrimary)
 }
 
 /// A vttablet that was promoted a moment ago may have been asked before it was.

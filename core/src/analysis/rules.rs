@@ -84,8 +84,8 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         kind: FindingKind::IncapacitatedPrimary,
-        why: "the primary can be reached, fails more often than it answers, and replicas receive from it",
-        holds: |f| f.primary_overloaded && f.replicas_receiving > 0,
+        why: "the primary can be reached, fails more often than it answers, other tablets answer, and replicas receive from it",
+        holds: |f| f.primary_overloaded && f.replicas_receiving > 0 && !f.others_time_out,
         lets_replicas_be_repaired: false,
     },
     Rule {

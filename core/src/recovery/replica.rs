@@ -1,9 +1,12 @@
-//! How a tablet is made a proper replica of its primary.
+//! How a tablet is made a proper replica of its primary. One that has transactions which the primary lacks is taken out
+//! of service: nothing is rewound silently.
 
+use crate::analysis::FindingKind;
 use crate::durability::DurabilityPolicy;
-use crate::ports::RelayLog;
+use crate::gtid::GtidSet;
+use crate::ports::{RelayLog, SourceChange};
 use crate::sabotage::{self, Bug};
-use crate::status::ServerStatus;
+use crate::status::{Flavor, ServerStatus};
 use crate::tablet::Tablet;
 
 /// Whether a replica is to acknowledge what this primary writes. One that does not apply everything would acknowledge
@@ -31,4 +34,72 @@ pub fn relay_log(replica: &ServerStatus, source: &ServerStatus) -> RelayLog {
         true => RelayLog::MayGo,
         false => RelayLog::MustStay,
     }
+}
+
+/// A replica that was found wrong, and refuses writes by now; its primary was asked after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// What was found.
+    pub finding: FindingKind,
+    /// The keyspace's policy.
+    pub policy: DurabilityPolicy,
+    /// The primary.
+    pub primary: &'a Tablet,
+    /// Its server.
+    pub source: &'a ServerStatus,
+    /// The replica.
+    pub tablet: &'a Tablet,
+    /// Its server.
+    pub status: &'a ServerStatus,
+}
+
+/// What is done with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cure {
+    /// It is taken out of service for these transactions, which the primary lacks.
+    SetAside(GtidSet),
+    /// It follows the primary.
+    Follow {
+        /// Acknowledge what is received.
+        semi_sync: bool,
+        /// Point it there anew, or only set what else is wrong.
+        change: SourceChange,
+        /// What becomes of what was received and is not applied.
+        relay_log: RelayLog,
+    },
+    /// Nothing: the primary lost this, which it wrote and the replica has. The primary must be replaced, not its replicas.
+    KeepFor(GtidSet),
+}
+
+/// Says what is to be done with a replica.
+pub fn cure(case: Case<'_>) -> Cure {
+    let Case { finding, policy, primary, source, tablet, status } = case;
+    let lost = source.lost_to(status).filter(|_| !sabotage::has(Bug::TrustSurvivors));
+    if let Some(lost) = lost {
+        return Cure::KeepFor(lost);
+    }
+    let replication = status.replication.as_ref();
+    let follows = replication.is_some_and(|r| source.is_source_of(r, primary.mysql.as_ref()));
+    let errant = lacking(status, source).filter(|_| !follows || status.is_refused());
+    if let Some(errant) = errant {
+        return Cure::SetAside(errant);
+    }
+    // One that follows the right source and cannot connect is told its credentials anew.
+    let sound = replication.is_some_and(|r| r.auto_position && r.receiver_error.is_none())
+        && finding != FindingKind::ReplicaMisconfigured;
+    Cure::Follow {
+        semi_sync: acknowledges(policy, primary, tablet, status),
+        change: if follows && sound { SourceChange::Keep } else { SourceChange::Repoint },
+        relay_log: relay_log(status, source),
+    }
+}
+
+/// What the replica has and the primary, read afterwards, lacks. MariaDB's positions do not tell; there the source itself
+/// says that the histories differ.
+fn lacking(replica: &ServerStatus, primary: &ServerStatus) -> Option<GtidSet> {
+    if replica.is_refused() && replica.flavor == Flavor::MariaDb {
+        return Some(replica.gtid_executed.clone());
+    }
+    let extra = replica.gtid_executed.subtract(&primary.gtid_executed);
+    (!extra.is_empty()).then_some(extra)
 }

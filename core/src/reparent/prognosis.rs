@@ -4,8 +4,11 @@
 use std::collections::BTreeSet;
 
 use super::safety::Reach;
+use crate::admission::{self, Proposal, Switches};
+use crate::analysis::FindingKind;
 use crate::ids::TabletAlias;
 use crate::knowledge::snapshot::ShardSnapshot;
+use crate::remedy::Remedy;
 use crate::reparent::election::{self, Constraints, Contender, Election, PassedOver, Reason};
 use crate::settings::RecoverySettings;
 
@@ -35,22 +38,25 @@ pub enum Prognosis {
 }
 
 /// Says what would happen.
-pub fn if_primary_died(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Prognosis {
+pub fn if_primary_died(
+    snapshot: &ShardSnapshot,
+    settings: &RecoverySettings,
+    switches: Switches<'_>,
+) -> Prognosis {
     let refuses = |why: String| Prognosis::Refuses { why, passed_over: Vec::new() };
     let Some(primary) = snapshot.primary() else { return Prognosis::NoPrimary };
     let policy = match &snapshot.durability {
         Ok(policy) => *policy,
         Err(unknown) => return refuses(unknown.to_string()),
     };
-    if snapshot.emergency_reparent_disabled {
-        return refuses("the records disable emergency reparents".into());
-    }
-    if !settings.recovers(&snapshot.shard) {
-        return refuses("RecoverMasterClusterFilters does not name this shard".into());
-    }
     let old = &primary.tablet.alias;
-    if let Some(why) = settings.left_alone(old) {
-        return refuses(why);
+    let failover = Proposal {
+        remedy: Remedy::EmergencyReparent,
+        finding: FindingKind::DeadPrimary,
+        tablet: Some(old),
+    };
+    if let Some(refusal) = admission::forbidden(failover, snapshot, settings, switches) {
+        return refuses(refusal.to_string());
     }
     let mut everybody = Contender::of(snapshot);
     everybody.retain(|one| one.tablet.alias != *old);

@@ -177,7 +177,7 @@ fn list<T: std::fmt::Display>(names: &[T]) -> String {
 
 /// Tablets, and places where there may be some.
 fn list_both(tablets: &[TabletAlias], places: &[Place]) -> String {
-    let places = places.iter().map(|place| format!("{place}, which cannot be read"));
+    let places = places.iter().map(|place| format!("{place} (never read)"));
     tablets.iter().map(ToString::to_string).chain(places).collect::<Vec<_>>().join(", ")
 }
 

@@ -6,6 +6,7 @@ use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::recovery::replica;
+use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus};
 use crate::tablet::TabletType;
@@ -56,8 +57,13 @@ pub fn replica_facts(
     let wrong_source = replication.is_some_and(|replication| {
         !source.is_source_of(replication, primary.tablet.mysql.as_ref())
     });
+    // Only of a tablet that is in service is more asked than that clients cannot write to it: what is done with one that
+    // is taken out of service, by whom, is not vtorc's business.
+    let in_service =
+        replica.tablet.tablet_type.is_managed() || sabotage::has(Bug::FenceWhatIsFenced);
     let writable = status.is_writable()
-        || (settings.use_super_read_only
+        || (in_service
+            && settings.use_super_read_only
             && status.flavor == Flavor::MySql
             && !status.super_read_only);
     Some(ReplicaFacts {
