@@ -277,7 +277,8 @@ async fn narrate(board: Arc<Board>) {
         };
         let vtorc_actors::board::Event::Recovery(record) = event else { continue };
         let (Some(outcome), Some(end)) = (&record.outcome, record.ended_at) else { continue };
-        let finding = record.finding.as_deref().unwrap_or("asked for");
+        let finding = record.finding.map(|finding| finding.to_string());
+        let finding = finding.as_deref().unwrap_or("asked for");
         let took = record.started_at.age(end).as_millis();
         let outage = record.write_outage_ms.map(|ms| format!(", no writes for {ms} ms"));
         say(&format!(

@@ -16,6 +16,7 @@ use vtorc_core::ids::{KeyspaceShard, RecoveryId};
 use vtorc_core::isolation::{self, Sight};
 use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
+use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::reparent::prognosis::Prognosis;
 use vtorc_core::time::Timestamp;
 
@@ -113,9 +114,9 @@ pub type HeldKey = (FindingKind, Inaction, KeyspaceShard);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EndedKey {
     /// What was done.
-    pub kind: String,
-    /// The finding that it was done for; empty if it was asked for.
-    pub finding: String,
+    pub kind: RecoveryKind,
+    /// The finding that it was done for; none if it was asked for.
+    pub finding: Option<FindingKind>,
     /// On which shard.
     pub shard: KeyspaceShard,
     /// The outcome's name.
@@ -130,7 +131,7 @@ pub struct Counters {
     probes_late: AtomicU64,
     locks: Mutex<BTreeMap<(LockAction, u64), u64>>,
     ended: Mutex<BTreeMap<EndedKey, u64>>,
-    detected: Mutex<BTreeMap<(String, KeyspaceShard), u64>>,
+    detected: Mutex<BTreeMap<(FindingKind, KeyspaceShard), u64>>,
     held: Mutex<BTreeMap<HeldKey, u64>>,
 }
 
@@ -192,8 +193,8 @@ impl Board {
         let counted = self.recovery(record.id).is_some_and(|known| known.outcome.is_some());
         if let Some(outcome) = record.outcome.as_ref().filter(|_| !counted) {
             let key = EndedKey {
-                kind: record.kind.clone(),
-                finding: record.finding.clone().unwrap_or_default(),
+                kind: record.kind,
+                finding: record.finding,
                 shard: record.shard.clone(),
                 outcome: outcome.name(),
             };
@@ -287,8 +288,8 @@ impl Board {
     }
 
     /// Counts a finding that appeared.
-    pub fn count_detected(&self, shard: &KeyspaceShard, finding: &str) {
-        let key = (finding.to_owned(), shard.clone());
+    pub fn count_detected(&self, shard: &KeyspaceShard, finding: FindingKind) {
+        let key = (finding, shard.clone());
         *lock(&self.counters.detected).entry(key).or_default() += 1;
     }
 
@@ -345,7 +346,7 @@ impl Board {
     }
 
     /// Findings that appeared, by (finding, shard).
-    pub fn detected_counts(&self) -> BTreeMap<(String, KeyspaceShard), u64> {
+    pub fn detected_counts(&self) -> BTreeMap<(FindingKind, KeyspaceShard), u64> {
         lock(&self.counters.detected).clone()
     }
 

@@ -257,22 +257,7 @@ pub struct Accepted {
     pub outcome: oneshot::Receiver<Outcome>,
 }
 
-/// Why a request is not carried out.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Rejected {
-    /// Not a shard that is watched.
-    #[error("no shard {0} is watched here")]
-    UnknownShard(KeyspaceShard),
-    /// Not a tablet of the shard.
-    #[error("{0} is not a tablet of this shard")]
-    UnknownTablet(TabletAlias),
-    /// It conflicts with the shard's state.
-    #[error("{0}")]
-    Conflict(String),
-    /// The process cannot do it now.
-    #[error("{0}")]
-    Unavailable(String),
-}
+pub use vtorc_core::admission::requested::Rejected;
 
 // To the Auditor -------------------------------------------------------------------------------------
 

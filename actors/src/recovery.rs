@@ -13,7 +13,6 @@ mod repair;
 mod reparent;
 mod task;
 
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,13 +27,14 @@ use slog::{Logger, info, o, warn};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use vtorc_core::admission::Block;
+use vtorc_core::admission::attempts::Attempts;
 use vtorc_core::admission::inaction::{Held, Inaction};
-use vtorc_core::admission::{Block, Ledger};
+use vtorc_core::admission::requested::may_start;
 use vtorc_core::audit::{Outcome, RecoveryRecord};
-use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
+use vtorc_core::ids::{KeyspaceShard, RecoveryId};
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::HistoryError;
-use vtorc_core::remedy::Remedy;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::time::Timestamp;
 
@@ -58,9 +58,6 @@ const LEDGER_PATIENCE: Duration = Duration::from_secs(2);
 const LEDGER_RETRY: Duration = Duration::from_secs(1);
 /// ... and is not waited for after this.
 const LEDGER_GIVEN_UP: Duration = Duration::from_secs(10);
-/// Receivers are restarted at most so often: it is done to see something, not to cure it.
-const RECEIVER_RESTART_PAUSE: Duration = Duration::from_secs(60);
-
 /// The shard's actor, as far as its recoveries tell it something.
 pub(crate) struct Owner {
     /// How recoveries stand.
@@ -74,9 +71,7 @@ pub struct RecoveryActor {
     world: World,
     shard: KeyspaceShard,
     owner: Owner,
-    ledger: Option<Ledger>,
-    repairs: BTreeMap<TabletAlias, Ledger>,
-    receivers: Ledger,
+    attempts: Option<Attempts>,
     running: Option<Running>,
     begun: u64,
     held: Vec<Held>,
@@ -90,9 +85,24 @@ pub struct RecoveryActor {
 struct Running {
     /// Tells it from one that was called off before it had a number.
     serial: u64,
-    id: RecoveryId,
+    /// None while it is fetched.
+    id: Option<RecoveryId>,
     task: Task,
-    work: JoinHandle<()>,
+    work: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    fn is_over(&self) -> bool {
+        self.work.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// Ends it where it is; answers its number, if it has one.
+    fn call_off(&self) -> Option<RecoveryId> {
+        if let Some(work) = &self.work {
+            work.abort();
+        }
+        self.id
+    }
 }
 
 #[derive(Message)]
@@ -131,9 +141,7 @@ impl RecoveryActor {
             world: world.clone(),
             shard,
             owner,
-            ledger: None,
-            repairs: BTreeMap::new(),
-            receivers: Ledger::default(),
+            attempts: None,
             running: None,
             begun: 0,
             held: Vec::new(),
@@ -147,9 +155,9 @@ impl RecoveryActor {
 
     fn tell_standing(&self, ended: Option<RecoveryId>) {
         let now = self.world.clock.now();
-        let block = self.ledger.as_ref().and_then(|ledger| ledger.block_at(now)).cloned();
+        let block = self.block_at(now);
         self.owner.standing.do_send(RecoveryStanding {
-            running: self.running.as_ref().map(|running| running.id),
+            running: self.running.as_ref().and_then(|running| running.id),
             block,
             held_back: self.held.first().map(|held| held.reason.clone()).or(self.unread.clone()),
             ended,
@@ -158,15 +166,16 @@ impl RecoveryActor {
 
     /// A reparent does not wait for a repair: the repair is called off, and starts again if still needed.
     fn make_way(&mut self, task: &Task) -> bool {
-        let urgent = task.remedy().is_reparent();
+        let urgent = task.kind().is_reparent();
         let Some(running) = &self.running else { return true };
-        if !urgent || running.task.remedy().is_reparent() || running.work.is_finished() {
+        if !urgent || running.task.kind().is_reparent() || running.is_over() {
             return false;
         }
-        running.work.abort();
-        let id = running.id;
-        warn!(self.log, "called off for a reparent"; "recovery" => %id);
+        let id = running.call_off();
         self.running = None;
+        // One that has no number yet has not begun.
+        let Some(id) = id else { return true };
+        warn!(self.log, "called off for a reparent"; "recovery" => %id);
         if let Some(record) = self.world.board.recovery(id) {
             let mut record = (*record).clone();
             record.outcome = Some(Outcome::Preempted);
@@ -184,12 +193,10 @@ impl RecoveryActor {
         reply: Option<oneshot::Sender<Result<Accepted, Rejected>>>,
         context: &mut Context<Self>,
     ) {
-        let placeholder = RecoveryId(0);
-        // Nothing else may start while the number is fetched.
-        let work = actix::spawn(async {});
         self.begun += 1;
         let serial = self.begun;
-        self.running = Some(Running { serial, id: placeholder, task: task.clone(), work });
+        // Nothing else may start while the number is fetched.
+        self.running = Some(Running { serial, id: None, task: task.clone(), work: None });
         let (world, log) = (self.world.clone(), self.log.clone());
         let fetch = async move { world.numbers.next(world.history.as_ref(), &log).await };
         context.spawn(fetch.into_actor(self).then(move |id, _, context| {
@@ -210,7 +217,7 @@ impl RecoveryActor {
         let now = self.world.clock.now();
         let (shard, finding) = (self.shard.clone(), task.finding());
         let record = RecoveryRecord::begin(id, shard, task.kind(), task.trigger(), finding, now);
-        info!(log, "recovery begins"; "kind" => task.kind(), "finding" => &record.finding,
+        info!(log, "recovery begins"; "kind" => task.kind().name(), "finding" => record.finding.map(|finding| finding.to_string()),
             "evidence" => record.evidence.join("; "));
         let job = Job::new(self.world.clone(), record, snapshot, self.owner.records.clone(), log);
         let told = reply.and_then(|reply| {
@@ -227,61 +234,28 @@ impl RecoveryActor {
         });
         // Whether it is held back is over for what is being done; the rest is decided again soon.
         self.hold(Vec::new());
-        self.running = Some(Running { serial: self.begun, id, task, work });
+        self.running = Some(Running { serial: self.begun, id: Some(id), task, work: Some(work) });
         self.meter.doing(format!("recovery {id}"));
         self.tell_standing(None);
     }
 
-    /// What an outcome means for the next attempt.
+    /// What an outcome means for the next attempt. What somebody asked for means nothing.
     fn learn(&mut self, id: RecoveryId, task: &Task, outcome: &Outcome) {
         let now = self.world.clock.now();
         let settings = self.world.settings();
-        let mut block = None;
-        if let Some(ledger) = &mut self.ledger {
-            match (task, outcome) {
-                (
-                    Task::Shard(
-                        Remedy::EmergencyReparent
-                        | Remedy::PlannedReparent
-                        | Remedy::FinishReparent,
-                        _,
-                    ),
-                    Outcome::Succeeded(_) | Outcome::Unclear(_),
-                ) => {
-                    let unclear = matches!(outcome, Outcome::Unclear(_));
-                    let old = task.finding().and_then(|finding| finding.tablet.clone());
-                    ledger.start_block(id, &settings.recovery, now, old.filter(|_| unclear));
-                    // What was left half-done is tried again, but not in a storm.
-                    if unclear {
-                        ledger.attempt_failed(now);
-                    } else {
-                        ledger.fresh_start();
-                    }
-                    block = ledger.block.clone();
-                }
-                (Task::Shard(Remedy::RestartReceiver, _), _) => {
-                    self.receivers.pause_until(now + RECEIVER_RESTART_PAUSE);
-                }
-                (Task::Shard(..), Outcome::Succeeded(_)) => ledger.fresh_start(),
-                (Task::Shard(..), Outcome::AlreadyFixed) => ledger.has_vanished(now),
-                (Task::Shard(..), Outcome::Failed(_)) if sabotage::has(Bug::BlockOnLostLock) => {
-                    ledger.start_block(id, &settings.recovery, now, None);
-                    block = ledger.block.clone();
-                }
-                (Task::Shard(..), _) => ledger.attempt_failed(now),
-                (Task::Replicas(_), _) if sabotage::has(Bug::RepairOldNews) => {}
-                (Task::Replicas(findings), _) => {
-                    for alias in findings.iter().filter_map(|finding| finding.tablet.clone()) {
-                        // Also where the commands went well: if it does not hold, do not try for ever.
-                        self.repairs.entry(alias).or_default().attempt_failed(now);
-                    }
-                }
-                (Task::Requested(_) | Task::CureErrant(_) | Task::Forget(_), _) => {}
-            }
-        }
-        if block.is_some() {
+        let Some(attempts) = self.attempts.as_mut().filter(|_| !task.is_requested()) else {
+            return;
+        };
+        let findings = task.findings();
+        let blocks = attempts.learn(id, task.kind(), findings, outcome, &settings.recovery, now);
+        if blocks {
+            let block = attempts.shard.block.clone();
             self.world.auditor.do_send(Audit::Block(self.shard.clone(), block));
         }
+    }
+
+    fn block_at(&self, now: Timestamp) -> Option<Block> {
+        self.attempts.as_ref().and_then(|attempts| attempts.shard.block_at(now)).cloned()
     }
 }
 
@@ -307,7 +281,7 @@ impl RecoveryActor {
         let why = format!("the block period cannot be read: {error}");
         if since.age(now) >= LEDGER_GIVEN_UP && !sabotage::has(Bug::NeedHistory) {
             warn!(self.log, "recovering without the history"; "reason" => &why);
-            (self.ledger, self.unread) = (Some(Ledger::default()), None);
+            (self.attempts, self.unread) = (Some(Attempts::default()), None);
             return;
         }
         warn!(self.log, "not recovering"; "reason" => &why);
@@ -329,7 +303,7 @@ impl Actor for RecoveryActor {
 
 impl Supervised for RecoveryActor {
     fn restarting(&mut self, _: &mut Context<Self>) {
-        self.ledger = None;
+        self.attempts = None;
         self.running = None;
     }
 }
@@ -340,7 +314,7 @@ impl Handler<LedgerWasRead> for RecoveryActor {
         match block {
             Ok(block) => {
                 self.unread = None;
-                self.ledger = Some(Ledger { block, ..Ledger::default() });
+                self.attempts = Some(Attempts::with_block(block));
             }
             Err(error) => self.ledger_was_not_read(&error, context),
         }
@@ -356,7 +330,7 @@ impl Handler<Recover> for RecoveryActor {
             return;
         }
         let round = self.decide(wanted, &snapshot);
-        if let Some(task) = round.task {
+        if let Some(task) = round.approved.map(Task::from) {
             if self.make_way(&task) {
                 self.begin(task, snapshot, None, context);
             }
@@ -370,8 +344,8 @@ impl Handler<CircumstancesChanged> for RecoveryActor {
     type Result = ();
     fn handle(&mut self, _: CircumstancesChanged, _: &mut Context<Self>) {
         self.meter.handled();
-        if let Some(ledger) = &mut self.ledger {
-            ledger.fresh_start();
+        if let Some(attempts) = &mut self.attempts {
+            attempts.shard.fresh_start();
         }
     }
 }
@@ -381,17 +355,11 @@ impl Handler<StartRequested> for RecoveryActor {
     fn handle(&mut self, message: StartRequested, context: &mut Context<Self>) {
         self.meter.handled();
         let StartRequested { request, snapshot, reply } = message;
-        let block = self.ledger.as_ref().and_then(|ledger| ledger.block_at(snapshot.now)).cloned();
+        let block = self.block_at(snapshot.now);
         let task = Task::from(request);
-        let unknown = task.named().into_iter().find(|alias| snapshot.tablet(alias).is_none());
-        let rejected = match (unknown, block) {
-            _ if self.world.is_ending() => Some(Rejected::Unavailable("vtorc is ending".into())),
-            (Some(alias), _) => Some(Rejected::UnknownTablet(alias.clone())),
-            (None, Some(block)) if task.respects_block() => Some(Rejected::Conflict(format!(
-                "blocked by recovery {}; acknowledge it, or ask with ignore_block",
-                block.recovery
-            ))),
-            (None, Some(_) | None) => None,
+        let rejected = match self.world.is_ending() {
+            true => Some(Rejected::Unavailable("vtorc is ending".into())),
+            false => may_start(&task.named(), task.block_rule(), block.as_ref(), &snapshot).err(),
         };
         match rejected {
             Some(rejected) => drop(reply.send(Err(rejected))),
@@ -425,7 +393,7 @@ impl Handler<Ended> for RecoveryActor {
             let _ = told.send(outcome.clone());
         }
         // The outcome of one that was called off comes too late to matter.
-        let Some(running) = self.running.take_if(|running| running.id == id) else { return };
+        let Some(running) = self.running.take_if(|running| running.id == Some(id)) else { return };
         self.learn(id, &running.task, &outcome);
         // What it wrote is known at once, also where no watch tells of it.
         self.world.topology_wanted.notify_one();
@@ -455,14 +423,14 @@ impl Handler<LiftBlock> for RecoveryActor {
     type Result = ();
     fn handle(&mut self, LiftBlock { reply }: LiftBlock, _: &mut Context<Self>) {
         self.meter.handled();
-        let Some(ledger) = &mut self.ledger else {
+        let Some(attempts) = &mut self.attempts else {
             let unread = Rejected::Unavailable("the block period was not read yet".into());
             drop(reply.send(Err(unread)));
             return;
         };
-        let lifted = ledger.block_at(self.world.clock.now()).cloned();
-        ledger.block = None;
-        ledger.fresh_start();
+        let lifted = attempts.shard.block_at(self.world.clock.now()).cloned();
+        attempts.shard.block = None;
+        attempts.shard.fresh_start();
         self.world.auditor.do_send(Audit::Block(self.shard.clone(), None));
         self.hold(Vec::new());
         self.tell_standing(None);

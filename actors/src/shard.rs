@@ -229,7 +229,7 @@ impl ShardActor {
 
     fn log_findings(&self, appeared: &[Finding], gone: &[Finding]) {
         for finding in appeared {
-            self.world.board.count_detected(self.name(), &finding.kind.to_string());
+            self.world.board.count_detected(self.name(), finding.kind);
             let tablet = finding.tablet.as_ref().map(ToString::to_string).unwrap_or_default();
             warn!(self.log, "found"; "finding" => %finding.kind, "tablet" => tablet,
                 "why" => finding.why, "evidence" => finding.evidence.join("; "));

@@ -9,6 +9,7 @@ use vtorc_core::audit::{
 };
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
 use vtorc_core::ports::{FindingsChange, HistoryPort, LockToken, RecoveryFilter};
+use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::time::Timestamp;
 
 fn record(id: u64, shard: &str) -> RecoveryRecord {
@@ -17,7 +18,7 @@ fn record(id: u64, shard: &str) -> RecoveryRecord {
     let mut record = RecoveryRecord::begin(
         RecoveryId(id),
         shard.parse().unwrap(),
-        "PlannedReparent",
+        RecoveryKind::PlannedReparent,
         trigger,
         None,
         at,

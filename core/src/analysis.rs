@@ -193,6 +193,11 @@ impl FindingKind {
         Self::MixedBinlogFormats,
     ];
 
+    /// Reads a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.to_string() == name)
+    }
+
     /// Tells whether it may stay although everything that can be repaired was repaired: it tells of
     /// something that only a person can decide.
     pub fn may_stay(self) -> bool {

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use crate::analysis::Finding;
+use crate::analysis::{Finding, FindingKind};
 use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias};
+use crate::recovery::kind::RecoveryKind;
 use crate::time::Timestamp;
 
 /// The whole story of one recovery.
@@ -13,12 +14,12 @@ pub struct RecoveryRecord {
     pub id: RecoveryId,
     /// The shard.
     pub shard: KeyspaceShard,
-    /// What was done: the remedy's name, or `PlannedReparent`.
-    pub kind: String,
+    /// What was done.
+    pub kind: RecoveryKind,
     /// Who or what asked for it.
     pub trigger: Trigger,
-    /// The name of the finding that started it; none for a requested one.
-    pub finding: Option<String>,
+    /// The finding that started it; none for a requested one.
+    pub finding: Option<FindingKind>,
     /// The tablet that the finding is about.
     pub finding_tablet: Option<TabletAlias>,
     /// The observations that the finding rested on.
@@ -44,7 +45,7 @@ impl RecoveryRecord {
     pub fn begin(
         id: RecoveryId,
         shard: KeyspaceShard,
-        kind: &str,
+        kind: RecoveryKind,
         trigger: Trigger,
         finding: Option<&Finding>,
         now: Timestamp,
@@ -52,9 +53,9 @@ impl RecoveryRecord {
         Self {
             id,
             shard,
-            kind: kind.to_owned(),
+            kind,
             trigger,
-            finding: finding.map(|finding| finding.kind.to_string()),
+            finding: finding.map(|finding| finding.kind),
             finding_tablet: finding.and_then(|finding| finding.tablet.clone()),
             evidence: finding.map(|finding| finding.evidence.clone()).unwrap_or_default(),
             started_at: now,

@@ -159,7 +159,9 @@ impl Occasion {
             (Trigger::Requested { .. }, false) => "force-master-failover",
         };
         Self {
-            failure_type: record.finding.clone().unwrap_or_else(|| record.kind.clone()),
+            failure_type: record
+                .finding
+                .map_or_else(|| record.kind.to_string(), |finding| finding.to_string()),
             description: match outcome {
                 Some(outcome) => format!("{description}; {outcome}"),
                 None => description,

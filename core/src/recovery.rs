@@ -1,4 +1,5 @@
 //! What a recovery prescribes: a snapshot goes in, commands with their grounds come out. The actors carry them out.
 
 pub mod catch_up;
+pub mod kind;
 pub mod replica;

@@ -115,7 +115,7 @@ impl Universe {
             if calm && !changed {
                 let what = format!(
                     "m{manager} repaired {} of {} twice: recoveries {} and {}",
-                    later.finding.as_deref().unwrap_or("nothing"),
+                    later.finding.map_or("nothing".to_owned(), |finding| finding.to_string()),
                     later.finding_tablet.as_ref().map(ToString::to_string).unwrap_or_default(),
                     earlier.id,
                     later.id

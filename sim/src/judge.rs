@@ -148,7 +148,7 @@ pub fn collect_findings(stage: &mut Stage) {
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     for manager in stage.managers.iter().flatten() {
         for ((finding, _), count) in manager.board.detected_counts() {
-            *seen.entry(finding).or_default() += count;
+            *seen.entry(finding.to_string()).or_default() += count;
         }
     }
     for (finding, count) in seen {

@@ -2,6 +2,7 @@
 
 use vtorc_core::admission::Block;
 use vtorc_core::audit::{Outcome, RecoveryRecord, Trigger};
+use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::tablet::TabletType;
 
 use crate::Millis;
@@ -137,15 +138,15 @@ impl Universe {
             }
         }
         let reparents = records.iter().filter(|record| {
-            let kinds = ["EmergencyReparent", "FinishReparent"];
-            kinds.contains(&record.kind.as_str()) && record.trigger == Trigger::Automatic
+            let kinds = [RecoveryKind::EmergencyReparent, RecoveryKind::FinishReparent];
+            kinds.contains(&record.kind) && record.trigger == Trigger::Automatic
         });
         let mut blocked_until = 0;
         let mut unfinished = None;
         for record in reparents {
             let began = record.started_at.as_millis();
             let completes = unfinished.is_some() && unfinished == record.finding_tablet;
-            if began < blocked_until && !completes && record.kind != "FinishReparent" {
+            if began < blocked_until && !completes && record.kind != RecoveryKind::FinishReparent {
                 let what = format!(
                     "m{manager} began recovery {} {} ms too early",
                     record.id,

@@ -13,6 +13,7 @@ use vtorc_actors::board::Board;
 use vtorc_core::audit::Trigger;
 use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::ports::CommandError;
+use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::tablet::MysqlAddress;
 
 use crate::network::Party;
@@ -165,7 +166,7 @@ impl Outside {
         let shard = self.universe.lock().records_of(server).name.clone();
         self.board.running().iter().any(|record| {
             record.shard == shard
-                && record.kind == "EmergencyReparent"
+                && record.kind == RecoveryKind::EmergencyReparent
                 && record.trigger == Trigger::Automatic
         })
     }

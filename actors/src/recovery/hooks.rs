@@ -23,7 +23,7 @@ impl Locked<'_> {
 impl Job {
     /// Runs the programs after a reparent, beside whatever the shard needs next.
     pub(super) fn run_hooks_after(self, task: &Task, outcome: Outcome) {
-        let is_reparent = matches!(task, Task::Requested(_)) || task.remedy().is_reparent();
+        let is_reparent = task.kind().is_reparent();
         let planned = is_planned(task);
         let hooks = Hook::after(planned, &outcome);
         if !is_reparent || !hooks.iter().any(|hook| self.world.hooks.wants(*hook)) {

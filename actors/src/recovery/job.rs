@@ -15,7 +15,7 @@ use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::observe::Answer;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, ShardLock, TopoError};
-use vtorc_core::remedy::Remedy;
+use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::settings::RecoverySettings;
 use vtorc_core::status::ServerStatus;
@@ -390,34 +390,17 @@ impl Locked<'_> {
     /// Checks that there is still something to do, and does it.
     async fn act(&self, task: &Task) -> Result<String, Stopped> {
         match task {
-            Task::Shard(remedy, finding) => {
+            Task::Shard(kind, finding) => {
                 self.still_there(finding)?;
                 if finding.kind == FindingKind::PrimarySemiSyncBlocked
                     && let Some(freed) = self.free_commits().await
                 {
                     return Ok(freed);
                 }
-                if remedy.is_reparent() {
+                if kind.is_reparent() {
                     self.run_hooks_before(task).await?;
                 }
-                match remedy {
-                    Remedy::ElectPrimary | Remedy::EmergencyReparent | Remedy::FinishReparent => {
-                        // One that lives and does not serve must not be elected again.
-                        let away = matches!(
-                            finding.kind,
-                            FindingKind::PrimarySemiSyncBlocked | FindingKind::PrimaryDiskStalled
-                        );
-                        let request = away.then(|| self.away_from_primary(ReparentKind::Emergency));
-                        self.reparent(*remedy, request.as_ref()).await
-                    }
-                    Remedy::PlannedReparent => self.move_away().await,
-                    Remedy::FixPrimary => self.fix_primary().await,
-                    Remedy::FixShardRecord => self.fix_shard_record().await,
-                    Remedy::RestartReceiver => self.restart_receivers(finding.kind).await,
-                    Remedy::FixReplica | Remedy::WatchOnly => Err(Stopped::Refused(
-                        "there is nothing to do for the shard as a whole".into(),
-                    )),
-                }
+                self.recover_shard(*kind, finding).await
             }
             Task::Replicas(findings) => self.fix_replicas(findings).await,
             Task::CureErrant(request) => self.cure_errant(request).await,
@@ -429,11 +412,41 @@ impl Locked<'_> {
         }
     }
 
+    async fn recover_shard(
+        &self,
+        kind: RecoveryKind,
+        finding: &Finding,
+    ) -> Result<String, Stopped> {
+        match kind {
+            RecoveryKind::ElectPrimary
+            | RecoveryKind::EmergencyReparent
+            | RecoveryKind::FinishReparent => {
+                // One that lives and does not serve must not be elected again.
+                let away = matches!(
+                    finding.kind,
+                    FindingKind::PrimarySemiSyncBlocked | FindingKind::PrimaryDiskStalled
+                );
+                let request = away.then(|| self.away_from_primary(ReparentKind::Emergency));
+                self.reparent(kind, request.as_ref()).await
+            }
+            RecoveryKind::PlannedReparent => self.move_away().await,
+            RecoveryKind::FixPrimary => self.fix_primary().await,
+            RecoveryKind::FixShardRecord => self.fix_shard_record().await,
+            RecoveryKind::RestartReceiver => self.restart_receivers(finding.kind).await,
+            RecoveryKind::FixReplica
+            | RecoveryKind::DrainErrant
+            | RecoveryKind::InjectErrant
+            | RecoveryKind::Forget => {
+                Err(Stopped::Refused("there is nothing to do for the shard as a whole".into()))
+            }
+        }
+    }
+
     async fn requested(&self, request: &ReparentRequest) -> Result<String, Stopped> {
         match request.kind {
             ReparentKind::Planned => self.planned_reparent(request).await,
             ReparentKind::Emergency => {
-                self.reparent(Remedy::EmergencyReparent, Some(request)).await
+                self.reparent(RecoveryKind::EmergencyReparent, Some(request)).await
             }
         }
     }

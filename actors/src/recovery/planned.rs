@@ -7,7 +7,7 @@ use vtorc_core::analysis;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
-use vtorc_core::remedy::Remedy;
+use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::reparent::election::{self, Constraints, Contender};
 use vtorc_core::reparent::safety;
 use vtorc_core::sabotage::{self, Bug};
@@ -88,7 +88,7 @@ impl Locked<'_> {
         self.job.decided("replace it by force", None, format!("it did not step down: {why}"));
         self.check_lock().await?;
         let request = self.away_from_primary(ReparentKind::Emergency);
-        self.reparent(Remedy::EmergencyReparent, Some(&request)).await
+        self.reparent(RecoveryKind::EmergencyReparent, Some(&request)).await
     }
 
     fn answered(&self, alias: &TabletAlias) -> bool {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use vtorc_core::audit::StepOutcome;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
-use vtorc_core::remedy::Remedy;
+use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::reparent::election::{self, Constraints, Contender, Election, Reason};
 use vtorc_core::reparent::safety::Reach;
 use vtorc_core::sabotage::{self, Bug};
@@ -28,10 +28,10 @@ impl Locked<'_> {
     /// Elects among all tablets that answer, and makes the winner primary.
     pub(super) async fn reparent(
         &self,
-        remedy: Remedy,
+        kind: RecoveryKind,
         request: Option<&ReparentRequest>,
     ) -> Result<String, Stopped> {
-        let first = remedy == Remedy::ElectPrimary;
+        let first = kind == RecoveryKind::ElectPrimary;
         if first && let Some(reigning) = self.reigning() {
             self.job.decided(
                 "find the primary",

@@ -1,9 +1,11 @@
 //! What a recovery is for.
 
+use vtorc_core::admission::attempts::Approved;
+use vtorc_core::admission::requested::BlockRule;
 use vtorc_core::analysis::Finding;
 use vtorc_core::audit::Trigger;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::remedy::Remedy;
+use vtorc_core::recovery::kind::RecoveryKind;
 
 use crate::messages::{
     CureErrantRequest, ErrantCure, ForgetRequest, ReparentKind, ReparentRequest, Request,
@@ -13,7 +15,7 @@ use crate::messages::{
 #[derive(Clone, Debug)]
 pub(crate) enum Task {
     /// A recovery of the shard as a whole, for a finding.
-    Shard(Remedy, Finding),
+    Shard(RecoveryKind, Finding),
     /// Repairs of replicas.
     Replicas(Vec<Finding>),
     /// A reparent that somebody asked for.
@@ -34,27 +36,29 @@ impl From<Request> for Task {
     }
 }
 
-impl Task {
-    pub(super) fn remedy(&self) -> Remedy {
-        match self {
-            Self::Shard(remedy, _) => *remedy,
-            Self::Replicas(_) | Self::CureErrant(_) | Self::Forget(_) => Remedy::FixReplica,
-            Self::Requested(_) => Remedy::EmergencyReparent,
+impl From<Approved> for Task {
+    fn from(approved: Approved) -> Self {
+        match approved {
+            Approved::Shard(kind, finding) => Self::Shard(kind, finding),
+            Approved::Replicas(findings) => Self::Replicas(findings),
         }
     }
+}
 
-    pub(super) fn kind(&self) -> &'static str {
+impl Task {
+    pub(super) fn kind(&self) -> RecoveryKind {
         match self {
+            Self::Shard(kind, _) => *kind,
+            Self::Replicas(_) => RecoveryKind::FixReplica,
             Self::Requested(request) => match request.kind {
-                ReparentKind::Planned => "PlannedReparent",
-                ReparentKind::Emergency => "EmergencyReparent",
+                ReparentKind::Planned => RecoveryKind::PlannedReparent,
+                ReparentKind::Emergency => RecoveryKind::EmergencyReparent,
             },
             Self::CureErrant(request) => match request.cure {
-                ErrantCure::Drain => "DrainErrant",
-                ErrantCure::Inject => "InjectErrant",
+                ErrantCure::Drain => RecoveryKind::DrainErrant,
+                ErrantCure::Inject => RecoveryKind::InjectErrant,
             },
-            Self::Forget(_) => "Forget",
-            Self::Shard(..) | Self::Replicas(_) => self.remedy().name(),
+            Self::Forget(_) => RecoveryKind::Forget,
         }
     }
 
@@ -94,14 +98,15 @@ impl Task {
         }
     }
 
-    /// A block stands in its way.
-    pub(super) fn respects_block(&self) -> bool {
-        match self {
+    /// Whether a block stands in its way.
+    pub(super) fn block_rule(&self) -> BlockRule {
+        let honours = match self {
             Self::Requested(request) => {
                 request.kind == ReparentKind::Emergency && !request.ignore_block
             }
             Self::CureErrant(_) | Self::Forget(_) | Self::Shard(..) | Self::Replicas(_) => false,
-        }
+        };
+        if honours { BlockRule::Honoured } else { BlockRule::Ignored }
     }
 
     pub(super) fn trigger(&self) -> Trigger {

@@ -2,9 +2,11 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use serde::{Deserialize, Serialize};
+use vtorc_core::analysis::FindingKind;
 use vtorc_core::audit::{Outcome, RecoveryRecord, StepOutcome, StepRecord, Trigger};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
 use vtorc_core::ports::RecoveryFilter;
+use vtorc_core::recovery::kind::RecoveryKind;
 
 use super::{millis, number, timestamp};
 
@@ -79,10 +81,10 @@ pub(crate) fn save(
             id,
             record.shard.keyspace,
             record.shard.shard,
-            record.kind,
+            record.kind.name(),
             by,
             reason,
-            record.finding,
+            record.finding.map(|finding| finding.to_string()),
             record.finding_tablet.as_ref().map(ToString::to_string),
             json(&record.evidence),
             millis(record.started_at),
@@ -137,15 +139,21 @@ fn read(row: &Row<'_>) -> rusqlite::Result<RecoveryRecord> {
     let evidence: String = row.get(8)?;
     let steps: String = row.get(16)?;
     let steps: Vec<StepRow> = serde_json::from_str(&steps).unwrap_or_default();
+    let kind: String = row.get(3)?;
+    let finding: Option<String> = row.get(6)?;
+    let unknown = || {
+        let what = format!("no kind of recovery {kind:?}").into();
+        rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, what)
+    };
     Ok(RecoveryRecord {
         id: RecoveryId(row.get::<_, i64>(0)?.unsigned_abs()),
         shard: KeyspaceShard { keyspace: row.get(1)?, shard: row.get(2)? },
-        kind: row.get(3)?,
+        kind: RecoveryKind::from_name(&kind).ok_or_else(unknown)?,
         trigger: match requested_by {
             Some(by) => Trigger::Requested { by, reason: reason.unwrap_or_default() },
             None => Trigger::Automatic,
         },
-        finding: row.get(6)?,
+        finding: finding.as_deref().and_then(FindingKind::from_name),
         finding_tablet: alias(row.get(7)?),
         evidence: serde_json::from_str(&evidence).unwrap_or_default(),
         started_at: timestamp(row.get(9)?),

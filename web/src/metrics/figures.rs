@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use vtorc_actors::board::{Board, EndedKey};
 use vtorc_actors::world::World;
+use vtorc_core::analysis::FindingKind;
 use vtorc_core::analysis::errant_gtids;
 use vtorc_core::ids::KeyspaceShard;
+use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::remedy::remedy;
 
 /// What a figure is to Prometheus.
@@ -184,20 +186,26 @@ fn of_tablets(board: &Board) -> Vec<Family> {
 }
 
 /// What VTOrc calls a recovery, by what is done for which finding.
-fn vtorc_name<'a>(kind: &'a str, finding: &str) -> &'a str {
+fn vtorc_name(kind: RecoveryKind, finding: Option<FindingKind>) -> &'static str {
+    use FindingKind as Found;
     match (kind, finding) {
-        ("EmergencyReparent" | "PlannedReparent", "IncapacitatedPrimary") => {
-            "RecoverIncapacitatedPrimary"
+        (
+            RecoveryKind::EmergencyReparent | RecoveryKind::PlannedReparent,
+            Some(Found::IncapacitatedPrimary),
+        ) => "RecoverIncapacitatedPrimary",
+        (RecoveryKind::EmergencyReparent, Some(Found::PrimaryTabletDeleted)) => {
+            "RecoverPrimaryTabletDeleted"
         }
-        ("EmergencyReparent", "PrimaryTabletDeleted") => "RecoverPrimaryTabletDeleted",
-        ("EmergencyReparent", _) => "RecoverDeadPrimary",
-        ("ElectPrimary", _) => "ElectNewPrimary",
-        ("FixPrimary", "PrimaryHasPrimary") => "RecoverPrimaryHasPrimary",
-        ("FixReplica", "StaleTopoPrimary") => "ReconcileStaleTopoPrimary",
-        ("RestartReceiver", "UnreachablePrimaryWithBrokenReplicas") => "RestartAllDirectReplicas",
-        ("RestartReceiver", _) => "RestartArbitraryDirectReplica",
-        ("DrainErrant", _) => "RecoverErrantGTIDDetected",
-        (other, _) => other,
+        (RecoveryKind::EmergencyReparent, _) => "RecoverDeadPrimary",
+        (RecoveryKind::ElectPrimary, _) => "ElectNewPrimary",
+        (RecoveryKind::FixPrimary, Some(Found::PrimaryHasPrimary)) => "RecoverPrimaryHasPrimary",
+        (RecoveryKind::FixReplica, Some(Found::StaleTopoPrimary)) => "ReconcileStaleTopoPrimary",
+        (RecoveryKind::RestartReceiver, Some(Found::UnreachablePrimaryWithBrokenReplicas)) => {
+            "RestartAllDirectReplicas"
+        }
+        (RecoveryKind::RestartReceiver, _) => "RestartArbitraryDirectReplica",
+        (RecoveryKind::DrainErrant, _) => "RecoverErrantGTIDDetected",
+        (other, _) => other.name(),
     }
 }
 
@@ -205,7 +213,7 @@ fn of_recoveries(board: &Board) -> Vec<Family> {
     let (mut successful, mut failed, mut all) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let (mut emergency, mut planned) = (BTreeMap::new(), BTreeMap::new());
     for (EndedKey { kind, finding, shard, outcome }, count) in board.recovery_counts() {
-        let labels = of_shard(vtorc_name(&kind, &finding), &shard);
+        let labels = of_shard(vtorc_name(kind, finding), &shard);
         *all.entry(labels.clone()).or_insert(0) += count;
         let succeeded = match outcome {
             "succeeded" => true,
@@ -214,10 +222,18 @@ fn of_recoveries(board: &Board) -> Vec<Family> {
         };
         let counted = if succeeded { &mut successful } else { &mut failed };
         *counted.entry(labels).or_insert(0) += count;
-        let reparents = match kind.as_str() {
-            "EmergencyReparent" => &mut emergency,
-            "PlannedReparent" => &mut planned,
-            _ => continue,
+        let reparents = match kind {
+            RecoveryKind::EmergencyReparent => &mut emergency,
+            RecoveryKind::PlannedReparent => &mut planned,
+            RecoveryKind::FinishReparent
+            | RecoveryKind::ElectPrimary
+            | RecoveryKind::FixPrimary
+            | RecoveryKind::FixReplica
+            | RecoveryKind::RestartReceiver
+            | RecoveryKind::FixShardRecord
+            | RecoveryKind::DrainErrant
+            | RecoveryKind::InjectErrant
+            | RecoveryKind::Forget => continue,
         };
         let result = if succeeded { "success" } else { "failure" };
         let labels = vec![shard.keyspace, shard.shard, result.to_owned()];
@@ -227,11 +243,16 @@ fn of_recoveries(board: &Board) -> Vec<Family> {
     const REPARENT: &[&str] = &["Keyspace", "Shard", "Result"];
     let held = board.held_counts().into_iter();
     let held = held.map(|((finding, why, shard), count)| {
-        let recovery = vtorc_name(remedy(finding).name(), &finding.to_string());
+        let remedy = remedy(finding);
+        let recovery = match RecoveryKind::of(remedy) {
+            Some(kind) => vtorc_name(kind, Some(finding)),
+            None => remedy.name(),
+        };
         ([of_shard(recovery, &shard), vec![why.name().to_owned()]].concat(), count)
     });
     let detected = board.detected_counts().into_iter();
-    let detected = detected.map(|((finding, shard), count)| (of_shard(&finding, &shard), count));
+    let detected =
+        detected.map(|((finding, shard), count)| (of_shard(&finding.to_string(), &shard), count));
     vec![
         Family::of("RecoveriesCount", "Recoveries that ended.", RECOVERY, all).counted(),
         Family::of("SuccessfulRecoveries", "Recoveries that succeeded.", RECOVERY, successful)
@@ -279,7 +300,8 @@ mod tests {
             ("RestartReceiver", "UnreachablePrimary", "RestartArbitraryDirectReplica"),
             ("RestartReceiver", "UnreachablePrimaryWithBrokenReplicas", "RestartAllDirectReplicas"),
         ] {
-            assert_eq!(vtorc_name(kind, finding), name);
+            let kind = RecoveryKind::from_name(kind).unwrap();
+            assert_eq!(vtorc_name(kind, FindingKind::from_name(finding)), name);
         }
     }
 }

@@ -1,0 +1,227 @@
+//! What is remembered of a shard's attempts: what came of each decides when the next may start.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::inaction::{Held, Inaction};
+use super::{Admission, Ledger, Proposal, Refusal, Switches, admit};
+use crate::admission::Block;
+use crate::analysis::Finding;
+use crate::audit::Outcome;
+use crate::ids::{RecoveryId, TabletAlias};
+use crate::knowledge::snapshot::ShardSnapshot;
+use crate::recovery::kind::RecoveryKind;
+use crate::remedy::{Remedy, Wanted};
+use crate::sabotage::{self, Bug};
+use crate::settings::RecoverySettings;
+use crate::time::Timestamp;
+
+/// Receivers are restarted at most so often: it is done to see something, not to cure it.
+const RECEIVER_RESTART_PAUSE: Duration = Duration::from_secs(60);
+
+/// The attempts of one shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// Of recoveries of the shard as a whole, with the block.
+    pub shard: Ledger,
+    receivers: Ledger,
+    repairs: BTreeMap<TabletAlias, Ledger>,
+}
+
+/// What may start now, and why the rest may not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// What may start.
+    pub approved: Option<Approved>,
+    /// What may not, and why.
+    pub held: Vec<Held>,
+}
+
+/// What may start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Approved {
+    /// A recovery of the shard as a whole, for a finding.
+    Shard(RecoveryKind, Finding),
+    /// Repairs of replicas, side by side.
+    Replicas(Vec<Finding>),
+}
+
+impl Attempts {
+    /// Nothing was tried yet; the shard may be blocked by a reparent of an earlier process.
+    pub fn with_block(block: Option<Block>) -> Self {
+        Self { shard: Ledger { block, ..Ledger::default() }, ..Self::default() }
+    }
+
+    /// Which part of what is wanted may start now, and why the rest may not.
+    ///
+    /// `before` is what was held back in the round before: what went wrong last stays the reason while it waits to be
+    /// tried again.
+    pub fn decide(
+        &self,
+        wanted: Wanted,
+        snapshot: &ShardSnapshot,
+        settings: &RecoverySettings,
+        switches: Switches<'_>,
+        before: &[Held],
+    ) -> Round {
+        let none = Ledger::default();
+        match wanted {
+            Wanted::Nothing => Round::default(),
+            Wanted::Shard(remedy, finding) => {
+                let restarts = remedy == Remedy::RestartReceiver;
+                let ledger = if restarts { &self.receivers } else { &self.shard };
+                let proposal = Proposal::new(remedy, &finding);
+                // A receiver is restarted for the shard's sake.
+                let tablet = proposal.tablet.filter(|_| !restarts);
+                let proposal = Proposal { tablet, ..proposal };
+                match admit(ledger, proposal, snapshot, settings, switches) {
+                    Admission::Admitted => {
+                        let kind = RecoveryKind::of(remedy);
+                        let approved = kind.map(|kind| Approved::Shard(kind, finding));
+                        Round { approved, held: Vec::new() }
+                    }
+                    Admission::Refused(refusal) => {
+                        Round { approved: None, held: vec![held(&finding, &refusal, before)] }
+                    }
+                }
+            }
+            Wanted::Replicas(findings) => {
+                let mut round = Round::default();
+                let mut due = Vec::new();
+                for finding in findings {
+                    let Some(alias) = &finding.tablet else { continue };
+                    let ledger = self.repairs.get(alias).unwrap_or(&none);
+                    let proposal = Proposal::new(Remedy::FixReplica, &finding);
+                    match admit(ledger, proposal, snapshot, settings, switches) {
+                        Admission::Admitted => due.push(finding),
+                        Admission::Refused(refusal) => {
+                            round.held.push(held(&finding, &refusal, before));
+                        }
+                    }
+                }
+                round.approved = (!due.is_empty()).then_some(Approved::Replicas(due));
+                round
+            }
+        }
+    }
+
+    /// What the outcome of an automatic recovery means for the next attempt. Answers whether the block changed.
+    pub fn learn(
+        &mut self,
+        id: RecoveryId,
+        kind: RecoveryKind,
+        findings: &[Finding],
+        outcome: &Outcome,
+        settings: &RecoverySettings,
+        now: Timestamp,
+    ) -> bool {
+        if kind == RecoveryKind::RestartReceiver {
+            self.receivers.pause_until(now + RECEIVER_RESTART_PAUSE);
+            return false;
+        }
+        if kind == RecoveryKind::FixReplica {
+            for alias in findings.iter().filter_map(|finding| finding.tablet.clone()) {
+                // Also where the commands went well: if it does not hold, do not try for ever.
+                if !sabotage::has(Bug::RepairOldNews) {
+                    self.repairs.entry(alias).or_default().attempt_failed(now);
+                }
+            }
+            return false;
+        }
+        match outcome {
+            Outcome::Succeeded(_) | Outcome::Unclear(_) if kind.replaces_a_primary() => {
+                let unclear = matches!(outcome, Outcome::Unclear(_));
+                let old = findings.first().and_then(|finding| finding.tablet.clone());
+                self.shard.start_block(id, settings, now, old.filter(|_| unclear));
+                // What was left half-done is tried again, but not in a storm.
+                if unclear {
+                    self.shard.attempt_failed(now);
+                } else {
+                    self.shard.fresh_start();
+                }
+                return true;
+            }
+            Outcome::Succeeded(_) => self.shard.fresh_start(),
+            Outcome::AlreadyFixed => self.shard.has_vanished(now),
+            Outcome::Failed(_) if sabotage::has(Bug::BlockOnLostLock) => {
+                self.shard.start_block(id, settings, now, None);
+                return true;
+            }
+            Outcome::Refused(_)
+            | Outcome::Failed(_)
+            | Outcome::Undone(_)
+            | Outcome::Unclear(_)
+            | Outcome::Preempted
+            | Outcome::Interrupted => self.shard.attempt_failed(now),
+        }
+        false
+    }
+}
+
+/// Why a finding is held back.
+fn held(finding: &Finding, refusal: &Refusal, before: &[Held]) -> Held {
+    let fresh = Held::new(Inaction::from(refusal), finding, refusal.to_string());
+    let same = |held: &&Held| held.finding == finding.kind && held.tablet == finding.tablet;
+    match refusal {
+        Refusal::BackingOff { .. } => before.iter().find(same).cloned().unwrap_or(fresh),
+        Refusal::Disabled
+        | Refusal::SwitchedOff(_)
+        | Refusal::EmergencyReparentsSwitchedOff(_)
+        | Refusal::InDowntime(_)
+        | Refusal::EmergencyReparentDisabled
+        | Refusal::Filtered
+        | Refusal::CellLeftAlone(_)
+        | Refusal::InBlockPeriod(_)
+        | Refusal::KeepsVanishing { .. }
+        | Refusal::ManagerIsolated(_)
+        | Refusal::WaitsForDisk
+        | Refusal::WatchOnly => fresh,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::FindingKind;
+    use crate::testkit;
+
+    /// Kind, outcome, and what is then remembered: `block`, `again` (backed off), `free`.
+    #[test]
+    fn what_outcomes_mean_for_the_next_attempt() {
+        let why = || "why".to_owned();
+        let table = [
+            (RecoveryKind::EmergencyReparent, Outcome::Succeeded(why()), "block"),
+            (RecoveryKind::EmergencyReparent, Outcome::Unclear(why()), "block again"),
+            (RecoveryKind::EmergencyReparent, Outcome::Refused(why()), "again"),
+            (RecoveryKind::EmergencyReparent, Outcome::Failed(why()), "again"),
+            (RecoveryKind::PlannedReparent, Outcome::Undone(why()), "again"),
+            (RecoveryKind::FinishReparent, Outcome::Succeeded(why()), "block"),
+            (RecoveryKind::ElectPrimary, Outcome::Succeeded(why()), "free"),
+            (RecoveryKind::FixPrimary, Outcome::Succeeded(why()), "free"),
+            (RecoveryKind::FixPrimary, Outcome::AlreadyFixed, "free"),
+            (RecoveryKind::FixReplica, Outcome::Failed(why()), "free"),
+            (RecoveryKind::RestartReceiver, Outcome::Failed(why()), "free"),
+        ];
+        for (kind, outcome, expected) in table {
+            let mut attempts = Attempts::default();
+            let finding = Finding {
+                kind: FindingKind::DeadPrimary,
+                tablet: "zone1-1".parse().ok(),
+                why: "",
+                evidence: Vec::new(),
+            };
+            let (id, now) = (RecoveryId(7), Timestamp::from_millis(1000));
+            let settings = testkit::settings();
+            attempts.learn(id, kind, &[finding], &outcome, &settings, now);
+            let block = attempts.shard.block.is_some();
+            let again = attempts.shard.not_before.is_some();
+            let found = match (block, again) {
+                (true, true) => "block again",
+                (true, false) => "block",
+                (false, true) => "again",
+                (false, false) => "free",
+            };
+            assert_eq!(found, expected, "{kind} {outcome}");
+        }
+    }
+}
