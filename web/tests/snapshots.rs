@@ -37,13 +37,13 @@ fn tablet(uid: u32, kind: &str, replication: Value) -> Value {
 fn snapshot() -> Value {
     let follows = json!({
         "source_host": "h", "source_port": 3306, "source_uuid": "3e11fa47-71ca-11e1-9e33-000000000001",
-        "source_server_id": 1, "receiver": "running", "receiver_error": "", "applier_running": true,
+        "source_server_id": 1, "receiver": "running", "receiver_error": null, "applier_running": true,
         "applier_error": "", "retrieved": "", "auto_position": true, "filtered": false, "lag_seconds": 0,
         "delay_seconds": 0, "heartbeat_period_ms": 300, "received_marker": "x", "marker_sees_heartbeats": true
     });
     json!({
         "keyspace": "ks", "shard": "0", "durability_policy": "semi_sync", "primary_alias": "zone1-0000000001",
-        "emergency_reparent_disabled": false, "incomplete": false, "damaged": {}, "now_ms": 1000,
+        "emergency_reparent_disabled": false, "damaged": {}, "now_ms": 1000,
         "tablets": [
             tablet(1, "PRIMARY", Value::Null), tablet(2, "REPLICA", follows.clone()),
             tablet(3, "REPLICA", follows)
