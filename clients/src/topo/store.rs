@@ -404,7 +404,7 @@ impl TopoPort for TopoStore {
             }
             record.primary_alias = Some(alias.clone());
             record.primary_term_start_time = Some(term.clone());
-            record.is_primary_serving = true;
+            // Whether it serves is somebody else's: traffic may have been switched to other shards.
             true
         })
         .await
