@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
+use vtorc_core::ports::TopoError;
 
 /// `vttime.Time`
 #[derive(Clone, PartialEq, Message)]
@@ -124,6 +125,7 @@ pub struct CellInfo {
 }
 
 /// A message, and the bytes of the fields that it does not declare.
+#[derive(Default)]
 pub(crate) struct Record<M> {
     pub(crate) message: M,
     unknown: Vec<u8>,
@@ -162,6 +164,11 @@ impl<M: Declared> Record<M> {
         bytes.extend_from_slice(&self.unknown);
         bytes
     }
+}
+
+/// Reads a record; the error names its path.
+pub(crate) fn decode<M: Declared>(path: &str, bytes: &[u8]) -> Result<Record<M>, TopoError> {
+    Record::decode(bytes).map_err(|why| TopoError::Damaged { path: path.to_owned(), why })
 }
 
 fn unknown_fields(bytes: &[u8], declared: &[u32]) -> Result<Vec<u8>, prost::DecodeError> {
