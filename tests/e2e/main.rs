@@ -13,6 +13,7 @@
 
 mod bringup;
 mod busy;
+mod cells;
 mod certificates;
 mod check;
 mod console;

@@ -5,6 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 use vtorc_fleet::{Flavor, ZooKeeper};
 
+use crate::cells::{
+    Away, goes_away, goes_away_with_an_acker, is_away_at_start, is_away_at_start_with_an_acker,
+};
 use crate::certificates::certificates;
 use crate::harness::{Cluster, THREE, wait_for};
 use crate::topologies::{dies_at_rest, killed_with_the_lock, lost_in_the_middle, topo_flags};
@@ -124,6 +127,40 @@ fn a_cell_on_a_server_of_its_own_that_is_down_keeps_its_tablets() {
     assert_eq!(shard["tablets"].as_array().unwrap().len(), 3, "{shard:#}");
     away.restart().unwrap();
     cluster.healthy(&[]);
+}
+
+/// A shard's topology, of which zone2 is on a ZooKeeper of its own that is ended and started.
+fn with_zone2_away(story: impl FnOnce(Cluster, Away<'_, ZooKeeper>)) {
+    let directory = tempfile::tempdir().unwrap();
+    let global = ZooKeeper::start(&directory.path().join("zk")).unwrap();
+    let mut server = ZooKeeper::start(&directory.path().join("zk2")).unwrap();
+    let flags = topo_flags("zk2", &global.address(), "/vitess/global");
+    let cluster = Cluster::with_topology(Flavor::MariaDb, "semi_sync", &[], directory, flags);
+    let address = server.address();
+    let leave = |_: &Cluster, server: &mut ZooKeeper| server.kill();
+    let come_back = |_: &Cluster, server: &mut ZooKeeper| server.restart().unwrap();
+    let (server, address) = (&mut server, &*address);
+    story(cluster, Away { server, address, leave: &leave, come_back: &come_back });
+}
+
+#[test]
+fn a_cells_zookeeper_that_dies_holds_no_shard_up() {
+    with_zone2_away(goes_away);
+}
+
+#[test]
+fn a_cells_zookeeper_that_dies_does_not_hold_up_a_shard_with_an_acker_there() {
+    with_zone2_away(goes_away_with_an_acker);
+}
+
+#[test]
+fn a_cells_zookeeper_that_is_away_at_start_holds_no_shard_up() {
+    with_zone2_away(is_away_at_start);
+}
+
+#[test]
+fn what_a_shard_may_have_in_a_cell_that_was_never_read_is_waited_for() {
+    with_zone2_away(is_away_at_start_with_an_acker);
 }
 
 #[test]
