@@ -1,7 +1,8 @@
 //! The topology in ZooKeeper, as Vitess's `zk2` keeps it.
 //!
-//! Over `zookeeper-client`: it notices a hung server, keeps watches over reconnects and tells of an expired
-//! session, each of which the older `zookeeper` crate does not (ARCHITECTURE.md has the comparison).
+//! Over `zookeeper-client`: it notices a hung server, keeps watches over reconnects, tells of an expired session, can ask
+//! a follower to catch up and can make the nodes of Vitess's lock queue, none of which the older `zookeeper` crate does
+//! (ARCHITECTURE.md has the comparison; the end-to-end stories use that one beside this).
 
 mod lock;
 
@@ -360,7 +361,7 @@ mod tests {
             ("127.0.0.1:", false),
             ("127.0.0.1:70000", false),
             ("zk1:2181/vitess", false),
-            ("http://zk1:2181", false),
+            ("http://zk.example:2181", false),
             ("no host:2181", false),
             (":2181", false),
             ("", false),
