@@ -156,6 +156,12 @@ pub struct TopologyRead {
 }
 
 impl TopologyRead {
+    /// Tells whether a tablet's record could not be read or understood: what is known of it is from before, and nothing
+    /// can be written there.
+    pub fn is_unread(&self, alias: &TabletAlias) -> bool {
+        self.unread_cells.contains_key(&alias.cell) || self.unread_tablets.contains_key(alias)
+    }
+
     /// Tells whether anything could not be read for want of an answer: it is worth another try soon.
     pub fn is_partial(&self) -> bool {
         self.unread_cells.values().any(|cell| cell.silent) || !self.unread_keyspaces.is_empty()
@@ -214,9 +220,7 @@ pub fn merge(
 /// Completes what was read of one shard.
 fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &TopologyRead) {
     for (alias, tablet) in old.iter().flat_map(|old| &old.tablets) {
-        let unread =
-            read.unread_cells.contains_key(&alias.cell) || read.unread_tablets.contains_key(alias);
-        if unread {
+        if read.is_unread(alias) {
             new.tablets.entry(alias.clone()).or_insert_with(|| tablet.clone());
         }
     }

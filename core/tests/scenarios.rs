@@ -124,6 +124,7 @@ fn election(
     };
     let (old, want, avoid) = (alias("old"), alias("want"), alias("avoid"));
     let gave_up = alias("gave_up");
+    let unread = alias("unread_record");
     let mut settings = testkit::settings();
     settings.prevent_cross_cell_failover = args.contains_key("prevent_cross_cell");
     let contenders: Vec<Contender> = snapshot
@@ -147,6 +148,7 @@ fn election(
             .and_then(|state| state.status.as_deref()),
         complete: !args.contains_key("incomplete"),
         gave_up: &gave_up.into_iter().collect(),
+        unread: &unread.into_iter().collect(),
     };
     let mut text = String::new();
     match elect(&contenders, &constraints) {

@@ -21,6 +21,7 @@ mod consul;
 mod controls;
 mod crash;
 mod daemon;
+mod damage;
 mod demo;
 mod errant;
 mod etcd;

@@ -134,6 +134,7 @@ impl Locked<'_> {
             complete: false,
             last_known: Some(status),
             gave_up: &BTreeSet::new(),
+            unread: &self.unread,
         };
         let current = Contender::new(&primary.tablet, status.clone());
         let election = election::choose_successor(&current, &replicas, &constraints)

@@ -265,6 +265,7 @@ impl Locked<'_> {
             complete: reach.is_complete(),
             last_known: self.fresh.primary().and_then(|state| state.status.as_deref()),
             gave_up,
+            unread: &self.unread,
         };
         election::elect(contenders, &constraints).map_err(|error| error.to_string())
     }

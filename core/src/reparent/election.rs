@@ -81,6 +81,8 @@ pub struct Constraints<'a> {
     pub last_known: Option<&'a ServerStatus>,
     /// Those who were chosen before and did not get there.
     pub gave_up: &'a BTreeSet<TabletAlias>,
+    /// Those whose records cannot be read now: that they are primary could not be written there.
+    pub unread: &'a BTreeSet<TabletAlias>,
 }
 
 /// The outcome of an election.
@@ -213,6 +215,9 @@ fn unfit(
     }
     if constraints.gave_up.contains(&tablet.alias) {
         return Some(Reason::DidNotCatchUp);
+    }
+    if constraints.unread.contains(&tablet.alias) {
+        return Some(Reason::RecordUnread);
     }
     if let Some(lost) = lost_own(contender, everybody) {
         return Some(Reason::LostOwn(lost));

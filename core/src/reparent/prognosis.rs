@@ -72,6 +72,7 @@ pub fn if_primary_died(snapshot: &ShardSnapshot, settings: &RecoverySettings) ->
         complete: false,
         last_known: primary.status.as_deref(),
         gave_up: &BTreeSet::new(),
+        unread: &BTreeSet::new(),
     };
     match election::elect(&everybody, &constraints) {
         Ok(election) => Prognosis::Promotes {

@@ -65,6 +65,8 @@ pub enum Reason {
     LostOwn(GtidSet),
     /// It was chosen and did not catch up in time.
     DidNotCatchUp,
+    /// Its record cannot be read, and so not written: nobody would learn that it is primary.
+    RecordUnread,
     /// It lacks what the binary logs of those who have it do not hold any more.
     CannotCatchUp,
     /// Its binary logs do not hold any more what this one still lacks: it could never follow.
@@ -106,6 +108,9 @@ impl fmt::Display for Reason {
             Self::LostOwn(gtids) => {
                 write!(f, "it lost {gtids}, which it wrote itself; it must be cloned anew")
             }
+            Self::RecordUnread => f.write_str(
+                "its record cannot be read now, so nobody would learn from the topology that it is primary",
+            ),
             Self::DidNotCatchUp => f.write_str("it was chosen and did not catch up in time"),
             Self::CannotCatchUp => f.write_str(
                 "it lacks what nobody's binary logs hold any more; it must be cloned anew",
