@@ -6,6 +6,10 @@
 #   scripts/servers.sh test    MySQL 9, MariaDB 10.11 or later, ZooKeeper, etcd, consul, a browser,
 #                              network tools
 #   scripts/servers.sh lint    the tools of .ci/run beside cargo
+#   scripts/servers.sh mirror  nothing: it says where packages would be fetched from
+#
+# Packages come from where this machine's apt gets them, through the proxy that apt uses. VTORC_DEBIAN_MIRROR names
+# another mirror of Debian; on anything but Debian it must be set for MySQL.
 set -euo pipefail
 
 what="${1:-test}"
@@ -71,10 +75,76 @@ need_etcd() {
   command -v etcdctl >/dev/null || apt_install etcd-client
 }
 
+# Each archive that apt is told of: its address and its suite, a line each. Understands one-line files and deb822 ones.
+apt_archives() {
+  local etc="${VTORC_APT_ETC:-/etc/apt}" file
+  for file in "$etc"/sources.list "$etc"/sources.list.d/*.list; do
+    [ -r "$file" ] || continue
+    # deb [option=value ...] address suite component ...
+    sed -n 's/^[[:space:]]*deb[[:space:]][[:space:]]*\(\[[^]]*\][[:space:]]*\)\{0,1\}\([^[:space:]]*\)[[:space:]][[:space:]]*\([^[:space:]]*\).*/\2 \3/p' "$file"
+  done
+  for file in "$etc"/sources.list.d/*.sources; do
+    [ -r "$file" ] || continue
+    # Paragraphs of fields; a field goes on where a line begins with a blank.
+    awk '
+      function tell(  u, s, i, j, us, ss) {
+        if (types ~ /(^| )deb( |$)/ && enabled != "no") {
+          u = split(uris, us, " "); s = split(suites, ss, " ")
+          for (i = 1; i <= u; i++) for (j = 1; j <= s; j++) print us[i], ss[j]
+        }
+        types = uris = suites = enabled = field = ""
+      }
+      /^#/ { next }
+      /^[ \t]*\r?$/ { tell(); next }
+      /^[^ \t]/ { field = tolower($1); sub(/:.*/, "", field); sub(/^[^:]*:/, "") }
+      { gsub(/[ \t\r]+/, " ") }
+      field == "types" { types = types " " $0 }
+      field == "uris" { uris = uris " " $0 }
+      field == "suites" { suites = suites " " $0 }
+      field == "enabled" { enabled = tolower($1) }
+      END { tell() }
+    ' "$file"
+  done
+}
+
+# The mirror of Debian, or of whatever this is: the first archive by http that ends in its name and is not only for
+# security updates.
+mirror() {
+  local distribution="$1" address suite
+  if [ "$distribution" = debian ] && [ -n "${VTORC_DEBIAN_MIRROR:-}" ]; then
+    echo "${VTORC_DEBIAN_MIRROR%/}"
+    return
+  fi
+  while read -r address suite; do
+    case "$address $suite" in
+      *-security*) ;;
+      http*"/$distribution "* | http*"/$distribution/ "*)
+        echo "${address%/}"
+        return
+        ;;
+    esac
+  done < <(apt_archives)
+  return 1
+}
+
+no_mirror() {
+  say "no mirror of Debian is known: none is in /etc/apt/sources.list or /etc/apt/sources.list.d." \
+    "Set VTORC_DEBIAN_MIRROR to the address of one, the part before /dists, and run this again"
+  exit 1
+}
+
+# What apt reaches its archives through, for the programs that do not ask apt.
+use_proxy_of_apt() {
+  local proxy
+  [ -z "${http_proxy:-}" ] && command -v apt-config >/dev/null || return 0
+  proxy="$(apt-config --format '%v' dump Acquire::http::Proxy)"
+  case "$proxy" in http*) export http_proxy="$proxy" ;; esac
+}
+
 # consul was packaged last for Debian 11 and Ubuntu 22.04; it needs nothing but libc.
 consul_packages='
-http://deb.debian.org/debian/pool/main/c/consul/consul_1.8.7+dfsg1-2+b3_amd64.deb e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9
-http://archive.ubuntu.com/ubuntu/pool/universe/c/consul/consul_1.8.7+dfsg1-3_amd64.deb 5dffb9dde12730b701f475005b2baf371aa7ea3c3bb4a183abd1c39767714c38
+debian pool/main/c/consul/consul_1.8.7+dfsg1-2+b3_amd64.deb e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9
+ubuntu pool/universe/c/consul/consul_1.8.7+dfsg1-3_amd64.deb 5dffb9dde12730b701f475005b2baf371aa7ea3c3bb4a183abd1c39767714c38
 '
 need_consul() {
   if have_file "$cache/consul/.complete" || command -v consul >/dev/null; then return; fi
@@ -82,12 +152,15 @@ need_consul() {
     say "consul for the tests is prepared on Debian amd64 only; put a consul of your own into the PATH"
     return
   }
-  local url sum package="$cache/consul.deb"
+  local distribution path sum from known=no package="$cache/consul.deb"
   mkdir -p "$cache"
-  while read -r url sum; do
-    [ -n "$url" ] || continue
-    say "fetching consul from $url"
-    if curl --fail --silent --show-error --location --retry 3 --output "$package" "$url" &&
+  use_proxy_of_apt
+  while read -r distribution path sum; do
+    [ -n "$path" ] || continue
+    from="$(mirror "$distribution")" || continue
+    known=yes
+    say "fetching consul from $from/$path"
+    if curl --fail --silent --show-error --location --retry 3 --output "$package" "$from/$path" &&
       echo "$sum  $package" | sha256sum --check --quiet; then
       rm -rf "$cache/consul"
       dpkg-deb --extract "$package" "$cache/consul"
@@ -96,6 +169,7 @@ need_consul() {
       return
     fi
   done <<<"$consul_packages"
+  [ "$known" = yes ] || no_mirror
   say "consul could not be had; put one of your own into the PATH"
   exit 1
 }
@@ -107,13 +181,16 @@ need_mysql() {
     say "MySQL for the tests is prepared on Debian amd64 only; set VTORC_TEST_MYSQLD to a mysqld of your own"
     return
   }
+  local from
+  from="$(mirror debian)" || no_mirror
+  use_proxy_of_apt
   command -v debootstrap >/dev/null || apt_install debootstrap
   say "fetching MySQL 9 into $mysql_tree (about a minute)"
   rm -rf "$mysql_tree.part"
   mkdir -p "$cache"
   as_root debootstrap --variant=minbase \
     --include=mysql-server-core,mysql-client-core \
-    sid "$mysql_tree.part" "${VTORC_DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$cache/debootstrap.log" 2>&1 ||
+    sid "$mysql_tree.part" "$from" >"$cache/debootstrap.log" 2>&1 ||
     { tail -5 "$cache/debootstrap.log" >&2; say "debootstrap failed; its log is $cache/debootstrap.log"; exit 1; }
   as_root chown -R "$(id -u)" "$mysql_tree.part"
   touch "$mysql_tree.part/.complete"
@@ -147,8 +224,11 @@ case "$what" in
     command -v shellcheck >/dev/null || apt_install shellcheck
     command -v codespell >/dev/null || apt_install codespell
     ;;
+  mirror)
+    mirror debian || mirror ubuntu || no_mirror
+    ;;
   *)
-    say "usage: $0 demo|test|lint"
+    say "usage: $0 demo|test|lint|mirror"
     exit 2
     ;;
 esac

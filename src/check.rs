@@ -10,7 +10,7 @@ use vtorc_actors::preflight::examine;
 use vtorc_clients::vttablet::Tablets;
 use vtorc_core::ports::TopoPort;
 use vtorc_core::preflight::{Concern, Severity};
-use vtorc_core::topology;
+use vtorc_core::topology::{self, Trouble};
 
 use crate::cli::{CheckOptions, DaemonOptions};
 use crate::topo::say;
@@ -40,9 +40,11 @@ async fn check_all(options: &DaemonOptions, check: &CheckOptions) -> Result<Exit
     let mut report: Vec<Line> =
         warned.map(|what| whole(Severity::Warning, "Configuration", what)).collect();
     let unread = read.troubles().into_iter();
-    report.extend(
-        unread.map(|(place, why)| whole(Severity::Error, "Topology", format!("{place}: {why}"))),
-    );
+    report.extend(unread.map(|(place, Trouble { why, cure })| {
+        let mut line = whole(Severity::Error, "Topology", format!("{place}: {why}"));
+        line.concern.cure = cure;
+        line
+    }));
     let shards = topology::merge(&BTreeMap::new(), read);
     if shards.is_empty() {
         let what =
@@ -82,7 +84,15 @@ fn whole(severity: Severity, code: &str, what: String) -> Line {
 fn view(Line { shard, concern }: &Line) -> serde_json::Value {
     let severity = concern.severity.to_string();
     match shard {
-        None => json!({"severity": severity, "code": concern.code, "what": concern.what}),
+        None if concern.cure.is_empty() => {
+            json!({"severity": severity, "code": concern.code, "what": concern.what})
+        }
+        None => json!({
+            "severity": severity,
+            "code": concern.code,
+            "what": concern.what,
+            "cure": concern.cure,
+        }),
         Some(shard) => json!({
             "severity": severity,
             "shard": shard,

@@ -178,6 +178,17 @@ pub(crate) enum TopoCommand {
         #[arg(long)]
         root: Option<String>,
     },
+    /// Say anew where a cell's part of the topology is.
+    UpdateCell {
+        /// The cell's name.
+        cell: String,
+        /// Address of the cell's server; as it was if it is not given.
+        #[arg(long)]
+        server_address: Option<String>,
+        /// Root of the cell's records; as it was if it is not given.
+        #[arg(long)]
+        root: Option<String>,
+    },
     /// Add a keyspace.
     AddKeyspace {
         /// The keyspace's name.

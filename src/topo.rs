@@ -7,9 +7,10 @@ use std::time::Duration;
 use vtorc_clients::mysql::{Discovered, MysqlAccess, discover};
 use vtorc_clients::topo::TopoStore;
 use vtorc_core::durability::DurabilityPolicy;
-use vtorc_core::ids::{KeyspaceShard, TabletAlias};
-use vtorc_core::ports::TopoError;
+use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
+use vtorc_core::ports::{TopoError, TopoPort};
 use vtorc_core::tablet::{MysqlAddress, Tablet, TabletType, VttabletAddress};
+use vtorc_core::topology::Trouble;
 
 use crate::cli::{DaemonOptions, TopoCommand, TopoImplementation};
 use crate::{Failure, config, wiring};
@@ -39,6 +40,10 @@ async fn execute(options: DaemonOptions, command: TopoCommand) -> Result<(), Fai
             let (address, root) = cell_place(&options, &cell, server_address, root)?;
             store.add_cell(&cell, &address, &root).await?;
             say(&format!("added cell {cell} at {root}"));
+        }
+        TopoCommand::UpdateCell { cell, server_address, root } => {
+            store.update_cell(&cell, server_address.as_deref(), root.as_deref()).await?;
+            say(&format!("updated cell {cell}"));
         }
         TopoCommand::AddKeyspace { keyspace, durability_policy } => {
             store.add_keyspace(&keyspace, policy(&durability_policy)?).await?;
@@ -153,26 +158,29 @@ fn cell_place(
     Ok((address, root))
 }
 
+/// What can be read is listed; what cannot is named at the end, with what to do.
 async fn list(store: &TopoStore) -> Result<(), Failure> {
-    let mut tablets = Vec::new();
+    let read = store.read(&WatchList::default()).await?;
     for (cell, info) in store.cells().await? {
-        say(&format!("cell {cell} at {} {}", info.server_address, info.root));
-        tablets.extend(store.tablets(&cell).await?);
+        match info {
+            Ok(info) => say(&format!("cell {cell} at {} {}", info.server_address, info.root)),
+            Err(_) => say(&format!("cell {cell} at -")),
+        }
     }
     for (keyspace, durability) in store.keyspaces().await? {
+        let durability = durability.unwrap_or_default();
         say(&format!("keyspace {keyspace} durability_policy={}", or_dash(&durability)));
-        for shard in store.shards(&keyspace).await? {
-            let record = store.shard_record(&shard).await?;
-            let primary = record.primary_alias.map(|alias| alias.to_string()).unwrap_or_default();
-            say(&format!("  shard {shard} primary={}", or_dash(&primary)));
-            for (alias, tablet) in &tablets {
-                match tablet {
-                    Ok(tablet) if tablet.shard == shard => say(&format!("    {}", line(tablet))),
-                    Ok(_) => {}
-                    Err(error) => say(&format!("    {alias} {error}")),
-                }
+        for topology in read.shards.values().filter(|one| one.shard.keyspace == keyspace) {
+            let primary = topology.record.primary_alias.as_ref().map(ToString::to_string);
+            let primary = primary.unwrap_or_default();
+            say(&format!("  shard {} primary={}", topology.shard, or_dash(&primary)));
+            for tablet in topology.tablets.values() {
+                say(&format!("    {}", line(tablet)));
             }
         }
+    }
+    for (what, Trouble { why, cure }) in read.troubles() {
+        say(&format!("{what} cannot be read: {why}\n  -> {cure}"));
     }
     Ok(())
 }
@@ -199,9 +207,8 @@ async fn show(store: &TopoStore, name: &str) -> Result<(), Failure> {
         ));
         return Ok(());
     }
-    if let Ok(alias) = name.parse::<TabletAlias>()
-        && let Ok(tablet) = store.tablet(&alias).await
-    {
+    if let Some(alias) = existing_tablet(store, name).await {
+        let tablet = store.tablet(&alias).await?;
         let term = tablet.term_start.map(|term| term.to_string()).unwrap_or_default();
         say(&format!(
             "tablet {}\n  shard: {}\n  term start: {}",
@@ -212,6 +219,7 @@ async fn show(store: &TopoStore, name: &str) -> Result<(), Failure> {
         return Ok(());
     }
     if let Some((_, info)) = store.cells().await?.into_iter().find(|(cell, _)| cell == name) {
+        let info = info?;
         say(&format!(
             "cell {name}\n  server: {}\n  root: {}",
             or_dash(&info.server_address),
@@ -221,7 +229,7 @@ async fn show(store: &TopoStore, name: &str) -> Result<(), Failure> {
     }
     let keyspace = store.keyspaces().await?.into_iter().find(|(keyspace, _)| keyspace == name);
     let (_, durability) = keyspace.ok_or_else(|| nothing(name))?;
-    say(&format!("keyspace {name}\n  durability policy: {}", or_dash(&durability)));
+    say(&format!("keyspace {name}\n  durability policy: {}", or_dash(&durability?)));
     Ok(())
 }
 

@@ -204,3 +204,101 @@ fn every_dependency_has_a_licence_that_fits_and_comes_from_the_registry() {
         assert!(good, "{name} has licence {licence}");
     }
 }
+
+/// Whose addresses may stand here: ourselves, names that are reserved for examples, and names of formats.
+const HOSTS: &[&str] = &["127.0.0.1", "localhost", "h", "www.w3.org"];
+
+/// Everything that is written by hand, of whatever kind. `Cargo.lock` is cargo's, and names its index.
+fn written_by_hand() -> Vec<PathBuf> {
+    let mut waiting = vec![root().to_owned()];
+    let mut found = Vec::new();
+    while let Some(directory) = waiting.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            match path.is_dir() {
+                true if name != "target" && name != ".git" => waiting.push(path),
+                false if name != "Cargo.lock" && name != ".git" => found.push(path),
+                true | false => {}
+            }
+        }
+    }
+    found
+}
+
+/// Where packages come from is the machine's business.
+#[test]
+fn no_address_of_a_package_server_stands_here() {
+    let servers = [["debian", ".org"], ["ubuntu", ".com"], ["crates", ".io"], ["pypi", ".org"]];
+    let mut files = 0;
+    for file in written_by_hand() {
+        let Ok(text) = std::fs::read_to_string(&file) else { continue };
+        files += 1;
+        for server in servers.map(|parts| parts.concat()) {
+            assert!(!text.contains(&server), "{} names {server}", file.display());
+        }
+        for rest in text.split("://").skip(1) {
+            let end = |sign: char| !(sign.is_ascii_alphanumeric() || "-._:@".contains(sign));
+            let place = rest.split(end).next().unwrap_or_default();
+            let place = place.rsplit('@').next().unwrap_or_default();
+            let host = place.split(':').next().unwrap_or_default().trim_end_matches('.');
+            let good = host.is_empty() || HOSTS.contains(&host) || host.ends_with(".example");
+            assert!(good, "{} has the address of {host}", file.display());
+        }
+    }
+    assert!(files > 200, "only {files} files were read");
+}
+
+/// Each kind of list that apt reads, and what the script takes from it.
+const APT_LISTS: &[(&str, &str, &str)] = &[
+    ("sources.list", "deb http://one.example/debian bookworm main\n", "http://one.example/debian"),
+    (
+        "sources.list",
+        "# deb http://old.example/debian sid main\n\
+         deb-src http://source.example/debian sid main\n\
+         deb http://s.example/debian-security bookworm-security main\n\
+         deb [arch=amd64 signed-by=/k.gpg] https://two.example/mirrors/debian/ bookworm main\n",
+        "https://two.example/mirrors/debian",
+    ),
+    (
+        "sources.list.d/debian.sources",
+        "Types: deb\nURIs: http://s.example/debian\nSuites: bookworm-security\n\n\
+         Types: deb\nEnabled: no\nURIs: http://off.example/debian\nSuites: bookworm\n\n\
+         Types: deb-src\nURIs: http://source.example/debian\nSuites: bookworm\n\n\
+         # A comment.\nTypes: deb deb-src\nURIs:\n http://three.example/debian\n http://four.example/debian\n\
+         Suites: bookworm bookworm-updates\nComponents: main\n",
+        "http://three.example/debian",
+    ),
+    (
+        "sources.list.d/ubuntu.sources",
+        "Types: deb\nURIs: http://five.example/ubuntu/\nSuites: jammy\nComponents: main universe\n",
+        "http://five.example/ubuntu",
+    ),
+];
+
+#[test]
+fn packages_come_from_where_apt_gets_them() {
+    let mirror = |etc: &Path, environment: Option<&str>| {
+        let mut command = std::process::Command::new("bash");
+        command.arg(root().join("scripts/servers.sh")).arg("mirror");
+        command.env("VTORC_APT_ETC", etc).env_remove("VTORC_DEBIAN_MIRROR");
+        command.envs(environment.map(|mirror| ("VTORC_DEBIAN_MIRROR", mirror)));
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        match output.status.success() {
+            true => Ok(text(&output.stdout)),
+            false => Err(text(&output.stderr)),
+        }
+    };
+    for (file, text, expected) in APT_LISTS {
+        let etc = tempfile::tempdir().unwrap();
+        std::fs::create_dir(etc.path().join("sources.list.d")).unwrap();
+        std::fs::write(etc.path().join(file), text).unwrap();
+        assert_eq!(mirror(etc.path(), None), Ok((*expected).to_owned()), "{text}");
+        let named = mirror(etc.path(), Some("http://mine.example/debian/"));
+        assert_eq!(named, Ok("http://mine.example/debian".to_owned()));
+    }
+    let nothing = tempfile::tempdir().unwrap();
+    let told = mirror(nothing.path(), None).unwrap_err();
+    assert!(told.contains("VTORC_DEBIAN_MIRROR") && told.contains("sources.list"), "{told}");
+}

@@ -46,7 +46,8 @@ impl Registry {
     }
 
     fn take(&mut self, read: TopologyRead) {
-        self.note_system(None, read.troubles());
+        let troubles = read.troubles().into_iter();
+        self.note_system(None, troubles.map(|(what, why)| (what, why.to_string())).collect());
         self.topologies = merge(&self.topologies, read);
         let gone: Vec<KeyspaceShard> = self
             .shards

@@ -4,6 +4,7 @@
 //! [`store::TopoStore`] knows records and paths and serves core's `TopoPort`. A new server is one new file.
 
 mod admin;
+mod cells;
 pub mod conn;
 pub mod consul;
 pub mod etcd2;
@@ -14,6 +15,9 @@ mod paths;
 mod records;
 mod standing;
 pub mod store;
+mod tablets;
+#[cfg(test)]
+mod tests;
 mod translate;
 pub mod zk2;
 

@@ -269,6 +269,9 @@ pub enum TopoError {
     /// The server cannot be reached or does not answer.
     #[error("the topology server does not answer: {0}")]
     Unavailable(String),
+    /// The server answers, and has nothing where the cell's records should be.
+    #[error("{0}")]
+    NoRoot(String),
     /// There is no such record.
     #[error("there is no record {0}")]
     NoNode(String),

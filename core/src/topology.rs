@@ -98,6 +98,34 @@ impl ShardTopology {
     }
 }
 
+/// Why something could not be read, and what an operator can do about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// What is the matter.
+    pub why: String,
+    /// What cures it.
+    pub cure: String,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cure.is_empty() {
+            true => f.write_str(&self.why),
+            false => write!(f, "{}; {}", self.why, self.cure),
+        }
+    }
+}
+
+/// A cell whose tablets could not be listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnreadCell {
+    /// Why, and what to do.
+    pub trouble: Trouble,
+    /// Nobody answered there: it is worth another try soon. Otherwise what is wrong stays wrong until somebody changes
+    /// a record, which is noticed.
+    pub silent: bool,
+}
+
 /// A tablet's record that could not be read or understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadTablet {
@@ -105,7 +133,8 @@ pub struct UnreadTablet {
     pub path: String,
     /// Why.
     pub why: String,
-    /// The shard that it belonged to when it was last read; none if it never was.
+    /// The shard that it belongs to, by what it said when it was last read, by what can be made out of it, or by the
+    /// shard's list of its tablets; none if nothing tells.
     pub shard: Option<KeyspaceShard>,
 }
 
@@ -117,7 +146,7 @@ pub struct TopologyRead {
     /// Cells whose tablets were listed.
     pub read_cells: BTreeSet<String>,
     /// Cells whose tablets could not be listed this time, and why.
-    pub unread_cells: BTreeMap<String, String>,
+    pub unread_cells: BTreeMap<String, UnreadCell>,
     /// Keyspaces whose shards could not be listed this time, and why.
     pub unread_keyspaces: BTreeMap<String, String>,
     /// Shards whose record, or whose keyspace's record, could not be read or understood this time, and why.
@@ -127,22 +156,41 @@ pub struct TopologyRead {
 }
 
 impl TopologyRead {
-    /// Tells whether anything could not be read for want of an answer: it is worth another try soon.
-    pub fn is_partial(&self) -> bool {
-        !self.unread_cells.is_empty() || !self.unread_keyspaces.is_empty()
+    /// Tells whether a tablet's record could not be read or understood: what is known of it is from before, and nothing
+    /// can be written there.
+    pub fn is_unread(&self, alias: &TabletAlias) -> bool {
+        self.unread_cells.contains_key(&alias.cell) || self.unread_tablets.contains_key(alias)
     }
 
-    /// All that could not be read or understood, and why.
-    pub fn troubles(&self) -> BTreeMap<String, String> {
-        let cells = self.unread_cells.iter().map(|(cell, why)| (format!("cell {cell}"), why));
+    /// Tells whether anything could not be read for want of an answer: it is worth another try soon.
+    pub fn is_partial(&self) -> bool {
+        self.unread_cells.values().any(|cell| cell.silent) || !self.unread_keyspaces.is_empty()
+    }
+
+    /// All that could not be read or understood: what it is, why, and what to do.
+    pub fn troubles(&self) -> BTreeMap<String, Trouble> {
+        let trouble = |why: &String, cure: &str| Trouble { why: why.clone(), cure: cure.into() };
+        let cells = self.unread_cells.iter();
+        let cells = cells.map(|(cell, unread)| (format!("cell {cell}"), unread.trouble.clone()));
+        let keyspaces = self.unread_keyspaces.iter();
         let keyspaces =
-            self.unread_keyspaces.iter().map(|(name, why)| (format!("keyspace {name}"), why));
-        let shards = self.unread_shards.iter().map(|(name, why)| (format!("shard {name}"), why));
-        let tablets = self.unread_tablets.values().map(|tablet| (tablet.path.clone(), &tablet.why));
-        let all = cells.chain(keyspaces).chain(shards).chain(tablets);
-        all.map(|(what, why)| (what, why.clone())).collect()
+            keyspaces.map(|(name, why)| (format!("keyspace {name}"), trouble(why, TRIED_AGAIN)));
+        let shards = self.unread_shards.iter();
+        let shards = shards.map(|(name, why)| (format!("shard {name}"), trouble(why, WRITE_ANEW)));
+        let tablets = self.unread_tablets.iter().map(|(alias, tablet)| {
+            let cure = format!(
+                "restart its vttablet, which writes its record anew, or delete it: vtorc topo delete {alias}"
+            );
+            (tablet.path.clone(), trouble(&tablet.why, &cure))
+        });
+        cells.chain(keyspaces).chain(shards).chain(tablets).collect()
     }
 }
+
+/// What to do about a keyspace whose shards could not be listed.
+const TRIED_AGAIN: &str = "it is tried again by itself";
+/// What to do about a shard's or a keyspace's record that cannot be understood.
+const WRITE_ANEW: &str = "write the record anew with Vitess's tools, or put back what was there";
 
 /// Completes a reading with what was known before, where the reading could not see.
 ///
@@ -172,16 +220,16 @@ pub fn merge(
 /// Completes what was read of one shard.
 fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &TopologyRead) {
     for (alias, tablet) in old.iter().flat_map(|old| &old.tablets) {
-        let unread =
-            read.unread_cells.contains_key(&alias.cell) || read.unread_tablets.contains_key(alias);
-        if unread {
+        if read.is_unread(alias) {
             new.tablets.entry(alias.clone()).or_insert_with(|| tablet.clone());
         }
     }
     new.known_cells = old.map(|old| old.known_cells.clone()).unwrap_or_default();
     new.known_cells.extend(read.read_cells.iter().cloned());
     let cells = read.unread_cells.iter().filter(|(cell, _)| !new.known_cells.contains(*cell));
-    new.unseen = cells.map(|(cell, why)| (Place::Cell(cell.clone()), why.clone())).collect();
+    new.unseen = cells
+        .map(|(cell, unread)| (Place::Cell(cell.clone()), unread.trouble.to_string()))
+        .collect();
     new.damaged = read
         .unread_shards
         .get(&new.shard)
@@ -229,11 +277,33 @@ mod tests {
         UnreadTablet { path: "tablets/x/Tablet".into(), why: "garbage".into(), shard }
     }
 
+    fn silent() -> UnreadCell {
+        let (why, cure) = ("no answer".into(), "bring it back".into());
+        UnreadCell { trouble: Trouble { why, cure }, silent: true }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_with_a_cure_and_tried_again_where_that_may_help() {
+        let mut read = read(&["zone1-1"]);
+        assert!(!read.is_partial() && read.troubles().is_empty());
+        read.unread_tablets.insert("zone1-9".parse().unwrap(), unread(None));
+        read.unread_shards.insert("ks/1".parse().unwrap(), "garbage".into());
+        read.unread_cells.insert("zone3".into(), UnreadCell { silent: false, ..silent() });
+        assert!(!read.is_partial(), "trying again does not help");
+        read.unread_cells.insert("zone2".into(), silent());
+        assert!(read.is_partial());
+        let troubles = read.troubles();
+        let named: Vec<&str> = troubles.keys().map(String::as_str).collect();
+        assert_eq!(named, ["cell zone2", "cell zone3", "shard ks/1", "tablets/x/Tablet"]);
+        assert!(troubles.values().all(|trouble| !trouble.cure.is_empty()), "{troubles:?}");
+        assert_eq!(troubles["cell zone2"].to_string(), "no answer; bring it back");
+    }
+
     #[test]
     fn a_tablet_is_gone_only_if_its_cell_was_read() {
         let before = BTreeMap::from([shard(&["zone1-1", "zone2-2"])]);
         let mut read = read(&[]);
-        read.unread_cells.insert("zone2".into(), "no answer".into());
+        read.unread_cells.insert("zone2".into(), silent());
         assert_eq!(aliases(&merge(&before, read)), ["zone2-0000000002"]);
     }
 
@@ -261,7 +331,7 @@ mod tests {
     fn what_a_cell_holds_is_known_once_it_was_read() {
         let mut first = read(&["zone1-1"]);
         first.read_cells.insert("zone1".into());
-        first.unread_cells.insert("zone2".into(), "no answer".into());
+        first.unread_cells.insert("zone2".into(), silent());
         let known = merge(&BTreeMap::new(), first.clone());
         assert_eq!(unseen(&known), ["cell zone2"]);
         let mut second = read(&["zone1-1"]);

@@ -126,6 +126,7 @@ fn election(
             .map(|text| text.parse::<TabletAlias>().unwrap())
     };
     let (old, want, avoid) = (alias("old"), alias("want"), alias("avoid"));
+    let unread = alias("unread_record").into_iter().collect();
     let mut settings = testkit::settings();
     settings.prevent_cross_cell_failover = args.contains_key("prevent_cross_cell");
     let contenders = Contender::of(snapshot);
@@ -145,6 +146,7 @@ fn election(
             .and_then(|state| state.status.as_deref()),
         complete: !args.contains_key("incomplete"),
         ackers: possible_ackers(&reach, writer, &contenders),
+        unread: &unread,
     };
     let mut text = String::new();
     match elect(&contenders, &constraints) {

@@ -7,7 +7,7 @@ use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::ports::TopoError;
 use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::{ShardRecord, ShardTopology, TopologyRead};
+use vtorc_core::topology::{ShardRecord, ShardTopology, TopologyRead, Trouble, UnreadCell};
 
 use crate::Millis;
 use crate::universe::Universe;
@@ -105,11 +105,13 @@ impl Topology {
             topology.tablets.retain(|alias, _| !self.unread_cells.contains(&alias.cell));
             (records.name.clone(), topology)
         });
+        let trouble = Trouble { why: "no answer".into(), cure: String::new() };
+        let silent = UnreadCell { trouble, silent: true };
         let unread = self.unread_cells.iter();
         TopologyRead {
             shards: shards.collect(),
             read_cells: self.read_cells(),
-            unread_cells: unread.map(|cell| (cell.clone(), "no answer".into())).collect(),
+            unread_cells: unread.map(|cell| (cell.clone(), silent.clone())).collect(),
             ..TopologyRead::default()
         }
     }

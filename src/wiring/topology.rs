@@ -93,7 +93,7 @@ struct Unusable(String);
 
 impl Unusable {
     fn error(&self) -> TopoError {
-        TopoError::Unavailable(self.0.clone())
+        TopoError::Invalid(self.0.clone())
     }
 }
 
@@ -112,6 +112,9 @@ impl TopoConn for Unusable {
         Err(self.error())
     }
     async fn delete(&self, _: &str) -> Result<(), TopoError> {
+        Err(self.error())
+    }
+    async fn catch_up(&self) -> Result<(), TopoError> {
         Err(self.error())
     }
     async fn arm(&self) {}

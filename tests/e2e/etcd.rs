@@ -6,6 +6,9 @@ use std::time::Duration;
 use serde_json::json;
 use vtorc_fleet::{Etcd, Flavor};
 
+use crate::cells::{
+    Away, goes_away_with_an_acker, is_away_at_start, is_away_at_start_with_an_acker,
+};
 use crate::certificates::certificates;
 use crate::harness::{Cluster, THREE, padded, wait_for};
 use crate::topologies::{
@@ -221,6 +224,44 @@ fn a_cell_whose_server_is_down_keeps_its_tablets_and_the_others_go_on() {
     cluster.configure(&[("RecoveryPeriodBlockSeconds", json!(1))]);
     cluster.server_mut(&first).kill();
     assert_ne!(cluster.healthy(&[&first]), first);
+}
+
+/// A shard's topology, of which zone2 is on an etcd of its own; its record is mistyped, and put right.
+fn with_zone2_mistyped(wrong: &[&str], story: impl FnOnce(Cluster, Away<'_, Etcd>)) {
+    let directory = tempfile::tempdir().unwrap();
+    let global = Etcd::start(&directory.path().join("global"), 1, &[]).unwrap();
+    let mut away = Etcd::start(&directory.path().join("zone2"), 1, &[]).unwrap();
+    let flags = topo_flags(&global);
+    let cluster = Cluster::with_topology(Flavor::MariaDb, "semi_sync", &[], directory, flags);
+    let address = away[0].address();
+    let update = |cluster: &Cluster, place: &[&str]| {
+        cluster.topo(&[&["update-cell", "zone2"], place].concat()).unwrap();
+    };
+    let leave = |cluster: &Cluster, _: &mut Etcd| update(cluster, wrong);
+    let right = ["--server-address", &address, "--root", "/vitess/zone2"];
+    let come_back = |cluster: &Cluster, _: &mut Etcd| update(cluster, &right);
+    let (server, address) = (&mut away[0], &*address);
+    story(cluster, Away { server, address, leave: &leave, come_back: &come_back });
+}
+
+#[test]
+fn a_cell_at_a_port_where_nobody_is_holds_no_shard_up() {
+    with_zone2_mistyped(&["--server-address", "127.0.0.1:1"], goes_away_with_an_acker);
+}
+
+#[test]
+fn a_cell_with_a_wrong_root_holds_no_shard_up() {
+    with_zone2_mistyped(&["--root", "/vitess/zone22"], goes_away_with_an_acker);
+}
+
+#[test]
+fn a_cell_whose_address_is_none_holds_no_shard_up_at_start() {
+    with_zone2_mistyped(&["--server-address", "no such place:x"], is_away_at_start);
+}
+
+#[test]
+fn what_a_shard_may_have_below_a_wrong_root_is_waited_for() {
+    with_zone2_mistyped(&["--root", "/vitess/zone22"], is_away_at_start_with_an_acker);
 }
 
 /// `cargo test --release --test e2e reading_five_thousand -- --ignored --nocapture`

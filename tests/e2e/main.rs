@@ -13,6 +13,7 @@
 
 mod bringup;
 mod busy;
+mod cells;
 mod certificates;
 mod check;
 mod console;
@@ -20,6 +21,7 @@ mod consul;
 mod controls;
 mod crash;
 mod daemon;
+mod damage;
 mod demo;
 mod errant;
 mod etcd;

@@ -1,10 +1,23 @@
 //! The topology in a real ZooKeeper: its restarts, its silence, its sessions and its locks.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
+use vtorc_clients::topo::conn::TopoConn;
+use vtorc_clients::topo::zk2::{Zk2Conn, Zk2Options};
+use vtorc_clients::topo::{CellInfo, TopoStore};
+use vtorc_core::durability::DurabilityPolicy;
+use vtorc_core::ids::KeyspaceShard;
+use vtorc_core::ports::TopoPort;
 use vtorc_fleet::{Flavor, ZooKeeper};
+use zookeeper::{Acl, CreateMode, Permission};
 
+use crate::cells::{
+    Away, goes_away, goes_away_with_an_acker, is_away_at_start, is_away_at_start_with_an_acker,
+};
 use crate::certificates::certificates;
 use crate::harness::{Cluster, THREE, wait_for};
 use crate::topologies::{dies_at_rest, killed_with_the_lock, lost_in_the_middle, topo_flags};
@@ -78,7 +91,7 @@ fn a_session_that_expires_in_the_middle_of_a_recovery_stops_it_before_the_promot
 
 #[test]
 fn a_lock_that_somebody_else_holds_is_waited_for_and_named() {
-    let (mut cluster, _zookeeper) = on_zookeeper();
+    let (mut cluster, zookeeper) = on_zookeeper();
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     // Another manager, frozen while it holds the lock of a planned reparent.
@@ -86,7 +99,7 @@ fn a_lock_that_somebody_else_holds_is_waited_for_and_named() {
     cluster.start_daemon(&["own-history"]);
     cluster.healthy(&[]);
     let other = cluster.daemons.pop().unwrap();
-    let lock = hold_lock(&cluster);
+    let lock = hold_lock(&zookeeper);
     cluster.server_mut(&first).kill();
     cluster.daemon().held_back("somebody-else");
     assert_eq!(cluster.daemon().shard()["primary"], first);
@@ -124,6 +137,40 @@ fn a_cell_on_a_server_of_its_own_that_is_down_keeps_its_tablets() {
     assert_eq!(shard["tablets"].as_array().unwrap().len(), 3, "{shard:#}");
     away.restart().unwrap();
     cluster.healthy(&[]);
+}
+
+/// A shard's topology, of which zone2 is on a ZooKeeper of its own that is ended and started.
+fn with_zone2_away(story: impl FnOnce(Cluster, Away<'_, ZooKeeper>)) {
+    let directory = tempfile::tempdir().unwrap();
+    let global = ZooKeeper::start(&directory.path().join("zk")).unwrap();
+    let mut server = ZooKeeper::start(&directory.path().join("zk2")).unwrap();
+    let flags = topo_flags("zk2", &global.address(), "/vitess/global");
+    let cluster = Cluster::with_topology(Flavor::MariaDb, "semi_sync", &[], directory, flags);
+    let address = server.address();
+    let leave = |_: &Cluster, server: &mut ZooKeeper| server.kill();
+    let come_back = |_: &Cluster, server: &mut ZooKeeper| server.restart().unwrap();
+    let (server, address) = (&mut server, &*address);
+    story(cluster, Away { server, address, leave: &leave, come_back: &come_back });
+}
+
+#[test]
+fn a_cells_zookeeper_that_dies_holds_no_shard_up() {
+    with_zone2_away(goes_away);
+}
+
+#[test]
+fn a_cells_zookeeper_that_dies_does_not_hold_up_a_shard_with_an_acker_there() {
+    with_zone2_away(goes_away_with_an_acker);
+}
+
+#[test]
+fn a_cells_zookeeper_that_is_away_at_start_holds_no_shard_up() {
+    with_zone2_away(is_away_at_start);
+}
+
+#[test]
+fn what_a_shard_may_have_in_a_cell_that_was_never_read_is_waited_for() {
+    with_zone2_away(is_away_at_start_with_an_acker);
 }
 
 #[test]
@@ -164,14 +211,11 @@ fn tls_with_certificates_on_both_sides() {
 #[test]
 fn records_that_only_a_user_may_read_are_read_as_that_user() {
     let (mut cluster, zookeeper) = on_zookeeper();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let connector =
-        zookeeper_client::Client::connector().with_auth("digest", b"vitess:secret-word");
-    runtime.block_on(async {
-        let client = connector.connect(&zookeeper.address()).await.unwrap();
-        let mine = zookeeper_client::Acls::creator_all();
-        client.set_acl("/vitess/global/keyspaces/ks/Keyspace", &mine, None).await.unwrap();
-    });
+    let other = connect(&zookeeper.address());
+    other.add_auth("digest", b"vitess:secret-word".to_vec()).unwrap();
+    let mine = Acl::creator_all().clone();
+    other.set_acl("/vitess/global/keyspaces/ks/Keyspace", mine, None).unwrap();
+    drop(other);
     assert!(cluster.topo(&["show", "ks"]).is_err(), "anybody may read it");
     let file = cluster.directory.path().join("auth");
     std::fs::write(&file, "digest:vitess:secret-word\n").unwrap();
@@ -181,35 +225,129 @@ fn records_that_only_a_user_may_read_are_read_as_that_user() {
     assert!(!cluster.daemon().log_text().contains("secret-word"), "a password was logged");
 }
 
-/// Takes the shard's lock as Vitess's own tools do: an ephemeral sequential node without a prefix.
-fn hold_lock(cluster: &Cluster) -> (tokio::runtime::Runtime, zookeeper_client::Client) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let address = cluster.topo_flags[1].split_once('=').unwrap().1.to_owned();
-    let client = runtime.block_on(async {
-        let client = zookeeper_client::Client::connect(&address).await.unwrap();
-        let shard = "/vitess/global/keyspaces/ks/shards/0";
-        let directory = zookeeper_client::CreateMode::Persistent
-            .with_acls(zookeeper_client::Acls::anyone_all());
-        // It may be there.
-        let _ = client.create(&format!("{shard}/locks"), b"", &directory).await;
-        let place = zookeeper_client::CreateMode::EphemeralSequential
-            .with_acls(zookeeper_client::Acls::anyone_all());
-        client
-            .create(&format!("{shard}/locks/"), b"{\"HostName\": \"somebody-else\"}", &place)
-            .await
-            .unwrap();
-        client
+/// What one client writes another reads, and the other way round: bytes, permissions, places in a queue.
+#[test]
+fn another_client_reads_what_vtorc_writes_and_writes_what_it_reads() {
+    let (mut cluster, zookeeper) = on_zookeeper();
+    cluster.start_daemon(&[]);
+    let primary = cluster.healthy(&[]);
+    let other = connect(&zookeeper.address());
+    let (shard, _) = other.get_data("/vitess/global/keyspaces/ks/shards/0/Shard", false).unwrap();
+    let uid: u8 = primary.rsplit_once('-').unwrap().1.parse().unwrap();
+    // The first field is its primary's alias: cell and number.
+    assert!(
+        shard.starts_with(&[b"\x0a\x09\x0a\x05zone1\x10".as_slice(), &[uid]].concat()),
+        "{shard:?}"
+    );
+    let (acl, _) = other.get_acl("/vitess/global/keyspaces/ks/shards/0/Shard").unwrap();
+    let open = Permission::READ | Permission::WRITE | Permission::ADMIN;
+    assert_eq!(acl, [Acl::new(open, "world", "anyone")]);
+    let tablets = other.get_children("/vitess/zone1/tablets", false).unwrap();
+    assert_eq!(tablets.len(), 3, "{tablets:?}");
+    let keyspace = "/vitess/global/keyspaces/ks/Keyspace";
+    other.set_data(keyspace, b"\x42\x04none".to_vec(), None).unwrap();
+    wait_for(|| (cluster.daemon().shard()["durability_policy"] == "none").then_some(()))
+        .expect("what the other wrote is not read");
+}
+
+/// A follower may lag: before it is believed that a lock is held, or that a record is what it says, it catches up.
+#[test]
+fn a_lock_is_checked_and_records_are_read_under_it_after_a_sync() {
+    const SYNC: i32 = 9;
+    const EXISTS: i32 = 3;
+    let (cluster, zookeeper) = on_zookeeper();
+    let (address, asked) = overheard(zookeeper.port);
+    let since = |what: &str| {
+        let asked = std::mem::take(&mut *asked.lock().unwrap());
+        assert!(!asked.is_empty(), "{what}: nothing was asked");
+        asked
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let session_timeout = Duration::from_secs(10);
+        let options = Zk2Options { session_timeout, auth: None, tls: None };
+        let open = move |root: &str| Zk2Conn::new(&address, root, options.clone()).unwrap();
+        let global = Arc::new(open("/vitess/global"));
+        let dial = move |_: &str, cell: &CellInfo| Arc::new(open(&cell.root)) as Arc<dyn TopoConn>;
+        let store = TopoStore::new(global, Arc::new(dial), DurabilityPolicy::None);
+        let shard: KeyspaceShard = "ks/0".parse().unwrap();
+        let lock = store.lock_shard(&shard, "a story", Duration::ZERO).await.unwrap();
+        since("lock");
+        lock.check().await.unwrap();
+        assert_eq!(since("check"), [SYNC, EXISTS]);
+        store.read_shard(&shard).await.unwrap();
+        let asked = since("read");
+        assert_eq!((asked[0], asked.iter().filter(|one| **one == SYNC).count()), (SYNC, 2));
+        lock.release().await;
     });
-    (runtime, client)
+    drop(cluster);
+}
+
+/// Passes on what is said to a server, and notes which requests were made.
+fn overheard(port: u16) -> (String, Arc<Mutex<Vec<i32>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let noted = asked.clone();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let Ok(mut client) = client else { return };
+            let mut server = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let (mut answers, mut back) =
+                (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
+            let noted = noted.clone();
+            std::thread::spawn(move || pass_on(&mut client, &mut server, &noted));
+        }
+    });
+    (address, asked)
+}
+
+/// Requests are told by their length, their number, and what they are; the first one, which connects, is not.
+fn pass_on(
+    client: &mut TcpStream,
+    server: &mut TcpStream,
+    noted: &Mutex<Vec<i32>>,
+) -> std::io::Result<()> {
+    const PING: i32 = 11;
+    for number in 0.. {
+        let mut length = [0; 4];
+        client.read_exact(&mut length)?;
+        let mut request = vec![0; usize::try_from(i32::from_be_bytes(length)).unwrap()];
+        client.read_exact(&mut request)?;
+        let what = i32::from_be_bytes(request[4..8].try_into().unwrap());
+        if number > 0 && what != PING {
+            noted.lock().unwrap().push(what);
+        }
+        server.write_all(&length)?;
+        server.write_all(&request)?;
+    }
+    Ok(())
+}
+
+/// A session of another client than the program's own. It ends when this is dropped.
+fn connect(address: &str) -> zookeeper::ZooKeeper {
+    zookeeper::ZooKeeper::connect(address, Duration::from_secs(10), |_| {}).unwrap()
+}
+
+/// Takes the shard's lock as Vitess's own tools do: an ephemeral node whose name is a bare sequence number. This client
+/// refuses to ask for such a name (the path would end in a slash), so it is the first of all by its own choice.
+fn hold_lock(zookeeper: &ZooKeeper) -> zookeeper::ZooKeeper {
+    let other = connect(&zookeeper.address());
+    let locks = "/vitess/global/keyspaces/ks/shards/0/locks";
+    let all = || Acl::open_unsafe().clone();
+    // It may be there.
+    let _ = other.create(locks, Vec::new(), all(), CreateMode::Persistent);
+    let contents = b"{\"HostName\": \"somebody-else\"}".to_vec();
+    let place = format!("{locks}/0000000000");
+    other.create(&place, contents, all(), CreateMode::Ephemeral).unwrap();
+    other
 }
 
 /// Whether anybody still has, or waits for, the shard's lock a moment from now.
 fn is_locked(zookeeper: &ZooKeeper) -> bool {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let client = zookeeper_client::Client::connect(&zookeeper.address()).await.unwrap();
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let places = client.list_children("/vitess/global/keyspaces/ks/shards/0/locks").await;
-        places.is_ok_and(|places| !places.is_empty())
-    })
+    let other = connect(&zookeeper.address());
+    std::thread::sleep(Duration::from_secs(1));
+    let places = other.get_children("/vitess/global/keyspaces/ks/shards/0/locks", false);
+    places.is_ok_and(|places| !places.is_empty())
 }

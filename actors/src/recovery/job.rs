@@ -87,6 +87,8 @@ pub(crate) struct Locked<'a> {
     pub(crate) job: &'a Job,
     pub(crate) fresh: ShardSnapshot,
     pub(crate) policy: DurabilityPolicy,
+    /// Tablets whose records could not be read under the lock.
+    pub(crate) unread: BTreeSet<TabletAlias>,
     pub(super) lifted: LiftedDelays,
     lock: Box<dyn ShardLock>,
 }
@@ -169,20 +171,26 @@ impl Job {
             read.await.unwrap_or_else(|_| Err(TopoError::Unavailable("no answer".into())))
         };
         let read = self.topo_step("read the shard's records", None, read).await?;
-        let topology = self.with_what_was_known(read)?;
+        let (topology, unread) = self.with_what_was_known(read)?;
         self.shard.do_send(ShardTopologyWasRead(topology.clone()));
         let policy =
             topology.durability.clone().map_err(|unknown| Stopped::Refused(unknown.to_string()))?;
         let fresh = self.look_again(&topology).await;
-        Ok(Locked { job: self, fresh, policy, lifted: LiftedDelays::default(), lock })
+        Ok(Locked { job: self, fresh, policy, unread, lifted: LiftedDelays::default(), lock })
     }
 
-    /// What cannot be read under the lock is what it was before.
-    fn with_what_was_known(&self, read: TopologyRead) -> Result<ShardTopology, Stopped> {
+    /// What cannot be read under the lock is what it was before. Tells whose records those are.
+    fn with_what_was_known(
+        &self,
+        read: TopologyRead,
+    ) -> Result<(ShardTopology, BTreeSet<TabletAlias>), Stopped> {
         let name = &self.seen.shard;
         let known = BTreeMap::from([(name.clone(), self.seen.topology())]);
         let gone = || Stopped::Failed(format!("there is no record of {name} any more"));
-        topology::merge(&known, read).remove(name).ok_or_else(gone)
+        let topology = topology::merge(&known, read.clone()).remove(name).ok_or_else(gone)?;
+        let tablets = topology.tablets.keys();
+        let unread = tablets.filter(|alias| read.is_unread(alias)).cloned().collect();
+        Ok((topology, unread))
     }
 
     async fn look_again(&self, topology: &ShardTopology) -> ShardSnapshot {

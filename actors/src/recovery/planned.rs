@@ -130,6 +130,7 @@ impl Locked<'_> {
             complete: false,
             last_known: Some(status),
             ackers: None,
+            unread: &self.unread,
         };
         let current = Contender::new(&primary.tablet, status.clone(), &self.fresh);
         let election = election::choose_successor(&current, &replicas, &constraints)

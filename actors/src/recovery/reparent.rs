@@ -249,6 +249,7 @@ impl Locked<'_> {
             avoid: request.and_then(|request| request.avoid_primary.as_ref()).or(asked_away),
             complete: reach.is_complete(),
             last_known: self.fresh.primary().and_then(|state| state.status.as_deref()),
+            unread: &self.unread,
             ackers: election::possible_ackers(
                 &reach,
                 self.fresh.primary().filter(|_| old_primary.is_some()),

@@ -7,8 +7,8 @@ use vtorc_core::tablet::Tablet;
 use vtorc_core::topology::ShardRecord;
 
 use super::conn::TopoConn;
-use super::records::{self, CellInfo, Record};
-use super::store::{TopoStore, decode};
+use super::records::{self, CellInfo, Record, decode};
+use super::store::TopoStore;
 use super::{paths, translate};
 
 impl TopoStore {
@@ -22,6 +22,27 @@ impl TopoStore {
         check_name(cell).map_err(invalid)?;
         let info = CellInfo { server_address: server_address.to_owned(), root: root.to_owned() };
         self.global.create(&paths::cell_info(cell), &prost::Message::encode_to_vec(&info)).await
+    }
+
+    /// Says anew where a cell's topology is; what is not given stays. A record that cannot be understood needs both.
+    pub async fn update_cell(
+        &self,
+        cell: &str,
+        server_address: Option<&str>,
+        root: Option<&str>,
+    ) -> Result<(), TopoError> {
+        let path = paths::cell_info(cell);
+        let (bytes, version) = self.global.get(&path).await?;
+        let known = match (decode::<CellInfo>(&path, &bytes), server_address, root) {
+            (Ok(record), _, _) => record,
+            (Err(_), Some(_), Some(_)) => Record::default(),
+            (Err(error), _, _) => return Err(error),
+        };
+        let mut record = known;
+        let info = &mut record.message;
+        server_address.unwrap_or(&info.server_address.clone()).clone_into(&mut info.server_address);
+        root.unwrap_or(&info.root.clone()).clone_into(&mut info.root);
+        self.global.update(&path, &record.encode(), version).await
     }
 
     /// Adds a keyspace with a durability policy.
@@ -145,7 +166,7 @@ impl TopoStore {
     /// Deletes a shard that has no tablets.
     pub async fn delete_shard(&self, shard: &KeyspaceShard) -> Result<(), TopoError> {
         for cell in self.global.list(paths::CELLS).await? {
-            for (alias, tablet) in self.tablets_of_cell(&cell, None).await? {
+            for (alias, tablet) in self.tablets_of_cell(&cell).await? {
                 if tablet.is_ok_and(|tablet| tablet.shard == *shard) {
                     return Err(TopoError::Invalid(format!(
                         "{shard} still has tablet {alias}; delete it first"
@@ -168,7 +189,7 @@ impl TopoStore {
 
     /// Deletes a cell that has no tablets.
     pub async fn delete_cell(&self, cell: &str) -> Result<(), TopoError> {
-        if let Some((alias, _)) = self.tablets_of_cell(cell, None).await?.first() {
+        if let Some((alias, _)) = self.tablets_of_cell(cell).await?.first() {
             return Err(TopoError::Invalid(format!(
                 "{cell} still has tablet {alias}; delete it first"
             )));
@@ -176,27 +197,27 @@ impl TopoStore {
         self.global.delete(&paths::cell_info(cell)).await
     }
 
-    /// The cells and where their topologies are.
-    pub async fn cells(&self) -> Result<Vec<(String, CellInfo)>, TopoError> {
+    /// The cells and where their topologies are; the record of one may be damaged.
+    pub async fn cells(&self) -> Result<Vec<(String, Result<CellInfo, TopoError>)>, TopoError> {
         let mut cells = Vec::new();
         for cell in self.global.list(paths::CELLS).await? {
             let path = paths::cell_info(&cell);
-            let (bytes, _) = self.global.get(&path).await?;
-            cells.push((cell, decode::<CellInfo>(&path, &bytes)?.message));
+            let read = self.global.get(&path).await;
+            let info = read.and_then(|(bytes, _)| Ok(decode::<CellInfo>(&path, &bytes)?.message));
+            cells.push((cell, info));
         }
         Ok(cells)
     }
 
-    /// The keyspaces and their policies as stored.
-    pub async fn keyspaces(&self) -> Result<Vec<(String, String)>, TopoError> {
+    /// The keyspaces and their policies as stored; the record of one may be damaged.
+    pub async fn keyspaces(&self) -> Result<Vec<(String, Result<String, TopoError>)>, TopoError> {
         let mut keyspaces = Vec::new();
         for name in self.global.list(paths::KEYSPACES).await? {
             let path = paths::keyspace(&name);
             let policy = match self.global.get(&path).await {
-                Ok((bytes, _)) => {
-                    decode::<records::Keyspace>(&path, &bytes)?.message.durability_policy
-                }
-                Err(TopoError::NoNode(_)) => String::new(),
+                Ok((bytes, _)) => decode::<records::Keyspace>(&path, &bytes)
+                    .map(|record| record.message.durability_policy),
+                Err(TopoError::NoNode(_)) => Ok(String::new()),
                 Err(error) => return Err(error),
             };
             keyspaces.push((name, policy));
@@ -215,7 +236,7 @@ impl TopoStore {
         &self,
         cell: &str,
     ) -> Result<Vec<(TabletAlias, Result<Tablet, TopoError>)>, TopoError> {
-        let mut tablets = self.tablets_of_cell(cell, None).await?;
+        let mut tablets = self.tablets_of_cell(cell).await?;
         tablets.sort_by(|one, other| one.0.cmp(&other.0));
         Ok(tablets)
     }

@@ -28,6 +28,10 @@ pub trait TopoConn: Send + Sync {
     /// Deletes a record and the directories above it that become empty.
     async fn delete(&self, path: &str) -> Result<(), TopoError>;
 
+    /// Makes sure that what is read from now on is no older than this call: asked under a lock, before the records that
+    /// a recovery acts on are read.
+    async fn catch_up(&self) -> Result<(), TopoError>;
+
     /// Makes sure that changes from now on are noticed. Called before a reading: what changes after it must
     /// not fall between the two.
     async fn arm(&self);

@@ -105,7 +105,7 @@ impl TopoConn for ConsulConn {
         let found = self.agent.children(&directory).await?;
         if found.is_empty() && self.agent.children(&self.directory("")).await?.is_empty() {
             // A root that is not there is a wrong root, not an empty topology.
-            return Err(TopoError::Invalid(format!(
+            return Err(TopoError::NoRoot(format!(
                 "there is nothing below {} in consul at {}; check the topology root, and whether the token may read it",
                 self.root,
                 self.agent.address()
@@ -143,6 +143,12 @@ impl TopoConn for ConsulConn {
             true => Ok(()),
             false => Err(TopoError::BadVersion(path.to_owned())),
         }
+    }
+
+    async fn catch_up(&self) -> Result<(), TopoError> {
+        // Every reading of records and locks is `consistent`: the leader makes sure with the quorum that it is the leader
+        // before it answers.
+        Ok(())
     }
 
     async fn arm(&self) {

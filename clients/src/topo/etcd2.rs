@@ -144,7 +144,7 @@ impl TopoConn for Etcd2Conn {
         }
         if found.is_empty() && !self.exists_below(&self.root).await? {
             // A root that is not there is a wrong root, not an empty topology.
-            return Err(TopoError::Invalid(format!(
+            return Err(TopoError::NoRoot(format!(
                 "there is nothing below {} in etcd at {}; check the topology root",
                 self.root,
                 self.connection.endpoints()
@@ -190,6 +190,12 @@ impl TopoConn for Etcd2Conn {
             Some(Outcome::ResponseRange(_) | Outcome::ResponsePut(_)) | None => None,
         });
         if deleted == Some(0) { Err(TopoError::NoNode(path.to_owned())) } else { Ok(()) }
+    }
+
+    async fn catch_up(&self) -> Result<(), TopoError> {
+        // Every range is linearizable where `serializable` is not asked for, which nothing here does: the member makes
+        // sure with the quorum that it is not behind before it answers.
+        Ok(())
     }
 
     async fn arm(&self) {

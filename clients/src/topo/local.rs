@@ -171,6 +171,11 @@ impl TopoConn for LocalConn {
         Ok(())
     }
 
+    async fn catch_up(&self) -> Result<(), TopoError> {
+        // The file is the record.
+        Ok(())
+    }
+
     async fn arm(&self) {}
 
     async fn changed(&self) {

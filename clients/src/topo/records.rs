@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
+use vtorc_core::ports::TopoError;
 
 /// `vttime.Time`
 #[derive(Clone, PartialEq, Message)]
@@ -124,6 +125,7 @@ pub struct CellInfo {
 }
 
 /// A message, and the bytes of the fields that it does not declare.
+#[derive(Default)]
 pub(crate) struct Record<M> {
     pub(crate) message: M,
     unknown: Vec<u8>,
@@ -135,7 +137,7 @@ pub(crate) trait Declared: Message + Default {
 }
 
 impl Declared for Tablet {
-    const TAGS: &'static [u32] = &[1, 2, 4, 5, 6, 7, 8, 12, 13, 14, 18];
+    const TAGS: &'static [u32] = &[1, 2, 4, 5, 6, 7, 8, 10, 12, 13, 14, 18];
 }
 impl Declared for Shard {
     const TAGS: &'static [u32] = &[1, 2, 7, 8, 9];
@@ -162,6 +164,11 @@ impl<M: Declared> Record<M> {
         bytes.extend_from_slice(&self.unknown);
         bytes
     }
+}
+
+/// Reads a record; the error names its path.
+pub(crate) fn decode<M: Declared>(path: &str, bytes: &[u8]) -> Result<Record<M>, TopoError> {
+    Record::decode(bytes).map_err(|why| TopoError::Damaged { path: path.to_owned(), why })
 }
 
 fn unknown_fields(bytes: &[u8], declared: &[u32]) -> Result<Vec<u8>, prost::DecodeError> {
@@ -216,6 +223,70 @@ mod tests {
         let again = Record::<Shard>::decode(&record.encode()).unwrap();
         assert_eq!(again.message.primary_alias.unwrap().uid, 101);
         assert!(record.encode().ends_with(&bytes("a20603616263")));
+    }
+
+    /// The fields that a message writes, as numbers.
+    fn written(message: &impl Message) -> Vec<u32> {
+        let bytes = message.encode_to_vec();
+        let mut rest = bytes.as_slice();
+        let mut tags = Vec::new();
+        while rest.has_remaining() {
+            let (tag, wire_type): (u32, WireType) = decode_key(&mut rest).unwrap();
+            skip_field(wire_type, tag, &mut rest, DecodeContext::default()).unwrap();
+            tags.push(tag);
+        }
+        tags
+    }
+
+    /// The tags are those that the message writes; what is written again and again does not grow.
+    fn keeps<M: Declared + PartialEq + std::fmt::Debug>(full: &M) {
+        assert_eq!(written(full), M::TAGS, "{full:?}");
+        let first = full.encode_to_vec();
+        let mut bytes = first.clone();
+        for _ in 0..2 {
+            let record = Record::<M>::decode(&bytes).unwrap();
+            assert!(record.message == *full, "{full:?}");
+            bytes = record.encode();
+        }
+        assert_eq!(bytes, first, "{full:?}");
+    }
+
+    /// No field is left out here: whoever declares one more fills it as well, or this is not compiled.
+    #[test]
+    fn every_declared_field_has_its_tag() {
+        let alias = TabletAlias { cell: "zone1".into(), uid: 100 };
+        let range = KeyRange { start: vec![0x40], end: vec![0x80] };
+        let time = Time { seconds: 1, nanoseconds: 2 };
+        let state = VtorcState { disable_emergency_reparent: true };
+        let node = ShardReplicationNode { tablet_alias: Some(alias.clone()) };
+        keeps(&Tablet {
+            alias: Some(alias.clone()),
+            hostname: "h".into(),
+            port_map: BTreeMap::from([("grpc".into(), 1)]),
+            keyspace: "ks".into(),
+            shard: "40-80".into(),
+            key_range: Some(range.clone()),
+            tablet_type: 1,
+            tags: BTreeMap::from([("promotion_rule".into(), "must_not".into())]),
+            mysql_hostname: "h".into(),
+            mysql_port: 3306,
+            primary_term_start_time: Some(time.clone()),
+            tablet_shutdown_time: Some(time.clone()),
+        });
+        keeps(&Shard {
+            primary_alias: Some(alias),
+            key_range: Some(range),
+            is_primary_serving: true,
+            primary_term_start_time: Some(time.clone()),
+            vtorc_state: Some(state.clone()),
+        });
+        keeps(&Keyspace {
+            durability_policy: "none".into(),
+            sidecar_db_name: "_vt".into(),
+            vtorc_state: Some(state.clone()),
+        });
+        keeps(&ShardReplication { nodes: vec![node] });
+        keeps(&CellInfo { server_address: "h:1".into(), root: "/vitess/zone1".into() });
     }
 
     #[test]

@@ -6,39 +6,30 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::Mutex;
+use tokio::sync::Notify;
 use vtorc_core::durability::{DurabilityPolicy, UnknownPolicy};
 use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
 use vtorc_core::ports::{LockToken, ShardLock, TopoError, TopoPort};
 use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::{ShardTopology, TopologyRead, UnreadTablet};
+use vtorc_core::topology::{ShardTopology, TopologyRead};
 
+pub use super::cells::Dialer;
+use super::cells::{Cells, READS_MAX, Which};
 use super::conn::TopoConn;
-use super::records::{self, CellInfo, Record};
+use super::records::{self, decode};
+use super::tablets::Misread;
 use super::{paths, translate};
 
 /// A conditional update is tried again so often when somebody else was faster.
 const UPDATE_ATTEMPTS_MAX: usize = 10;
-/// Reads under way at once for one cell, where nobody said otherwise.
-const READS_MAX: usize = 32;
-
-/// Opens the connection to a cell, given its name and where its records are.
-pub type Dialer = Arc<dyn Fn(&str, &CellInfo) -> Arc<dyn TopoConn> + Send + Sync>;
 
 /// The topology of one Vitess installation.
 pub struct TopoStore {
     pub(crate) global: Arc<dyn TopoConn>,
-    dial: Dialer,
-    cells: Mutex<BTreeMap<String, Cell>>,
-    /// Which shard each tablet belonged to when it was last read: a shard is read without all the others.
-    belongs: Mutex<BTreeMap<TabletAlias, KeyspaceShard>>,
+    cells: Arc<Cells>,
     default_durability: DurabilityPolicy,
-    reads_max: usize,
 }
-
-/// Where a cell is, and the connection to it.
-type Cell = (CellInfo, Arc<dyn TopoConn>);
 
 struct KeyspaceInfo {
     durability: Result<DurabilityPolicy, UnknownPolicy>,
@@ -52,43 +43,19 @@ impl TopoStore {
         dial: Dialer,
         default_durability: DurabilityPolicy,
     ) -> Self {
-        Self {
-            global,
-            dial,
-            cells: Mutex::default(),
-            belongs: Mutex::default(),
-            default_durability,
-            reads_max: READS_MAX,
-        }
+        let cells = Arc::new(Cells::new(global.clone(), dial, READS_MAX));
+        Self { global, cells, default_durability }
     }
 
     /// Reads so many records of a cell at once.
     pub fn reading_at_once(self, reads_max: usize) -> Self {
-        Self { reads_max: reads_max.max(1), ..self }
+        let cells = Cells::new(self.global.clone(), self.cells.dial.clone(), reads_max.max(1));
+        Self { cells: Arc::new(cells), ..self }
     }
 
-    /// The connection to a cell. Its record is read anew each time: cells move.
+    /// The connection to a cell.
     pub(crate) async fn cell(&self, cell: &str) -> Result<Arc<dyn TopoConn>, TopoError> {
-        let path = paths::cell_info(cell);
-        let read = self.global.get(&path).await;
-        let mut cells = self.cells.lock().await;
-        let info = match read {
-            Ok((bytes, _)) => decode::<CellInfo>(&path, &bytes)?.message,
-            // While the global cell is away, a cell is where it was.
-            Err(TopoError::Unavailable(why)) => {
-                let known = cells.get(cell).map(|(_, conn)| conn.clone());
-                return known.ok_or(TopoError::Unavailable(why));
-            }
-            Err(error) => return Err(error),
-        };
-        match cells.get(cell) {
-            Some((known, conn)) if *known == info => Ok(conn.clone()),
-            Some(_) | None => {
-                let conn = (self.dial)(cell, &info);
-                cells.insert(cell.to_owned(), (info, conn.clone()));
-                Ok(conn)
-            }
-        }
+        self.cells.conn(cell).await
     }
 
     async fn keyspace(&self, keyspace: &str) -> Result<KeyspaceInfo, TopoError> {
@@ -166,88 +133,46 @@ impl TopoStore {
         }
     }
 
-    /// Reads the tablets of a cell that belong to watched shards into `read`.
-    async fn read_cell(&self, cell: &str, watched: &WatchList, read: &mut TopologyRead) {
-        if let Ok(conn) = self.cell(cell).await {
-            conn.arm().await;
-        }
-        let tablets = match self.tablets_of_cell(cell, None).await {
-            Ok(tablets) => tablets,
-            Err(error) => {
-                read.unread_cells.insert(cell.to_owned(), error.to_string());
-                return;
-            }
-        };
-        for (alias, tablet) in tablets {
-            match tablet {
-                Ok(tablet) if watched.includes(&tablet.shard) => {
-                    if let Some(shard) = read.shards.get_mut(&tablet.shard) {
-                        shard.tablets.insert(alias, tablet);
+    /// Reads these cells into `read`, for the shards that are in it.
+    async fn read_cells(&self, names: Vec<String>, which: &Which, read: &mut TopologyRead) {
+        for (cell, told) in self.cells.read(names, which).await {
+            let tablets = match told {
+                Ok(tablets) => tablets,
+                Err(unread) => {
+                    read.unread_cells.insert(cell, unread);
+                    continue;
+                }
+            };
+            for (alias, tablet) in tablets {
+                match tablet {
+                    Ok(tablet) => {
+                        if let Some(shard) = read.shards.get_mut(&tablet.shard) {
+                            shard.tablets.insert(alias, tablet);
+                        }
+                    }
+                    Err(unread) => {
+                        read.unread_tablets.insert(alias, unread);
                     }
                 }
-                Ok(_) | Err(TopoError::NoNode(_)) => {}
-                Err(error) => {
-                    let unread = self.unread_tablet(&alias, &error).await;
-                    read.unread_tablets.insert(alias, unread);
-                }
             }
+            read.read_cells.insert(cell);
         }
-        read.read_cells.insert(cell.to_owned());
     }
 
-    async fn unread_tablet(&self, alias: &TabletAlias, error: &TopoError) -> UnreadTablet {
-        let shard = self.belongs.lock().await.get(alias).cloned();
-        UnreadTablet { path: paths::tablet(alias), why: error.to_string(), shard }
-    }
-
-    async fn knows_tablets_of(&self, cell: &str) -> bool {
-        self.belongs.lock().await.keys().any(|alias| alias.cell == cell)
-    }
-
-    /// Reads the tablets of a cell; with `only`, those that are not known to belong to another shard.
+    /// The tablets of a cell. A cell is registered before its first tablet makes its root: it has none then.
     pub(crate) async fn tablets_of_cell(
         &self,
         cell: &str,
-        only: Option<&KeyspaceShard>,
     ) -> Result<Vec<(TabletAlias, Result<Tablet, TopoError>)>, TopoError> {
-        let conn = self.cell(cell).await?;
-        let aliases = match conn.list(paths::TABLETS).await {
-            // A cell is registered before its first tablet makes its root. One that had tablets has a root.
-            Err(TopoError::Invalid(why)) => match self.knows_tablets_of(cell).await {
-                true => return Err(TopoError::Invalid(why)),
-                false => Vec::new(),
-            },
-            listed => listed?,
+        let conn = self.cells.conn(cell).await?;
+        let read = self.cells.records(conn.as_ref(), &Which::All, &Notify::new()).await;
+        let told = |(alias, one): (TabletAlias, Result<Tablet, Misread>)| {
+            (alias, one.map_err(|misread| misread.error))
         };
-        let mut aliases: Vec<TabletAlias> =
-            aliases.into_iter().filter_map(|name| name.parse().ok()).collect();
-        if let Some(shard) = only {
-            let belongs = self.belongs.lock().await;
-            aliases.retain(|alias| belongs.get(alias).is_none_or(|known| known == shard));
+        match read {
+            Err(TopoError::NoRoot(_)) => Ok(Vec::new()),
+            read => Ok(read?.into_iter().map(told).collect()),
         }
-        let mut aliases = aliases.into_iter();
-        let mut reads = FuturesUnordered::new();
-        let mut tablets = Vec::new();
-        loop {
-            while reads.len() < self.reads_max {
-                let Some(alias) = aliases.next() else { break };
-                reads.push(read_tablet(conn.clone(), alias));
-            }
-            match reads.next().await {
-                Some((_, Err(TopoError::Unavailable(why)))) => {
-                    return Err(TopoError::Unavailable(why));
-                }
-                Some(read) => tablets.push(read),
-                None => break,
-            }
-        }
-        let mut belongs = self.belongs.lock().await;
-        for (alias, read) in &tablets {
-            if let Ok(tablet) = read {
-                belongs.insert(alias.clone(), tablet.shard.clone());
-            }
-        }
-        Ok(tablets)
     }
 
     /// Reads a record, lets `change` change it, and writes it back if nobody else did meanwhile.
@@ -257,6 +182,8 @@ impl TopoStore {
         path: &str,
         change: impl Fn(&mut M) -> bool,
     ) -> Result<(), TopoError> {
+        // One that need not be changed, by what a server says that has not heard of a change yet, would be left as it is.
+        conn.catch_up().await?;
         for _ in 0..UPDATE_ATTEMPTS_MAX {
             let (bytes, version) = conn.get(path).await?;
             let mut record = decode::<M>(path, &bytes)?;
@@ -272,74 +199,31 @@ impl TopoStore {
     }
 }
 
-async fn read_tablet(
-    conn: Arc<dyn TopoConn>,
-    alias: TabletAlias,
-) -> (TabletAlias, Result<Tablet, TopoError>) {
-    let path = paths::tablet(&alias);
-    let read = async {
-        let (bytes, _) = conn.get(&path).await?;
-        let record = decode::<records::Tablet>(&path, &bytes)?;
-        translate::tablet(&alias, &record.message)
-            .map_err(|why| TopoError::Damaged { path: path.clone(), why })
-    };
-    let outcome = read.await;
-    (alias, outcome)
-}
-
-pub(crate) fn decode<M: records::Declared>(
-    path: &str,
-    bytes: &[u8],
-) -> Result<Record<M>, TopoError> {
-    Record::decode(bytes).map_err(|why| TopoError::Damaged { path: path.to_owned(), why })
-}
-
 #[async_trait]
 impl TopoPort for TopoStore {
     async fn read(&self, watched: &WatchList) -> Result<TopologyRead, TopoError> {
         let mut read = TopologyRead::default();
         self.global.arm().await;
         self.read_keyspaces(watched, &mut read).await?;
-        for cell in self.global.list(paths::CELLS).await? {
-            self.read_cell(&cell, watched, &mut read).await;
-        }
+        let names = self.global.list(paths::CELLS).await?;
+        self.cells.keep(&names);
+        self.read_cells(names, &Which::All, &mut read).await;
         Ok(read)
     }
 
     async fn read_shard(&self, shard: &KeyspaceShard) -> Result<TopologyRead, TopoError> {
         let mut read = TopologyRead::default();
-        let mut topology = self.shard_topology(shard).await?;
-        for cell in self.global.list(paths::CELLS).await? {
-            let tablets = match self.tablets_of_cell(&cell, Some(shard)).await {
-                Ok(tablets) => tablets,
-                Err(error) => {
-                    read.unread_cells.insert(cell, error.to_string());
-                    continue;
-                }
-            };
-            for (alias, tablet) in tablets {
-                match tablet {
-                    Ok(tablet) if tablet.shard == *shard => {
-                        topology.tablets.insert(alias, tablet);
-                    }
-                    Ok(_) | Err(TopoError::NoNode(_)) => {}
-                    Err(error) => {
-                        let unread = self.unread_tablet(&alias, &error).await;
-                        read.unread_tablets.insert(alias, unread);
-                    }
-                }
-            }
-            read.read_cells.insert(cell);
-        }
-        read.shards.insert(shard.clone(), topology);
+        // A recovery acts on this: what a server has not heard yet must not be told by it.
+        self.global.catch_up().await?;
+        read.shards.insert(shard.clone(), self.shard_topology(shard).await?);
+        let names = self.global.list(paths::CELLS).await?;
+        self.read_cells(names, &Which::Of(shard.clone()), &mut read).await;
         Ok(read)
     }
 
     async fn changed(&self) {
-        let cells: Vec<Arc<dyn TopoConn>> =
-            self.cells.lock().await.values().map(|(_, conn)| conn.clone()).collect();
         let mut watches = FuturesUnordered::new();
-        for conn in std::iter::once(self.global.clone()).chain(cells) {
+        for conn in std::iter::once(self.global.clone()).chain(self.cells.conns()) {
             watches.push(async move { conn.changed().await });
         }
         watches.next().await;
@@ -404,7 +288,7 @@ impl TopoPort for TopoStore {
             }
             record.primary_alias = Some(alias.clone());
             record.primary_term_start_time = Some(term.clone());
-            record.is_primary_serving = true;
+            // Whether it serves is somebody else's: traffic may have been switched to other shards.
             true
         })
         .await

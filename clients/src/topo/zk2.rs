@@ -1,7 +1,8 @@
 //! The topology in ZooKeeper, as Vitess's `zk2` keeps it.
 //!
-//! Over `zookeeper-client`: it notices a hung server, keeps watches over reconnects and tells of an expired
-//! session, each of which the older `zookeeper` crate does not (ARCHITECTURE.md has the comparison).
+//! Over `zookeeper-client`: it notices a hung server, keeps watches over reconnects, tells of an expired session, can ask
+//! a follower to catch up and can make the nodes of Vitess's lock queue, none of which the older `zookeeper` crate does
+//! (ARCHITECTURE.md has the comparison; the end-to-end stories use that one beside this).
 
 mod lock;
 
@@ -79,6 +80,16 @@ fn certifiable(server: &str) -> Result<(), TopoError> {
     }
 }
 
+/// Refuses what is no `host:port`: nobody will ever answer there.
+fn addressable(server: &str) -> Result<(), TopoError> {
+    let (host, port) = server.rsplit_once(':').unwrap_or((server, ""));
+    let written = host.chars().all(|sign| sign.is_ascii_graphic() && sign != '/');
+    match !host.is_empty() && written && port.parse::<u16>().is_ok() {
+        true => Ok(()),
+        false => Err(TopoError::Invalid(format!("ZooKeeper at {server:?}: expected host:port"))),
+    }
+}
+
 /// A ZooKeeper ensemble and the root of one cell in it.
 pub struct Zk2Conn {
     servers: String,
@@ -97,6 +108,7 @@ impl Zk2Conn {
         // What follows a `|` are observers, which only serve reads.
         let voters = servers.split('|').next().unwrap_or_default();
         let servers: Vec<String> = voters.split(',').map(str::trim).map(with_port).collect();
+        servers.iter().try_for_each(|server| addressable(server))?;
         if options.tls.is_some() {
             servers.iter().try_for_each(|server| certifiable(server))?;
         }
@@ -219,7 +231,7 @@ impl TopoConn for Zk2Conn {
                 // A root that is not there is a wrong root, not an empty topology.
                 let root = self.ask(&self.root, client.get_data(&self.root)).await;
                 if let Err(TopoError::NoNode(_)) = root {
-                    return Err(TopoError::Invalid(format!(
+                    return Err(TopoError::NoRoot(format!(
                         "there is no {} in ZooKeeper at {}; check the topology root",
                         self.root, self.servers
                     )));
@@ -262,6 +274,13 @@ impl TopoConn for Zk2Conn {
             }
         }
         Ok(())
+    }
+
+    async fn catch_up(&self) -> Result<(), TopoError> {
+        // A follower answers by itself, from what it has heard of so far. After a `sync` it has heard of everything
+        // that the leader had done by then.
+        let client = self.client().await?;
+        self.ask(&self.root, client.sync(&self.root)).await
     }
 
     async fn arm(&self) {
@@ -326,5 +345,30 @@ impl TopoConn for Zk2Conn {
 
     async fn give_back(&self, path: &str, token: &LockToken) -> Result<(), TopoError> {
         lock::give_back(self, &self.client().await?, path, token).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_at_which_nobody_can_answer_is_refused() {
+        for (address, good) in [
+            ("zk1", true),
+            ("zk1:2181,zk2.example:2182|observer:1", true),
+            ("[::1]:2181", true),
+            ("127.0.0.1:", false),
+            ("127.0.0.1:70000", false),
+            ("zk1:2181/vitess", false),
+            ("http://zk.example:2181", false),
+            ("no host:2181", false),
+            (":2181", false),
+            ("", false),
+        ] {
+            let timeout = Duration::from_secs(1);
+            let options = Zk2Options { session_timeout: timeout, auth: None, tls: None };
+            assert_eq!(Zk2Conn::new(address, "/", options).is_ok(), good, "{address:?}");
+        }
     }
 }

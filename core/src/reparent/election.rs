@@ -117,6 +117,8 @@ pub struct Constraints<'a> {
     pub last_known: Option<&'a ServerStatus>,
     /// Those who may have acknowledged what the old primary wrote; none where any of them may have.
     pub ackers: Option<BTreeSet<TabletAlias>>,
+    /// Those whose records cannot be read now: that they are primary could not be written there.
+    pub unread: &'a BTreeSet<TabletAlias>,
 }
 
 /// The outcome of an election.
@@ -327,6 +329,9 @@ fn unfit(
     }
     if contender.is_filtered() {
         return Some(Reason::Filtered);
+    }
+    if constraints.unread.contains(&tablet.alias) {
+        return Some(Reason::RecordUnread);
     }
     if let Some(lost) = lost_own(contender, everybody) {
         return Some(Reason::LostOwn(lost));

@@ -74,6 +74,7 @@ pub fn if_primary_died(
         avoid: None,
         complete: false,
         last_known: primary.status.as_deref(),
+        unread: &BTreeSet::new(),
         ackers: election::possible_ackers(&reach, Some(primary), &everybody),
     };
     match election::elect(&everybody, &constraints) {

@@ -63,6 +63,8 @@ pub enum Reason {
     LagsBehind(Option<u64>),
     /// It lost what it wrote itself, which it never gets back from others.
     LostOwn(GtidSet),
+    /// Its record cannot be read, and so not written: nobody would learn that it is primary.
+    RecordUnread,
     /// It does not apply everything, on purpose: its GTIDs stand for data that it does not have.
     Filtered,
     /// It was chosen and did not catch up in time.
@@ -112,6 +114,9 @@ impl fmt::Display for Reason {
                     gtids.shown()
                 )
             }
+            Self::RecordUnread => f.write_str(
+                "its record cannot be read now, so nobody would learn from the topology that it is primary",
+            ),
             Self::Filtered => f.write_str(
                 "it has replication filters, so its GTIDs stand for data that it does not have",
             ),

@@ -188,7 +188,8 @@ impl ShardLock for Held {
         Some(LockToken(self.session.id.clone()))
     }
 
-    /// The session could be prolonged, and the leader says that it has the key: asked, not assumed.
+    /// The session could be prolonged, and the leader says that it has the key: asked, not assumed. The reading is
+    /// `consistent`: a leader that was deposed and does not know it says nothing.
     async fn check(&self) -> Result<(), TopoError> {
         let lost = |why: String| TopoError::LockLost(why);
         let Session { door, id, .. } = &self.session;

@@ -170,7 +170,8 @@ impl ShardLock for Place {
         Some(LockToken(self.lease.id.to_string()))
     }
 
-    /// The lease could be prolonged, and our key is where it was: asked, not assumed.
+    /// The lease could be prolonged, and our key is where it was: asked, not assumed. The leader prolongs leases, and a
+    /// range is linearizable: neither is answered by a member that lags.
     async fn check(&self) -> Result<(), TopoError> {
         let lost = |why: String| TopoError::LockLost(why);
         match self.lease.connection.prolong_lease(self.lease.id).await {

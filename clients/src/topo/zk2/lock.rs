@@ -51,6 +51,8 @@ pub(super) async fn take(
         Place { client: client.clone(), node: format!("{queue}/{name}"), queue: queue.clone() };
     let started = Instant::now();
     loop {
+        // Not older than the creation of our own node, which this server has carried out: whoever is not there any more
+        // has left. That our node is still there is made sure of by `check`.
         let mut waiting = conn.ask(&queue, client.list_children(&queue)).await?;
         waiting.sort();
         let mine = waiting.iter().position(|one| *one == name);
@@ -205,12 +207,17 @@ impl ShardLock for Place {
         Some(LockToken(self.client.session_id().0.to_string()))
     }
 
-    /// The session lives and the server still has our node: asked, not assumed.
+    /// The session lives and the ensemble still has our node: asked, not assumed. A follower that lags would still have
+    /// a node that the leader took away when the session expired, so it catches up first.
     async fn check(&self) -> Result<(), TopoError> {
         if self.client.state().is_terminated() {
             return Err(TopoError::LockLost("the ZooKeeper session is over".into()));
         }
-        match timeout(REQUEST_TIMEOUT, self.client.check_stat(&self.node)).await {
+        let asked = async {
+            self.client.sync(&self.node).await?;
+            self.client.check_stat(&self.node).await
+        };
+        match timeout(REQUEST_TIMEOUT, asked).await {
             Ok(Ok(Some(_))) => Ok(()),
             Ok(Ok(None)) => Err(TopoError::LockLost("our node is gone".into())),
             Ok(Err(error)) => Err(TopoError::LockLost(error.to_string())),
