@@ -67,6 +67,19 @@ impl CallError {
         }
     }
 
+    /// What it means for a call that makes the server take writes: one that failed may have come so far.
+    pub(crate) fn into_error_of_opening(self) -> CommandError {
+        match self {
+            Self::Failed(_) => CommandError::Unknown(self.to_string()),
+            Self::Unreachable(_)
+            | Self::NotKnown(_)
+            | Self::Denied(_)
+            | Self::Broken(_)
+            | Self::TimedOut
+            | Self::ServerDown(_) => self.into_command_error(),
+        }
+    }
+
     /// What it says of the vttablet itself; none where only its server failed.
     pub(crate) fn into_vttablet_state(self) -> Option<VttabletState> {
         let text = self.to_string();
@@ -217,7 +230,10 @@ mod tests {
         assert!(matches!(said(Code::Unauthenticated, "no"), CallError::Denied(_)));
         assert_eq!(said(Code::DeadlineExceeded, "late"), CallError::TimedOut);
         let refused = "TabletManager.PromoteReplica on zone1-0000000101: no";
-        assert!(matches!(said(Code::FailedPrecondition, refused), CallError::Failed(_)));
+        let failed = said(Code::FailedPrecondition, refused);
+        assert!(matches!(failed, CallError::Failed(_)));
+        assert!(matches!(failed.clone().into_command_error(), CommandError::NotDone(_)));
+        assert!(matches!(failed.into_error_of_opening(), CommandError::Unknown(_)));
         assert!(matches!(said(Code::Unavailable, "going away"), CallError::Broken(_)));
     }
 }

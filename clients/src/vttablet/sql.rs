@@ -34,6 +34,23 @@ impl Caller<'_> {
         }
     }
 
+    /// Runs a statement that older servers may not know; then runs the other.
+    pub(crate) async fn run_either(
+        &self,
+        what: &str,
+        new: &str,
+        old: &str,
+    ) -> Result<(), CommandError> {
+        match self.rows(new).await {
+            // A vttablet passes the number on in its words.
+            Err(CallError::Failed(why)) if why.contains("(errno 1064)") => {
+                self.run(what, old).await
+            }
+            Err(error) => Err(named(what, error)),
+            Ok(_) => Ok(()),
+        }
+    }
+
     /// Runs statements one after another over one connection.
     pub(crate) async fn run_all(
         &self,
