@@ -30,7 +30,7 @@ pub use workers::WorkerPool;
 
 pub(crate) use commands::CREATE_DATABASE;
 pub(crate) use delay::{goes_on_trying, start_as_nobody};
-pub(crate) use dialect::{Row, SETTINGS, SemiSyncNames, name_value};
+pub(crate) use dialect::{Row, SETTINGS, SYNTAX_ERROR, SemiSyncNames, name_value};
 pub(crate) use errors::receiver_error;
 pub(crate) use fence::{SESSIONS, column_text, is_of_server};
 pub(crate) use opening::once_open;

@@ -55,6 +55,19 @@ impl fmt::Display for CallError {
 }
 
 impl CallError {
+    /// Whether its server refused with one of these numbers.
+    pub(crate) fn is_refusal(&self, codes: &[u16]) -> bool {
+        match self {
+            Self::Failed(why) => codes.iter().any(|code| names_error(why, *code)),
+            Self::Unreachable(_)
+            | Self::Broken(_)
+            | Self::TimedOut
+            | Self::NotKnown(_)
+            | Self::Denied(_)
+            | Self::ServerDown(_) => false,
+        }
+    }
+
     /// What it means for something that was to be changed.
     pub(crate) fn into_command_error(self) -> CommandError {
         let text = self.to_string();
@@ -213,7 +226,12 @@ fn chain(cause: &(dyn Error + 'static)) -> Vec<String> {
 /// MySQL's client errors, as vttablets repeat them: no connection (2002, 2003), gone (2006), lost (2013), and
 /// the server's own word that it is ending (1053).
 fn server_is_down(text: &str) -> bool {
-    [2002, 2003, 2006, 2013, 1053].iter().any(|code| text.contains(&format!("(errno {code})")))
+    [2002, 2003, 2006, 2013, 1053].iter().any(|code| names_error(text, *code))
+}
+
+/// A vttablet tells the number of its server's error within its words, and nowhere else.
+fn names_error(text: &str, code: u16) -> bool {
+    text.contains(&format!("(errno {code})"))
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ impl Job<'_> {
         // Unknown, where it cannot be read.
         status.journal_length = match journal {
             Ok(journal) => u64::try_from(journal.length).ok(),
-            Err(CallError::Failed(why)) if is_missing(&why) => Some(0),
+            Err(error) if error.is_refusal(MISSING) => Some(0),
             Err(_) => None,
         };
         Ok(status)
@@ -479,10 +479,10 @@ impl Job<'_> {
             match self.caller.answer("PopulateReparentJournal", sent).await {
                 Ok(_) => return Ok(()),
                 // Written by a first attempt whose answer was lost.
-                Err(CallError::Failed(why)) if why.contains("errno 1062") => return Ok(()),
-                Err(CallError::Failed(why)) if is_missing(&why) => {
+                Err(error) if error.is_refusal(&[DUPLICATE]) => return Ok(()),
+                Err(error) if error.is_refusal(MISSING) => {
                     if self.caller.left() <= JOURNAL_RETRY {
-                        return Err(CommandError::NotDone(why));
+                        return Err(error.into_command_error());
                     }
                     tokio::time::sleep(JOURNAL_RETRY).await;
                 }
@@ -498,10 +498,10 @@ const THROWN_AWAY: &str = "would throw it away, since its applier stands";
 /// A thread that stands, in a vttablet's answer.
 const STOPPED: i32 = 1;
 
-/// The sidecar database, or a table of it, is not there: 1049 and 1146.
-fn is_missing(why: &str) -> bool {
-    why.contains("errno 1146") || why.contains("errno 1049")
-}
+/// The sidecar database, or a table of it, is not there.
+const MISSING: &[u16] = &[1049, 1146];
+/// `ER_DUP_ENTRY`.
+const DUPLICATE: u16 = 1062;
 
 fn alias(alias: &TabletAlias) -> topodata::TabletAlias {
     topodata::TabletAlias { cell: alias.cell.clone(), uid: alias.uid }

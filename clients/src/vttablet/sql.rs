@@ -7,7 +7,7 @@ use crate::interface::query::QueryResult;
 use crate::interface::tabletmanagerdata::{
     ExecuteFetchAsDbaRequest, ExecuteMultiFetchAsDbaRequest,
 };
-use crate::mysql::Row;
+use crate::mysql::{Row, SYNTAX_ERROR};
 
 /// More rows than this are an error of the vttablet's.
 const ROWS_MAX: u64 = 10_000;
@@ -42,10 +42,7 @@ impl Caller<'_> {
         old: &str,
     ) -> Result<(), CommandError> {
         match self.rows(new).await {
-            // A vttablet passes the number on in its words.
-            Err(CallError::Failed(why)) if why.contains("(errno 1064)") => {
-                self.run(what, old).await
-            }
+            Err(error) if error.is_refusal(&[SYNTAX_ERROR]) => self.run(what, old).await,
             Err(error) => Err(named(what, error)),
             Ok(_) => Ok(()),
         }
