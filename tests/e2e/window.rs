@@ -40,20 +40,10 @@ impl Bench {
             let place = directory.path().join(at.to_string());
             Server::start(template(flavor), &place, ServerOptions::default()).unwrap()
         };
-        let access = MysqlAccess {
-            user: "orc_client_user".into(),
-            password: Secret::new("orc_client_user_password"),
-            replica_user: "vt_repl".into(),
-            replica_password: Secret::new(""),
-            tls: None,
-            connect_timeout: Duration::from_secs(5),
-            use_super_read_only: true,
-            heartbeat_period: Duration::from_millis(300),
-        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let bench = Self {
             servers: (0..count).map(start).collect(),
-            workers: WorkerPool::new(Arc::new(access)),
+            workers: WorkerPool::new(Arc::new(access())),
             runtime,
             _directory: directory,
         };
@@ -75,7 +65,7 @@ impl Bench {
         command: ServerCommand,
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError> {
-        self.runtime.block_on(self.workers.run(&tablet(address), command, deadline))
+        self.runtime.block_on(self.workers.run(&plain(address), command, deadline))
     }
 
     pub fn status(&self, at: usize) -> ServerStatus {
@@ -102,7 +92,7 @@ impl Bench {
     }
 
     pub fn tablet(&self, at: usize) -> TabletAddress {
-        tablet(&self.servers[at].address())
+        plain(&self.servers[at].address())
     }
 
     pub fn is_read_only(&self, at: usize) -> bool {
@@ -110,7 +100,22 @@ impl Bench {
     }
 }
 
-fn tablet(address: &str) -> TabletAddress {
+/// How vtorc logs in.
+pub fn access() -> MysqlAccess {
+    MysqlAccess {
+        user: "orc_client_user".into(),
+        password: Secret::new("orc_client_user_password"),
+        replica_user: "vt_repl".into(),
+        replica_password: Secret::new(""),
+        tls: None,
+        connect_timeout: Duration::from_secs(5),
+        use_super_read_only: true,
+        heartbeat_period: Duration::from_millis(300),
+    }
+}
+
+/// A plain server at this address.
+pub fn plain(address: &str) -> TabletAddress {
     let (host, port) = address.rsplit_once(':').unwrap();
     let mysql = MysqlAddress { host: host.into(), port: port.parse().unwrap() };
     TabletAddress { alias: "zone1-101".parse().unwrap(), mysql, vttablet: None }
