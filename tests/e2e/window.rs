@@ -13,7 +13,7 @@ use vtorc_clients::mysql::{MysqlAccess, Secret, WorkerPool};
 use vtorc_core::ports::{
     CommandError, MysqlPort, PromotionGrounds, RelayLog, ServerCommand, Sessions, SourceChange,
 };
-use vtorc_core::status::ServerStatus;
+use vtorc_core::status::{ReceiverState, ServerStatus};
 use vtorc_core::tablet::{MysqlAddress, TabletAddress};
 use vtorc_fleet::{Flavor, Server, ServerOptions};
 
@@ -35,24 +35,29 @@ pub struct Bench {
 impl Bench {
     /// Servers that refuse writes, but the first; the others follow it.
     pub fn new(flavor: Flavor, count: usize) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let start = |at: usize| {
-            let place = directory.path().join(at.to_string());
-            Server::start(template(flavor), &place, ServerOptions::default()).unwrap()
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let bench = Self {
-            servers: (0..count).map(start).collect(),
-            workers: WorkerPool::new(Arc::new(access())),
-            runtime,
-            _directory: directory,
-        };
+        let bench = Self::apart(flavor, count, access());
         create_table(&bench.servers[0]);
         for at in 1..count {
             bench.follow(at, 0, SourceChange::Repoint, RelayLog::MayGo).unwrap();
             arrives(&bench.servers[at], &[].into());
         }
         bench
+    }
+
+    /// Servers that take writes and follow nobody.
+    fn apart(flavor: Flavor, count: usize, access: MysqlAccess) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let start = |at: usize| {
+            let place = directory.path().join(at.to_string());
+            Server::start(template(flavor), &place, ServerOptions::default()).unwrap()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self {
+            servers: (0..count).map(start).collect(),
+            workers: WorkerPool::new(Arc::new(access)),
+            runtime,
+            _directory: directory,
+        }
     }
 
     pub fn run(&self, at: usize, command: ServerCommand) -> Result<ServerStatus, CommandError> {
@@ -278,5 +283,32 @@ fn a_statement_that_is_given_up_does_not_run_later() {
         client.query_drop("UNLOCK TABLES").unwrap();
         client.query_drop("INSERT INTO test.ledger VALUES (2, 'free')").unwrap();
         assert!(!bench.is_read_only(0), "{flavor:?}");
+    }
+}
+
+/// Passwords may hold anything, and a server may read backslashes in its own way.
+#[test]
+fn a_password_with_quotes_and_backslashes_is_told_as_it_is() {
+    let password = "it's \\ 'so\\";
+    for flavor in BOTH {
+        let replica_password = Secret::new(password);
+        let bench = Bench::apart(flavor, 2, MysqlAccess { replica_password, ..access() });
+        create_table(&bench.servers[0]);
+        let set = [
+            "SET sql_mode = 'NO_BACKSLASH_ESCAPES'".to_owned(),
+            "SET sql_log_bin = 0".to_owned(),
+            format!("ALTER USER vt_repl@'%' IDENTIFIED BY '{}'", password.replace('\'', "''")),
+        ];
+        bench.servers[0].run(&set.each_ref().map(String::as_str)).unwrap();
+        for mode in ["NO_BACKSLASH_ESCAPES,ANSI_QUOTES", "STRICT_TRANS_TABLES"] {
+            bench.servers[1].run(&[&format!("SET GLOBAL sql_mode = '{mode}'")]).unwrap();
+            bench.follow(1, 0, SourceChange::Repoint, RelayLog::MayGo).unwrap();
+            let receives = || {
+                let replication = bench.status(1).replication?;
+                (replication.receiver == ReceiverState::Running).then_some(())
+            };
+            wait_for(receives)
+                .unwrap_or_else(|| panic!("{flavor:?} {mode}: {:?}", bench.status(1)));
+        }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use mysql::prelude::Queryable;
 use vtorc_clients::vttablet::{Tablets, VttabletAccess};
 use vtorc_core::ports::{CommandError, MysqlPort, RelayLog, ServerCommand, SourceChange};
 use vtorc_core::status::{ReceiverState, ServerStatus};
 use vtorc_core::tablet::{TabletAddress, VttabletAddress};
 
 use super::cluster::Way;
-use crate::harness::{Cluster, THREE, padded, wait_for};
+use crate::harness::{Cluster, PATIENCE, THREE, padded, wait_for};
 use crate::window::{ENOUGH, access, plain};
 use crate::writer::{arrives, create_table, rows};
 
@@ -23,8 +24,7 @@ struct Shard {
 }
 
 impl Shard {
-    /// `before` does something to the replica before it receives the row.
-    fn with_one_unapplied(before: impl Fn(&Self)) -> Self {
+    fn new() -> Self {
         let mut cluster = Cluster::new(Way::Vttablets, "none", THREE);
         cluster.start_daemon(&[]);
         let primary = cluster.healthy(&[]);
@@ -45,7 +45,12 @@ impl Shard {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let tablets = Tablets::new(access().into(), vttablets).unwrap();
-        let shard = Self { cluster, tablets, runtime, primary, replica, other };
+        Self { cluster, tablets, runtime, primary, replica, other }
+    }
+
+    /// `before` does something to the replica before it receives the row.
+    fn with_one_unapplied(before: impl Fn(&Self)) -> Self {
+        let shard = Self::new();
         shard.run(&shard.other, ServerCommand::StopReceiver).unwrap();
         before(&shard);
         let insert = "INSERT INTO test.ledger VALUES (1, 'acknowledged')";
@@ -69,7 +74,16 @@ impl Shard {
     }
 
     fn run(&self, alias: &str, command: ServerCommand) -> Result<ServerStatus, CommandError> {
-        self.runtime.block_on(self.tablets.run(&self.address(alias), command, ENOUGH))
+        self.run_within(alias, command, ENOUGH)
+    }
+
+    fn run_within(
+        &self,
+        alias: &str,
+        command: ServerCommand,
+        deadline: Duration,
+    ) -> Result<ServerStatus, CommandError> {
+        self.runtime.block_on(self.tablets.run(&self.address(alias), command, deadline))
     }
 
     fn to_the_other(&self, relay_log: RelayLog) -> Result<ServerStatus, CommandError> {
@@ -81,6 +95,24 @@ impl Shard {
     fn is_late(&self) {
         self.run(&self.replica, ServerCommand::SetDelay { seconds: 3600 }).unwrap();
     }
+}
+
+#[test]
+fn a_statement_that_a_vttablet_runs_and_vtorc_gives_up_does_not_run_later() {
+    let shard = Shard::new();
+    let primary = shard.cluster.server(&shard.primary);
+    let mut admin = primary.connect_within("admin", PATIENCE).unwrap();
+    admin.query_drop("FLUSH TABLES WITH READ LOCK").unwrap();
+    let limit = Duration::from_millis(1500);
+    let outcome = shard.run_within(&shard.primary, ServerCommand::WriteNothing, limit);
+    assert!(matches!(outcome, Err(CommandError::Unknown(_))), "{outcome:?}");
+    let left = "SELECT COUNT(*) FROM information_schema.PROCESSLIST \
+                WHERE INFO LIKE 'CREATE DATABASE%' AND ID <> CONNECTION_ID()";
+    let ended = || {
+        let count: Option<u64> = admin.query_first(left).unwrap();
+        (count == Some(0)).then_some(())
+    };
+    wait_for(ended).expect("it waits still, and will run");
 }
 
 #[test]
