@@ -5,6 +5,7 @@
 
 mod access;
 mod commands;
+mod delay;
 mod dialect;
 mod discover;
 mod errors;
@@ -13,10 +14,13 @@ mod follow;
 #[cfg(test)]
 mod fuzz;
 mod inspect;
+mod opening;
 mod probe;
+mod relay_log;
 mod semi_sync;
 mod session;
 mod status;
+mod text;
 mod workers;
 
 pub use access::{MysqlAccess, Secret, TlsFiles};
@@ -25,8 +29,12 @@ pub use probe::AsyncProber;
 pub use workers::WorkerPool;
 
 pub(crate) use commands::CREATE_DATABASE;
-pub(crate) use dialect::{Row, SETTINGS, SemiSyncNames, name_value};
+pub(crate) use delay::{goes_on_trying, start_as_nobody};
+pub(crate) use dialect::{Row, SETTINGS, SYNTAX_ERROR, SemiSyncNames, name_value};
 pub(crate) use errors::receiver_error;
 pub(crate) use fence::{SESSIONS, column_text, is_of_server};
+pub(crate) use opening::once_open;
+pub(crate) use relay_log::{refusal, unapplied};
 pub(crate) use semi_sync::semi_sync_settings;
 pub(crate) use status::semi_sync;
+pub(crate) use text::quoted;

@@ -7,6 +7,7 @@
 mod access;
 mod calls;
 mod commands;
+mod delay;
 mod fence;
 mod probe;
 mod sql;

@@ -6,7 +6,7 @@ use vtorc_fleet::Flavor;
 
 use crate::failover::tablet;
 use crate::harness::{Cluster, Kind, PATIENCE, THREE, padded, wait_for};
-use crate::writer::create_table;
+use crate::writer::{arrives, create_table};
 
 /// What is done to whom (`P` the primary, `R` a replica) on MySQL and MariaDB, and what must be found.
 const DAMAGE: &[(&str, char, &[&str], &[&str])] = &[
@@ -212,6 +212,56 @@ pub(crate) fn an_errant_old_primary_is_set_aside_and_named_on(kind: Kind) {
     let uuid = cluster.server(&first).value("SELECT @@server_uuid").unwrap();
     assert!(recovery["outcome_text"].as_str().unwrap().contains(&uuid), "{recovery:#}");
     assert_eq!(cluster.healthy(&[]), second);
+}
+
+/// Its source no longer has what it needs: it must be cloned anew, and has nothing of its own. (On MySQL the sets of GTIDs
+/// tell, and nothing is tried.)
+#[test]
+fn a_replica_whose_source_purged_what_it_needs_is_not_set_aside() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "none", THREE);
+    cluster.start_daemon(&[]);
+    let primary = cluster.healthy(&[]);
+    create_table(cluster.server(&primary));
+    let replicas: Vec<&str> =
+        THREE.iter().copied().filter(|alias| padded(alias) != primary).collect();
+    for replica in &replicas {
+        arrives(cluster.server(replica), &[].into());
+    }
+    cluster.daemons.clear();
+    for replica in &replicas {
+        cluster.server(replica).run(&["STOP REPLICA"]).unwrap();
+    }
+    let source = cluster.server(&primary);
+    source.run(&["INSERT INTO test.ledger VALUES (1, 'purged')", "FLUSH LOGS"]).unwrap();
+    let mut admin = source.connect("admin").unwrap();
+    let logs: Vec<mysql::Row> = admin.query("SHOW BINARY LOGS").unwrap();
+    let last: String = logs.last().unwrap().get(0).unwrap();
+    // Those that a replica just read are not purged.
+    let purged = || {
+        admin.query_drop(format!("PURGE BINARY LOGS TO '{last}'")).unwrap();
+        let left: Vec<mysql::Row> = admin.query("SHOW BINARY LOGS").unwrap();
+        (left.len() == 1).then_some(())
+    };
+    wait_for(purged).expect("the logs are not purged");
+    cluster.start_daemon(&[]);
+    for replica in &replicas {
+        let told = || {
+            let one = tablet(&cluster.daemon().shard(), replica);
+            let error = one["replication"]["receiver_error"].as_str()?.to_owned();
+            error.contains("purged").then_some(())
+        };
+        wait_for(told).expect("it does not tell what is wrong");
+        // A repair that knew of it, and the replica is as before.
+        cluster.daemon().recovery(|one| {
+            let text = one.to_string();
+            text.contains("purged") && text.contains(&padded(replica))
+        });
+    }
+    let shard = cluster.daemon().shard();
+    for replica in &replicas {
+        assert_eq!(tablet(&shard, replica)["type"], "REPLICA", "{shard:#}");
+    }
+    assert_eq!(shard["primary"], primary);
 }
 
 fn create_table_aside(cluster: &Cluster, alias: &str) {

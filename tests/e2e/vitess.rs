@@ -2,6 +2,7 @@
 
 mod cluster;
 pub mod programs;
+mod relay_logs;
 mod speed;
 mod stories;
 mod vttablets;

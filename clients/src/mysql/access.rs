@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use vtorc_core::tablet::MysqlAddress;
 
+use super::text::PLAIN_SESSION;
+
 /// A password. It never shows when printed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
@@ -72,6 +74,7 @@ impl MysqlAccess {
             .user(Some(&self.user))
             .pass(Some(self.password.reveal()))
             .prefer_socket(false)
+            .init(vec![PLAIN_SESSION])
             .tcp_connect_timeout(Some(self.connect_timeout.min(deadline)))
             .read_timeout(Some(deadline))
             .write_timeout(Some(deadline))

@@ -10,7 +10,8 @@ use vtorc_core::status::{ReceiverState, ServerStatus};
 use super::dialect::Dialect;
 use super::semi_sync::{set_replica_semi_sync, set_source_semi_sync};
 use super::session::Session;
-use super::{fence, follow};
+use super::text::quoted;
+use super::{delay, fence, follow, opening, relay_log};
 
 pub(crate) const CREATE_DATABASE: &str = "CREATE DATABASE IF NOT EXISTS _vt";
 const CREATE_JOURNAL: &str = "CREATE TABLE IF NOT EXISTS _vt.reparent_journal (\
@@ -38,16 +39,18 @@ pub(crate) fn run(
         }
         ServerCommand::WaitForPosition { target, timeout } => wait(session, &target, timeout)?,
         ServerCommand::StartApplier => {
+            relay_log::check_start(&session.status()?)?;
             let replica = session.dialect.replica();
             session.run("start the applier", &format!("START {replica} SQL_THREAD"))?;
         }
-        ServerCommand::Promote { acks, grounds } => promote(session, acks, &grounds)?,
-        ServerCommand::FixPrimary { acks } => fix_primary(session, acks)?,
+        ServerCommand::Promote { acks, grounds } => return promote(session, acks, &grounds),
+        ServerCommand::FixPrimary { acks } => return fix_primary(session, acks),
         ServerCommand::Follow { source, semi_sync, change, relay_log } => {
             follow::follow(session, &source.mysql, semi_sync, change, relay_log)?;
         }
-        ServerCommand::SetDelay { seconds } => follow::set_delay(session, seconds)?,
+        ServerCommand::SetDelay { seconds } => delay::set_delay(session, seconds)?,
         ServerCommand::RestartReceiver => {
+            relay_log::check_restart(&session.status()?)?;
             let replica = session.dialect.replica();
             session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))?;
             session.run("start the receiver", &format!("START {replica} IO_THREAD"))?;
@@ -127,11 +130,13 @@ fn wait(
     )))
 }
 
+/// What takes time comes first; then it is looked again whether the server is still the one that was chosen, as the
+/// last thing before it is opened.
 fn promote(
     session: &mut Session<'_>,
     acks: u32,
     grounds: &PromotionGrounds,
-) -> Result<(), CommandError> {
+) -> Result<ServerStatus, CommandError> {
     let replica = session.dialect.replica();
     let status = with_journal(session)?;
     grounds.check(&status)?;
@@ -140,37 +145,42 @@ fn promote(
     }
     set_source_semi_sync(session, &status, acks)?;
     set_replica_semi_sync(session, &status, false)?;
-    take_writes(session, &status)?;
-    if status.replication.is_some() {
-        session.run("forget the source", &format!("RESET {replica} ALL"))?;
+    let status = with_journal(session)?;
+    PromotionGrounds { receiver_stopped: true, ..grounds.clone() }.check(&status)?;
+    if status.read_only {
+        opening::take_writes(session, Some(&grounds.position))?;
     }
-    Ok(())
+    opening::once_open(forget_source(session, &status).and_then(|()| session.status()))
 }
 
-fn fix_primary(session: &mut Session<'_>, acks: u32) -> Result<(), CommandError> {
+fn forget_source(session: &mut Session<'_>, status: &ServerStatus) -> Result<(), CommandError> {
+    if status.replication.is_none() {
+        return Ok(());
+    }
+    let replica = session.dialect.replica();
+    session.run("forget the source", &format!("RESET {replica} ALL"))
+}
+
+fn fix_primary(session: &mut Session<'_>, acks: u32) -> Result<ServerStatus, CommandError> {
     let status = session.status()?;
     let replica = session.dialect.replica();
     if status.replication.is_some() {
         session.run("stop replication", &format!("STOP {replica}"))?;
-        session.run("forget the source", &format!("RESET {replica} ALL"))?;
+        forget_source(session, &status)?;
     }
     set_source_semi_sync(session, &status, acks)?;
     set_replica_semi_sync(session, &status, false)?;
-    take_writes(session, &status)
-}
-
-fn take_writes(session: &mut Session<'_>, status: &ServerStatus) -> Result<(), CommandError> {
-    if status.read_only {
-        // Takes super_read_only off as well.
-        session.run("take writes", "SET GLOBAL read_only = OFF")?;
+    if !status.read_only {
+        return session.status();
     }
-    Ok(())
+    opening::take_writes(session, None)?;
+    opening::once_open(session.status())
 }
 
 /// Each commit waits for its acknowledgement like any other. One that is there already is skipped by the server.
 fn commit_empty(session: &mut Session<'_>, gtids: &[String]) -> Result<(), CommandError> {
     for gtid in gtids {
-        session.run("take the GTID", &format!("SET SESSION gtid_next = '{gtid}'"))?;
+        session.run("take the GTID", &format!("SET SESSION gtid_next = {}", quoted(gtid)))?;
         session.run("begin an empty transaction", "BEGIN")?;
         session.run("commit an empty transaction", "COMMIT")?;
     }

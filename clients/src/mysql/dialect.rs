@@ -22,6 +22,26 @@ pub(crate) enum Dialect {
 pub(crate) const SYNTAX_ERROR: u16 = 1064;
 
 impl Dialect {
+    /// What a version tells. MariaDB names itself; a MySQL must be asked [`Dialect::TRIAL`].
+    pub(crate) fn of_version(version: &str) -> Option<Self> {
+        version.to_ascii_lowercase().contains("mariadb").then_some(Self::MariaDb)
+    }
+
+    /// What an old MySQL does not understand.
+    pub(crate) const TRIAL: &str = "SHOW REPLICA STATUS";
+
+    /// What the answer to the trial tells; `code` is the number of a server's error.
+    pub(crate) fn of_trial<E>(
+        answer: Result<(), E>,
+        code: impl Fn(&E) -> Option<u16>,
+    ) -> Result<Self, E> {
+        match answer {
+            Ok(()) => Ok(Self::MySql),
+            Err(error) if code(&error) == Some(SYNTAX_ERROR) => Ok(Self::OldMySql),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) fn flavor(self) -> Flavor {
         match self {
             Self::MySql | Self::OldMySql => Flavor::MySql,

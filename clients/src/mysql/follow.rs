@@ -1,18 +1,14 @@
 //! Making a server a replica: only what is wrong is changed, and nothing received is thrown away.
 
-use std::time::Duration;
-
 use vtorc_core::ports::{CommandError, RelayLog, Sessions, SourceChange};
-use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus};
+use vtorc_core::status::{ReceiverState, ServerStatus};
 use vtorc_core::tablet::MysqlAddress;
 
 use super::dialect::Dialect;
-use super::fence;
 use super::semi_sync::{set_replica_semi_sync, set_source_semi_sync};
 use super::session::Session;
-
-/// How long MariaDB, which throws its relay log away when it is repointed, may take to apply it first.
-const DRAIN_RELAY_LOG: Duration = Duration::from_secs(5);
+use super::text::quoted;
+use super::{fence, relay_log};
 
 /// Refuses writes, follows the source, acknowledges as told, runs both threads.
 pub(crate) fn follow(
@@ -20,7 +16,7 @@ pub(crate) fn follow(
     source: &MysqlAddress,
     semi_sync: bool,
     change: SourceChange,
-    _relay_log: RelayLog,
+    relay_log: RelayLog,
 ) -> Result<(), CommandError> {
     let status = session.status()?;
     let wants_super = session.access.use_super_read_only && !session.is_mariadb();
@@ -29,63 +25,35 @@ pub(crate) fn follow(
     } else if wants_super && !status.super_read_only {
         fence::refuse_writes(session, Sessions::EndAfter(1000))?;
     }
-    let acks_changed = set_replica_semi_sync(session, &status, semi_sync)?;
     match change {
-        SourceChange::Repoint => repoint(session, source, &status)?,
+        SourceChange::Repoint => {
+            let keeps_relay_log = relay_log::make_ready(session, &status, relay_log)?;
+            set_replica_semi_sync(session, &status, semi_sync)?;
+            match session.dialect {
+                Dialect::MySql | Dialect::OldMySql => {
+                    repoint_mysql(session, source, keeps_relay_log)?;
+                }
+                Dialect::MariaDb => repoint_mariadb(session, source, &status)?,
+            }
+        }
         SourceChange::Keep => {
+            let acks_changed = set_replica_semi_sync(session, &status, semi_sync)?;
             // Told to acknowledge, and connected since before that.
             let idle = semi_sync && !status.semi_sync.replica_active;
-            resume(session, &status, acks_changed || idle)?;
+            resume(session, &status, acks_changed || idle, relay_log)?;
         }
     }
     // Last: a commit that still waits for an acknowledgement must not be let through by this.
     set_source_semi_sync(session, &status, 0)
 }
 
-/// Applies what is received so many seconds late.
-pub(crate) fn set_delay(session: &mut Session<'_>, seconds: u64) -> Result<(), CommandError> {
-    let replica = session.dialect.replica();
-    session.run("stop the applier", &format!("STOP {replica} SQL_THREAD"))?;
-    session.run_either(
-        "set the delay",
-        &format!("CHANGE REPLICATION SOURCE TO SOURCE_DELAY = {seconds}"),
-        &format!("CHANGE MASTER TO MASTER_DELAY = {seconds}"),
-    )?;
-    session.run("start the applier", &format!("START {replica} SQL_THREAD"))
-}
-
-fn repoint(
-    session: &mut Session<'_>,
-    source: &MysqlAddress,
-    status: &ServerStatus,
-) -> Result<(), CommandError> {
-    match session.dialect {
-        Dialect::MySql | Dialect::OldMySql => repoint_mysql(session, source, status),
-        Dialect::MariaDb => repoint_mariadb(session, source, status),
-    }
-}
-
-/// With the applier running, MySQL keeps its relay logs when only the source's address changes. So what
-/// was received and not applied is never thrown away where that can be helped.
+/// Where the relay log is kept, the applier runs and only the source's address changes.
 fn repoint_mysql(
     session: &mut Session<'_>,
     source: &MysqlAddress,
-    status: &ServerStatus,
+    keeps_relay_log: bool,
 ) -> Result<(), CommandError> {
     let replica = session.dialect.replica();
-    let keeps_relay_log = match &status.replication {
-        Some(replication) if replication.auto_position => {
-            if replication.receiver != ReceiverState::Stopped {
-                session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))?;
-            }
-            replication.applier_running || start_applier(session, replication)?
-        }
-        Some(_) => {
-            session.run("stop replication", &format!("STOP {replica}"))?;
-            false
-        }
-        None => false,
-    };
     let access = session.access;
     let settings = |word: &str| {
         let auto_position =
@@ -108,36 +76,17 @@ fn repoint_mysql(
     session.run("start replication", &format!("START {replica}"))
 }
 
-/// Starts an applier that stands still with something received; answers whether it runs now.
-fn start_applier(
-    session: &mut Session<'_>,
-    replication: &ReplicationStatus,
-) -> Result<bool, CommandError> {
-    if !replication.applier_error.is_empty() || replication.retrieved.is_empty() {
-        let replica = session.dialect.replica();
-        session.run("stop replication", &format!("STOP {replica}"))?;
-        return Ok(false);
-    }
-    let replica = session.dialect.replica();
-    session.run("start the applier", &format!("START {replica} SQL_THREAD"))?;
-    Ok(true)
-}
-
 fn repoint_mariadb(
     session: &mut Session<'_>,
     source: &MysqlAddress,
     status: &ServerStatus,
 ) -> Result<(), CommandError> {
-    if let Some(replication) = &status.replication {
-        session.run("stop the receiver", "STOP SLAVE IO_THREAD")?;
-        if replication.applier_running {
-            session.wait_for(&replication.retrieved, DRAIN_RELAY_LOG)?;
-        }
+    if status.replication.is_some() {
         session.run("stop replication", "STOP SLAVE")?;
     }
     // A former primary's own writes are not in gtid_slave_pos, from which it will be asked to go on.
-    let executed = session.status()?.gtid_executed;
-    session.run("set the position", &format!("SET GLOBAL gtid_slave_pos = '{executed}'"))?;
+    let executed = quoted(&session.status()?.gtid_executed.to_string());
+    session.run("set the position", &format!("SET GLOBAL gtid_slave_pos = {executed}"))?;
     let access = session.access;
     let statement = format!(
         "CHANGE MASTER TO MASTER_HOST = {}, MASTER_PORT = {}, MASTER_USER = {}, MASTER_PASSWORD = {}, \
@@ -157,24 +106,30 @@ fn repoint_mariadb(
 fn resume(
     session: &mut Session<'_>,
     status: &ServerStatus,
-    acks_changed: bool,
+    anew: bool,
+    relay_log: RelayLog,
 ) -> Result<(), CommandError> {
     let replica = session.dialect.replica();
     let Some(replication) = &status.replication else {
         return Err(CommandError::NotDone("it has no source to keep".into()));
     };
-    if acks_changed && replication.receiver != ReceiverState::Stopped {
+    let receives = replication.receiver != ReceiverState::Stopped;
+    if relay_log == RelayLog::MustStay {
+        relay_log::check_start(status)?;
+    }
+    if receives && !replication.applier_running {
+        // Before the receiver stops: in MariaDB nothing may be started once both stand.
+        session.run("start the applier", &format!("START {replica} SQL_THREAD"))?;
+    }
+    if anew && receives {
+        if relay_log == RelayLog::MustStay {
+            relay_log::check_restart(&session.status()?)?;
+        }
         session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))?;
         session.run("start the receiver", &format!("START {replica} IO_THREAD"))?;
     }
-    if replication.receiver == ReceiverState::Stopped || !replication.applier_running {
+    if !receives {
         session.run("start replication", &format!("START {replica}"))?;
     }
     Ok(())
-}
-
-/// A string literal that means the same under every sql_mode: quotes doubled, and where a backslash is in
-/// it, written in hexadecimal is not possible in these statements, so the backslash is doubled as well.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

@@ -13,7 +13,7 @@ use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{MysqlAddress, TabletAddress};
 
 use super::access::MysqlAccess;
-use super::dialect::{Dialect, Row, SYNTAX_ERROR};
+use super::dialect::{Dialect, Row};
 use super::{errors, status};
 
 /// Probes servers with the topology user.
@@ -122,16 +122,14 @@ impl LiveConnection {
 
 async fn detect(conn: &mut mysql_async::Conn) -> Result<Dialect, mysql_async::Error> {
     let version: Option<String> = conn.query_first("SELECT VERSION()").await?;
-    if version.unwrap_or_default().to_ascii_lowercase().contains("mariadb") {
-        return Ok(Dialect::MariaDb);
+    match Dialect::of_version(&version.unwrap_or_default()) {
+        Some(dialect) => Ok(dialect),
+        None => Dialect::of_trial(conn.query_drop(Dialect::TRIAL).await, code),
     }
-    match conn.query_drop("SHOW REPLICA STATUS").await {
-        Ok(()) => Ok(Dialect::MySql),
-        Err(mysql_async::Error::Server(error)) if error.code == SYNTAX_ERROR => {
-            Ok(Dialect::OldMySql)
-        }
-        Err(error) => Err(error),
-    }
+}
+
+fn code(error: &mysql_async::Error) -> Option<u16> {
+    if let mysql_async::Error::Server(error) = error { Some(error.code) } else { None }
 }
 
 async fn ask(

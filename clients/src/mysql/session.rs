@@ -60,7 +60,8 @@ impl<'a> Session<'a> {
     /// Runs a statement. `what` names it in errors: statements may hold passwords.
     pub(crate) fn run(&mut self, what: &str, statement: &str) -> Result<(), CommandError> {
         self.may_go_on(what)?;
-        self.conn.query_drop(statement).map_err(|error| command_error(what, &error))
+        let outcome = self.conn.query_drop(statement);
+        outcome.map_err(|error| self.failed(what, &error))
     }
 
     /// Runs a statement that older or newer servers may not know; then runs the other.
@@ -75,7 +76,7 @@ impl<'a> Session<'a> {
             Err(mysql::Error::MySqlError(error)) if error.code == SYNTAX_ERROR => {
                 self.run(what, other)
             }
-            Err(error) => Err(command_error(what, &error)),
+            Err(error) => Err(self.failed(what, &error)),
             Ok(()) => Ok(()),
         }
     }
@@ -89,14 +90,15 @@ impl<'a> Session<'a> {
     ) -> Result<(), CommandError> {
         self.may_go_on(what)?;
         let params = mysql::Params::Positional(values);
-        self.conn.exec_drop(statement, params).map_err(|error| command_error(what, &error))
+        let outcome = self.conn.exec_drop(statement, params);
+        outcome.map_err(|error| self.failed(what, &error))
     }
 
     /// Asks for rows.
     pub(crate) fn rows(&mut self, what: &str, statement: &str) -> Result<Vec<Row>, CommandError> {
         self.may_go_on(what)?;
-        let rows: Vec<mysql::Row> =
-            self.conn.query(statement).map_err(|error| command_error(what, &error))?;
+        let outcome: Result<Vec<mysql::Row>, _> = self.conn.query(statement);
+        let rows = outcome.map_err(|error| self.failed(what, &error))?;
         Ok(rows.into_iter().map(text_row).collect())
     }
 
@@ -143,6 +145,28 @@ impl<'a> Session<'a> {
         Ok(self.value("wait for a position", &statement)?.as_deref() == Some("0"))
     }
 
+    /// What a statement's error means. One that is given up would run on at a server that is only slow, and do what it
+    /// says when nobody reckons with it any more: so its thread is ended, where that can be done at once.
+    fn failed(&self, what: &str, error: &mysql::Error) -> CommandError {
+        if is_late(error) {
+            // Nothing is known of the statement either way.
+            let _ = self.end_own_thread();
+        }
+        command_error(what, error)
+    }
+
+    /// Thread numbers begin anew with the server, so it is looked whether this one is vtorc's own.
+    fn end_own_thread(&self) -> Result<(), mysql::Error> {
+        let mut conn = connect(self.access, self.address, END_PATIENCE)?;
+        let id = self.conn.connection_id();
+        let own = "SELECT USER FROM information_schema.PROCESSLIST WHERE ID = ? AND USER = ?";
+        let found: Option<String> = conn.exec_first(own, (id, &self.access.user))?;
+        match found {
+            Some(_) => conn.query_drop(format!("KILL {id}")),
+            None => Ok(()),
+        }
+    }
+
     fn may_go_on(&self, what: &str) -> Result<(), CommandError> {
         if self.called_off.load(Ordering::Acquire) {
             return Err(CommandError::NotDone(format!("{what}: called off")));
@@ -153,6 +177,9 @@ impl<'a> Session<'a> {
         Ok(())
     }
 }
+
+/// A thread whose statement is given up is ended within this or not at all: the caller waits for it.
+const END_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Connects within `left`, without TLS where mixed TLS is allowed and the server has none.
 pub(crate) fn connect(
@@ -172,14 +199,14 @@ pub(crate) fn connect(
 
 fn detect(conn: &mut mysql::Conn) -> Result<Dialect, mysql::Error> {
     let version: Option<String> = conn.query_first("SELECT VERSION()")?;
-    if version.unwrap_or_default().to_ascii_lowercase().contains("mariadb") {
-        return Ok(Dialect::MariaDb);
+    match Dialect::of_version(&version.unwrap_or_default()) {
+        Some(dialect) => Ok(dialect),
+        None => Dialect::of_trial(conn.query_drop(Dialect::TRIAL), code),
     }
-    match conn.query_drop("SHOW REPLICA STATUS") {
-        Ok(()) => Ok(Dialect::MySql),
-        Err(mysql::Error::MySqlError(error)) if error.code == SYNTAX_ERROR => Ok(Dialect::OldMySql),
-        Err(error) => Err(error),
-    }
+}
+
+fn code(error: &mysql::Error) -> Option<u16> {
+    if let mysql::Error::MySqlError(error) = error { Some(error.code) } else { None }
 }
 
 /// What it says of a server that no connection could be made to it.
@@ -226,6 +253,20 @@ fn told(error: &mysql::Error) -> String {
         mysql::Error::MySqlError(error) => format!("{} ({})", error.message, error.code),
         mysql::Error::CodecError(error) if ran_out_of_time(error) => "no answer in time".to_owned(),
         other => other.to_string(),
+    }
+}
+
+/// The server was asked and did not answer in time.
+fn is_late(error: &mysql::Error) -> bool {
+    match error {
+        mysql::Error::IoError(io) => timed_out(io),
+        mysql::Error::CodecError(codec) => ran_out_of_time(codec),
+        mysql::Error::MySqlError(_)
+        | mysql::Error::DriverError(_)
+        | mysql::Error::UrlError(_)
+        | mysql::Error::TlsError(_)
+        | mysql::Error::FromValueError(_)
+        | mysql::Error::FromRowError(_) => false,
     }
 }
 

@@ -55,6 +55,19 @@ impl fmt::Display for CallError {
 }
 
 impl CallError {
+    /// Whether its server refused with one of these numbers.
+    pub(crate) fn is_refusal(&self, codes: &[u16]) -> bool {
+        match self {
+            Self::Failed(why) => codes.iter().any(|code| names_error(why, *code)),
+            Self::Unreachable(_)
+            | Self::Broken(_)
+            | Self::TimedOut
+            | Self::NotKnown(_)
+            | Self::Denied(_)
+            | Self::ServerDown(_) => false,
+        }
+    }
+
     /// What it means for something that was to be changed.
     pub(crate) fn into_command_error(self) -> CommandError {
         let text = self.to_string();
@@ -64,6 +77,19 @@ impl CallError {
             Self::Denied(_) => CommandError::Unreached(ProbeFailure::TurnedAway(text)),
             Self::Failed(_) => CommandError::NotDone(text),
             Self::Broken(_) | Self::TimedOut | Self::ServerDown(_) => CommandError::Unknown(text),
+        }
+    }
+
+    /// What it means for a call that makes the server take writes: one that failed may have come so far.
+    pub(crate) fn into_error_of_opening(self) -> CommandError {
+        match self {
+            Self::Failed(_) => CommandError::Unknown(self.to_string()),
+            Self::Unreachable(_)
+            | Self::NotKnown(_)
+            | Self::Denied(_)
+            | Self::Broken(_)
+            | Self::TimedOut
+            | Self::ServerDown(_) => self.into_command_error(),
         }
     }
 
@@ -200,7 +226,12 @@ fn chain(cause: &(dyn Error + 'static)) -> Vec<String> {
 /// MySQL's client errors, as vttablets repeat them: no connection (2002, 2003), gone (2006), lost (2013), and
 /// the server's own word that it is ending (1053).
 fn server_is_down(text: &str) -> bool {
-    [2002, 2003, 2006, 2013, 1053].iter().any(|code| text.contains(&format!("(errno {code})")))
+    [2002, 2003, 2006, 2013, 1053].iter().any(|code| names_error(text, *code))
+}
+
+/// A vttablet tells the number of its server's error within its words, and nowhere else.
+fn names_error(text: &str, code: u16) -> bool {
+    text.contains(&format!("(errno {code})"))
 }
 
 #[cfg(test)]
@@ -217,7 +248,10 @@ mod tests {
         assert!(matches!(said(Code::Unauthenticated, "no"), CallError::Denied(_)));
         assert_eq!(said(Code::DeadlineExceeded, "late"), CallError::TimedOut);
         let refused = "TabletManager.PromoteReplica on zone1-0000000101: no";
-        assert!(matches!(said(Code::FailedPrecondition, refused), CallError::Failed(_)));
+        let failed = said(Code::FailedPrecondition, refused);
+        assert!(matches!(failed, CallError::Failed(_)));
+        assert!(matches!(failed.clone().into_command_error(), CommandError::NotDone(_)));
+        assert!(matches!(failed.into_error_of_opening(), CommandError::Unknown(_)));
         assert!(matches!(said(Code::Unavailable, "going away"), CallError::Broken(_)));
     }
 }

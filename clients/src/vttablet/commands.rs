@@ -15,12 +15,13 @@ use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus, Vttable
 use vtorc_core::tablet::{TabletAddress, TabletType};
 
 use super::calls::{CallError, Caller};
-use super::{fence, status};
+use super::{delay, fence, status};
 use crate::interface::replicationdata::StopReplicationMode;
 use crate::interface::tabletmanagerdata as messages;
 use crate::interface::topodata;
 use crate::mysql::{
-    CREATE_DATABASE, SETTINGS, SemiSyncNames, WorkerPool, name_value, semi_sync, semi_sync_settings,
+    CREATE_DATABASE, SETTINGS, SemiSyncNames, WorkerPool, name_value, once_open, quoted, refusal,
+    semi_sync, semi_sync_settings, unapplied,
 };
 
 /// A vttablet beside a server that answers is waited for so long.
@@ -79,9 +80,15 @@ pub(crate) async fn run(
             job.caller.run("write nothing", CREATE_DATABASE).await?;
         }
         ServerCommand::CommitEmpty { gtids } => job.commit_empty(&gtids).await?,
-        ServerCommand::Promote { acks, grounds } => job.promote(acks, &grounds).await?,
-        ServerCommand::SetDelay { seconds } => job.set_delay(seconds).await?,
-        ServerCommand::FixPrimary { acks } => job.fix_primary(acks).await?,
+        ServerCommand::Promote { acks, grounds } => {
+            job.promote(acks, &grounds).await?;
+            return once_open(job.status().await);
+        }
+        ServerCommand::SetDelay { seconds } => delay::set_delay(job, seconds).await?,
+        ServerCommand::FixPrimary { acks } => {
+            job.fix_primary(acks).await?;
+            return once_open(job.status().await);
+        }
         ServerCommand::Follow { source, semi_sync, change, relay_log } => {
             job.follow(&source, semi_sync, change, relay_log).await?;
         }
@@ -122,7 +129,7 @@ impl Job<'_> {
     }
 
     /// The server's state, directly where that is possible.
-    async fn status(&self) -> Result<ServerStatus, CommandError> {
+    pub(super) async fn status(&self) -> Result<ServerStatus, CommandError> {
         if self.direct.is_some() {
             return self.directly(ServerCommand::ReadStatus).await;
         }
@@ -144,7 +151,7 @@ impl Job<'_> {
         // Unknown, where it cannot be read.
         status.journal_length = match journal {
             Ok(journal) => u64::try_from(journal.length).ok(),
-            Err(CallError::Failed(why)) if is_missing(&why) => Some(0),
+            Err(error) if error.is_refusal(MISSING) => Some(0),
             Err(_) => None,
         };
         Ok(status)
@@ -169,23 +176,19 @@ impl Job<'_> {
         Ok(())
     }
 
-    async fn stop(&self, thread: &str) -> Result<(), CommandError> {
+    pub(super) async fn stop(&self, thread: &str) -> Result<(), CommandError> {
         self.threads("STOP", thread).await
     }
 
-    async fn start(&self, thread: &str) -> Result<(), CommandError> {
+    pub(super) async fn start(&self, thread: &str) -> Result<(), CommandError> {
         self.threads("START", thread).await
     }
 
     async fn threads(&self, verb: &str, thread: &str) -> Result<(), CommandError> {
         let what = format!("{verb} {thread}");
-        match self.caller.run(&what, &format!("{verb} REPLICA {thread}")).await {
-            // Before 8.0.22.
-            Err(CommandError::NotDone(why)) if why.contains(SYNTAX_ERROR) => {
-                self.caller.run(&what, &format!("{verb} SLAVE {thread}")).await
-            }
-            other => other,
-        }
+        // The latter before 8.0.22.
+        let (new, old) = (format!("{verb} REPLICA {thread}"), format!("{verb} SLAVE {thread}"));
+        self.caller.run_either(&what, &new, &old).await
     }
 
     /// Refuses writes first where clients must not be told of what they wrote, then lets the vttablet stop
@@ -253,18 +256,17 @@ impl Job<'_> {
         }))
     }
 
-    /// A promotion that failed may have gone half of its way.
+    /// What takes time comes first; then it is looked again whether the server is still the one that was chosen, as
+    /// the last thing before it is opened. A promotion that failed may have gone half of its way.
     async fn promote(&self, acks: u32, grounds: &PromotionGrounds) -> Result<(), CommandError> {
         grounds.check(&self.status_with_journal().await?)?;
         self.set_source_up(acks).await?;
+        grounds.check(&self.status_with_journal().await?)?;
         let mut client = self.caller.client.clone();
         let message = messages::PromoteReplicaRequest { semi_sync: acks > 0 };
         let sent = client.promote_replica(self.caller.request(message));
-        match self.caller.answer("PromoteReplica", sent).await {
-            Ok(_) => Ok(()),
-            Err(CallError::Failed(why)) => Err(CommandError::Unknown(why)),
-            Err(error) => Err(error.into_command_error()),
-        }
+        let answer = self.caller.answer("PromoteReplica", sent).await;
+        answer.map(|_| ()).map_err(CallError::into_error_of_opening)
     }
 
     /// How many acknowledgements to wait for, and never to fall back: a vttablet only switches semi-sync on.
@@ -298,7 +300,7 @@ impl Job<'_> {
         let message = messages::UndoDemotePrimaryRequest { semi_sync: acks > 0 };
         let sent = client.undo_demote_primary(self.caller.request(message));
         let answer = self.caller.answer("UndoDemotePrimary", sent).await;
-        answer.map(|_| ()).map_err(CallError::into_command_error)
+        answer.map(|_| ()).map_err(CallError::into_error_of_opening)
     }
 
     /// A vttablet that takes itself for the primary becomes a replica by this, but its server would go on
@@ -320,16 +322,16 @@ impl Job<'_> {
             let follow = ServerCommand::Follow { source, semi_sync, change, relay_log };
             return self.directly(follow).await.map(|_| ());
         }
-        if let (SourceChange::Repoint, Some(replication)) = (change, &status.replication)
-            && !self.has_applied(&status, replication).await?
-        {
-            return self.repoint_receiver(source, semi_sync).await;
-        }
         let follows = status.replication.as_ref();
         if let Some(replication) = follows.filter(|one| self.is_sound(one, change)) {
             let anew = status.semi_sync.replica_enabled != semi_sync
                 || (semi_sync && !status.semi_sync.replica_active);
             return self.start_replication(replication, semi_sync, anew).await;
+        }
+        if let Some(replication) = follows
+            && !self.has_applied(&status, replication, relay_log).await?
+        {
+            return self.repoint_receiver(source, semi_sync, relay_log).await;
         }
         let message = messages::SetReplicationSourceRequest {
             parent: Some(alias(&source.alias)),
@@ -377,23 +379,23 @@ impl Job<'_> {
         answer.map(|_| ()).map_err(CallError::into_command_error)
     }
 
-    async fn set_delay(&self, seconds: u64) -> Result<(), CommandError> {
-        self.stop("SQL_THREAD").await?;
-        let new = format!("CHANGE REPLICATION SOURCE TO SOURCE_DELAY = {seconds}");
-        self.caller.run("set the delay", &new).await?;
-        self.start("SQL_THREAD").await
-    }
-
     /// Tells whether everything that was received is applied; waits a little for it.
     async fn has_applied(
         &self,
         status: &ServerStatus,
         replication: &ReplicationStatus,
+        relay_log: RelayLog,
     ) -> Result<bool, CommandError> {
         let received = &replication.retrieved;
-        if status.gtid_executed.contains(received) || !replication.applier_error.is_empty() {
-            // What cannot be applied is asked of the new source again.
+        if status.gtid_executed.contains(received) {
             return Ok(true);
+        }
+        if !replication.applier_running && !replication.applier_error.is_empty() {
+            return match relay_log {
+                // It is asked of the new source again.
+                RelayLog::MayGo => Ok(true),
+                RelayLog::MustStay => Err(refusal(status, THROWN_AWAY)),
+            };
         }
         if replication.receiver != ReceiverState::Stopped {
             self.stop("IO_THREAD").await?;
@@ -409,7 +411,13 @@ impl Job<'_> {
         &self,
         source: &TabletAddress,
         semi_sync: bool,
+        relay_log: RelayLog,
     ) -> Result<(), CommandError> {
+        let status = self.status().await?;
+        let stands = status.replication.as_ref().is_none_or(|one| !one.applier_running);
+        if stands && relay_log == RelayLog::MustStay && !unapplied(&status).is_empty() {
+            return Err(refusal(&status, THROWN_AWAY));
+        }
         let rows = self.caller.rows(SETTINGS).await;
         let rows = rows.map_err(CallError::into_command_error)?;
         if let Some(replica) = SemiSyncNames::of(&name_value(&rows)).replica {
@@ -419,22 +427,17 @@ impl Job<'_> {
         }
         let settings = |word: &str| {
             format!(
-                "{word}_HOST = '{}', {word}_PORT = {}, {word}_HEARTBEAT_PERIOD = {:.3}",
-                source.mysql.host.replace(['\\', '\''], ""),
+                "{word}_HOST = {}, {word}_PORT = {}, {word}_HEARTBEAT_PERIOD = {:.3}",
+                quoted(&source.mysql.host),
                 source.mysql.port,
                 self.heartbeat_period.as_secs_f64()
             )
         };
         let what = format!("follow {}", source.mysql);
         let new = format!("CHANGE REPLICATION SOURCE TO {}", settings("SOURCE"));
-        match self.caller.run(&what, &new).await {
-            // Before 8.0.23.
-            Err(CommandError::NotDone(why)) if why.contains(SYNTAX_ERROR) => {
-                let old = format!("CHANGE MASTER TO {}", settings("MASTER"));
-                self.caller.run(&what, &old).await?;
-            }
-            other => other?,
-        }
+        // Before 8.0.23.
+        let old = format!("CHANGE MASTER TO {}", settings("MASTER"));
+        self.caller.run_either(&what, &new, &old).await?;
         self.start("IO_THREAD").await
     }
 
@@ -450,7 +453,7 @@ impl Job<'_> {
     async fn commit_empty(&self, gtids: &[String]) -> Result<(), CommandError> {
         let mut statements = Vec::new();
         for gtid in gtids {
-            statements.push(format!("SET SESSION gtid_next = '{gtid}'"));
+            statements.push(format!("SET SESSION gtid_next = {}", quoted(gtid)));
             statements.extend(["BEGIN".to_owned(), "COMMIT".to_owned()]);
         }
         statements.push("SET SESSION gtid_next = 'AUTOMATIC'".to_owned());
@@ -477,10 +480,10 @@ impl Job<'_> {
             match self.caller.answer("PopulateReparentJournal", sent).await {
                 Ok(_) => return Ok(()),
                 // Written by a first attempt whose answer was lost.
-                Err(CallError::Failed(why)) if why.contains("errno 1062") => return Ok(()),
-                Err(CallError::Failed(why)) if is_missing(&why) => {
+                Err(error) if error.is_refusal(&[DUPLICATE]) => return Ok(()),
+                Err(error) if error.is_refusal(MISSING) => {
                     if self.caller.left() <= JOURNAL_RETRY {
-                        return Err(CommandError::NotDone(why));
+                        return Err(error.into_command_error());
                     }
                     tokio::time::sleep(JOURNAL_RETRY).await;
                 }
@@ -490,16 +493,16 @@ impl Job<'_> {
     }
 }
 
-/// A statement that the server's version does not know.
-const SYNTAX_ERROR: &str = "errno 1064";
+/// Why a repoint is refused.
+const THROWN_AWAY: &str = "would throw it away, since its applier stands";
 
 /// A thread that stands, in a vttablet's answer.
 const STOPPED: i32 = 1;
 
-/// The sidecar database, or a table of it, is not there: 1049 and 1146.
-fn is_missing(why: &str) -> bool {
-    why.contains("errno 1146") || why.contains("errno 1049")
-}
+/// The sidecar database, or a table of it, is not there.
+const MISSING: &[u16] = &[1049, 1146];
+/// `ER_DUP_ENTRY`.
+const DUPLICATE: u16 = 1062;
 
 fn alias(alias: &TabletAlias) -> topodata::TabletAlias {
     topodata::TabletAlias { cell: alias.cell.clone(), uid: alias.uid }

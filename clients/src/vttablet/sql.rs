@@ -1,5 +1,8 @@
 //! Statements that a vttablet runs for us: for what it has no call of its own.
 
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
 use vtorc_core::ports::CommandError;
 
 use super::calls::{CallError, Caller};
@@ -7,10 +10,12 @@ use crate::interface::query::QueryResult;
 use crate::interface::tabletmanagerdata::{
     ExecuteFetchAsDbaRequest, ExecuteMultiFetchAsDbaRequest,
 };
-use crate::mysql::Row;
+use crate::mysql::{Row, SYNTAX_ERROR, column_text};
 
 /// More rows than this are an error of the vttablet's.
 const ROWS_MAX: u64 = 10_000;
+/// A statement that is given up is ended within this or not at all: the caller waits for it.
+const END_PATIENCE: Duration = Duration::from_millis(300);
 
 impl Caller<'_> {
     /// Runs a statement as the vttablet's administrator and answers its rows.
@@ -28,9 +33,44 @@ impl Caller<'_> {
 
     /// Runs a statement. `what` names it in errors.
     pub(crate) async fn run(&self, what: &str, statement: &str) -> Result<(), CommandError> {
-        match self.rows(statement).await {
-            Ok(_) => Ok(()),
+        self.run_once(statement).await.map_err(|error| named(what, error))
+    }
+
+    /// One that is given up would run on, and do what it says when nobody reckons with it any more. So its thread is
+    /// ended, where that can be done at once; a mark tells it from others with the same words.
+    async fn run_once(&self, statement: &str) -> Result<(), CallError> {
+        let mark = format!("vtorc {:016x}", RandomState::new().hash_one(statement));
+        let outcome = self.rows(&format!("{statement} /* {mark} */")).await;
+        if outcome == Err(CallError::TimedOut) {
+            // Nothing is known of the statement either way.
+            let _ = self.end_marked(&mark).await;
+        }
+        outcome.map(|_| ())
+    }
+
+    async fn end_marked(&self, mark: &str) -> Result<(), CallError> {
+        let caller = Caller::new(self.connections, self.address, END_PATIENCE)?;
+        let marked = format!(
+            "SELECT ID AS id FROM information_schema.PROCESSLIST \
+             WHERE INFO LIKE '%/* {mark} */' AND ID <> CONNECTION_ID()"
+        );
+        for row in caller.rows(&marked).await? {
+            caller.rows(&format!("KILL {}", column_text(&row, "id"))).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs a statement that older servers may not know; then runs the other.
+    pub(crate) async fn run_either(
+        &self,
+        what: &str,
+        new: &str,
+        old: &str,
+    ) -> Result<(), CommandError> {
+        match self.run_once(new).await {
+            Err(error) if error.is_refusal(&[SYNTAX_ERROR]) => self.run(what, old).await,
             Err(error) => Err(named(what, error)),
+            Ok(()) => Ok(()),
         }
     }
 

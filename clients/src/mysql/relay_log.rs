@@ -1,0 +1,218 @@
+//! When a server throws away what it received and has not applied, and how that is avoided.
+//!
+//! MySQL does by `CHANGE REPLICATION SOURCE` while both threads stand, whatever is changed, a delay alone included.
+//! With one of them running it keeps everything, and a receiver that is trying to connect counts as running; starting
+//! threads never throws anything away. (Manual, "CHANGE REPLICATION SOURCE TO": "Relay logs are preserved if at least
+//! one of the replication applier thread and the replication I/O (receiver) thread is running"; seen on 9.7.)
+//!
+//! MariaDB does by `CHANGE MASTER`, which it takes only while both threads stand; and with GTIDs also by starting
+//! any thread while both stand, be it the applier alone. While one runs, the other may stop and start. (`slave.cc`,
+//! `start_slave_threads`: it purges the relay logs where a GTID position is used and no thread runs; seen on 10.11.)
+
+use std::time::Duration;
+
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::ports::{CommandError, RelayLog};
+use vtorc_core::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus};
+
+use super::dialect::Dialect;
+use super::session::Session;
+
+/// How long MariaDB, which throws its relay log away when it is repointed, may take to apply it first.
+const DRAIN: Duration = Duration::from_secs(5);
+/// An applier that stood may stop again at once, by the error for which it stood. It shows within this.
+const STANDS_AGAIN: Duration = Duration::from_millis(200);
+
+/// What a server has received and not applied.
+pub(crate) fn unapplied(status: &ServerStatus) -> GtidSet {
+    status.gtid_received().subtract(&status.gtid_executed)
+}
+
+/// What would be lost, and why it cannot be kept.
+pub(crate) fn refusal(status: &ServerStatus, why: &str) -> CommandError {
+    let error = status.replication.as_ref().map(|replication| replication.applier_error.as_str());
+    let error = error.filter(|error| !error.is_empty());
+    let error = error.map(|error| format!("; its applier's error: {error}")).unwrap_or_default();
+    let unapplied = unapplied(status);
+    CommandError::NotDone(format!(
+        "it has received {unapplied} and not applied it, and {why}{error}"
+    ))
+}
+
+/// Its applier may be started.
+pub(crate) fn check_start(status: &ServerStatus) -> Result<(), CommandError> {
+    let stands = |replication: &ReplicationStatus| {
+        replication.receiver == ReceiverState::Stopped && !replication.applier_running
+    };
+    check_mariadb(
+        status,
+        stands,
+        "starting its applier while its receiver stands would throw it away",
+    )
+}
+
+/// Its receiver may be stopped and started.
+pub(crate) fn check_restart(status: &ServerStatus) -> Result<(), CommandError> {
+    let stands = |replication: &ReplicationStatus| !replication.applier_running;
+    check_mariadb(
+        status,
+        stands,
+        "starting its receiver while its applier stands would throw it away",
+    )
+}
+
+fn check_mariadb(
+    status: &ServerStatus,
+    stands: impl Fn(&ReplicationStatus) -> bool,
+    why: &str,
+) -> Result<(), CommandError> {
+    let purges =
+        status.flavor == Flavor::MariaDb && status.replication.as_ref().is_some_and(stands);
+    if purges && !unapplied(status).is_empty() { Err(refusal(status, why)) } else { Ok(()) }
+}
+
+/// Stops the receiver and makes sure that what was received survives a new source, where it must; otherwise refuses, and
+/// replication is as it was. Answers whether the relay log is kept: then the applier runs, and must go on running.
+pub(crate) fn make_ready(
+    session: &mut Session<'_>,
+    status: &ServerStatus,
+    relay_log: RelayLog,
+) -> Result<bool, CommandError> {
+    let Some(replication) = &status.replication else { return Ok(false) };
+    match (session.dialect, relay_log) {
+        (Dialect::MySql | Dialect::OldMySql, RelayLog::MayGo) => {
+            stop_receiver(session, replication)?;
+            keep_if_it_runs(session, replication)
+        }
+        (Dialect::MySql | Dialect::OldMySql, RelayLog::MustStay) => {
+            stop_receiver(session, replication)?;
+            let outcome = keep_mysql(session);
+            restored(session, replication, outcome)
+        }
+        (Dialect::MariaDb, RelayLog::MayGo) => {
+            session.run("stop the receiver", "STOP SLAVE IO_THREAD")?;
+            if replication.applier_running {
+                drain(session, &replication.retrieved)?;
+            }
+            Ok(false)
+        }
+        (Dialect::MariaDb, RelayLog::MustStay) => {
+            start_mariadb_applier(session, status, replication)?;
+            stop_receiver(session, replication)?;
+            let outcome = drain_mariadb(session);
+            restored(session, replication, outcome)
+        }
+    }
+}
+
+/// A receiver that ran runs again after a refusal. In MariaDB only beside a running applier: alone, it would begin by
+/// throwing away what was to be kept.
+fn restored(
+    session: &mut Session<'_>,
+    before: &ReplicationStatus,
+    outcome: Result<bool, CommandError>,
+) -> Result<bool, CommandError> {
+    if outcome.is_err() && before.receiver != ReceiverState::Stopped {
+        let replica = session.dialect.replica();
+        let now = session.status()?;
+        let applies = now.replication.is_some_and(|replication| replication.applier_running);
+        if applies || !session.is_mariadb() {
+            session.run("start the receiver", &format!("START {replica} IO_THREAD"))?;
+        }
+    }
+    outcome
+}
+
+fn stop_receiver(
+    session: &mut Session<'_>,
+    replication: &ReplicationStatus,
+) -> Result<(), CommandError> {
+    if replication.receiver == ReceiverState::Stopped {
+        return Ok(());
+    }
+    let replica = session.dialect.replica();
+    session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))
+}
+
+/// With the applier running, MySQL keeps its relay logs when only the source's address changes. So what was received is
+/// not thrown away where that can be helped.
+fn keep_if_it_runs(
+    session: &mut Session<'_>,
+    replication: &ReplicationStatus,
+) -> Result<bool, CommandError> {
+    let replica = session.dialect.replica();
+    let may_run = replication.applier_error.is_empty() && !replication.retrieved.is_empty();
+    if replication.auto_position && (replication.applier_running || may_run) {
+        if !replication.applier_running {
+            session.run("start the applier", &format!("START {replica} SQL_THREAD"))?;
+        }
+        return Ok(true);
+    }
+    session.run("stop replication", &format!("STOP {replica}"))?;
+    Ok(false)
+}
+
+/// The receiver stands. An applier that stops by an error between the last look and the change is not seen: MySQL has no
+/// statement that looks and changes in one.
+fn keep_mysql(session: &mut Session<'_>) -> Result<bool, CommandError> {
+    let replica = session.dialect.replica();
+    let mut status = session.status()?;
+    let stands = |status: &ServerStatus| {
+        status.replication.as_ref().is_none_or(|replication| !replication.applier_running)
+    };
+    let error = |status: &ServerStatus| {
+        status.replication.as_ref().is_some_and(|replication| !replication.applier_error.is_empty())
+    };
+    if !unapplied(&status).is_empty() && stands(&status) && !error(&status) {
+        session.run("start the applier", &format!("START {replica} SQL_THREAD"))?;
+        session.wait_for(&unapplied(&status), STANDS_AGAIN.min(session.left() / 2))?;
+        status = session.status()?;
+    }
+    let by_gtid = status.replication.as_ref().is_some_and(|replication| replication.auto_position);
+    match (unapplied(&status).is_empty(), by_gtid, stands(&status)) {
+        (_, true, false) => Ok(true),
+        (true, _, _) => {
+            session.run("stop replication", &format!("STOP {replica}"))?;
+            Ok(false)
+        }
+        (false, true, true) => {
+            Err(refusal(&status, "would throw it away, since its applier stands"))
+        }
+        (false, false, _) => {
+            Err(refusal(&status, "would throw it away, since it does not replicate by GTIDs"))
+        }
+    }
+}
+
+/// While its receiver runs, an applier may be started without a loss, and must be: once both stand it is too late.
+fn start_mariadb_applier(
+    session: &mut Session<'_>,
+    status: &ServerStatus,
+    replication: &ReplicationStatus,
+) -> Result<(), CommandError> {
+    if replication.applier_running || unapplied(status).is_empty() {
+        return Ok(());
+    }
+    check_start(status)?;
+    session.run("start the applier", "START SLAVE SQL_THREAD")?;
+    session.wait_for(&replication.retrieved, STANDS_AGAIN.min(session.left() / 2))?;
+    check_restart(&session.status()?)
+}
+
+/// The receiver stands.
+fn drain_mariadb(session: &mut Session<'_>) -> Result<bool, CommandError> {
+    let status = session.status()?;
+    let received = unapplied(&status);
+    if !received.is_empty() && !drain(session, &received)? {
+        let status = session.status()?;
+        if !unapplied(&status).is_empty() {
+            return Err(refusal(&status, "would throw it away when it is repointed"));
+        }
+    }
+    Ok(false)
+}
+
+/// What is left of the time must do for the rest.
+fn drain(session: &mut Session<'_>, received: &GtidSet) -> Result<bool, CommandError> {
+    session.wait_for(received, DRAIN.min(session.left() / 2))
+}
