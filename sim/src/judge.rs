@@ -12,10 +12,10 @@ use vtorc_core::tablet::{Tablet, TabletType};
 
 use crate::Millis;
 use crate::claims::ECHO_MS;
-use crate::faults::{Fault, Kind};
+use crate::faults::{Fault, Hostile, Kind};
 use crate::ledger::Ledger;
 use crate::manager::EPOCH_MS;
-use crate::ports::SATURATED_MS;
+use crate::ports::{LATE_MS, SATURATED_MS};
 use crate::run::Verdict;
 use crate::schedule::Schedule;
 use crate::stage::{SharedStage, Stage};
@@ -164,6 +164,8 @@ pub fn check_silence(stage: &mut Stage) {
     for (at, shard) in stage.shards().iter().enumerate() {
         for number in 0..stage.managers.len() {
             let manager = stage.managers.get(number).and_then(Option::as_ref);
+            let paused = stage.universe.lock().is_paused(number);
+            let manager = manager.filter(|_| !paused);
             let report = manager.and_then(|manager| manager.board.shard(shard));
             let silence = stage.silences.entry((number, at)).or_default();
             if let Some(lasted) = silence.look(now, report.as_deref()) {
@@ -187,6 +189,9 @@ fn check_claims(stage: &Stage) {
         Kind::TopologyDown,
         Kind::LateWatches,
         Kind::DeletedRecord,
+        Kind::Hostile(Hostile::CellTopologyDown),
+        Kind::Hostile(Hostile::DamagedRecord),
+        Kind::Hostile(Hostile::ManagerPaused),
     ];
     if stage.schedule.everything().any(|fault| blinding.contains(&fault.kind)) {
         return;
@@ -222,7 +227,8 @@ const SHARDS_TO_DOUBT: usize = 3;
 fn alone_times(schedule: &Schedule, number: usize) -> Vec<(Millis, Millis)> {
     let of_mine = |fault: &&Fault| usize::from(fault.manager) == number;
     let mine = || schedule.faults.iter().filter(of_mine);
-    let restarted = mine().any(|fault| fault.kind == Kind::ManagerKilled);
+    let stops = [Kind::ManagerKilled, Kind::Hostile(Hostile::ManagerPaused)];
+    let restarted = mine().any(|fault| stops.contains(&fault.kind));
     if restarted || schedule.shards.len() < SHARDS_TO_DOUBT {
         return Vec::new();
     }
@@ -235,7 +241,11 @@ pub fn conclude(stage: &mut Stage, mut verdict: Verdict) -> Verdict {
     let mut universe = stage.universe.lock();
     let faults = stage.schedule.faults.iter();
     // A busy server does late what it was asked while it was busy.
-    let echo = |kind: Kind| if kind == Kind::Saturated { SATURATED_MS } else { ECHO_MS };
+    let echo = |kind: Kind| match kind {
+        Kind::Saturated => SATURATED_MS,
+        Kind::Hostile(Hostile::LateCommands) => LATE_MS,
+        _other => ECHO_MS,
+    };
     let lasts = |one: &Fault| if one.kind.is_a_moment() { 0 } else { one.lasts + echo(one.kind) };
     let mut troubled: Vec<_> = faults.map(|one| (one.at, one.at + lasts(one))).collect();
     troubled.extend(universe.struck_times());

@@ -158,8 +158,12 @@ impl Ledger {
 
 impl Universe {
     /// A server tells a client that its write is done.
-    pub fn acknowledge(&mut self, number: u8, attempt: u64, txn: Txn) {
+    pub fn acknowledge(&mut self, number: u8, attempt: u64, txn: Txn, ackers: &[u8]) {
         let now = self.now;
+        // What they acknowledged they throw away, so the server that wrote it is all there is, or those who got it
+        // besides.
+        let all_filtered = ackers.iter().all(|one| self.server(*one).ills.filtered);
+        let unsure = all_filtered && !ackers.is_empty();
         let open = self.network.is_open(Party::Server(number), Party::Clients);
         let promises_from = self.ledger(number).promises_from;
         // A primary that nobody could tell of a new policy yet keeps the old one.
@@ -181,6 +185,7 @@ impl Universe {
             return;
         }
         ledger.promised.insert(txn);
+        ledger.worn.extend(unsure.then_some(txn));
         if followed {
             ledger.serving_since.entry(number).or_insert(now);
         } else {
@@ -223,7 +228,7 @@ impl Universe {
             .ledger(number)
             .promised
             .iter()
-            .filter(|txn| !self.server(number).executed.contains(**txn))
+            .filter(|txn| !self.server(number).has_applied(**txn))
             .copied()
             .collect();
         if let Some(first) = lost.first() {
@@ -256,15 +261,18 @@ impl Universe {
     fn give_up_what_is_out_of_sight(&mut self, number: u8, manager: u8) {
         let me = Party::Manager(manager);
         let in_sight = |one: &u8| {
-            let them = Party::Server(*one);
-            self.server(*one).is_awake() && self.network.is_open_both_ways(me, them)
+            let (them, server) = (Party::Server(*one), self.server(*one));
+            server.is_awake()
+                && self.network.is_open_both_ways(me, them)
+                && !server.ills.turns_away(manager)
+                && self.behind(*one) == *one
         };
         let seen: Vec<u8> = match manager {
             FOREIGN => vec![number],
             _of_ours => self.others(number).filter(in_sight).collect(),
         };
         let ledger = self.ledger(number);
-        let is_gone = |txn: &&Txn| !seen.iter().any(|one| self.server(*one).has_received(**txn));
+        let is_gone = |txn: &&Txn| !seen.iter().any(|one| self.server(*one).has_data(**txn));
         let worn = ledger.worn.intersection(&ledger.promised);
         let gone: Vec<Txn> = worn.filter(is_gone).copied().collect();
         self.ledger_mut(number).weakened(&gone);

@@ -6,7 +6,7 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | [`gtids`], [`server`], [`statements`], [`replication`] | the MySQL servers |
+//! | [`gtids`], [`server`], [`ills`], [`statements`], [`replication`] | the MySQL servers |
 //! | [`topology`], [`network`] | the topology server, and who reaches whom |
 //! | [`clients`], [`ledger`] | who writes, and what must never happen |
 //! | [`universe`] | all of it, behind one lock |
@@ -24,6 +24,7 @@ pub mod foreign;
 pub mod gtids;
 pub mod hazards;
 pub mod history;
+pub mod ills;
 pub mod judge;
 pub mod ledger;
 pub mod manager;

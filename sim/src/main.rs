@@ -16,6 +16,12 @@ struct Options {
     /// Run this schedule only.
     #[arg(long)]
     seed: Option<u64>,
+    /// Schedules of the second generation.
+    #[arg(long)]
+    hostile: bool,
+    /// Statements that let a server take writes name no deadline, as before vtorc's client did that.
+    #[arg(long, requires = "hostile")]
+    without_deadlines: bool,
     /// Print everything that happens.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -33,16 +39,26 @@ struct Options {
     jobs: u64,
 }
 
+impl Options {
+    fn schedule(&self, seed: u64) -> Schedule {
+        if !self.hostile {
+            return Schedule::of(seed);
+        }
+        let hostile = Schedule::hostile(seed);
+        Schedule { deadlines_carried: !self.without_deadlines, ..hostile }
+    }
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
     match options.seed {
-        Some(seed) => one(seed, options.trace),
+        Some(seed) => one(seed, &options),
         None => many(&options),
     }
 }
 
-fn one(seed: u64, trace: bool) -> ExitCode {
-    let schedule = Schedule::of(seed);
+fn one(seed: u64, options: &Options) -> ExitCode {
+    let (schedule, trace) = (options.schedule(seed), options.trace);
     if trace {
         say(&format!("{schedule:#?}"));
     }
@@ -104,7 +120,7 @@ fn many(options: &Options) -> ExitCode {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let wanted = seed < last;
                     if !wanted
-                        || sender.send((seed, run(&Schedule::of(seed), Trace::Drop))).is_err()
+                        || sender.send((seed, run(&options.schedule(seed), Trace::Drop))).is_err()
                     {
                         return;
                     }
@@ -128,7 +144,7 @@ fn many(options: &Options) -> ExitCode {
         }
         // Those that still run find nobody to tell and end.
     });
-    report(&sum, started)
+    report(&sum, started, options.hostile)
 }
 
 fn progress(sum: &Sum, started: Instant) {
@@ -141,7 +157,8 @@ fn progress(sum: &Sum, started: Instant) {
     ));
 }
 
-fn report(sum: &Sum, started: Instant) -> ExitCode {
+fn report(sum: &Sum, started: Instant, hostile: bool) -> ExitCode {
+    let generation = if hostile { " --hostile" } else { "" };
     for (title, counts) in [
         ("faults", &sum.faults),
         ("findings", &sum.findings),
@@ -158,7 +175,7 @@ fn report(sum: &Sum, started: Instant) -> ExitCode {
         sum.acknowledged, sum.slowest_ms, sum.left_to_a_person
     ));
     for (seed, what) in &sum.bad {
-        say(&format!("seed {seed}: {what}\n  cargo run -p vtorc-sim -- --seed {seed} --trace"));
+        say(&format!("seed {seed}: {what}\n  cargo run -p vtorc-sim --{generation} --seed {seed} --trace"));
     }
     if sum.bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

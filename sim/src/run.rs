@@ -84,6 +84,8 @@ pub fn run(schedule: &Schedule, trace: Trace) -> Verdict {
     universe.trace = (trace == Trace::Keep).then(Vec::new);
     universe.strikes.clone_from(&schedule.strikes);
     universe.managers = schedule.managers;
+    universe.deadlines_carried = schedule.deadlines_carried;
+    universe.topology.mistyped_cell = schedule.mistyped_cell.then(|| "zone9".to_owned());
     if schedule.vttablets {
         universe.give_vttablets();
     }
@@ -112,6 +114,10 @@ async fn perform(schedule: Schedule, universe: Shared) -> Verdict {
         }
         let count = stage.borrow().managers.len();
         for at in 0..count {
+            // A process that stands still finds all its timers due when it goes on.
+            if stage.borrow().universe.lock().is_paused(at) {
+                continue;
+            }
             let taken = stage.borrow_mut().managers.get_mut(at).and_then(Option::take);
             let Some(mut manager) = taken else { continue };
             // Its tasks never end by themselves.
