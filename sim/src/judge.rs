@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use vtorc_actors::board::ShardReport;
-use vtorc_core::analysis::FindingKind;
+use vtorc_core::analysis::{Finding, FindingKind};
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::tablet::{Tablet, TabletType};
 
@@ -19,6 +19,7 @@ use crate::ports::{LATE_MS, SATURATED_MS};
 use crate::run::Verdict;
 use crate::schedule::Schedule;
 use crate::stage::{SharedStage, Stage};
+use crate::universe::Universe;
 
 /// So long after the last fault everything must be in order, block period and back-off aside.
 pub const SETTLES_WITHIN_MS: Millis = 75_000;
@@ -119,13 +120,31 @@ fn disorder(stage: &Stage, at: usize, shard: &KeyspaceShard) -> Option<String> {
         let Some(report) = manager.board.shard(shard) else {
             return Some(format!("m{} does not show {shard}", manager.number));
         };
-        let finding = report.findings.iter().find(|finding| !may_stay(finding.kind, &report));
+        let universe = stage.universe.lock();
+        let wrong =
+            |finding: &&Finding| !may_stay(finding.kind, &report) && !universe.is_habit(finding);
+        let finding = report.findings.iter().find(wrong).cloned();
+        drop(universe);
         if let Some(finding) = finding {
             let held_back = report.held_back.clone().unwrap_or_default();
             return Some(format!("m{} finds {finding} in {shard} ({held_back})", manager.number));
         }
     }
     None
+}
+
+impl Universe {
+    /// Tells whether a finding tells of what was so from the beginning and stays so.
+    fn is_habit(&self, finding: &Finding) -> bool {
+        if finding.kind == FindingKind::UnreadTopology {
+            return self.topology.mistyped_cell.is_some();
+        }
+        let server = finding.tablet.as_ref().and_then(|alias| self.server_of(alias));
+        server.is_some_and(|server| {
+            server.ills.never_up
+                || (server.ills.filtered && finding.kind == FindingKind::ReplicationFilters)
+        })
+    }
 }
 
 /// Tells whether only a person can put it right.
