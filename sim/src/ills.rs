@@ -6,6 +6,7 @@ use vtorc_core::tablet::TabletType;
 
 use crate::Millis;
 use crate::gtids::Txn;
+use crate::server::Server;
 use crate::universe::Universe;
 
 /// Somebody's script looks after tablets that no vtorc manages this often.
@@ -44,6 +45,8 @@ pub struct Ills {
     pub late: bool,
     /// Clients' transactions that were left open.
     pub open_transactions: u32,
+    /// It alone has transactions of servers that are gone, once its shard has a primary.
+    pub former_due: bool,
 }
 
 impl Ills {
@@ -91,6 +94,14 @@ pub enum Habit {
     NeverUp,
 }
 
+impl Server {
+    fn have_former(&mut self) {
+        for at in 0..FORMER_COUNT {
+            self.commit(Txn { source: FORMER, number: 2 * at + 1 }, false);
+        }
+    }
+}
+
 impl Universe {
     /// Gives a server a habit.
     pub fn give_habit(&mut self, number: u8, habit: Habit, shared_by_all: bool) {
@@ -107,12 +118,26 @@ impl Universe {
                 server.running = false;
             }
             Habit::ForeignGtids => {
-                for at in 0..FORMER_COUNT {
-                    server.commit(Txn { source: FORMER, number: 2 * at + 1 }, false);
-                }
+                // They came with the backup from which all were made; nobody has them in a log. One alone must not have
+                // them before there is a primary: nobody could tell whether they were promised.
+                server.ills.former_due = !shared_by_all;
                 if shared_by_all {
-                    // They came with the backup from which all were made; nobody has them in a log.
+                    server.have_former();
                     server.purged = server.binlog.len();
+                }
+            }
+        }
+    }
+
+    /// Those who alone have something of former servers have it from the first primary on.
+    fn show_former(&mut self) {
+        for number in 0..self.count() {
+            let reigning = self.ledger(number).reigning();
+            if self.server(number).ills.former_due && reigning.is_some() {
+                let server = self.server_mut(number);
+                server.ills.former_due = false;
+                if reigning != Some(number) {
+                    server.have_former();
                 }
             }
         }
@@ -133,6 +158,7 @@ impl Universe {
         if !now.is_multiple_of(SCRIPT_MS) {
             return;
         }
+        self.show_former();
         for number in 0..self.count() {
             let server = self.server(number);
             if !server.ills.led_by_script || !server.is_awake() {

@@ -1,5 +1,6 @@
 //! Schedules of the second generation: several shards, several vtorcs, and all that the real world does.
 
+use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::tablet::TabletType;
 
 use super::{POLICIES, QUIET_MS, STRIKES, Schedule, ShardPlan, pick, place, tablets};
@@ -72,7 +73,9 @@ fn shard(dice: &mut fastrand::Rng, vttablets: bool) -> ShardPlan {
         // A vttablet follows nobody who lacks what it has.
         let fits = !(vttablets && habit == Some(Habit::ForeignGtids));
         let number = u8::try_from(at).unwrap_or(u8::MAX);
-        plan.habits.extend(habit.filter(|_| fits).map(|habit| (number, habit)));
+        // Whom the policy counts must have been seen once, or nobody could be chosen at first.
+        let counted = is_counted(&plan, at) && habit == Some(Habit::NeverUp);
+        plan.habits.extend(habit.filter(|_| fits && !counted).map(|habit| (number, habit)));
     }
     if dice.u8(0..6) == 0 {
         plan.habits.retain(|(_, habit)| *habit != Habit::ForeignGtids);
@@ -84,6 +87,15 @@ fn shard(dice: &mut fastrand::Rng, vttablets: bool) -> ShardPlan {
 
 fn is_replica(plan: &ShardPlan, at: usize) -> bool {
     plan.tablets.get(at).is_some_and(|(_, tablet_type)| *tablet_type == TabletType::Replica)
+}
+
+fn is_counted(plan: &ShardPlan, at: usize) -> bool {
+    let rdonly = plan.tablets.get(at).is_some_and(|(_, kind)| *kind == TabletType::Rdonly);
+    let counts_rdonly = [
+        DurabilityPolicy::SemiSyncWithRdonlyAck,
+        DurabilityPolicy::CrossCellWithRdonlyAck,
+    ];
+    rdonly && counts_rdonly.contains(&plan.policy)
 }
 
 /// One in twelve replicas is odd, and half of those who are none.
