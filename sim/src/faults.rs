@@ -193,10 +193,11 @@ impl Universe {
 
     /// What happens from now on in the shards that a fault concerns has a cause.
     fn trouble(&mut self, fault: &Fault, server: u8) {
+        let now = self.now;
         if fault.kind.concerns_all() {
-            self.books.iter_mut().for_each(Ledger::trouble);
+            self.books.iter_mut().for_each(|books| books.trouble(now));
         } else {
-            self.ledger_mut(server).trouble();
+            self.ledger_mut(server).trouble(now);
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use vtorc_actors::board::ShardReport;
 use vtorc_core::analysis::{Finding, FindingKind};
+use vtorc_core::audit::{Outcome, RecoveryRecord};
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::tablet::{Tablet, TabletType};
 
@@ -15,6 +16,7 @@ use crate::claims::ECHO_MS;
 use crate::faults::{Fault, Hostile, Kind};
 use crate::ledger::Ledger;
 use crate::manager::EPOCH_MS;
+use crate::oracle::{Limits, Watched};
 use crate::ports::{LATE_MS, SATURATED_MS};
 use crate::run::Verdict;
 use crate::schedule::Schedule;
@@ -197,6 +199,43 @@ pub fn check_silence(stage: &mut Stage) {
         }
     }
     silent.into_iter().for_each(|what| stage.violated(what));
+    check_chances(stage);
+}
+
+/// No vtorc misses for long what a human with its view could have done.
+fn check_chances(stage: &mut Stage) {
+    let mut missed = Vec::new();
+    let universe = stage.universe.lock();
+    for number in 0..stage.schedule.managers {
+        let runs = stage.managers.get(usize::from(number)).is_some_and(Option::is_some);
+        let watched = Watched { manager: number, runs };
+        missed.extend(stage.oracle.look(&universe, &stage.schedule, watched));
+    }
+    let now = universe.now;
+    let names: Vec<_> = universe.topology.shards.iter().map(|one| one.name.clone()).collect();
+    drop(universe);
+    for chance in missed {
+        let tried = names
+            .get(chance.shard)
+            .is_some_and(|name| pauses_between_attempts(stage, name, chance.since));
+        let allowed = chance.allowed + if tried { Limits::RETRY_MS } else { 0 };
+        if now - chance.since > allowed && stage.oracle.tell(&chance) {
+            stage.violated(chance.what);
+        }
+    }
+}
+
+/// Some vtorc failed shortly before the chance was there: it tries again after a pause.
+fn pauses_between_attempts(stage: &Stage, shard: &KeyspaceShard, since: Millis) -> bool {
+    stage.histories.iter().zip(&stage.schedule.skews_ms).any(|(history, skew)| {
+        let epoch = EPOCH_MS.saturating_add_signed(*skew);
+        let recently = |record: &RecoveryRecord| {
+            let began = record.started_at.as_millis().saturating_sub(epoch);
+            let failed = !matches!(record.outcome, Some(Outcome::Succeeded(_)));
+            failed && began < since && since - began < Limits::RETRY_MS
+        };
+        history.of_shard(shard).iter().any(recently)
+    })
 }
 
 /// No vtorc that can read the topology says that a primary's record is gone while it is there.

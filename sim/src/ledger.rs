@@ -79,6 +79,8 @@ pub struct Ledger {
     pub held_at: BTreeMap<u8, Millis>,
     /// Since when each server is served and followed without a break.
     pub serving_since: BTreeMap<u8, Millis>,
+    /// When a fault last came or went.
+    pub disturbed_at: Millis,
 }
 
 impl Ledger {
@@ -128,7 +130,8 @@ impl Ledger {
     }
 
     /// Something went wrong: what happens next has a cause.
-    pub fn trouble(&mut self) {
+    pub fn trouble(&mut self, now: Millis) {
+        self.disturbed_at = now;
         if let Some(last) = self.promotions.last_mut() {
             last.troubled = true;
         }

@@ -15,6 +15,7 @@
 //! | [`faults`], [`schedule`], [`hazards`] | what goes wrong, and when |
 //! | [`claims`] | what vtorcs say and keep, and must be true |
 //! | [`order`], [`judge`] | what order is, and what is asked of a run |
+//! | [`oracle`] | what a human could have done, and when |
 //! | [`stage`], [`run`] | one schedule from its beginning to its verdict |
 
 pub mod claims;
@@ -29,6 +30,7 @@ pub mod judge;
 pub mod ledger;
 pub mod manager;
 pub mod network;
+pub mod oracle;
 pub mod order;
 pub mod ports;
 pub mod replication;

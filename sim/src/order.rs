@@ -5,7 +5,6 @@ use vtorc_core::audit::{Outcome, RecoveryRecord, Trigger};
 use vtorc_core::tablet::{Tablet, TabletType};
 
 use crate::Millis;
-use crate::ledger::Ledger;
 use crate::server::{Receiver, Server};
 use crate::universe::Universe;
 
@@ -13,7 +12,7 @@ impl Universe {
     /// Takes every fault back.
     pub fn heal_all(&mut self) {
         let now = self.now;
-        self.books.iter_mut().for_each(Ledger::trouble);
+        self.books.iter_mut().for_each(|books| books.trouble(now));
         self.network.heal();
         self.forget_strikes();
         self.topology.down = false;

@@ -17,6 +17,7 @@ use crate::faults::{Fault, Hostile, Kind};
 use crate::foreign::Foreign;
 use crate::history::MemoryHistory;
 use crate::manager::{Launch, Manager};
+use crate::oracle::Oracle;
 use crate::schedule::Schedule;
 use crate::universe::Shared;
 
@@ -32,6 +33,8 @@ pub struct Stage {
     pub histories: Vec<Arc<MemoryHistory>>,
     /// What they do not say, by vtorc and shard.
     pub silences: BTreeMap<(usize, usize), Silence>,
+    /// Knows what a human could have done.
+    pub oracle: Oracle,
     /// When the last fault was taken back.
     pub healed_at: Millis,
     /// Findings that appeared, and how often.
@@ -57,6 +60,7 @@ impl Stage {
             managers: numbers.map(|_| None).collect(),
             histories,
             silences: BTreeMap::new(),
+            oracle: Oracle::default(),
             healed_at: 0,
             findings: BTreeMap::new(),
             foreigners: BTreeMap::new(),
@@ -158,6 +162,7 @@ pub async fn launch(stage: &SharedStage, number: u8) {
         }
     };
     let manager = Manager::launch(launch).await;
+    stage.borrow_mut().oracle.restarted(number);
     if let Some(place) = stage.borrow_mut().managers.get_mut(at) {
         *place = Some(manager);
     }
