@@ -308,6 +308,7 @@ impl Hazard {
             vttablets: false,
             disk_stalled_recovery: true,
             mistyped_cell: false,
+            stops_at_violations: false,
             deadlines_carried: false,
             faults,
             strikes: strikes.into_iter().collect(),

@@ -14,7 +14,7 @@ const SCRIPT_MS: Millis = 1_000;
 /// The uuid of servers that were there before anybody here: behind all numbers of servers.
 const FORMER: u8 = 30;
 /// So many transactions of theirs are left, each with a gap behind it.
-const FORMER_COUNT: u32 = 25;
+const FORMER_COUNT: u32 = 10;
 /// How late a delayed replica applies.
 pub const DELAY_SECONDS: u64 = 3_600;
 

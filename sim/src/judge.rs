@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use vtorc_actors::board::ShardReport;
 use vtorc_core::analysis::{Finding, FindingKind};
-use vtorc_core::audit::{Outcome, RecoveryRecord};
+use vtorc_core::audit::Outcome;
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::tablet::{Tablet, TabletType};
 
@@ -19,7 +19,7 @@ use crate::manager::EPOCH_MS;
 use crate::oracle::{Limits, Watched};
 use crate::ports::{LATE_MS, SATURATED_MS};
 use crate::run::Verdict;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, ShardPlan};
 use crate::stage::{SharedStage, Stage};
 use crate::universe::Universe;
 
@@ -98,7 +98,8 @@ fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool 
     let faults = stage.schedule.everything().filter(|fault| fault.shard == at);
     // One log's lost end is survived; those of several servers may be more than is promised.
     let tails = faults.clone().filter(|fault| fault.kind == Kind::TailLost).count();
-    let mistaken = faults.map(|fault| fault.kind).any(|kind| mistakes.contains(&kind));
+    let alone = stage.schedule.shards.get(at).is_some_and(ShardPlan::one_alone_has_former);
+    let mistaken = alone || faults.map(|fault| fault.kind).any(|kind| mistakes.contains(&kind));
     let refuses = |words: &[&str]| {
         stage.managers.iter().flatten().all(|manager| {
             let report = manager.board.shard(shard);
@@ -138,14 +139,18 @@ fn disorder(stage: &Stage, at: usize, shard: &KeyspaceShard) -> Option<String> {
 impl Universe {
     /// Tells whether a finding tells of what was so from the beginning and stays so.
     fn is_habit(&self, finding: &Finding) -> bool {
-        if finding.kind == FindingKind::UnreadTopology {
-            return self.topology.mistyped_cell.is_some();
-        }
         let server = finding.tablet.as_ref().and_then(|alias| self.server_of(alias));
-        server.is_some_and(|server| {
-            server.ills.never_up
-                || (server.ills.filtered && finding.kind == FindingKind::ReplicationFilters)
-        })
+        if server.is_some_and(|server| server.ills.never_up) {
+            return true;
+        }
+        match finding.kind {
+            FindingKind::UnreadTopology => self.topology.mistyped_cell.is_some(),
+            FindingKind::ReplicationFilters => server.is_some_and(|server| server.ills.filtered),
+            FindingKind::DelayedReplicasOnly => {
+                self.servers().iter().any(|server| server.ills.delay_seconds > 0)
+            }
+            _repaired => false,
+        }
     }
 }
 
@@ -215,27 +220,35 @@ fn check_chances(stage: &mut Stage) {
     let names: Vec<_> = universe.topology.shards.iter().map(|one| one.name.clone()).collect();
     drop(universe);
     for chance in missed {
-        let tried = names
-            .get(chance.shard)
-            .is_some_and(|name| pauses_between_attempts(stage, name, chance.since));
-        let allowed = chance.allowed + if tried { Limits::RETRY_MS } else { 0 };
+        let name = names.get(chance.shard);
+        let pause = name.map_or(0, |name| pause_between_attempts(stage, name, chance.since));
+        let allowed = chance.allowed + pause;
         if now - chance.since > allowed && stage.oracle.tell(&chance) {
             stage.violated(chance.what);
         }
     }
 }
 
-/// Some vtorc failed shortly before the chance was there: it tries again after a pause.
-fn pauses_between_attempts(stage: &Stage, shard: &KeyspaceShard, since: Millis) -> bool {
-    stage.histories.iter().zip(&stage.schedule.skews_ms).any(|(history, skew)| {
+/// Attempts that failed before the chance was there are followed by a pause, which doubles each time: the last one is
+/// about as long as all before it.
+fn pause_between_attempts(stage: &Stage, shard: &KeyspaceShard, since: Millis) -> Millis {
+    let failures = stage.histories.iter().zip(&stage.schedule.skews_ms).flat_map(|(history, skew)| {
         let epoch = EPOCH_MS.saturating_add_signed(*skew);
-        let recently = |record: &RecoveryRecord| {
-            let began = record.started_at.as_millis().saturating_sub(epoch);
-            let failed = !matches!(record.outcome, Some(Outcome::Succeeded(_)));
-            failed && began < since && since - began < Limits::RETRY_MS
-        };
-        history.of_shard(shard).iter().any(recently)
-    })
+        let failed = history.of_shard(shard).into_iter().filter(|one| match one.outcome {
+            None | Some(Outcome::Failed(_) | Outcome::Unclear(_) | Outcome::Refused(_)) => true,
+            Some(
+                Outcome::Succeeded(_)
+                | Outcome::AlreadyFixed
+                | Outcome::Undone(_)
+                | Outcome::Preempted
+                | Outcome::Interrupted,
+            ) => false,
+        });
+        failed.map(move |one| one.started_at.as_millis().saturating_sub(epoch))
+    });
+    let recent = |began: &Millis| *began < since && since - *began < 2 * Limits::RETRY_MS;
+    let first = failures.filter(recent).min();
+    first.map_or(0, |first| (since - first + Limits::PLAIN_MS / 2).min(Limits::RETRY_MS))
 }
 
 /// No vtorc that can read the topology says that a primary's record is gone while it is there.
@@ -336,6 +349,7 @@ pub fn conclude(stage: &mut Stage, mut verdict: Verdict) -> Verdict {
         universe.check_survival();
     }
     verdict.findings.clone_from(&stage.findings);
+    verdict.chances.clone_from(&stage.oracle.seen);
     verdict.violations = std::mem::take(&mut universe.violations);
     verdict.trace = universe.trace.take().unwrap_or_default();
     verdict.digest = universe.digest;

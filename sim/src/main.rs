@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use vtorc_sim::oracle::Deed;
 use vtorc_sim::run::{Trace, Verdict, run};
 use vtorc_sim::schedule::Schedule;
 
@@ -68,6 +69,10 @@ fn one(seed: u64, options: &Options) -> ExitCode {
         "seed {seed}: {} writes acknowledged, in order after {:?} ms, digest {:016x}",
         verdict.acknowledged, verdict.settled_after_ms, verdict.digest
     ));
+    for (deed, (count, longest)) in &verdict.chances {
+        let deed = deed.told();
+        say(&format!("a human could have {deed} {count} times, for {longest} ms at most"));
+    }
     verdict.violations.iter().for_each(|violation| say(&format!("VIOLATION {violation}")));
     if verdict.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -83,6 +88,7 @@ struct Sum {
     findings: BTreeMap<String, u64>,
     steps: BTreeMap<String, u64>,
     outcomes: BTreeMap<String, u64>,
+    chances: BTreeMap<Deed, (u64, u64)>,
     bad: Vec<(u64, String)>,
 }
 
@@ -96,6 +102,10 @@ impl Sum {
         add(&mut self.findings, verdict.findings.clone());
         add(&mut self.steps, verdict.steps.clone());
         add(&mut self.outcomes, verdict.outcomes.clone());
+        for (deed, (count, longest)) in &verdict.chances {
+            let sum = self.chances.entry(*deed).or_default();
+            *sum = (sum.0 + count, sum.1.max(*longest));
+        }
         self.bad.extend(verdict.violations.first().map(|first| (seed, first.clone())));
     }
 }
@@ -167,6 +177,10 @@ fn report(sum: &Sum, started: Instant, hostile: bool) -> ExitCode {
     ] {
         say(&format!("{title}:"));
         counts.iter().for_each(|(name, count)| say(&format!("  {count:>8}  {name}")));
+    }
+    for (deed, (count, longest)) in &sum.chances {
+        let deed = deed.told();
+        say(&format!("a human could have {deed} {count} times, for {longest} ms at most"));
     }
     progress(sum, started);
     say(&format!(

@@ -12,9 +12,8 @@ use vtorc_core::tablet::TabletType;
 use crate::Millis;
 use crate::faults::{Hostile, Kind};
 use crate::foreign::FOREIGN;
-use crate::ills::Habit;
 use crate::network::Party;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, ShardPlan};
 use crate::universe::Universe;
 
 mod means;
@@ -27,12 +26,12 @@ impl Limits {
     pub const PLAIN_MS: Millis = 10_000;
     /// The primary is silent instead of refusing, or heartbeats cannot be seen: timeouts must pass.
     pub const SILENT_MS: Millis = 5_000;
-    /// Tablets are out of sight: each step that asks them waits for its timeout.
+    /// Tablets are silent: each step that asks them waits for its timeout.
     pub const OTHERS_AWAY_MS: Millis = 10_000;
     /// Somebody applies nothing: it is waited for before another one is taken (5 s, and once more).
-    pub const APPLIES_LATE_MS: Millis = 15_000;
+    pub const APPLIES_LATE_MS: Millis = 12_000;
     /// Another vtorc, with a worse view, may hold the lock for one vain attempt.
-    pub const SECOND_VTORC_MS: Millis = 15_000;
+    pub const SECOND_VTORC_MS: Millis = 8_000;
     /// Attempts failed while it was impossible: the longest pause between two.
     pub const RETRY_MS: Millis = 32_000;
     /// A reparent ends so long after the promotion at most; the block period counts from there.
@@ -43,7 +42,7 @@ impl Limits {
 const HEARD_AFTER_MS: Millis = 2_500;
 
 /// What a human could do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Deed {
     /// Replace a primary that is gone.
     FailOver,
@@ -54,7 +53,8 @@ pub enum Deed {
 }
 
 impl Deed {
-    fn told(self) -> &'static str {
+    /// In words.
+    pub fn told(self) -> &'static str {
         match self {
             Self::FailOver => "failed over",
             Self::Reopen => "opened the primary that came back",
@@ -96,6 +96,8 @@ pub struct Oracle {
     sights: BTreeMap<u8, Sight>,
     chances: BTreeMap<(u8, usize), Chance>,
     told: BTreeSet<usize>,
+    /// How often each was there at all, and for how long at most.
+    pub seen: BTreeMap<Deed, (u64, Millis)>,
 }
 
 /// A chance that was missed.
@@ -148,10 +150,14 @@ impl Oracle {
                 continue;
             };
             let new = Chance { deed, since: now, allowed };
+            let known = self.chances.get(&(manager, shard)).is_some_and(|old| old.deed == deed);
             let chance = self.chances.entry((manager, shard)).or_insert(new);
-            if chance.deed != deed {
+            let seen = self.seen.entry(deed).or_default();
+            if !known {
                 *chance = new;
+                seen.0 += 1;
             }
+            seen.1 = seen.1.max(now - chance.since);
             chance.allowed = chance.allowed.max(allowed);
             let since = chance.since.max(ledger.disturbed_at);
             if now.saturating_sub(since) > chance.allowed {
@@ -270,11 +276,7 @@ impl Human<'_> {
     fn is_complicated(&self) -> bool {
         let mut here = self.schedule.everything().filter(|fault| fault.shard == self.shard);
         let plan = self.schedule.shards.get(self.shard);
-        let one_foreign = plan.is_some_and(|plan| {
-            let foreign = plan.habits.iter().filter(|(_, habit)| *habit == Habit::ForeignGtids);
-            ![0, plan.tablets.len()].contains(&foreign.count())
-        });
-        one_foreign || here.any(|fault| COMPLICATED.contains(&fault.kind))
+        plan.is_some_and(ShardPlan::one_alone_has_former) || here.any(|fault| COMPLICATED.contains(&fault.kind))
     }
 
     /// The topology works for it, and no lock, no block and no doubt in its own eyes stands in the way.
@@ -321,7 +323,9 @@ impl Human<'_> {
         let silent = primary.is_some_and(|primary| self.universe.server(primary).running);
         let others = self.universe.members(self.shard).filter(|one| Some(*one) != primary);
         let others: Vec<u8> = others.collect();
-        let away = others.iter().any(|one| !self.universe.answers(self.manager, *one));
+        let away = others.iter().any(|one| {
+            self.universe.server(*one).running && !self.universe.answers(self.manager, *one)
+        });
         let now = self.universe.now;
         let late = others.iter().map(|one| self.universe.server(*one)).any(|server| {
             server.ills.holds_applier() || server.applier_sleeps_until > now || server.stalled

@@ -32,6 +32,14 @@ pub struct ShardPlan {
     pub habits: Vec<(u8, Habit)>,
 }
 
+impl ShardPlan {
+    /// One tablet, not all, has transactions of former servers: for vtorc they are errant.
+    pub fn one_alone_has_former(&self) -> bool {
+        let former = self.habits.iter().filter(|(_, habit)| *habit == Habit::ForeignGtids);
+        ![0, self.tablets.len()].contains(&former.count())
+    }
+}
+
 /// One run, planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
@@ -53,6 +61,8 @@ pub struct Schedule {
     pub disk_stalled_recovery: bool,
     /// The topology lists a cell that nobody can reach, and that has no tablets.
     pub mistyped_cell: bool,
+    /// Nothing more happens once something must not have happened.
+    pub stops_at_violations: bool,
     /// Statements that let a server take writes name a deadline: after it they do nothing.
     pub deadlines_carried: bool,
     /// What goes wrong, in order of time.
@@ -93,6 +103,7 @@ impl Schedule {
             vttablets: seed % 4 == 3,
             disk_stalled_recovery: dice.bool(),
             mistyped_cell: false,
+            stops_at_violations: false,
             deadlines_carried: false,
             strikes: strikes(&mut dice, &shards, managers),
             shards,

@@ -3,17 +3,17 @@
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::tablet::TabletType;
 
-use super::{POLICIES, QUIET_MS, STRIKES, Schedule, ShardPlan, pick, place, tablets};
+use super::{POLICIES, QUIET_MS, STRIKES, Schedule, ShardPlan, pick, place};
 use crate::Millis;
 use crate::faults::{Fault, Hostile, Kind};
 use crate::ills::Habit;
 
 /// Faults begin until here ...
-const FAULTS_UNTIL_MS: Millis = 30_000;
+const FAULTS_UNTIL_MS: Millis = 24_000;
 /// ... and are over here.
-const OVER_MS: Millis = 60_000;
+const OVER_MS: Millis = 48_000;
 /// How long a fault lasts.
-const LASTS_MS: [Millis; 5] = [500, 3_000, 12_000, 25_000, 50_000];
+const LASTS_MS: [Millis; 5] = [500, 3_000, 12_000, 25_000, OVER_MS];
 /// The longest pause of a vtorc.
 const PAUSE_MAX_MS: Millis = 60_000;
 /// How often one flaps.
@@ -23,7 +23,7 @@ impl Schedule {
     /// The hostile schedule of a seed.
     pub fn hostile(seed: u64) -> Self {
         let mut dice = fastrand::Rng::with_seed(seed ^ 0x0af5_a1e5_c0de_ba5e);
-        let count = pick(&mut dice, &[1, 2, 2, 3]);
+        let count = pick(&mut dice, &[1, 2, 2, 2, 2, 3]);
         let vttablets = dice.u8(0..4) == 0;
         let shards: Vec<ShardPlan> = (0..count).map(|_| shard(&mut dice, vttablets)).collect();
         let managers = pick(&mut dice, &[1, 2, 2, 2]);
@@ -39,6 +39,7 @@ impl Schedule {
             vttablets,
             disk_stalled_recovery: dice.bool(),
             mistyped_cell: dice.u8(0..8) == 0,
+            stops_at_violations: true,
             deadlines_carried: true,
             strikes: strikes(&mut dice, &shards, managers),
             shards,
@@ -60,7 +61,7 @@ const ODD_TYPES: [TabletType; 6] = [
 fn shard(dice: &mut fastrand::Rng, vttablets: bool) -> ShardPlan {
     let mut plan = ShardPlan {
         policy: pick(dice, &POLICIES),
-        tablets: tablets(dice),
+        tablets: few_tablets(dice),
         habits: Vec::new(),
     };
     let replicas = plan.tablets.len();
@@ -83,6 +84,16 @@ fn shard(dice: &mut fastrand::Rng, vttablets: bool) -> ShardPlan {
         plan.habits.extend(all.map(|at| (at, Habit::ForeignGtids)));
     }
     plan
+}
+
+/// Somewhat fewer than in the first generation, since there are more shards.
+fn few_tablets(dice: &mut fastrand::Rng) -> Vec<(&'static str, TabletType)> {
+    let mut tablets = vec![("zone1", TabletType::Replica); pick(dice, &[2, 2, 3])];
+    tablets.extend(vec![("zone2", TabletType::Replica); pick(dice, &[1, 1, 2])]);
+    if dice.u8(0..5) < 2 {
+        tablets.push((pick(dice, &["zone1", "zone2"]), TabletType::Rdonly));
+    }
+    tablets
 }
 
 fn is_replica(plan: &ShardPlan, at: usize) -> bool {
