@@ -28,7 +28,11 @@ impl Schedule {
         let shards: Vec<ShardPlan> = (0..count).map(|_| shard(&mut dice, vttablets)).collect();
         let managers = pick(&mut dice, &[1, 2, 2, 2]);
         let skews_ms = (0..managers).map(|_| dice.i64(-600_000..600_000)).collect();
-        let mut faults = faults(&mut dice, &shards, managers);
+        // Half of the runs are storms; in the others one primary dies while this and that is odd, and nothing else happens.
+        let mut faults = match dice.bool() {
+            true => storm(&mut dice, &shards, managers),
+            false => plot(&mut dice, &shards, managers),
+        };
         faults.sort_by_key(|fault| fault.at);
         Self {
             seed,
@@ -155,7 +159,59 @@ fn kinds(dice: &mut fastrand::Rng) -> Vec<Kind> {
     kinds
 }
 
-fn faults(dice: &mut fastrand::Rng, shards: &[ShardPlan], managers: u8) -> Vec<Fault> {
+/// What may be odd in a shard while its primary dies.
+const ODDITIES: [Hostile; 12] = [
+    Hostile::TurnsAway,
+    Hostile::TurnsAway,
+    Hostile::Delayed,
+    Hostile::Delayed,
+    Hostile::Locked,
+    Hostile::Filtered,
+    Hostile::DamagedRecord,
+    Hostile::CellTopologyDown,
+    Hostile::StrayAcker,
+    Hostile::HistoryFails,
+    Hostile::Stranger,
+    Hostile::OpenTransaction,
+];
+
+/// How a primary dies, and how long for.
+const DEATHS: [Kind; 6] = [
+    Kind::Crash,
+    Kind::Crash,
+    Kind::Crash,
+    Kind::Isolate,
+    Kind::Freeze,
+    Kind::Hostile(Hostile::Stranger),
+];
+
+fn plot(dice: &mut fastrand::Rng, shards: &[ShardPlan], managers: u8) -> Vec<Fault> {
+    let (shard, _, _) = place(dice, shards);
+    let here = |dice: &mut fastrand::Rng| loop {
+        let (of, server, other) = place(dice, shards);
+        if of == shard {
+            return (server, other);
+        }
+    };
+    let mut faults = Vec::new();
+    let mut at = QUIET_MS + dice.u64(0..3_000);
+    for _ in 0..dice.usize(1..=3) {
+        let (server, other) = here(dice);
+        let kind = Kind::Hostile(pick(dice, &ODDITIES));
+        let lasts = pick(dice, &[12_000, OVER_MS, OVER_MS]).min(OVER_MS - at);
+        let manager = dice.u8(0..managers);
+        faults.push(Fault { kind, at, lasts, shard, server: Some(server), manager, other });
+        at += dice.u64(1..3_000);
+    }
+    let (_, other) = here(dice);
+    let manager = dice.u8(0..managers);
+    let (kind, lasts) = (pick(dice, &DEATHS), pick(dice, &[4_000, OVER_MS, OVER_MS]));
+    let lasts = lasts.min(OVER_MS - at);
+    faults.push(Fault { kind, at, lasts, shard, server: None, manager, other });
+    faults
+}
+
+fn storm(dice: &mut fastrand::Rng, shards: &[ShardPlan], managers: u8) -> Vec<Fault> {
     let kinds = kinds(dice);
     let between = pick(dice, &[2_000, 4_000, 8_000]);
     let mut faults = Vec::new();
