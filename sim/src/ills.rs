@@ -185,6 +185,12 @@ impl Universe {
         self.strangers.get(&address).copied().unwrap_or(address)
     }
 
+    /// Tells whether a vtorc's process does nothing any more: what it sent last has arrived.
+    pub fn is_stopped(&self, manager: usize) -> bool {
+        let flying = u8::try_from(manager).ok().and_then(|manager| self.flying.get(&manager));
+        self.is_paused(manager) && flying.is_none_or(|flying| *flying == 0)
+    }
+
     /// Tells whether a vtorc's process stands still.
     pub fn is_paused(&self, manager: usize) -> bool {
         self.paused.keys().any(|one| usize::from(*one) == manager)

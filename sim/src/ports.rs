@@ -145,6 +145,14 @@ impl Outside {
         Err(Lost::Unsent("no answer in time".into()))
     }
 
+    /// What a vtorc has sent is on its way without it: its process is not stopped before that has arrived.
+    fn fly(&self, from: Party) -> Option<Flight> {
+        (from == self.me()).then(|| {
+            *self.universe.lock().flying.entry(self.manager).or_default() += 1;
+            Flight { universe: self.universe.clone(), manager: self.manager }
+        })
+    }
+
     /// A packet travels; it fails at the deadline, if it never arrives.
     async fn travel(&self, from: Party, to: Party, deadline: Instant) -> Result<(), ()> {
         let takes = {
@@ -154,6 +162,7 @@ impl Outside {
         };
         match takes {
             Some(ms) if Instant::now() + Duration::from_millis(ms) <= deadline => {
+                let _flight = self.fly(from);
                 sleep(Duration::from_millis(ms)).await;
                 Ok(())
             }
@@ -183,6 +192,20 @@ impl Outside {
                 && record.kind == "EmergencyReparent"
                 && record.trigger == Trigger::Automatic
         })
+    }
+}
+
+/// A packet of a vtorc's while it is on its way.
+struct Flight {
+    universe: Shared,
+    manager: u8,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if let Some(flying) = self.universe.lock().flying.get_mut(&self.manager) {
+            *flying = flying.saturating_sub(1);
+        }
     }
 }
 

@@ -118,7 +118,7 @@ async fn perform(schedule: Schedule, universe: Shared) -> Verdict {
         let count = stage.borrow().managers.len();
         for at in 0..count {
             // A process that stands still finds all its timers due when it goes on.
-            if stage.borrow().universe.lock().is_paused(at) {
+            if stage.borrow().universe.lock().is_stopped(at) {
                 continue;
             }
             let taken = stage.borrow_mut().managers.get_mut(at).and_then(Option::take);

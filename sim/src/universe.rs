@@ -74,6 +74,8 @@ pub struct Universe {
     pub managers: u8,
     /// Those whose process stands still, and since when.
     pub paused: BTreeMap<u8, Millis>,
+    /// How many packets of each vtorc are on their way.
+    pub flying: BTreeMap<u8, u32>,
     /// At whose address another shard's server answers, and which.
     pub strangers: BTreeMap<u8, u8>,
     /// A statement that lets a server take writes does nothing once its asker has given it up.
@@ -122,6 +124,7 @@ impl Universe {
             struck_times: Vec::new(),
             managers: 0,
             paused: BTreeMap::new(),
+            flying: BTreeMap::new(),
             strangers: BTreeMap::new(),
             deadlines_carried: false,
             trace: None,
