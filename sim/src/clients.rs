@@ -49,7 +49,7 @@ async fn write_once(universe: &Shared, server: u8) -> bool {
         let open = universe.network.is_open(Party::Clients, Party::Server(server));
         if open && universe.server(server).running {
             if universe.server(server).frozen {
-                universe.queue(server, Statement::Insert(attempt), None, 0);
+                universe.queue(server, Statement::Insert(attempt), None, (0, Millis::MAX));
             } else {
                 universe.execute(server, &Statement::Insert(attempt));
             }

@@ -1,6 +1,9 @@
 //! What can go wrong. Each fault is done at one moment and taken back at another.
 
 mod acts;
+mod hostile;
+
+pub use hostile::Hostile;
 
 use vtorc_core::tablet::TabletType;
 
@@ -79,10 +82,12 @@ pub enum Kind {
     ForeignReparent,
     /// Somebody sets another durability policy.
     PolicyChanged,
+    /// One of the second generation.
+    Hostile(Hostile),
 }
 
 impl Kind {
-    /// All of them.
+    /// The first generation.
     pub const ALL: [Self; 33] = [
         Self::Crash,
         Self::TailLost,
@@ -121,6 +126,9 @@ impl Kind {
 
     /// Tells whether it concerns more than the shard of the server that it hits.
     fn concerns_all(self) -> bool {
+        if let Self::Hostile(kind) = self {
+            return kind.concerns_all();
+        }
         matches!(
             self,
             Self::ZoneLost
@@ -185,10 +193,11 @@ impl Universe {
 
     /// What happens from now on in the shards that a fault concerns has a cause.
     fn trouble(&mut self, fault: &Fault, server: u8) {
+        let now = self.now;
         if fault.kind.concerns_all() {
-            self.books.iter_mut().for_each(Ledger::trouble);
+            self.books.iter_mut().for_each(|books| books.trouble(now));
         } else {
-            self.ledger_mut(server).trouble();
+            self.ledger_mut(server).trouble(now);
         }
     }
 
@@ -231,6 +240,7 @@ impl Universe {
                 self.topology.end_sessions(|manager, _| manager == fault.manager);
             }
             Kind::Conflicts => self.topology.conflicts += 2,
+            Kind::Hostile(kind) => self.be_hostile(kind, fault, server, true),
             Kind::Freeze
             | Kind::DiskStall
             | Kind::Saturated
@@ -258,12 +268,12 @@ impl Universe {
         self.disturb(fault, server, managers, false);
         let now = self.now;
         match fault.kind {
-            Kind::Crash | Kind::TailLost if !self.server(server).running => {
+            Kind::Crash | Kind::TailLost if self.server(server).is_only_down() => {
                 self.server_mut(server).restart(now);
             }
             Kind::ZoneLost => {
                 for one in self.zone_of(server) {
-                    if !self.server(one).running {
+                    if self.server(one).is_only_down() {
                         self.server_mut(one).restart(now);
                     }
                 }
@@ -271,6 +281,7 @@ impl Universe {
             Kind::DeletedRecord => self.make_record_again(server),
             Kind::Clone => self.end_clone(server),
             Kind::Conflicts => self.topology.conflicts = 0,
+            Kind::Hostile(kind) => self.be_hostile(kind, fault, server, false),
             Kind::Crash
             | Kind::TailLost
             | Kind::Freeze
@@ -359,7 +370,8 @@ impl Universe {
             | Kind::Conflicts
             | Kind::ManagerKilled
             | Kind::PlannedReparent
-            | Kind::ForeignReparent => {}
+            | Kind::ForeignReparent
+            | Kind::Hostile(_) => {}
         }
     }
 }

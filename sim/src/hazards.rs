@@ -275,7 +275,8 @@ impl Hazard {
             1 => (DurabilityPolicy::SemiSync, ["zone1"; 4]),
             _ => (DurabilityPolicy::CrossCell, ["zone1", "zone2", "zone2", "zone3"]),
         };
-        ShardPlan { policy, tablets: cells.map(|cell| (cell, TabletType::Replica)).to_vec() }
+        let tablets = cells.map(|cell| (cell, TabletType::Replica)).to_vec();
+        ShardPlan { policy, tablets, habits: Vec::new() }
     }
 
     fn schedule(&self, step: Option<u64>) -> Schedule {
@@ -306,6 +307,9 @@ impl Hazard {
             heartbeats_seen: true,
             vttablets: false,
             disk_stalled_recovery: true,
+            mistyped_cell: false,
+            stops_at_violations: false,
+            deadlines_carried: false,
             faults,
             strikes: strikes.into_iter().collect(),
         }

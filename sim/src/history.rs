@@ -1,6 +1,7 @@
 //! A vtorc's history store: survives the process, as a file would.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -15,6 +16,8 @@ use vtorc_core::time::Timestamp;
 #[derive(Default)]
 pub struct MemoryHistory {
     kept: Mutex<Kept>,
+    /// It answers errors.
+    fails: AtomicBool,
 }
 
 #[derive(Default)]
@@ -31,6 +34,18 @@ struct Kept {
 impl MemoryHistory {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on it answers errors, or no more.
+    pub fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::Release);
+    }
+
+    fn open(&self) -> Result<MutexGuard<'_, Kept>, HistoryError> {
+        if self.fails.load(Ordering::Acquire) {
+            return Err(HistoryError("the disk is full".into()));
+        }
+        Ok(self.kept())
     }
 
     /// The process that wrote it has ended, another one begins.
@@ -56,18 +71,18 @@ impl MemoryHistory {
 #[async_trait]
 impl HistoryPort for MemoryHistory {
     async fn next_recovery_id(&self) -> Result<RecoveryId, HistoryError> {
-        let mut kept = self.kept();
+        let mut kept = self.open()?;
         kept.last_id += 1;
         Ok(RecoveryId(kept.last_id))
     }
 
     async fn save_recovery(&self, record: RecoveryRecord) -> Result<(), HistoryError> {
-        self.kept().recoveries.insert(record.id, record);
+        self.open()?.recoveries.insert(record.id, record);
         Ok(())
     }
 
     async fn recovery(&self, id: RecoveryId) -> Result<Option<RecoveryRecord>, HistoryError> {
-        Ok(self.kept().recoveries.get(&id).cloned())
+        Ok(self.open()?.recoveries.get(&id).cloned())
     }
 
     async fn recoveries(
@@ -75,7 +90,7 @@ impl HistoryPort for MemoryHistory {
         filter: RecoveryFilter,
     ) -> Result<Vec<RecoveryRecord>, HistoryError> {
         let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
-        Ok(self.kept().recoveries.values().rev().take(limit).cloned().collect())
+        Ok(self.open()?.recoveries.values().rev().take(limit).cloned().collect())
     }
 
     async fn save_block(
@@ -84,14 +99,14 @@ impl HistoryPort for MemoryHistory {
         block: Option<Block>,
     ) -> Result<(), HistoryError> {
         match block {
-            Some(block) => self.kept().blocks.insert(shard.clone(), block),
-            None => self.kept().blocks.remove(shard),
+            Some(block) => self.open()?.blocks.insert(shard.clone(), block),
+            None => self.open()?.blocks.remove(shard),
         };
         Ok(())
     }
 
     async fn block(&self, shard: &KeyspaceShard) -> Result<Option<Block>, HistoryError> {
-        Ok(self.kept().blocks.get(shard).cloned())
+        Ok(self.open()?.blocks.get(shard).cloned())
     }
 
     async fn save_lock(
@@ -99,7 +114,7 @@ impl HistoryPort for MemoryHistory {
         shard: &KeyspaceShard,
         token: Option<LockToken>,
     ) -> Result<(), HistoryError> {
-        let mut kept = self.kept();
+        let mut kept = self.open()?;
         kept.left_behind.remove(shard);
         match token {
             Some(token) => kept.locks.insert(shard.clone(), token),
@@ -112,44 +127,44 @@ impl HistoryPort for MemoryHistory {
         &self,
         shard: &KeyspaceShard,
     ) -> Result<Option<LockToken>, HistoryError> {
-        Ok(self.kept().left_behind.get(shard).cloned())
+        Ok(self.open()?.left_behind.get(shard).cloned())
     }
 
     async fn save_recoveries_enabled(&self, enabled: bool) -> Result<(), HistoryError> {
-        self.kept().disabled = !enabled;
+        self.open()?.disabled = !enabled;
         Ok(())
     }
 
     async fn recoveries_enabled(&self) -> Result<bool, HistoryError> {
-        Ok(!self.kept().disabled)
+        Ok(!self.open()?.disabled)
     }
 
     async fn save_controls(&self, controls: Controls) -> Result<(), HistoryError> {
-        self.kept().controls = controls;
+        self.open()?.controls = controls;
         Ok(())
     }
 
     async fn controls(&self) -> Result<Controls, HistoryError> {
-        Ok(self.kept().controls.clone())
+        Ok(self.open()?.controls.clone())
     }
 
     async fn save_audit(&self, _: AuditEntry) -> Result<(), HistoryError> {
-        Ok(())
+        self.open().map(|_| ())
     }
 
     async fn audit(&self, _: u32) -> Result<Vec<AuditEntry>, HistoryError> {
-        Ok(Vec::new())
+        self.open().map(|_| Vec::new())
     }
 
     async fn save_findings(&self, _: FindingsChange) -> Result<(), HistoryError> {
-        Ok(())
+        self.open().map(|_| ())
     }
 
     async fn findings(&self, _: RecoveryFilter) -> Result<Vec<FindingSpan>, HistoryError> {
-        Ok(Vec::new())
+        self.open().map(|_| Vec::new())
     }
 
     async fn purge(&self, _: Timestamp) -> Result<(), HistoryError> {
-        Ok(())
+        self.open().map(|_| ())
     }
 }

@@ -6,19 +6,22 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use vtorc_actors::board::ShardReport;
-use vtorc_core::analysis::FindingKind;
+use vtorc_core::analysis::{Finding, FindingKind};
+use vtorc_core::audit::Outcome;
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::tablet::{Tablet, TabletType};
 
 use crate::Millis;
 use crate::claims::ECHO_MS;
-use crate::faults::{Fault, Kind};
+use crate::faults::{Fault, Hostile, Kind};
 use crate::ledger::Ledger;
 use crate::manager::EPOCH_MS;
-use crate::ports::SATURATED_MS;
+use crate::oracle::{Limits, Watched};
+use crate::ports::{LATE_MS, SATURATED_MS};
 use crate::run::Verdict;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, ShardPlan};
 use crate::stage::{SharedStage, Stage};
+use crate::universe::Universe;
 
 /// So long after the last fault everything must be in order, block period and back-off aside.
 pub const SETTLES_WITHIN_MS: Millis = 75_000;
@@ -95,7 +98,8 @@ fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool 
     let faults = stage.schedule.everything().filter(|fault| fault.shard == at);
     // One log's lost end is survived; those of several servers may be more than is promised.
     let tails = faults.clone().filter(|fault| fault.kind == Kind::TailLost).count();
-    let mistaken = faults.map(|fault| fault.kind).any(|kind| mistakes.contains(&kind));
+    let alone = stage.schedule.shards.get(at).is_some_and(ShardPlan::one_alone_has_former);
+    let mistaken = alone || faults.map(|fault| fault.kind).any(|kind| mistakes.contains(&kind));
     let refuses = |words: &[&str]| {
         stage.managers.iter().flatten().all(|manager| {
             let report = manager.board.shard(shard);
@@ -119,13 +123,35 @@ fn disorder(stage: &Stage, at: usize, shard: &KeyspaceShard) -> Option<String> {
         let Some(report) = manager.board.shard(shard) else {
             return Some(format!("m{} does not show {shard}", manager.number));
         };
-        let finding = report.findings.iter().find(|finding| !may_stay(finding.kind, &report));
+        let universe = stage.universe.lock();
+        let wrong =
+            |finding: &&Finding| !may_stay(finding.kind, &report) && !universe.is_habit(finding);
+        let finding = report.findings.iter().find(wrong).cloned();
+        drop(universe);
         if let Some(finding) = finding {
             let held_back = report.held_back.clone().unwrap_or_default();
             return Some(format!("m{} finds {finding} in {shard} ({held_back})", manager.number));
         }
     }
     None
+}
+
+impl Universe {
+    /// Tells whether a finding tells of what was so from the beginning and stays so.
+    fn is_habit(&self, finding: &Finding) -> bool {
+        let server = finding.tablet.as_ref().and_then(|alias| self.server_of(alias));
+        if server.is_some_and(|server| server.ills.never_up) {
+            return true;
+        }
+        match finding.kind {
+            FindingKind::UnreadTopology => self.topology.mistyped_cell.is_some(),
+            FindingKind::ReplicationFilters => server.is_some_and(|server| server.ills.filtered),
+            FindingKind::DelayedReplicasOnly => {
+                self.servers().iter().any(|server| server.ills.delay_seconds > 0)
+            }
+            _repaired => false,
+        }
+    }
 }
 
 /// Tells whether only a person can put it right.
@@ -164,6 +190,8 @@ pub fn check_silence(stage: &mut Stage) {
     for (at, shard) in stage.shards().iter().enumerate() {
         for number in 0..stage.managers.len() {
             let manager = stage.managers.get(number).and_then(Option::as_ref);
+            let paused = stage.universe.lock().is_paused(number);
+            let manager = manager.filter(|_| !paused);
             let report = manager.and_then(|manager| manager.board.shard(shard));
             let silence = stage.silences.entry((number, at)).or_default();
             if let Some(lasted) = silence.look(now, report.as_deref()) {
@@ -176,6 +204,52 @@ pub fn check_silence(stage: &mut Stage) {
         }
     }
     silent.into_iter().for_each(|what| stage.violated(what));
+    check_chances(stage);
+}
+
+/// No vtorc misses for long what a human with its view could have done.
+fn check_chances(stage: &mut Stage) {
+    let mut missed = Vec::new();
+    let universe = stage.universe.lock();
+    for number in 0..stage.schedule.managers {
+        let runs = stage.managers.get(usize::from(number)).is_some_and(Option::is_some);
+        let watched = Watched { manager: number, runs };
+        missed.extend(stage.oracle.look(&universe, &stage.schedule, watched));
+    }
+    let now = universe.now;
+    let names: Vec<_> = universe.topology.shards.iter().map(|one| one.name.clone()).collect();
+    drop(universe);
+    for chance in missed {
+        let name = names.get(chance.shard);
+        let pause = name.map_or(0, |name| pause_between_attempts(stage, name, chance.since));
+        let allowed = chance.allowed + pause;
+        if now - chance.since > allowed && stage.oracle.tell(&chance) {
+            stage.violated(chance.what);
+        }
+    }
+}
+
+/// Attempts that failed before the chance was there are followed by a pause, which doubles each time: the last one is
+/// about as long as all before it.
+fn pause_between_attempts(stage: &Stage, shard: &KeyspaceShard, since: Millis) -> Millis {
+    let failures =
+        stage.histories.iter().zip(&stage.schedule.skews_ms).flat_map(|(history, skew)| {
+            let epoch = EPOCH_MS.saturating_add_signed(*skew);
+            let failed = history.of_shard(shard).into_iter().filter(|one| match one.outcome {
+                None | Some(Outcome::Failed(_) | Outcome::Unclear(_) | Outcome::Refused(_)) => true,
+                Some(
+                    Outcome::Succeeded(_)
+                    | Outcome::AlreadyFixed
+                    | Outcome::Undone(_)
+                    | Outcome::Preempted
+                    | Outcome::Interrupted,
+                ) => false,
+            });
+            failed.map(move |one| one.started_at.as_millis().saturating_sub(epoch))
+        });
+    let recent = |began: &Millis| *began < since && since - *began < 2 * Limits::RETRY_MS;
+    let first = failures.filter(recent).min();
+    first.map_or(0, |first| (since - first + Limits::PLAIN_MS / 2).min(Limits::RETRY_MS))
 }
 
 /// No vtorc that can read the topology says that a primary's record is gone while it is there.
@@ -187,6 +261,9 @@ fn check_claims(stage: &Stage) {
         Kind::TopologyDown,
         Kind::LateWatches,
         Kind::DeletedRecord,
+        Kind::Hostile(Hostile::CellTopologyDown),
+        Kind::Hostile(Hostile::DamagedRecord),
+        Kind::Hostile(Hostile::ManagerPaused),
     ];
     if stage.schedule.everything().any(|fault| blinding.contains(&fault.kind)) {
         return;
@@ -222,7 +299,8 @@ const SHARDS_TO_DOUBT: usize = 3;
 fn alone_times(schedule: &Schedule, number: usize) -> Vec<(Millis, Millis)> {
     let of_mine = |fault: &&Fault| usize::from(fault.manager) == number;
     let mine = || schedule.faults.iter().filter(of_mine);
-    let restarted = mine().any(|fault| fault.kind == Kind::ManagerKilled);
+    let stops = [Kind::ManagerKilled, Kind::Hostile(Hostile::ManagerPaused)];
+    let restarted = mine().any(|fault| stops.contains(&fault.kind));
     if restarted || schedule.shards.len() < SHARDS_TO_DOUBT {
         return Vec::new();
     }
@@ -235,7 +313,11 @@ pub fn conclude(stage: &mut Stage, mut verdict: Verdict) -> Verdict {
     let mut universe = stage.universe.lock();
     let faults = stage.schedule.faults.iter();
     // A busy server does late what it was asked while it was busy.
-    let echo = |kind: Kind| if kind == Kind::Saturated { SATURATED_MS } else { ECHO_MS };
+    let echo = |kind: Kind| match kind {
+        Kind::Saturated => SATURATED_MS,
+        Kind::Hostile(Hostile::LateCommands) => LATE_MS,
+        _other => ECHO_MS,
+    };
     let lasts = |one: &Fault| if one.kind.is_a_moment() { 0 } else { one.lasts + echo(one.kind) };
     let mut troubled: Vec<_> = faults.map(|one| (one.at, one.at + lasts(one))).collect();
     troubled.extend(universe.struck_times());
@@ -268,6 +350,7 @@ pub fn conclude(stage: &mut Stage, mut verdict: Verdict) -> Verdict {
         universe.check_survival();
     }
     verdict.findings.clone_from(&stage.findings);
+    verdict.chances.clone_from(&stage.oracle.seen);
     verdict.violations = std::mem::take(&mut universe.violations);
     verdict.trace = universe.trace.take().unwrap_or_default();
     verdict.digest = universe.digest;

@@ -79,6 +79,8 @@ pub struct Ledger {
     pub held_at: BTreeMap<u8, Millis>,
     /// Since when each server is served and followed without a break.
     pub serving_since: BTreeMap<u8, Millis>,
+    /// When a fault last came or went.
+    pub disturbed_at: Millis,
 }
 
 impl Ledger {
@@ -128,7 +130,8 @@ impl Ledger {
     }
 
     /// Something went wrong: what happens next has a cause.
-    pub fn trouble(&mut self) {
+    pub fn trouble(&mut self, now: Millis) {
+        self.disturbed_at = now;
         if let Some(last) = self.promotions.last_mut() {
             last.troubled = true;
         }
@@ -158,8 +161,12 @@ impl Ledger {
 
 impl Universe {
     /// A server tells a client that its write is done.
-    pub fn acknowledge(&mut self, number: u8, attempt: u64, txn: Txn) {
+    pub fn acknowledge(&mut self, number: u8, attempt: u64, txn: Txn, ackers: &[u8]) {
         let now = self.now;
+        // What they acknowledged they throw away, so the server that wrote it is all there is, or those who got it
+        // besides.
+        let all_filtered = ackers.iter().all(|one| self.server(*one).ills.filtered);
+        let unsure = all_filtered && !ackers.is_empty();
         let open = self.network.is_open(Party::Server(number), Party::Clients);
         let promises_from = self.ledger(number).promises_from;
         // A primary that nobody could tell of a new policy yet keeps the old one.
@@ -181,6 +188,7 @@ impl Universe {
             return;
         }
         ledger.promised.insert(txn);
+        ledger.worn.extend(unsure.then_some(txn));
         if followed {
             ledger.serving_since.entry(number).or_insert(now);
         } else {
@@ -223,7 +231,7 @@ impl Universe {
             .ledger(number)
             .promised
             .iter()
-            .filter(|txn| !self.server(number).executed.contains(**txn))
+            .filter(|txn| !self.server(number).has_applied(**txn))
             .copied()
             .collect();
         if let Some(first) = lost.first() {
@@ -256,15 +264,18 @@ impl Universe {
     fn give_up_what_is_out_of_sight(&mut self, number: u8, manager: u8) {
         let me = Party::Manager(manager);
         let in_sight = |one: &u8| {
-            let them = Party::Server(*one);
-            self.server(*one).is_awake() && self.network.is_open_both_ways(me, them)
+            let (them, server) = (Party::Server(*one), self.server(*one));
+            server.is_awake()
+                && self.network.is_open_both_ways(me, them)
+                && !server.ills.turns_away(manager)
+                && self.behind(*one) == *one
         };
         let seen: Vec<u8> = match manager {
             FOREIGN => vec![number],
             _of_ours => self.others(number).filter(in_sight).collect(),
         };
         let ledger = self.ledger(number);
-        let is_gone = |txn: &&Txn| !seen.iter().any(|one| self.server(*one).has_received(**txn));
+        let is_gone = |txn: &&Txn| !seen.iter().any(|one| self.server(*one).has_data(**txn));
         let worn = ledger.worn.intersection(&ledger.promised);
         let gone: Vec<Txn> = worn.filter(is_gone).copied().collect();
         self.ledger_mut(number).weakened(&gone);

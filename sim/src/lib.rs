@@ -6,7 +6,7 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | [`gtids`], [`server`], [`statements`], [`replication`] | the MySQL servers |
+//! | [`gtids`], [`server`], [`ills`], [`statements`], [`replication`] | the MySQL servers |
 //! | [`topology`], [`network`] | the topology server, and who reaches whom |
 //! | [`clients`], [`ledger`] | who writes, and what must never happen |
 //! | [`universe`] | all of it, behind one lock |
@@ -15,6 +15,7 @@
 //! | [`faults`], [`schedule`], [`hazards`] | what goes wrong, and when |
 //! | [`claims`] | what vtorcs say and keep, and must be true |
 //! | [`order`], [`judge`] | what order is, and what is asked of a run |
+//! | [`oracle`] | what a human could have done, and when |
 //! | [`stage`], [`run`] | one schedule from its beginning to its verdict |
 
 pub mod claims;
@@ -24,10 +25,12 @@ pub mod foreign;
 pub mod gtids;
 pub mod hazards;
 pub mod history;
+pub mod ills;
 pub mod judge;
 pub mod ledger;
 pub mod manager;
 pub mod network;
+pub mod oracle;
 pub mod order;
 pub mod ports;
 pub mod replication;

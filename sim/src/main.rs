@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use vtorc_sim::oracle::Deed;
 use vtorc_sim::run::{Trace, Verdict, run};
 use vtorc_sim::schedule::Schedule;
 
@@ -16,6 +17,12 @@ struct Options {
     /// Run this schedule only.
     #[arg(long)]
     seed: Option<u64>,
+    /// Schedules of the second generation.
+    #[arg(long)]
+    hostile: bool,
+    /// Statements that let a server take writes name no deadline, as before vtorc's client did that.
+    #[arg(long, requires = "hostile")]
+    without_deadlines: bool,
     /// Print everything that happens.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -33,16 +40,26 @@ struct Options {
     jobs: u64,
 }
 
+impl Options {
+    fn schedule(&self, seed: u64) -> Schedule {
+        if !self.hostile {
+            return Schedule::of(seed);
+        }
+        let hostile = Schedule::hostile(seed);
+        Schedule { deadlines_carried: !self.without_deadlines, ..hostile }
+    }
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
     match options.seed {
-        Some(seed) => one(seed, options.trace),
+        Some(seed) => one(seed, &options),
         None => many(&options),
     }
 }
 
-fn one(seed: u64, trace: bool) -> ExitCode {
-    let schedule = Schedule::of(seed);
+fn one(seed: u64, options: &Options) -> ExitCode {
+    let (schedule, trace) = (options.schedule(seed), options.trace);
     if trace {
         say(&format!("{schedule:#?}"));
     }
@@ -52,6 +69,10 @@ fn one(seed: u64, trace: bool) -> ExitCode {
         "seed {seed}: {} writes acknowledged, in order after {:?} ms, digest {:016x}",
         verdict.acknowledged, verdict.settled_after_ms, verdict.digest
     ));
+    for (deed, (count, longest)) in &verdict.chances {
+        let deed = deed.told();
+        say(&format!("a human could have {deed} {count} times, for {longest} ms at most"));
+    }
     verdict.violations.iter().for_each(|violation| say(&format!("VIOLATION {violation}")));
     if verdict.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -67,6 +88,7 @@ struct Sum {
     findings: BTreeMap<String, u64>,
     steps: BTreeMap<String, u64>,
     outcomes: BTreeMap<String, u64>,
+    chances: BTreeMap<Deed, (u64, u64)>,
     bad: Vec<(u64, String)>,
 }
 
@@ -80,6 +102,10 @@ impl Sum {
         add(&mut self.findings, verdict.findings.clone());
         add(&mut self.steps, verdict.steps.clone());
         add(&mut self.outcomes, verdict.outcomes.clone());
+        for (deed, (count, longest)) in &verdict.chances {
+            let sum = self.chances.entry(*deed).or_default();
+            *sum = (sum.0 + count, sum.1.max(*longest));
+        }
         self.bad.extend(verdict.violations.first().map(|first| (seed, first.clone())));
     }
 }
@@ -104,7 +130,7 @@ fn many(options: &Options) -> ExitCode {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let wanted = seed < last;
                     if !wanted
-                        || sender.send((seed, run(&Schedule::of(seed), Trace::Drop))).is_err()
+                        || sender.send((seed, run(&options.schedule(seed), Trace::Drop))).is_err()
                     {
                         return;
                     }
@@ -128,7 +154,7 @@ fn many(options: &Options) -> ExitCode {
         }
         // Those that still run find nobody to tell and end.
     });
-    report(&sum, started)
+    report(&sum, started, options.hostile)
 }
 
 fn progress(sum: &Sum, started: Instant) {
@@ -141,7 +167,8 @@ fn progress(sum: &Sum, started: Instant) {
     ));
 }
 
-fn report(sum: &Sum, started: Instant) -> ExitCode {
+fn report(sum: &Sum, started: Instant, hostile: bool) -> ExitCode {
+    let generation = if hostile { " --hostile" } else { "" };
     for (title, counts) in [
         ("faults", &sum.faults),
         ("findings", &sum.findings),
@@ -151,6 +178,10 @@ fn report(sum: &Sum, started: Instant) -> ExitCode {
         say(&format!("{title}:"));
         counts.iter().for_each(|(name, count)| say(&format!("  {count:>8}  {name}")));
     }
+    for (deed, (count, longest)) in &sum.chances {
+        let deed = deed.told();
+        say(&format!("a human could have {deed} {count} times, for {longest} ms at most"));
+    }
     progress(sum, started);
     say(&format!(
         "{} writes acknowledged; slowest return to order {} ms after the last fault; {} times two histories \
@@ -158,7 +189,9 @@ fn report(sum: &Sum, started: Instant) -> ExitCode {
         sum.acknowledged, sum.slowest_ms, sum.left_to_a_person
     ));
     for (seed, what) in &sum.bad {
-        say(&format!("seed {seed}: {what}\n  cargo run -p vtorc-sim -- --seed {seed} --trace"));
+        say(&format!(
+            "seed {seed}: {what}\n  cargo run -p vtorc-sim --{generation} --seed {seed} --trace"
+        ));
     }
     if sum.bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

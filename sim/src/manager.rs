@@ -109,7 +109,7 @@ impl Manager {
                 ending: Arc::default(),
                 topology_wanted: Arc::default(),
                 log,
-                failpoint: Arc::new(move |_| struck.lock().reach_point()),
+                failpoint: Arc::new(move |_| struck.lock().reach_point(number)),
             };
             tokio::task::spawn_local(outside.keep_alive());
             Registry::launch(world)

@@ -93,6 +93,12 @@ impl Network {
         self.is_open(one, other) && self.is_open(other, one)
     }
 
+    /// Tells whether all gets through at once, both ways.
+    pub fn is_calm(&self, one: Party, other: Party) -> bool {
+        let calm = |link: Link| link.cuts == 0 && link.delay_ms == 0 && link.loss_percent == 0;
+        calm(self.link(one, other)) && calm(self.link(other, one))
+    }
+
     /// How much longer than on a good day a packet may take.
     pub fn delay(&self, from: Party, to: Party) -> Millis {
         self.link(from, to).delay_ms

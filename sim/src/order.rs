@@ -3,10 +3,9 @@
 use vtorc_core::admission::Block;
 use vtorc_core::audit::{Outcome, RecoveryRecord, Trigger};
 use vtorc_core::recovery::kind::RecoveryKind;
-use vtorc_core::tablet::TabletType;
+use vtorc_core::tablet::{Tablet, TabletType};
 
 use crate::Millis;
-use crate::ledger::Ledger;
 use crate::server::{Receiver, Server};
 use crate::universe::Universe;
 
@@ -14,11 +13,15 @@ impl Universe {
     /// Takes every fault back.
     pub fn heal_all(&mut self) {
         let now = self.now;
-        self.books.iter_mut().for_each(Ledger::trouble);
+        self.books.iter_mut().for_each(|books| books.trouble(now));
         self.network.heal();
         self.forget_strikes();
         self.topology.down = false;
         self.topology.unread_cells.clear();
+        self.topology.down_cells.clear();
+        self.topology.damaged.clear();
+        self.paused.clear();
+        self.strangers.clear();
         self.topology.watch_delay_ms = 0;
         self.topology.conflicts = 0;
         self.topology.version += 1;
@@ -28,7 +31,8 @@ impl Universe {
             server.stalled = false;
             server.saturated = false;
             server.applier_sleeps_until = 0;
-            if !server.running {
+            server.ills.mend();
+            if server.is_only_down() {
                 server.restart(now);
             }
         }
@@ -58,8 +62,11 @@ impl Universe {
         // With too many out of service it is named instead: one that waited would stand still, one that does not gets
         // what it acknowledges nowhere.
         let in_service = self.topology.tablets_of(&records.name);
+        let absent =
+            |one: &&Tablet| self.server_of(&one.alias).is_some_and(|server| server.ills.never_up);
         let ackers = in_service
-            .filter(|one| one.tablet_type.is_managed() && records.policy.is_acker(primary, one));
+            .filter(|one| one.tablet_type.is_managed() && !absent(one))
+            .filter(|one| records.policy.is_acker(primary, one));
         let required = records.policy.acks_required();
         let possible = ackers.count() >= required as usize;
         if possible && server.waits_for_acks != (required > 0) {
@@ -75,7 +82,7 @@ impl Universe {
         if !replica.read_only && replica.is_awake() {
             return Some(format!("s{number} takes writes and is no primary"));
         }
-        if !tablet.tablet_type.is_managed() {
+        if !tablet.tablet_type.is_managed() || replica.ills.never_up {
             return None;
         }
         if replica.source != Some(primary.number) {
@@ -103,7 +110,7 @@ impl Universe {
         for (records, ledger) in self.topology.shards.iter().zip(&self.books) {
             let alias = records.record.primary_alias.as_ref();
             let Some(server) = alias.and_then(|alias| self.server_of(alias)) else { continue };
-            let missing = ledger.promised.iter().find(|txn| !server.executed.contains(**txn));
+            let missing = ledger.promised.iter().find(|txn| !server.has_applied(**txn));
             lost.extend(missing.map(|txn| (*txn, server.number)));
         }
         for (txn, number) in lost {
@@ -113,7 +120,7 @@ impl Universe {
 
     /// Where nobody could be chosen: everything that was promised is still somewhere.
     pub fn check_nothing_is_gone(&mut self) {
-        let kept = |txn| self.servers().iter().any(|server| server.has_received(txn));
+        let kept = |txn| self.servers().iter().any(|server| server.has_data(txn));
         let promised = self.books.iter().flat_map(|ledger| &ledger.promised);
         if let Some(lost) = promised.copied().find(|txn| !kept(*txn)) {
             self.violated(format!("{lost:?} was acknowledged, and nobody has it"));

@@ -19,7 +19,7 @@ use vtorc_core::tablet::MysqlAddress;
 use crate::network::Party;
 use crate::server::Server;
 use crate::statements::{Reply, Statement};
-use crate::universe::Shared;
+use crate::universe::{Shared, Universe};
 
 /// A lock that was lost so lately may not be known to be lost.
 const LOCK_GRACE_MS: crate::Millis = 15;
@@ -27,6 +27,10 @@ const LOCK_GRACE_MS: crate::Millis = 15;
 const SATURATED_PERCENT: u8 = 80;
 /// ... up to so long.
 pub const SATURATED_MS: crate::Millis = 8_000;
+/// Where statements are late, so many of a hundred are, up to so long.
+const LATE_PERCENT: u8 = 40;
+/// A statement may run so long after it was given up.
+pub const LATE_MS: crate::Millis = 30_000;
 /// How often a waiting party looks again.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -53,6 +57,8 @@ enum Lost {
     Unsent(String),
     /// It may have arrived.
     Unanswered(String),
+    /// Its sender was not let in.
+    TurnedAway(String),
 }
 
 impl From<Lost> for CommandError {
@@ -60,6 +66,7 @@ impl From<Lost> for CommandError {
         match lost {
             Lost::Unsent(why) => Self::Unreached(probe_failure(why)),
             Lost::Unanswered(why) => Self::Unknown(why),
+            Lost::TurnedAway(why) => Self::Unreached(ProbeFailure::TurnedAway(why)),
         }
     }
 }
@@ -71,8 +78,12 @@ fn probe_failure(why: String) -> ProbeFailure {
 /// A connection to one server, in one of its lives.
 struct Line {
     outside: Outside,
+    /// Whose address was called ...
+    address: u8,
+    /// ... and who answered there.
     server: u8,
     incarnation: u32,
+    sessions: u32,
     deadline: Instant,
 }
 
@@ -83,30 +94,34 @@ impl Outside {
 
     /// Connects: both directions must be open and somebody must listen.
     async fn connect(&self, address: &MysqlAddress, deadline: Instant) -> Result<Line, Lost> {
-        let server = Server::number_of(address);
+        let address = Server::number_of(address);
+        let server = self.universe.lock().behind(address);
         let (me, them) = (self.me(), Party::Server(server));
         self.travel(me, them, deadline)
             .await
             .map_err(|()| Lost::Unsent("no answer in time".into()))?;
-        let state = {
-            let universe = self.universe.lock();
-            let known = universe.server(server);
-            (known.running, known.frozen, known.incarnation)
-        };
+        let known = self.universe.lock().server(server).process();
         self.travel(them, me, deadline)
             .await
             .map_err(|()| Lost::Unsent("no answer in time".into()))?;
-        match state {
-            (false, _, _) => Err(Lost::Unsent("connection refused".into())),
-            // The kernel accepts; the greeting never comes.
-            (true, true, incarnation) => {
-                self.wait_for_greeting(server, incarnation, deadline).await?;
-                Ok(Line { outside: self.clone(), server, incarnation, deadline })
-            }
-            (true, false, incarnation) => {
-                Ok(Line { outside: self.clone(), server, incarnation, deadline })
-            }
+        if !known.running {
+            return Err(Lost::Unsent("connection refused".into()));
         }
+        let incarnation = known.incarnation;
+        if known.frozen {
+            // The kernel accepts; the greeting never comes.
+            self.wait_for_greeting(server, incarnation, deadline).await?;
+        }
+        let (turned_away, sessions) = {
+            let universe = self.universe.lock();
+            let ills = &universe.server(server).ills;
+            (ills.turns_away(self.manager), ills.sessions_ended)
+        };
+        if turned_away {
+            return Err(Lost::TurnedAway("Too many connections".into()));
+        }
+        let outside = self.clone();
+        Ok(Line { outside, address, server, incarnation, sessions, deadline })
     }
 
     async fn wait_for_greeting(
@@ -131,6 +146,14 @@ impl Outside {
         Err(Lost::Unsent("no answer in time".into()))
     }
 
+    /// What a vtorc has sent is on its way without it: its process is not stopped before that has arrived.
+    fn fly(&self, from: Party) -> Option<Flight> {
+        (from == self.me()).then(|| {
+            *self.universe.lock().flying.entry(self.manager).or_default() += 1;
+            Flight { universe: self.universe.clone(), manager: self.manager }
+        })
+    }
+
     /// A packet travels; it fails at the deadline, if it never arrives.
     async fn travel(&self, from: Party, to: Party, deadline: Instant) -> Result<(), ()> {
         let takes = {
@@ -140,6 +163,7 @@ impl Outside {
         };
         match takes {
             Some(ms) if Instant::now() + Duration::from_millis(ms) <= deadline => {
+                let _flight = self.fly(from);
                 sleep(Duration::from_millis(ms)).await;
                 Ok(())
             }
@@ -172,6 +196,20 @@ impl Outside {
     }
 }
 
+/// A packet of a vtorc's while it is on its way.
+struct Flight {
+    universe: Shared,
+    manager: u8,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if let Some(flying) = self.universe.lock().flying.get_mut(&self.manager) {
+            *flying = flying.saturating_sub(1);
+        }
+    }
+}
+
 impl Line {
     /// One statement, there and back.
     async fn ask(&self, statement: Statement) -> Result<Reply, Lost> {
@@ -190,18 +228,18 @@ impl Line {
     /// Runs it, or leaves it in a frozen server's socket.
     fn arrive(&self, statement: &Statement) -> Result<Result<Reply, u64>, Lost> {
         let replaces = self.outside.replaces_a_primary(self.server);
-        let manager = self.outside.manager;
+        let (manager, until) = (self.outside.manager, self.until());
         let mut universe = self.outside.universe.lock();
-        let known = universe.server(self.server);
-        if !known.running || known.incarnation != self.incarnation {
+        if !self.is_open(&universe) {
             return Err(Lost::Unanswered("connection lost".into()));
         }
-        if known.frozen {
-            return Ok(Err(universe.queue(self.server, statement.clone(), Some(manager), 0)));
+        if self.address != self.server && !statement.only_reads() {
+            universe.strangers_are_told(manager, self.address, self.server, statement);
+            return Ok(Ok(Reply::Refused("nobody of another shard is let in")));
         }
-        if known.saturated && universe.dice.u8(0..100) < SATURATED_PERCENT {
-            let after = universe.now + universe.dice.u64(0..SATURATED_MS);
-            return Ok(Err(universe.queue(self.server, statement.clone(), Some(manager), after)));
+        if let Some(not_before) = universe.waits_in_socket(self.server, statement) {
+            let when = (not_before, until);
+            return Ok(Err(universe.queue(self.server, statement.clone(), Some(manager), when)));
         }
         if *statement == Statement::StopReceiver && replaces {
             universe.receiver_stopped(self.server, manager);
@@ -215,6 +253,21 @@ impl Line {
             universe.note(|| format!("m{manager} -> s{server} {statement:?}: {}", gist(&reply)));
         }
         Ok(Ok(reply))
+    }
+
+    /// The process and the session that were connected to are still there.
+    fn is_open(&self, universe: &Universe) -> bool {
+        let known = universe.server(self.server);
+        known.running
+            && known.incarnation == self.incarnation
+            && known.ills.sessions_ended == self.sessions
+            && universe.behind(self.address) == self.server
+    }
+
+    /// When its asker gives up.
+    fn until(&self) -> crate::Millis {
+        let left = self.deadline.saturating_duration_since(Instant::now()).as_millis();
+        self.outside.universe.lock().now + u64::try_from(left).unwrap_or(0)
     }
 
     /// The server was made to take writes.
@@ -231,6 +284,31 @@ impl Line {
             sleep(LOOK).await;
         }
         Err(Lost::Unanswered("no answer in time".into()))
+    }
+}
+
+impl Universe {
+    /// A statement waits in the socket of a server that is frozen, overloaded or late, and is not run before this.
+    fn waits_in_socket(&mut self, server: u8, statement: &Statement) -> Option<crate::Millis> {
+        let known = self.server(server);
+        let (frozen, saturated, late) = (known.frozen, known.saturated, known.ills.late);
+        if frozen {
+            return Some(0);
+        }
+        if saturated && self.dice.u8(0..100) < SATURATED_PERCENT {
+            return Some(self.now + self.dice.u64(0..SATURATED_MS));
+        }
+        if late && !statement.only_reads() && self.dice.u8(0..100) < LATE_PERCENT {
+            return Some(self.now + self.dice.u64(0..LATE_MS));
+        }
+        None
+    }
+
+    /// A server is told something that was meant for a tablet of another shard.
+    fn strangers_are_told(&mut self, manager: u8, address: u8, server: u8, what: &Statement) {
+        self.violated(format!(
+            "m{manager} told s{server} of another shard, which answers at the address of s{address}: {what:?}"
+        ));
     }
 }
 

@@ -60,6 +60,8 @@ impl Universe {
         let (one, other) = (Party::Server(number), Party::Server(source));
         let reached = source != number
             && self.server(source).is_awake()
+            // Another shard's server does not let the replication user in.
+            && self.behind(source) == source
             && self.network.is_open_both_ways(one, other);
         if !reached {
             let next_try = now + CONNECT_RETRY_MS;
@@ -101,9 +103,13 @@ impl Universe {
         for at in cursor..end {
             let Some(txn) = self.server(source).binlog.get(at).copied() else { break };
             if txn.source != number && !self.server(number).has_received(txn) {
+                let hollow = self.server(source).ills.hollow.contains(&txn);
                 let server = self.server_mut(number);
                 server.relay.push_back(txn);
                 server.retrieved.insert(txn);
+                if hollow {
+                    server.ills.hollow.insert(txn);
+                }
                 sent_to = Some(at);
             }
         }
@@ -139,7 +145,8 @@ impl Universe {
         let now = self.now;
         for _ in 0..BATCH {
             let server = self.server_mut(number);
-            if !server.applier_running || server.stalled || server.applier_sleeps_until > now {
+            let holds = server.stalled || server.ills.holds_applier();
+            if !server.applier_running || holds || server.applier_sleeps_until > now {
                 return;
             }
             let Some(txn) = server.relay.pop_front() else { return };
@@ -147,6 +154,9 @@ impl Universe {
             let server = self.server_mut(number);
             if !server.executed.contains(txn) {
                 server.commit(txn, is_journal);
+                if !is_journal && server.ills.drops(txn) {
+                    server.ills.hollow.insert(txn);
+                }
             }
         }
     }

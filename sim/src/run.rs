@@ -15,6 +15,7 @@ use vtorc_core::sabotage::{self, Bug};
 use crate::Millis;
 use crate::clients;
 use crate::faults::Kind;
+use crate::oracle::Deed;
 use crate::schedule::Schedule;
 use crate::stage::{SharedStage, Stage};
 use crate::universe::{Shared, Universe};
@@ -48,6 +49,8 @@ pub struct Verdict {
     pub findings: BTreeMap<String, u64>,
     /// Steps of recoveries that ran, and how often.
     pub steps: BTreeMap<String, u64>,
+    /// What humans could have done, how often it came about, and for how long at most it lasted.
+    pub chances: BTreeMap<Deed, (u64, Millis)>,
     /// How recoveries ended.
     pub outcomes: BTreeMap<String, u64>,
 }
@@ -84,6 +87,8 @@ pub fn run(schedule: &Schedule, trace: Trace) -> Verdict {
     universe.trace = (trace == Trace::Keep).then(Vec::new);
     universe.strikes.clone_from(&schedule.strikes);
     universe.managers = schedule.managers;
+    universe.deadlines_carried = schedule.deadlines_carried;
+    universe.topology.mistyped_cell = schedule.mistyped_cell.then(|| "zone9".to_owned());
     if schedule.vttablets {
         universe.give_vttablets();
     }
@@ -112,6 +117,10 @@ async fn perform(schedule: Schedule, universe: Shared) -> Verdict {
         }
         let count = stage.borrow().managers.len();
         for at in 0..count {
+            // A process that stands still finds all its timers due when it goes on.
+            if stage.borrow().universe.lock().is_stopped(at) {
+                continue;
+            }
             let taken = stage.borrow_mut().managers.get_mut(at).and_then(Option::take);
             let Some(mut manager) = taken else { continue };
             // Its tasks never end by themselves.
@@ -151,6 +160,9 @@ async fn play(stage: SharedStage) -> Verdict {
     for (moment, begins, at) in moments {
         let Some(fault) = schedule.faults.get(at) else { continue };
         wait_until(&stage, moment).await;
+        if schedule.stops_at_violations && !stage.borrow().universe.lock().violations.is_empty() {
+            break;
+        }
         if begins {
             let hit = stage.borrow().universe.lock().target_of(fault);
             let server = *targets.entry(at).or_insert(hit);

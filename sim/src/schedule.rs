@@ -1,12 +1,18 @@
 //! What a seed stands for: shards, some vtorcs, and faults at their moments.
 //!
+//! Hostile schedules ([`hostile`]) are the second generation: more shards, more vtorcs, more kinds of fault. The first one
+//! stays as it is, so that its seeds go on meaning what they meant.
+//!
 //! Each seed switches a few kinds of fault on and the others off: all kinds at once hide one another.
+
+mod hostile;
 
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::tablet::TabletType;
 
 use crate::Millis;
 use crate::faults::{Fault, Kind};
+use crate::ills::Habit;
 
 /// The shard is left to bring itself up for so long.
 const QUIET_MS: Millis = 4_000;
@@ -22,6 +28,16 @@ pub struct ShardPlan {
     pub policy: DurabilityPolicy,
     /// Cells and types of its tablets.
     pub tablets: Vec<(&'static str, TabletType)>,
+    /// What is odd about them from the beginning and for good, by their places.
+    pub habits: Vec<(u8, Habit)>,
+}
+
+impl ShardPlan {
+    /// One tablet, not all, has transactions of former servers: for vtorc they are errant.
+    pub fn one_alone_has_former(&self) -> bool {
+        let former = self.habits.iter().filter(|(_, habit)| *habit == Habit::ForeignGtids);
+        ![0, self.tablets.len()].contains(&former.count())
+    }
 }
 
 /// One run, planned.
@@ -43,6 +59,12 @@ pub struct Schedule {
     pub vttablets: bool,
     /// A primary whose disk is stalled is replaced.
     pub disk_stalled_recovery: bool,
+    /// The topology lists a cell that nobody can reach, and that has no tablets.
+    pub mistyped_cell: bool,
+    /// Nothing more happens once something must not have happened.
+    pub stops_at_violations: bool,
+    /// Statements that let a server take writes name a deadline: after it they do nothing.
+    pub deadlines_carried: bool,
     /// What goes wrong, in order of time.
     pub faults: Vec<Fault>,
     /// What goes wrong at the n-th step of all recoveries, whenever that is.
@@ -62,7 +84,11 @@ impl Schedule {
         // Enough of them for a vtorc to tell that it is cut off itself.
         let count = if seed % 16 == 5 { dice.usize(3..=4) } else { 1 };
         let shards: Vec<ShardPlan> = (0..count)
-            .map(|_| ShardPlan { policy: pick(&mut dice, &POLICIES), tablets: tablets(&mut dice) })
+            .map(|_| ShardPlan {
+                policy: pick(&mut dice, &POLICIES),
+                tablets: tablets(&mut dice),
+                habits: Vec::new(),
+            })
             .collect();
         let managers = dice.u8(1..=2);
         let skews_ms = (0..managers).map(|_| dice.i64(-600_000..600_000)).collect();
@@ -76,6 +102,9 @@ impl Schedule {
             heartbeats_seen: dice.u8(0..8) > 0,
             vttablets: seed % 4 == 3,
             disk_stalled_recovery: dice.bool(),
+            mistyped_cell: false,
+            stops_at_violations: false,
+            deadlines_carried: false,
             strikes: strikes(&mut dice, &shards, managers),
             shards,
             faults,

@@ -12,6 +12,7 @@ use vtorc_core::tablet::{MysqlAddress, TabletType};
 
 use crate::Millis;
 use crate::gtids::{Txn, TxnSet, uuid};
+use crate::ills::Ills;
 
 /// As vtorc sets it: never falls back by itself.
 const SEMI_SYNC_TIMEOUT_MS: u64 = 1_000_000_000_000;
@@ -52,6 +53,17 @@ pub struct Waiting {
     pub attempt: Option<u64>,
     /// Who acknowledged so far.
     pub ackers: Vec<u8>,
+}
+
+/// A server's process, as whoever connects meets it.
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    /// It runs.
+    pub running: bool,
+    /// It is stopped in its tracks.
+    pub frozen: bool,
+    /// Counts its starts.
+    pub incarnation: u32,
 }
 
 /// A simulated server.
@@ -119,6 +131,8 @@ pub struct Server {
     pub fencing_until: Millis,
     /// Reparents that its journal tells of.
     pub journal: u64,
+    /// What else is odd about it.
+    pub ills: Ills,
 }
 
 impl Server {
@@ -156,6 +170,7 @@ impl Server {
             waiting: Vec::new(),
             fencing_until: 0,
             journal: 0,
+            ills: Ills::default(),
         }
     }
 
@@ -167,6 +182,12 @@ impl Server {
     /// The server behind an address.
     pub fn number_of(address: &MysqlAddress) -> u8 {
         address.host.trim_start_matches('s').parse().unwrap_or(u8::MAX)
+    }
+
+    /// What whoever connects meets.
+    pub fn process(&self) -> Process {
+        let Self { running, frozen, incarnation, .. } = *self;
+        Process { running, frozen, incarnation }
     }
 
     /// It can do something now.
@@ -182,6 +203,26 @@ impl Server {
     /// Everything committed or received.
     pub fn has_received(&self, txn: Txn) -> bool {
         self.executed.contains(txn) || self.relay.contains(&txn)
+    }
+
+    /// It is down and would come up again.
+    pub fn is_only_down(&self) -> bool {
+        !self.running && !self.ills.never_up
+    }
+
+    /// It has, or can still apply, what a transaction changed.
+    pub fn has_data(&self, txn: Txn) -> bool {
+        self.has_received(txn) && !self.ills.hollow.contains(&txn)
+    }
+
+    /// What a transaction changed can be read here.
+    pub fn has_applied(&self, txn: Txn) -> bool {
+        self.executed.contains(txn) && !self.ills.hollow.contains(&txn)
+    }
+
+    /// Its applier waits for a lock in the middle of a transaction, and cannot be stopped.
+    pub fn applier_hangs(&self) -> bool {
+        self.ills.locked && self.applier_running && !self.relay.is_empty()
     }
 
     /// Commits a transaction.
@@ -228,6 +269,7 @@ impl Server {
         self.receiver = Receiver::Stopped;
         self.applier_running = false;
         self.source = None;
+        self.ills.delay_seconds = 0;
         self.relay.clear();
         self.retrieved = TxnSet::default();
     }
@@ -242,7 +284,11 @@ impl Server {
         if matches!(self.receiver, Receiver::Running { .. }) {
             self.receiver = Receiver::Connecting { next_try: 0 };
         }
-        self.relay.drain(..).collect()
+        self.ills.locked = false;
+        self.ills.open_transactions = 0;
+        let lost: Vec<Txn> = self.relay.drain(..).collect();
+        lost.iter().for_each(|txn| _ = self.ills.hollow.remove(txn));
+        lost
     }
 
     /// The end of its binary log was not on its disk. Answers what was lost.
@@ -250,6 +296,7 @@ impl Server {
         let kept = self.binlog.len().saturating_sub(most).max(self.purged);
         let lost = self.binlog.split_off(kept);
         self.executed.remove_all(&lost);
+        lost.iter().for_each(|txn| _ = self.ills.hollow.remove(txn));
         lost
     }
 
@@ -261,7 +308,7 @@ impl Server {
         self.super_read_only = true;
         self.opened_by_mistake = false;
         self.waits_for_acks = false;
-        self.acks = false;
+        self.acks = self.ills.acks_by_file;
         self.retrieved = TxnSet::default();
         self.receiver = Receiver::Stopped;
         self.applier_running = self.source.is_some();
@@ -310,7 +357,10 @@ impl Server {
             Receiver::Connecting { .. } => ReceiverState::Connecting,
             Receiver::Running { .. } => ReceiverState::Running,
         };
-        let lag = self.applier_sleeps_until.saturating_sub(now) / 1000;
+        let mut lag = self.applier_sleeps_until.saturating_sub(now) / 1000;
+        if self.ills.holds_applier() && !self.relay.is_empty() {
+            lag = lag.max(now.saturating_sub(self.ills.idle_since) / 1000);
+        }
         ReplicationStatus {
             source: Self::address(source),
             source_uuid: Some(uuid(source)),
@@ -321,9 +371,9 @@ impl Server {
             applier_error: String::new(),
             retrieved: self.retrieved.to_gtid_set(),
             auto_position: true,
-            filtered: false,
+            filtered: self.ills.filtered,
             lag_seconds: self.applier_running.then_some(lag),
-            delay_seconds: 0,
+            delay_seconds: self.ills.delay_seconds,
             heartbeat_period_ms: Some(self.heartbeat_ms),
             received_marker: self.heard.to_string(),
             marker_sees_heartbeats: self.heartbeats_seen,

@@ -13,10 +13,11 @@ use vtorc_core::settings::{RecoverySettings, UnappliedPolicy};
 
 use crate::Millis;
 use crate::claims::Silence;
-use crate::faults::{Fault, Kind};
+use crate::faults::{Fault, Hostile, Kind};
 use crate::foreign::Foreign;
 use crate::history::MemoryHistory;
 use crate::manager::{Launch, Manager};
+use crate::oracle::Oracle;
 use crate::schedule::Schedule;
 use crate::universe::Shared;
 
@@ -32,6 +33,8 @@ pub struct Stage {
     pub histories: Vec<Arc<MemoryHistory>>,
     /// What they do not say, by vtorc and shard.
     pub silences: BTreeMap<(usize, usize), Silence>,
+    /// Knows what a human could have done.
+    pub oracle: Oracle,
     /// When the last fault was taken back.
     pub healed_at: Millis,
     /// Findings that appeared, and how often.
@@ -47,16 +50,29 @@ impl Stage {
     /// Before the beginning.
     pub fn new(schedule: Schedule, universe: Shared) -> Self {
         let numbers = 0..schedule.managers;
+        let histories: Vec<Arc<MemoryHistory>> = numbers.clone().map(|_| Arc::default()).collect();
+        // What goes wrong at the very beginning goes wrong before a vtorc is started.
+        for fault in schedule.faults.iter().filter(|fault| fault.at == 0) {
+            fail_history(&histories, fault, true);
+        }
         Self {
             universe,
-            managers: numbers.clone().map(|_| None).collect(),
-            histories: numbers.map(|_| Arc::default()).collect(),
+            managers: numbers.map(|_| None).collect(),
+            histories,
             silences: BTreeMap::new(),
+            oracle: Oracle::default(),
             healed_at: 0,
             findings: BTreeMap::new(),
             foreigners: BTreeMap::new(),
             schedule,
         }
+    }
+}
+
+fn fail_history(histories: &[Arc<MemoryHistory>], fault: &Fault, begins: bool) {
+    let history = histories.get(usize::from(fault.manager));
+    if let Some(history) = history.filter(|_| fault.kind == Kind::Hostile(Hostile::HistoryFails)) {
+        history.fail(begins);
     }
 }
 
@@ -68,6 +84,7 @@ pub fn begin(stage: &SharedStage, at: usize, fault: &Fault, server: u8) {
         let mut universe = stage.universe.lock();
         universe.note(|| format!("FAULT {:?} on s{server} m{}", fault.kind, fault.manager));
         universe.begin(fault, server, managers);
+        fail_history(&stage.histories, fault, true);
     }
     if fault.kind == Kind::ManagerKilled {
         let mut stage = stage.borrow_mut();
@@ -98,6 +115,8 @@ pub async fn end(stage: &SharedStage, at: usize, fault: &Fault, server: u8) {
         let mut universe = stage.universe.lock();
         universe.note(|| format!("MENDED {:?} on s{server} m{}", fault.kind, fault.manager));
         universe.end(fault, server, managers);
+        drop(universe);
+        fail_history(&stage.histories, fault, false);
     }
     if fault.kind == Kind::ManagerKilled {
         launch(stage, fault.manager).await;
@@ -143,6 +162,7 @@ pub async fn launch(stage: &SharedStage, number: u8) {
         }
     };
     let manager = Manager::launch(launch).await;
+    stage.borrow_mut().oracle.restarted(number);
     if let Some(place) = stage.borrow_mut().managers.get_mut(at) {
         *place = Some(manager);
     }
@@ -180,6 +200,7 @@ pub async fn heal(stage: &SharedStage) {
         let mut universe = stage.universe.lock();
         universe.note(|| "HEALED".to_owned());
         universe.heal_all();
+        stage.histories.iter().for_each(|history| history.fail(false));
         let healed_at = universe.now;
         drop(universe);
         stage.healed_at = healed_at;

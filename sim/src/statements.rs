@@ -48,11 +48,23 @@ pub enum Statement {
     IsCommitted(Txn),
     /// A client's insert.
     Insert(u64),
+    /// `CHANGE REPLICATION SOURCE TO SOURCE_DELAY`, with the applier stopped for it.
+    Delay(u64),
     /// A call to the server's vttablet.
     Call(Call),
 }
 
 impl Statement {
+    /// Tells whether it does nothing once its asker has given it up: it names its deadline, or is killed by who sent it.
+    pub fn ends_with_its_asker(&self) -> bool {
+        matches!(self, Self::TakeWrites | Self::RefuseWrites)
+    }
+
+    /// Tells whether it changes nothing.
+    pub fn only_reads(&self) -> bool {
+        matches!(self, Self::Status | Self::IsCommitted(_))
+    }
+
     /// Tells whether a server takes writes because of it.
     pub fn promotes(&self, reply: &Reply) -> bool {
         let promotes =
@@ -96,6 +108,9 @@ impl Universe {
                 self.set_wait_for_acks(number, *acks);
                 return Reply::Done;
             }
+            Statement::StopReplication if self.server(number).applier_hangs() => {
+                return Reply::Pending;
+            }
             Statement::Call(call) => return self.call(number, call),
             Statement::Status => return Reply::Status(Box::new(self.status_of(number))),
             Statement::StopReceiver
@@ -105,6 +120,7 @@ impl Universe {
             | Statement::ChangeSource(_)
             | Statement::ForgetSource
             | Statement::Acknowledge(_)
+            | Statement::Delay(_)
             | Statement::IsCommitted(_) => {}
         }
         let server = self.server_mut(number);
@@ -122,6 +138,11 @@ impl Universe {
             Statement::ChangeSource(source) => server.change_source(*source),
             Statement::ForgetSource => server.forget_source(),
             Statement::Acknowledge(acks) => server.acks = *acks,
+            Statement::Delay(_) if server.applier_hangs() => return Reply::Pending,
+            Statement::Delay(seconds) => {
+                server.ills.delay_seconds = *seconds;
+                server.ills.idle_since = now;
+            }
             Statement::IsCommitted(txn) => {
                 let waits = server.waiting.iter().any(|waiting| waiting.txn == *txn);
                 return if waits { Reply::Pending } else { Reply::Done };
@@ -171,7 +192,7 @@ impl Universe {
             return Reply::Pending;
         }
         server.fencing_until = now + FENCE_HOLDS_MS;
-        if !server.waiting.is_empty() {
+        if !server.waiting.is_empty() || server.ills.open_transactions > 0 {
             return Reply::Pending;
         }
         server.read_only = true;
@@ -184,6 +205,7 @@ impl Universe {
 
     /// Clients are cut off; what they had begun stays in the log, unacknowledged.
     fn end_sessions(&mut self, number: u8) {
+        self.server_mut(number).ills.open_transactions = 0;
         let waiting = std::mem::take(&mut self.server_mut(number).waiting);
         for commit in waiting {
             if let Some(attempt) = commit.attempt {
@@ -211,6 +233,9 @@ impl Universe {
         if server.super_read_only {
             return Reply::Refused("super_read_only is ON");
         }
+        if server.ills.locked {
+            return Reply::Pending;
+        }
         let txn = server.next_txn();
         server.commit(txn, is_journal);
         if server.waits_for_acks {
@@ -230,7 +255,7 @@ impl Universe {
             self.ledger_mut(number).failed(attempt);
             return;
         }
-        if server.stalled {
+        if server.stalled || server.ills.locked {
             return;
         }
         let txn = server.next_txn();
@@ -247,7 +272,7 @@ impl Universe {
     /// The server tells the client that its write is done.
     pub fn committed(&mut self, number: u8, commit: &Waiting) {
         let Some(attempt) = commit.attempt else { return };
-        self.acknowledge(number, attempt, commit.txn);
+        self.acknowledge(number, attempt, commit.txn, &commit.ackers);
     }
 
     /// An operator writes on a replica by mistake.

@@ -7,7 +7,9 @@ use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::ports::TopoError;
 use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::{ShardRecord, ShardTopology, TopologyRead, Trouble, UnreadCell};
+use vtorc_core::topology::{
+    ShardRecord, ShardTopology, TopologyRead, Trouble, UnreadCell, UnreadTablet,
+};
 
 use crate::Millis;
 use crate::universe::Universe;
@@ -58,6 +60,12 @@ pub struct Topology {
     pub down: bool,
     /// Cells that cannot be listed.
     pub unread_cells: BTreeSet<String>,
+    /// Cells whose own topology server is away: what they hold can be neither read nor written.
+    pub down_cells: BTreeSet<String>,
+    /// A cell whose topology server never existed.
+    pub mistyped_cell: Option<String>,
+    /// Tablets whose record cannot be understood; true where its shard can still be told.
+    pub damaged: BTreeMap<TabletAlias, bool>,
     /// Watches tell of changes so much later.
     pub watch_delay_ms: Millis,
     /// So many of the next updates find that somebody else was faster.
@@ -102,23 +110,59 @@ impl Topology {
     pub fn read(&self) -> TopologyRead {
         let shards = self.shards.iter().map(|records| {
             let mut topology = self.shard_topology(records);
-            topology.tablets.retain(|alias, _| !self.unread_cells.contains(&alias.cell));
+            topology.tablets.retain(|alias, _| self.is_readable(alias));
             (records.name.clone(), topology)
         });
         let trouble = Trouble { why: "no answer".into(), cure: String::new() };
         let silent = UnreadCell { trouble, silent: true };
-        let unread = self.unread_cells.iter();
+        let unread = self.unread_cells.iter().chain(&self.down_cells).chain(&self.mistyped_cell);
         TopologyRead {
             shards: shards.collect(),
             read_cells: self.read_cells(),
             unread_cells: unread.map(|cell| (cell.clone(), silent.clone())).collect(),
+            unread_tablets: self.unread_tablets(),
             ..TopologyRead::default()
         }
     }
 
     fn read_cells(&self) -> BTreeSet<String> {
         let cells = self.tablets.keys().map(|alias| alias.cell.clone());
-        cells.filter(|cell| !self.unread_cells.contains(cell)).collect()
+        cells.filter(|cell| !self.is_hidden(cell)).collect()
+    }
+
+    fn is_hidden(&self, cell: &String) -> bool {
+        self.unread_cells.contains(cell) || self.down_cells.contains(cell)
+    }
+
+    /// Tells whether a tablet's record, if there is one, can be read and understood.
+    pub fn is_readable(&self, alias: &TabletAlias) -> bool {
+        !self.is_hidden(&alias.cell) && !self.damaged.contains_key(alias)
+    }
+
+    fn unread_tablets(&self) -> BTreeMap<TabletAlias, UnreadTablet> {
+        let listed = self.damaged.iter().filter(|(alias, _)| !self.is_hidden(&alias.cell));
+        let told = listed.filter_map(|(alias, names_shard)| {
+            let shard = self.tablets.get(alias)?.shard.clone();
+            let unread = UnreadTablet {
+                path: format!("tablets/{alias}/Tablet"),
+                why: "the record is cut short".into(),
+                shard: names_shard.then_some(shard),
+            };
+            Some((alias.clone(), unread))
+        });
+        told.collect()
+    }
+
+    /// Says why a tablet's record cannot be written.
+    fn check_writable(&self, alias: &TabletAlias) -> Result<(), TopoError> {
+        if self.down_cells.contains(&alias.cell) {
+            return Err(TopoError::Unavailable(format!("cell {} does not answer", alias.cell)));
+        }
+        if self.damaged.contains_key(alias) {
+            let path = format!("tablets/{alias}/Tablet");
+            return Err(TopoError::Damaged { path, why: "the record is cut short".into() });
+        }
+        Ok(())
     }
 
     /// Ends the sessions that were silent for too long.
@@ -172,6 +216,7 @@ impl Universe {
         tablet_type: TabletType,
         term: Option<TermStart>,
     ) -> Result<(), TopoError> {
+        self.topology.check_writable(alias)?;
         self.topology.conflict(&alias.to_string())?;
         if tablet_type == TabletType::Primary {
             self.check_named(alias);

@@ -9,7 +9,7 @@ use vtorc_core::tablet::{Tablet, TabletType, VttabletAddress};
 
 use crate::Millis;
 use crate::claims::ECHO_MS;
-use crate::faults::Fault;
+use crate::faults::{Fault, Hostile, Kind};
 use crate::gtids::Txn;
 use crate::ledger::Ledger;
 use crate::network::Network;
@@ -32,6 +32,8 @@ pub struct Queued {
     pub asker: Option<u8>,
     /// Which question it answers.
     pub ticket: u64,
+    /// Its asker gives it up then.
+    pub until: Millis,
     /// The server does not come to it before.
     pub not_before: Millis,
 }
@@ -70,6 +72,14 @@ pub struct Universe {
     struck_times: Vec<(Millis, Millis)>,
     /// How many vtorcs there are.
     pub managers: u8,
+    /// Those whose process stands still, and since when.
+    pub paused: BTreeMap<u8, Millis>,
+    /// How many packets of each vtorc are on their way.
+    pub flying: BTreeMap<u8, u32>,
+    /// At whose address another shard's server answers, and which.
+    pub strangers: BTreeMap<u8, u8>,
+    /// A statement that lets a server take writes does nothing once its asker has given it up.
+    pub deadlines_carried: bool,
     /// What happened, in words; empty unless asked for.
     pub trace: Option<Vec<String>>,
     /// Stands for all that happened, to compare two runs.
@@ -113,6 +123,10 @@ impl Universe {
             struck: Vec::new(),
             struck_times: Vec::new(),
             managers: 0,
+            paused: BTreeMap::new(),
+            flying: BTreeMap::new(),
+            strangers: BTreeMap::new(),
+            deadlines_carried: false,
             trace: None,
             digest: 0xcbf2_9ce4_8422_2325,
         };
@@ -121,10 +135,16 @@ impl Universe {
             let name = KeyspaceShard { keyspace: format!("ks{number}"), shard: "0".into() };
             universe.topology.shards.push(ShardRecords::new(name, plan.policy));
             universe.books.push(Ledger::default());
+            let first = universe.count();
             for (cell, tablet_type) in &plan.tablets {
                 universe.add_tablet(number, cell, *tablet_type);
             }
+            for (at, habit) in &plan.habits {
+                let all = plan.habits.iter().filter(|(_, other)| other == habit).count();
+                universe.give_habit(first + *at, *habit, all == plan.tablets.len());
+            }
         }
+        universe.give_scripts();
         universe
     }
 
@@ -242,11 +262,12 @@ impl Universe {
         server: u8,
         statement: Statement,
         asker: Option<u8>,
-        not_before: Millis,
+        (not_before, until): (Millis, Millis),
     ) -> u64 {
         self.tickets += 1;
         let (incarnation, ticket) = (self.server(server).incarnation, self.tickets);
-        self.queued.push(Queued { server, incarnation, statement, asker, ticket, not_before });
+        let queued = Queued { server, incarnation, statement, asker, ticket, not_before, until };
+        self.queued.push(queued);
         self.tickets
     }
 
@@ -256,6 +277,7 @@ impl Universe {
         self.drain_sockets();
         self.replicate();
         self.run_vttablets();
+        self.run_scripts();
         self.topology.expire(now);
         for (records, ledger) in self.topology.shards.iter().zip(&mut self.books) {
             if let Some(holder) = records.holder {
@@ -272,8 +294,8 @@ impl Universe {
         self.end_strikes();
     }
 
-    /// A recovery reaches a step: what is to strike there does.
-    pub fn reach_point(&mut self) {
+    /// A recovery of a vtorc reaches a step: what is to strike there does.
+    pub fn reach_point(&mut self, manager: u8) {
         self.points += 1;
         let point = self.points;
         let due: Vec<Fault> = self
@@ -282,7 +304,10 @@ impl Universe {
             .filter(|(at, _)| *at == point)
             .map(|(_, fault)| fault.clone())
             .collect();
-        for fault in due {
+        for mut fault in due {
+            if fault.kind == Kind::Hostile(Hostile::ManagerPaused) {
+                fault.manager = manager;
+            }
             let server = self.target_of(&fault);
             self.note(|| format!("STRIKE {:?} on s{server} m{}", fault.kind, fault.manager));
             self.begin(&fault, server, self.managers);
@@ -325,6 +350,10 @@ impl Universe {
             }
             if server.frozen || queued.not_before > self.now {
                 self.queued.push(queued);
+                continue;
+            }
+            let given_up = self.deadlines_carried && queued.until < self.now;
+            if given_up && queued.statement.ends_with_its_asker() {
                 continue;
             }
             let answer = self.execute(queued.server, &queued.statement);

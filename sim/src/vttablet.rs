@@ -82,6 +82,9 @@ impl Universe {
         if self.now > call.until {
             return Reply::Refused("context deadline exceeded");
         }
+        if self.server(number).applier_hangs() {
+            return Reply::Pending;
+        }
         match &call.what {
             What::Promote { acks } => self.promote_replica(number, *acks),
             What::UndoDemote { acks } => self.undo_demote_primary(number, *acks),
@@ -104,6 +107,13 @@ impl Universe {
         self.vttablets.get_mut(usize::from(number))
     }
 
+    /// Its own record is kept by its cell's topology server.
+    fn reaches_its_record(&self, number: u8) -> bool {
+        let alias = &self.server(number).alias;
+        let kept = !self.topology.down_cells.contains(&alias.cell);
+        kept && !self.topology.damaged.contains_key(alias) && self.reaches_topology(number)
+    }
+
     fn reaches_topology(&self, number: u8) -> bool {
         let (me, them) = (Party::Server(number), Party::Topology);
         !self.topology.down && self.network.is_open_both_ways(me, them)
@@ -114,7 +124,7 @@ impl Universe {
     fn promote_replica(&mut self, number: u8, acks: u32) -> Reply {
         self.server_mut(number).forget_source();
         self.wait_for_acks(number, acks);
-        if !self.reaches_topology(number) {
+        if !self.reaches_its_record(number) {
             return Reply::Refused("its record cannot be written");
         }
         let at = EPOCH_MS + self.now;
@@ -169,7 +179,9 @@ impl Universe {
         }
         let (me, them) = (Party::Server(number), Party::Server(source));
         let open = self.network.is_open_both_ways(me, them) && self.server(source).is_awake();
-        if !open || !self.reaches_topology(number) {
+        let known = !self.topology.down_cells.contains(&self.server(source).alias.cell)
+            && !self.topology.damaged.contains_key(&self.server(source).alias);
+        if !open || !known || !self.reaches_topology(number) {
             return Reply::Refused("its parent cannot be asked");
         }
         let parent = self.server(source).executed.clone();
@@ -208,7 +220,7 @@ impl Universe {
         else {
             return;
         };
-        if self.reaches_topology(number) {
+        if self.reaches_its_record(number) {
             // A record that is gone is not made again by it.
             let _ = self.write_record(number, to, None);
             if let Some(vttablet) = self.vttablet(number) {
@@ -253,7 +265,7 @@ impl Universe {
     fn come_up(&mut self, number: u8) {
         let alias = self.server(number).alias.clone();
         let Some(record) = self.topology.tablets.get(&alias).cloned() else { return };
-        if !self.reaches_topology(number) {
+        if !self.reaches_its_record(number) {
             return;
         }
         let base = self.server(number).made_for;

@@ -78,7 +78,7 @@ impl Universe {
         let rows = lost.iter().filter(|txn| self.journal_txns.contains(txn)).count();
         self.server_mut(server).journal -= rows as u64;
         let others: Vec<u8> = self.others(server).collect();
-        let has = |txn| others.iter().any(|other| self.server(*other).has_received(txn));
+        let has = |txn| others.iter().any(|other| self.server(*other).has_data(txn));
         let (kept, gone): (Vec<_>, Vec<_>) = lost.into_iter().partition(|txn| has(*txn));
         let ledger = self.ledger_mut(server);
         ledger.weakened(&gone);
@@ -96,7 +96,7 @@ impl Universe {
     pub(super) fn change_policy(&mut self, server: u8, dice: u8) {
         let members: Vec<u8> = self.members(self.server(server).shard).collect();
         let everybody_has =
-            |txn: crate::gtids::Txn| members.iter().all(|one| self.server(*one).has_received(txn));
+            |txn: crate::gtids::Txn| members.iter().all(|one| self.server(*one).has_data(txn));
         let promised = self.ledger(server).promised.iter();
         let weak: Vec<_> = promised.copied().filter(|txn| !everybody_has(*txn)).collect();
         let (now, name) = (self.now, self.records_of(server).name.clone());
@@ -177,7 +177,7 @@ impl Universe {
         for txn in &self.ledger(server).promised {
             let kept = others.iter().map(|other| self.server(*other)).filter(|other| {
                 let known = self.topology.tablets.contains_key(&other.alias);
-                known && other.has_received(*txn)
+                known && other.has_data(*txn)
             });
             holders.insert(*txn, u32::try_from(kept.count()).unwrap_or(u32::MAX));
         }
@@ -219,10 +219,12 @@ impl Universe {
         if let Some(donor) = donor {
             let (binlog, executed, journal) =
                 (donor.binlog.clone(), donor.executed.clone(), donor.journal);
+            let hollow = donor.ills.hollow.clone();
             let copy = self.server_mut(server);
             copy.forget_source();
             copy.purged = binlog.len();
             (copy.binlog, copy.executed, copy.journal) = (binlog, executed, journal);
+            copy.ills.hollow = hollow;
         }
         self.server_mut(server).restart(now);
         self.change_type(server, TabletType::Restore, TabletType::Replica);

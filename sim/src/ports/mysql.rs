@@ -60,7 +60,7 @@ impl Line {
             ServerCommand::WaitForPosition { target, timeout } => self.wait(&target, timeout).await,
             ServerCommand::StartApplier => self.tell(Statement::StartApplier).await,
             ServerCommand::Promote { acks, grounds } => self.promote(acks, &grounds).await,
-            ServerCommand::SetDelay { .. } => Err(CommandError::NotDone("it has no delay".into())),
+            ServerCommand::SetDelay { seconds } => self.tell(Statement::Delay(seconds)).await,
             ServerCommand::FixPrimary { acks } => self.fix_primary(acks).await,
             ServerCommand::Follow { source, semi_sync, change, relay_log: _ } => {
                 self.follow(Server::number_of(&source.mysql), semi_sync, change).await
@@ -167,9 +167,12 @@ impl Line {
     }
 
     async fn tell(&self, statement: Statement) -> Result<(), CommandError> {
-        match self.ask(statement).await? {
-            Reply::Refused(why) => Err(CommandError::NotDone(why.to_owned())),
-            Reply::Status(_) | Reply::Done | Reply::Pending | Reply::Begun(_) => Ok(()),
+        loop {
+            match self.ask(statement.clone()).await? {
+                Reply::Refused(why) => return Err(CommandError::NotDone(why.to_owned())),
+                Reply::Status(_) | Reply::Done | Reply::Begun(_) => return Ok(()),
+                Reply::Pending => sleep(LOOK).await,
+            }
         }
     }
 
@@ -315,10 +318,13 @@ impl Line {
     }
 
     async fn write(&self, is_journal: bool) -> Result<(), CommandError> {
-        let txn = match self.ask(Statement::OwnWrite { is_journal }).await? {
-            Reply::Begun(txn) => txn,
-            Reply::Refused(why) => return Err(CommandError::NotDone(why.to_owned())),
-            Reply::Status(_) | Reply::Done | Reply::Pending => return Ok(()),
+        let txn = loop {
+            match self.ask(Statement::OwnWrite { is_journal }).await? {
+                Reply::Begun(txn) => break txn,
+                Reply::Refused(why) => return Err(CommandError::NotDone(why.to_owned())),
+                Reply::Status(_) | Reply::Done => return Ok(()),
+                Reply::Pending => sleep(LOOK).await,
+            }
         };
         loop {
             match self.ask(Statement::IsCommitted(txn)).await? {

@@ -30,8 +30,10 @@ impl ProbePort for Outside {
 
 impl From<Lost> for ProbeFailure {
     fn from(lost: Lost) -> Self {
-        let (Lost::Unsent(why) | Lost::Unanswered(why)) = lost;
-        super::probe_failure(why)
+        match lost {
+            Lost::Unsent(why) | Lost::Unanswered(why) => super::probe_failure(why),
+            Lost::TurnedAway(why) => Self::TurnedAway(why),
+        }
     }
 }
 
@@ -63,10 +65,8 @@ impl ProbeConnection for Line {
         while Instant::now() < until {
             sleep(NOTICE.min(pause)).await;
             let universe = self.outside.universe.lock();
-            let known = universe.server(self.server);
             let (me, them) = (self.outside.me(), Party::Server(self.server));
-            let gone = !known.running || known.incarnation != self.incarnation;
-            if gone && universe.network.is_open(them, me) {
+            if !self.is_open(&universe) && universe.network.is_open(them, me) {
                 return Err(ProbeFailure::Refused("connection lost".into()));
             }
         }

@@ -1,0 +1,168 @@
+//! What else the real world does: faults of the second generation. Only hostile schedules have them.
+//!
+//! | fault | what it stands for |
+//! |---|---|
+//! | [`Hostile::TurnsAway`] | `max_connections` is used up, or a password was changed on some hosts first |
+//! | [`Hostile::CellTopologyDown`] | a cell's own etcd or ZooKeeper is down, the global one is not |
+//! | [`Hostile::DamagedRecord`] | a record was cut short by a full disk, or written by a newer version |
+//! | [`Hostile::Delayed`] | a replica that is kept an hour behind on purpose (`SOURCE_DELAY`) |
+//! | [`Hostile::Filtered`] | a replica with `replicate-ignore-table` in its `my.cnf` |
+//! | [`Hostile::Locked`] | a backup tool that holds `FLUSH TABLES WITH READ LOCK` |
+//! | [`Hostile::StrayAcker`] | a `my.cnf` for REPLICA tablets on a host whose tablet is RDONLY or DRAINED |
+//! | [`Hostile::ManagerPaused`] | `SIGSTOP`, a frozen virtual machine, a host that swaps |
+//! | [`Hostile::HistoryFails`] | the disk of the history is full, or its file locked |
+//! | [`Hostile::Stranger`] | a pod died, and its address was given to another shard's pod |
+//! | [`Hostile::OpenTransaction`] | a client that began a transaction and went for lunch |
+//! | [`Hostile::LateCommands`] | a statement that waits for a metadata lock after its caller has gone |
+//!
+//! What is so from the beginning and for good is a [`crate::ills::Habit`], a tablet's type, or a cell that nobody can
+//! read ([`crate::schedule::Schedule::mistyped_cell`]): foreign GTIDs with gaps, DRAINED, BACKUP, RESTORE, SPARE and
+//! EXPERIMENTAL tablets seen and unseen, ackers against the policy.
+
+use super::Fault;
+use crate::ills::{DELAY_SECONDS, bit};
+use crate::universe::Universe;
+
+/// A kind of fault of the second generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hostile {
+    /// A server refuses the logins of one vtorc, or of all.
+    TurnsAway,
+    /// A cell's topology server is away; the global one works.
+    CellTopologyDown,
+    /// A tablet's record cannot be understood.
+    DamagedRecord,
+    /// A replica applies an hour late.
+    Delayed,
+    /// A replica throws some data away.
+    Filtered,
+    /// A replica's tables are locked: it receives and does not apply.
+    Locked,
+    /// A replica acknowledges against the policy, after each start again.
+    StrayAcker,
+    /// A vtorc's process stands still, and goes on.
+    ManagerPaused,
+    /// A vtorc's history answers errors.
+    HistoryFails,
+    /// Another shard's server answers at a tablet's address.
+    Stranger,
+    /// A client leaves a transaction open.
+    OpenTransaction,
+    /// What a server is told runs long after it was given up.
+    LateCommands,
+}
+
+impl Hostile {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::TurnsAway,
+        Self::CellTopologyDown,
+        Self::DamagedRecord,
+        Self::Delayed,
+        Self::Filtered,
+        Self::Locked,
+        Self::StrayAcker,
+        Self::ManagerPaused,
+        Self::HistoryFails,
+        Self::Stranger,
+        Self::OpenTransaction,
+        Self::LateCommands,
+    ];
+
+    /// Tells whether it concerns more than the shard of the server that it hits.
+    pub(super) fn concerns_all(self) -> bool {
+        match self {
+            Self::CellTopologyDown | Self::ManagerPaused | Self::HistoryFails => true,
+            Self::TurnsAway
+            | Self::DamagedRecord
+            | Self::Delayed
+            | Self::Filtered
+            | Self::Locked
+            | Self::StrayAcker
+            | Self::Stranger
+            | Self::OpenTransaction
+            | Self::LateCommands => false,
+        }
+    }
+}
+
+impl Universe {
+    /// Does a fault, or takes it back. What concerns a vtorc's history is done by the run.
+    pub(super) fn be_hostile(&mut self, kind: Hostile, fault: &Fault, server: u8, begins: bool) {
+        let now = self.now;
+        let alias = self.server(server).alias.clone();
+        let reigns = self.reigns(server);
+        let ills = &mut self.server_mut(server).ills;
+        match kind {
+            Hostile::TurnsAway => {
+                let all = fault.other.is_multiple_of(2);
+                let whom = if all { u8::MAX } else { bit(fault.manager) };
+                ills.turns_away = if begins { whom } else { 0 };
+                // Somebody who changes a password may end the sessions as well.
+                ills.sessions_ended += u32::from(begins && fault.other.is_multiple_of(3));
+            }
+            Hostile::CellTopologyDown => {
+                self.topology.down_cells.clear();
+                self.topology.down_cells.extend(begins.then_some(alias.cell));
+                self.topology.version += 1;
+            }
+            Hostile::DamagedRecord => {
+                self.topology.damaged.remove(&alias);
+                if begins {
+                    self.topology.damaged.insert(alias, fault.other.is_multiple_of(2));
+                }
+                self.topology.version += 1;
+            }
+            // The primary applies nothing, so there is nothing to set.
+            Hostile::Delayed if begins && reigns => {}
+            Hostile::Delayed => {
+                ills.delay_seconds = if begins { DELAY_SECONDS } else { 0 };
+                ills.idle_since = now;
+            }
+            Hostile::Filtered => ills.filtered = begins,
+            Hostile::Locked if begins && reigns => {}
+            Hostile::Locked => {
+                ills.locked = begins;
+                ills.idle_since = now;
+            }
+            Hostile::StrayAcker => {
+                ills.acks_by_file = begins;
+                self.server_mut(server).acks |= begins && !reigns;
+            }
+            Hostile::ManagerPaused => {
+                self.paused.remove(&fault.manager);
+                if begins {
+                    self.paused.insert(fault.manager, now);
+                }
+            }
+            Hostile::HistoryFails => {}
+            Hostile::Stranger if begins => self.take_address_away(server, fault.other),
+            Hostile::Stranger => self.give_address_back(server),
+            Hostile::OpenTransaction => ills.open_transactions = u32::from(begins),
+            Hostile::LateCommands => ills.late = begins,
+        }
+    }
+
+    /// Half of the time the server is dead, otherwise only nobody can connect to it; the primary is always dead.
+    fn take_address_away(&mut self, server: u8, dice: u8) {
+        let shard = self.server(server).shard;
+        let taken: Vec<u8> = self.strangers.values().copied().collect();
+        let others = self.servers().iter().filter(|other| other.shard != shard && other.is_awake());
+        let free: Vec<u8> =
+            others.map(|other| other.number).filter(|one| !taken.contains(one)).collect();
+        let at = usize::from(dice) % free.len().max(1);
+        let Some(stranger) = free.get(at).copied() else { return };
+        self.strangers.insert(server, stranger);
+        if self.server(server).running && (self.reigns(server) || dice.is_multiple_of(2)) {
+            self.crash(server, true);
+        }
+        self.server_mut(server).ills.sessions_ended += 1;
+    }
+
+    fn give_address_back(&mut self, server: u8) {
+        let now = self.now;
+        if self.strangers.remove(&server).is_some() && self.server(server).is_only_down() {
+            self.server_mut(server).restart(now);
+        }
+    }
+}
