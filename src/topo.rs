@@ -158,7 +158,7 @@ fn cell_place(
     Ok((address, root))
 }
 
-/// What can be read is listed; what cannot is named at the end, with what to do.
+/// What can be read is listed; what cannot is named at the end, with what to do, and the listing has failed.
 async fn list(store: &TopoStore) -> Result<(), Failure> {
     let read = store.read(&WatchList::default()).await?;
     for (cell, info) in store.cells().await? {
@@ -179,10 +179,15 @@ async fn list(store: &TopoStore) -> Result<(), Failure> {
             }
         }
     }
-    for (what, Trouble { why, cure }) in read.troubles() {
-        say(&format!("{what} cannot be read: {why}\n  -> {cure}"));
+    let troubles = read
+        .troubles()
+        .into_iter()
+        .map(|(what, Trouble { why, cure })| format!("{what} cannot be read: {why}\n  -> {cure}"));
+    let troubles: Vec<String> = troubles.collect();
+    match troubles.is_empty() {
+        true => Ok(()),
+        false => Err(Failure(troubles.join("\n"))),
     }
-    Ok(())
 }
 
 fn or_dash(text: &str) -> &str {

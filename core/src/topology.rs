@@ -300,6 +300,19 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_read_besides_is_no_change_of_the_shard() {
+        // A back-off would end with each reading in which something else answers.
+        let (_, before) = shard(&["zone1-1"]);
+        let mut after = before.clone();
+        after.damaged.insert("tablets/x/Tablet".into(), "garbage".into());
+        after.known_cells.insert("zone1".into());
+        after.unseen.insert(Place::Cell("zone2".into()), "no answer".into());
+        assert!(after.says_the_same(&before));
+        after.tablets.clear();
+        assert!(!after.says_the_same(&before));
+    }
+
+    #[test]
     fn a_tablet_is_gone_only_if_its_cell_was_read() {
         let before = BTreeMap::from([shard(&["zone1-1", "zone2-2"])]);
         let mut read = read(&[]);

@@ -8,7 +8,7 @@ use vtorc_fleet::Flavor;
 use crate::harness::{Cluster, THREE, padded};
 
 /// Exit status and concerns.
-fn check(cluster: &Cluster) -> (i32, Vec<Value>) {
+pub fn check(cluster: &Cluster) -> (i32, Vec<Value>) {
     let output = Command::new(env!("CARGO_BIN_EXE_vtorc"))
         .args(&cluster.topo_flags)
         .arg(format!("-config={}", cluster.config.display()))

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use vtorc_fleet::Flavor;
 
+use crate::check::check;
 use crate::failover::emergency;
 use crate::harness::{Cluster, THREE, padded, wait_for};
 use crate::writer::{arrives, create_table, has};
@@ -146,4 +147,48 @@ fn what_an_acker_has_whose_record_cannot_be_read_is_not_lost() {
     std::fs::write(record(&cluster, acker), good).unwrap();
     assert_eq!(cluster.healthy(&[&primary]), second);
     arrives(cluster.server(behind), &[1].into());
+}
+
+#[test]
+fn check_and_topo_say_what_cannot_be_read_and_the_cure_cures() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101"]);
+    cluster.start_daemon(&[]);
+    cluster.healthy(&[]);
+    let stray = record(&cluster, "zone1-950");
+    std::fs::create_dir_all(stray.parent().unwrap()).unwrap();
+    std::fs::write(stray, GARBAGE).unwrap();
+    cluster.topo(&["add-cell", "zone2"]).unwrap();
+    let topo = cluster.directory.path().join("topo");
+    std::fs::write(topo.join("global/cells/zone2/CellInfo"), GARBAGE).unwrap();
+    std::fs::write(topo.join("global/keyspaces/ks/Keyspace"), GARBAGE).unwrap();
+    let list = cluster.topo(&["list"]).unwrap_err();
+    let places = [
+        ("cell zone2", "cells/zone2/CellInfo", "vtorc topo update-cell zone2"),
+        ("shard ks/0", "keyspaces/ks/Keyspace", "write the record anew"),
+        ("tablets/zone1-0000000950/Tablet", "Tablet", "vtorc topo delete zone1-0000000950"),
+    ];
+    let (status, concerns) = check(&cluster);
+    assert_eq!(status, 4, "{concerns:#?}");
+    for (what, why, cure) in places {
+        let begins = format!("{what} cannot be read");
+        let mut lines = list.lines().skip_while(|line| !line.contains(&begins));
+        assert!(lines.next().is_some_and(|line| line.contains(why)), "{what}: {list}");
+        assert!(lines.next().is_some_and(|line| line.contains(cure)), "{what}: {list}");
+        let named = |one: &&Value| one["what"].as_str().unwrap().starts_with(what);
+        let concern =
+            concerns.iter().find(named).unwrap_or_else(|| panic!("{what}: {concerns:#?}"));
+        assert!(concern["what"].as_str().unwrap().contains(why), "{concern:#}");
+        assert!(concern["cure"].as_str().unwrap().contains(cure), "{concern:#}");
+    }
+    std::fs::write(topo.join("global/keyspaces/ks/Keyspace"), b"").unwrap();
+    cluster.topo(&["delete", "zone1-950"]).unwrap();
+    let root = topo.join("zone2").display().to_string();
+    let update = ["update-cell", "zone2", "--server-address", "", "--root", &root];
+    cluster.topo(&update).unwrap();
+    let list = cluster.topo(&["list"]).unwrap();
+    assert!(
+        list.contains("zone1-0000000101 PRIMARY") && !list.contains("cannot be read"),
+        "{list}"
+    );
+    assert!(!check(&cluster).1.iter().any(|one| one["code"] == "Topology"));
 }
