@@ -60,11 +60,21 @@ pub enum Bug {
     FenceWhatIsFenced,
     /// Take the primary for busy where everybody answers late.
     BlameThePrimary,
+    /// Judge an answer under the lock by another rule than while watching: whoever fails then is in doubt.
+    SecondLookForgets,
+    /// Read a shard only where every cell can be read.
+    NeedAllCells,
+    /// Elect only where every record can be read.
+    NeedAllRecords,
+    /// Take a tablet whose record cannot be read under the lock for gone.
+    ForgetUnreadRecords,
+    /// Wait for the candidate that ranks first, and for no other.
+    WaitForTheFirst,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 33] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -93,6 +103,11 @@ impl Bug {
         Self::NeedHistory,
         Self::FenceWhatIsFenced,
         Self::BlameThePrimary,
+        Self::SecondLookForgets,
+        Self::NeedAllCells,
+        Self::NeedAllRecords,
+        Self::ForgetUnreadRecords,
+        Self::WaitForTheFirst,
     ];
 }
 

@@ -12,6 +12,7 @@ use vtorc_core::analysis::{self, Finding, FindingKind};
 use vtorc_core::audit::{Outcome, RecoveryRecord, StepOutcome, StepRecord};
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::TabletAlias;
+use vtorc_core::knowledge::health::ProbeHistory;
 use vtorc_core::knowledge::observe::Answer;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, ShardLock, TopoError};
@@ -187,6 +188,10 @@ impl Job {
         let name = &self.seen.shard;
         let known = BTreeMap::from([(name.clone(), self.seen.topology())]);
         let gone = || Stopped::Failed(format!("there is no record of {name} any more"));
+        if sabotage::has(Bug::NeedAllCells) && read.is_partial() {
+            return Err(Stopped::Failed("a cell cannot be read".into()));
+        }
+        let known = if sabotage::has(Bug::ForgetUnreadRecords) { BTreeMap::new() } else { known };
         let topology = topology::merge(&known, read.clone()).remove(name).ok_or_else(gone)?;
         let tablets = topology.tablets.keys();
         let unread = tablets.filter(|alias| read.is_unread(alias)).cloned().collect();
@@ -206,6 +211,15 @@ impl Job {
         fresh.take_topology(topology, now);
         for (alias, answer) in answers {
             let result = answer.map(Arc::new).map_err(CommandError::into_probe_failure);
+            if sabotage::has(Bug::SecondLookForgets)
+                && result.is_err()
+                && let Some(state) = fresh.tablets.get_mut(&alias)
+            {
+                // Only who was held for dead stays so.
+                if !state.reachability.is_unreachable() {
+                    state.history = ProbeHistory::default();
+                }
+            }
             fresh.take_answer(&alias, Answer { sent_at: asked_at, result }, now);
         }
         fresh.at(now)

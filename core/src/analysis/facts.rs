@@ -99,7 +99,8 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
     let mut facts = Facts {
         policy_known: policy.is_some(),
         had_primary: snapshot.record.term_start.is_some(),
-        has_tablets: snapshot.tablets.values().any(|state| state.tablet.tablet_type.is_managed()),
+        has_tablets: snapshot.tablets.values().any(|state| state.tablet.tablet_type.is_managed())
+            && !(sabotage::has(Bug::NeedAllRecords) && !snapshot.unseen.is_empty()),
         primary_may_be_unseen: primary_may_be_unseen(snapshot),
         ..Facts::default()
     };

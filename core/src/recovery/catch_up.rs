@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::gtid::GtidSet;
 use crate::reparent::election::{Candidate, Election};
+use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 
 /// Once a candidate is ready, those that rank before it get so much more time.
@@ -73,6 +74,11 @@ pub fn patience_for_the_rest(election: &Election, settings: &RecoverySettings) -
 pub fn choose(progress: &[Progress], elapsed: Duration, rest_within: Duration) -> Choice {
     let complete = |one: &Progress| matches!(one, Progress::HasAll { .. });
     let still_working = |one: &Progress| matches!(one, Progress::Working | Progress::HasRequired);
+    if sabotage::has(Bug::WaitForTheFirst)
+        && progress.first().is_some_and(|first| still_working(first))
+    {
+        return Choice::WaitUntil(Duration::MAX);
+    }
     if let Some(first) = progress.iter().position(complete) {
         let mut better = progress.iter().take(first);
         let since = progress.iter().filter_map(|one| match one {
