@@ -189,7 +189,9 @@ fn report(sum: &Sum, started: Instant, hostile: bool) -> ExitCode {
         sum.acknowledged, sum.slowest_ms, sum.left_to_a_person
     ));
     for (seed, what) in &sum.bad {
-        say(&format!("seed {seed}: {what}\n  cargo run -p vtorc-sim --{generation} --seed {seed} --trace"));
+        say(&format!(
+            "seed {seed}: {what}\n  cargo run -p vtorc-sim --{generation} --seed {seed} --trace"
+        ));
     }
     if sum.bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -276,7 +276,8 @@ impl Human<'_> {
     fn is_complicated(&self) -> bool {
         let mut here = self.schedule.everything().filter(|fault| fault.shard == self.shard);
         let plan = self.schedule.shards.get(self.shard);
-        plan.is_some_and(ShardPlan::one_alone_has_former) || here.any(|fault| COMPLICATED.contains(&fault.kind))
+        plan.is_some_and(ShardPlan::one_alone_has_former)
+            || here.any(|fault| COMPLICATED.contains(&fault.kind))
     }
 
     /// The topology works for it, and no lock, no block and no doubt in its own eyes stands in the way.

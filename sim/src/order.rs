@@ -61,9 +61,8 @@ impl Universe {
         // With too many out of service it is named instead: one that waited would stand still, one that does not gets
         // what it acknowledges nowhere.
         let in_service = self.topology.tablets_of(&records.name);
-        let absent = |one: &&Tablet| {
-            self.server_of(&one.alias).is_some_and(|server| server.ills.never_up)
-        };
+        let absent =
+            |one: &&Tablet| self.server_of(&one.alias).is_some_and(|server| server.ills.never_up);
         let ackers = in_service
             .filter(|one| one.tablet_type.is_managed() && !absent(one))
             .filter(|one| records.policy.is_acker(primary, one));

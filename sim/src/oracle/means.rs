@@ -42,7 +42,9 @@ impl Human<'_> {
                 && self.is_fit(**one)
                 && self.ackers_in_sight(**one, &all)
         };
-        self.out_of_sight().is_empty() && self.promised().next().is_none() && all.iter().any(|one| fit(&one))
+        self.out_of_sight().is_empty()
+            && self.promised().next().is_none()
+            && all.iter().any(|one| fit(&one))
     }
 
     fn is_gone(&self, primary: u8) -> bool {
@@ -98,10 +100,8 @@ impl Human<'_> {
 
     /// A tablet as it would be if it were no primary.
     fn as_replica(&self, number: u8) -> Tablet {
-        let tablet_type = match self.type_of(number) {
-            TabletType::Primary => TabletType::Replica,
-            other => other,
-        };
+        let is_primary = self.type_of(number) == TabletType::Primary;
+        let tablet_type = if is_primary { TabletType::Replica } else { self.type_of(number) };
         Tablet { tablet_type, ..self.universe.new_record(number) }
     }
 
@@ -173,7 +173,8 @@ impl Human<'_> {
         let hollow = promised.iter().any(|txn| winner.ills.hollow.contains(txn));
         let gives = |donor: u8| {
             let origin = universe.server(donor);
-            let kept = origin.binlog.iter().take(origin.purged).all(|txn| winner.has_received(*txn));
+            let kept =
+                origin.binlog.iter().take(origin.purged).all(|txn| winner.has_received(*txn));
             donor != candidate
                 && self.type_of(donor).is_managed()
                 && self.is_fit(donor)

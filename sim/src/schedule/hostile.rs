@@ -63,11 +63,8 @@ const ODD_TYPES: [TabletType; 6] = [
 ];
 
 fn shard(dice: &mut fastrand::Rng, vttablets: bool) -> ShardPlan {
-    let mut plan = ShardPlan {
-        policy: pick(dice, &POLICIES),
-        tablets: few_tablets(dice),
-        habits: Vec::new(),
-    };
+    let mut plan =
+        ShardPlan { policy: pick(dice, &POLICIES), tablets: few_tablets(dice), habits: Vec::new() };
     let replicas = plan.tablets.len();
     if dice.bool() {
         let cell = pick(dice, &["zone1", "zone2", "zone3"]);
@@ -106,10 +103,8 @@ fn is_replica(plan: &ShardPlan, at: usize) -> bool {
 
 fn is_counted(plan: &ShardPlan, at: usize) -> bool {
     let rdonly = plan.tablets.get(at).is_some_and(|(_, kind)| *kind == TabletType::Rdonly);
-    let counts_rdonly = [
-        DurabilityPolicy::SemiSyncWithRdonlyAck,
-        DurabilityPolicy::CrossCellWithRdonlyAck,
-    ];
+    let counts_rdonly =
+        [DurabilityPolicy::SemiSyncWithRdonlyAck, DurabilityPolicy::CrossCellWithRdonlyAck];
     rdonly && counts_rdonly.contains(&plan.policy)
 }
 
@@ -228,9 +223,9 @@ fn storm(dice: &mut fastrand::Rng, shards: &[ShardPlan], managers: u8) -> Vec<Fa
             0 => Kind::Hostile(Hostile::HistoryFails),
             _later => pick(dice, &kinds),
         };
-        let lasts = match kind {
-            Kind::Hostile(Hostile::ManagerPaused) => dice.u64(1_000..PAUSE_MAX_MS),
-            _any_other => pick(dice, &LASTS_MS),
+        let lasts = match kind == Kind::Hostile(Hostile::ManagerPaused) {
+            true => dice.u64(1_000..PAUSE_MAX_MS),
+            false => pick(dice, &LASTS_MS),
         };
         let lasts = lasts.min(OVER_MS - at);
         // Half of all faults hit whoever is primary then.
