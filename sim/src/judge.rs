@@ -143,14 +143,11 @@ impl Universe {
         if server.is_some_and(|server| server.ills.never_up) {
             return true;
         }
-        match finding.kind {
-            FindingKind::UnreadTopology => self.topology.mistyped_cell.is_some(),
-            FindingKind::ReplicationFilters => server.is_some_and(|server| server.ills.filtered),
-            FindingKind::DelayedReplicasOnly => {
-                self.servers().iter().any(|server| server.ills.delay_seconds > 0)
-            }
-            _repaired => false,
-        }
+        let delayed = || self.servers().iter().any(|server| server.ills.delay_seconds > 0);
+        let filtered = server.is_some_and(|server| server.ills.filtered);
+        (finding.kind == FindingKind::UnreadTopology && self.topology.mistyped_cell.is_some())
+            || (finding.kind == FindingKind::ReplicationFilters && filtered)
+            || (finding.kind == FindingKind::DelayedReplicasOnly && delayed())
     }
 }
 
@@ -313,10 +310,11 @@ pub fn conclude(stage: &mut Stage, mut verdict: Verdict) -> Verdict {
     let mut universe = stage.universe.lock();
     let faults = stage.schedule.faults.iter();
     // A busy server does late what it was asked while it was busy.
-    let echo = |kind: Kind| match kind {
-        Kind::Saturated => SATURATED_MS,
-        Kind::Hostile(Hostile::LateCommands) => LATE_MS,
-        _other => ECHO_MS,
+    let late = Kind::Hostile(Hostile::LateCommands);
+    let echo = |kind: Kind| {
+        let of_its_own = [(Kind::Saturated, SATURATED_MS), (late, LATE_MS)];
+        let known = of_its_own.iter().find(|(other, _)| *other == kind);
+        known.map_or(ECHO_MS, |(_, ms)| *ms)
     };
     let lasts = |one: &Fault| if one.kind.is_a_moment() { 0 } else { one.lasts + echo(one.kind) };
     let mut troubled: Vec<_> = faults.map(|one| (one.at, one.at + lasts(one))).collect();

@@ -242,6 +242,12 @@ impl Server {
         self.receiver = Receiver::Stopped;
     }
 
+    /// Stops both threads.
+    pub fn stop_replication(&mut self) {
+        self.stop_receiver();
+        self.applier_running = false;
+    }
+
     /// Starts the receiver where it stands.
     pub fn start_receiver(&mut self, now: Millis) {
         if self.source.is_some() && self.receiver == Receiver::Stopped {
@@ -262,6 +268,12 @@ impl Server {
         self.source = Some(source);
         self.receiver_error = None;
         self.heartbeat_ms = HEARTBEAT_MS;
+    }
+
+    /// Applies so many seconds late from now on.
+    pub fn delay(&mut self, seconds: u64, now: Millis) {
+        self.ills.delay_seconds = seconds;
+        self.ills.idle_since = now;
     }
 
     /// `RESET REPLICA ALL`.

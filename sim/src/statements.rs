@@ -60,6 +60,11 @@ impl Statement {
         matches!(self, Self::TakeWrites | Self::RefuseWrites)
     }
 
+    /// Tells whether the applier must stop for it.
+    fn stops_applier(&self) -> bool {
+        matches!(self, Self::StopReplication | Self::Delay(_))
+    }
+
     /// Tells whether it changes nothing.
     pub fn only_reads(&self) -> bool {
         matches!(self, Self::Status | Self::IsCommitted(_))
@@ -92,6 +97,9 @@ impl Universe {
     /// Runs a statement on a server that is awake.
     pub fn execute(&mut self, number: u8, statement: &Statement) -> Reply {
         let now = self.now;
+        if statement.stops_applier() && self.server(number).applier_hangs() {
+            return Reply::Pending;
+        }
         match statement {
             Statement::RefuseWrites => return self.refuse_writes(number),
             Statement::TakeWrites => return self.take_writes(number),
@@ -108,9 +116,6 @@ impl Universe {
                 self.set_wait_for_acks(number, *acks);
                 return Reply::Done;
             }
-            Statement::StopReplication if self.server(number).applier_hangs() => {
-                return Reply::Pending;
-            }
             Statement::Call(call) => return self.call(number, call),
             Statement::Status => return Reply::Status(Box::new(self.status_of(number))),
             Statement::StopReceiver
@@ -126,10 +131,7 @@ impl Universe {
         let server = self.server_mut(number);
         match statement {
             Statement::StopReceiver => server.stop_receiver(),
-            Statement::StopReplication => {
-                server.stop_receiver();
-                server.applier_running = false;
-            }
+            Statement::StopReplication => server.stop_replication(),
             Statement::StartReplication => {
                 server.start_receiver(now);
                 server.applier_running = server.source.is_some();
@@ -138,11 +140,7 @@ impl Universe {
             Statement::ChangeSource(source) => server.change_source(*source),
             Statement::ForgetSource => server.forget_source(),
             Statement::Acknowledge(acks) => server.acks = *acks,
-            Statement::Delay(_) if server.applier_hangs() => return Reply::Pending,
-            Statement::Delay(seconds) => {
-                server.ills.delay_seconds = *seconds;
-                server.ills.idle_since = now;
-            }
+            Statement::Delay(seconds) => server.delay(*seconds, now),
             Statement::IsCommitted(txn) => {
                 let waits = server.waiting.iter().any(|waiting| waiting.txn == *txn);
                 return if waits { Reply::Pending } else { Reply::Done };

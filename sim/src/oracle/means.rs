@@ -100,10 +100,8 @@ impl Human<'_> {
 
     /// A tablet as it would be if it were no primary.
     fn as_replica(&self, number: u8) -> Tablet {
-        let tablet_type = match self.type_of(number) {
-            TabletType::Primary => TabletType::Replica,
-            other => other,
-        };
+        let is_primary = self.type_of(number) == TabletType::Primary;
+        let tablet_type = if is_primary { TabletType::Replica } else { self.type_of(number) };
         Tablet { tablet_type, ..self.universe.new_record(number) }
     }
 

@@ -223,9 +223,9 @@ fn storm(dice: &mut fastrand::Rng, shards: &[ShardPlan], managers: u8) -> Vec<Fa
             0 => Kind::Hostile(Hostile::HistoryFails),
             _later => pick(dice, &kinds),
         };
-        let lasts = match kind {
-            Kind::Hostile(Hostile::ManagerPaused) => dice.u64(1_000..PAUSE_MAX_MS),
-            _any_other => pick(dice, &LASTS_MS),
+        let lasts = match kind == Kind::Hostile(Hostile::ManagerPaused) {
+            true => dice.u64(1_000..PAUSE_MAX_MS),
+            false => pick(dice, &LASTS_MS),
         };
         let lasts = lasts.min(OVER_MS - at);
         // Half of all faults hit whoever is primary then.
