@@ -29,7 +29,9 @@ pub fn stray_ackers(snapshot: &ShardSnapshot) -> StrayAckers {
     if sabotage::has(Bug::CountPolicyAckersOnly) {
         return StrayAckers::default();
     }
-    let room = unaccounted(snapshot);
+    // Where there never was a primary, nothing was acknowledged.
+    let never_had_one = snapshot.record.term_start.is_none() && snapshot.primary().is_none();
+    let room = if never_had_one { Some(0) } else { unaccounted(snapshot) };
     let may_acknowledge = |state: &&TabletState| match &state.status {
         Some(status) => acknowledges(status),
         None => state.tablet.mysql.is_some() && unheard_may_acknowledge(state, room),

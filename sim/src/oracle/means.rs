@@ -188,9 +188,12 @@ impl Human<'_> {
     /// Enough of those in sight would acknowledge what it writes.
     fn ackers_in_sight(&self, writer: u8, seen: &[u8]) -> bool {
         let (policy, primary) = (self.policy(), self.as_replica(writer));
+        // What one that does not apply everything acknowledges is no promise.
+        let whole = |one: u8| !self.universe.server(one).ills.filtered;
         let acks = |one: &&u8| {
             let link = (Party::Server(writer), Party::Server(**one));
             policy.is_acker(&primary, &self.as_replica(**one))
+                && whole(**one)
                 && self.universe.network.is_calm(link.0, link.1)
         };
         seen.iter().filter(acks).count() >= policy.acks_required() as usize
