@@ -63,16 +63,8 @@ async fn execute(options: DaemonOptions, command: TopoCommand) -> Result<(), Fai
             say(&format!("added shard {shard}"));
         }
         TopoCommand::AddTablet { alias, shard, mysql, tablet_type, vttablet } => {
-            let vttablet = vttablet.as_deref().map(address).transpose()?;
-            let tablet = Tablet {
-                alias: parse(&alias)?,
-                shard: parse(&shard)?,
-                tablet_type: type_of(&tablet_type)?,
-                mysql: Some(address(&mysql)?),
-                term_start: None,
-                vttablet: vttablet.map(|at| VttabletAddress { host: at.host, port: at.port }),
-                promotion_rule: None,
-            };
+            let at = (mysql.as_str(), vttablet.as_deref());
+            let tablet = new_tablet(&alias, &shard, at, &tablet_type)?;
             store.add_tablet(&tablet).await?;
             say(&format!("added tablet {}", tablet.alias));
         }
@@ -96,6 +88,25 @@ async fn execute(options: DaemonOptions, command: TopoCommand) -> Result<(), Fai
         }
     }
     Ok(())
+}
+
+/// A tablet as it was typed: where its server is, and its vttablet if it has one.
+fn new_tablet(
+    alias: &str,
+    shard: &str,
+    (mysql, vttablet): (&str, Option<&str>),
+    tablet_type: &str,
+) -> Result<Tablet, Failure> {
+    let vttablet = vttablet.map(address).transpose()?;
+    Ok(Tablet {
+        alias: parse(alias)?,
+        shard: parse(shard)?,
+        tablet_type: type_of(tablet_type)?,
+        mysql: Some(address(mysql)?),
+        term_start: None,
+        vttablet: vttablet.map(|at| VttabletAddress { host: at.host, port: at.port }),
+        promotion_rule: None,
+    })
 }
 
 /// Prints a line.
