@@ -344,8 +344,9 @@ impl Handler<CircumstancesChanged> for RecoveryActor {
     type Result = ();
     fn handle(&mut self, _: CircumstancesChanged, _: &mut Context<Self>) {
         self.meter.handled();
+        let now = self.world.clock.now();
         if let Some(attempts) = &mut self.attempts {
-            attempts.shard.fresh_start();
+            attempts.circumstances_changed(now);
         }
     }
 }

@@ -70,11 +70,13 @@ pub enum Bug {
     ForgetUnreadRecords,
     /// Wait for the candidate that ranks first, and for no other.
     WaitForTheFirst,
+    /// Believe that the lock is held, however old the answer is.
+    BelieveOldAnswers,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -108,6 +110,7 @@ impl Bug {
         Self::NeedAllRecords,
         Self::ForgetUnreadRecords,
         Self::WaitForTheFirst,
+        Self::BelieveOldAnswers,
     ];
 }
 

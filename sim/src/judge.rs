@@ -154,7 +154,10 @@ impl Universe {
 /// Tells whether only a person can put it right.
 fn may_stay(kind: FindingKind, report: &ShardReport) -> bool {
     let mut tablets = report.snapshot.tablets.values();
-    let drained = tablets.any(|state| state.tablet.tablet_type == TabletType::Drained);
+    let drained = tablets.any(|state| {
+        let filtered = state.status.as_ref().is_some_and(|status| status.is_filtered());
+        state.tablet.tablet_type == TabletType::Drained || filtered
+    });
     let short = matches!(
         kind,
         FindingKind::NotEnoughSemiSyncReplicas

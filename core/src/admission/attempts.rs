@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::inaction::{Held, Inaction};
 use super::{Admission, Ledger, Proposal, Refusal, Switches, admit};
 use crate::admission::Block;
-use crate::analysis::Finding;
+use crate::analysis::{Finding, FindingKind};
 use crate::audit::Outcome;
 use crate::ids::{RecoveryId, TabletAlias};
 use crate::knowledge::snapshot::ShardSnapshot;
@@ -16,15 +16,17 @@ use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::time::Timestamp;
 
-/// Receivers are restarted at most so often: it is done to see something, not to cure it.
+/// A receiver is restarted at most so often: it is done to see something, not to cure it.
 const RECEIVER_RESTART_PAUSE: Duration = Duration::from_secs(60);
+/// Where some receivers cannot connect any more, the others are asked sooner: the primary may be dead.
+const BROKEN_RESTART_PAUSE: Duration = Duration::from_secs(2);
 
 /// The attempts of one shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempts {
     /// Of recoveries of the shard as a whole, with the block.
     pub shard: Ledger,
-    receivers: Ledger,
+    receivers: BTreeMap<FindingKind, Ledger>,
     repairs: BTreeMap<TabletAlias, Ledger>,
 }
 
@@ -52,6 +54,14 @@ impl Attempts {
         Self { shard: Ledger { block, ..Ledger::default() }, ..Self::default() }
     }
 
+    /// More or fewer tablets can be reached, or the records changed: what was refused may go now, and what was tried for
+    /// one failure says little about the next one.
+    pub fn circumstances_changed(&mut self, now: Timestamp) {
+        self.shard.fresh_start();
+        let soon = now + BROKEN_RESTART_PAUSE;
+        self.receivers.values_mut().for_each(|ledger| ledger.pause_at_most_until(soon));
+    }
+
     /// Which part of what is wanted may start now, and why the rest may not.
     ///
     /// `before` is what was held back in the round before: what went wrong last stays the reason while it waits to be
@@ -69,7 +79,8 @@ impl Attempts {
             Wanted::Nothing => Round::default(),
             Wanted::Shard(remedy, finding) => {
                 let restarts = remedy == Remedy::RestartReceiver;
-                let ledger = if restarts { &self.receivers } else { &self.shard };
+                let restarted = self.receivers.get(&finding.kind).unwrap_or(&none);
+                let ledger = if restarts { restarted } else { &self.shard };
                 let proposal = Proposal::new(remedy, &finding);
                 // A receiver is restarted for the shard's sake.
                 let tablet = proposal.tablet.filter(|_| !restarts);
@@ -116,7 +127,11 @@ impl Attempts {
         now: Timestamp,
     ) -> bool {
         if kind == RecoveryKind::RestartReceiver {
-            self.receivers.pause_until(now + RECEIVER_RESTART_PAUSE);
+            for finding in findings.iter().map(|finding| finding.kind) {
+                let broken = finding == FindingKind::UnreachablePrimaryWithBrokenReplicas;
+                let pause = if broken { BROKEN_RESTART_PAUSE } else { RECEIVER_RESTART_PAUSE };
+                self.receivers.entry(finding).or_default().pause_until(now + pause);
+            }
             return false;
         }
         if kind == RecoveryKind::FixReplica {
@@ -182,7 +197,6 @@ fn held(finding: &Finding, refusal: &Refusal, before: &[Held]) -> Held {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::FindingKind;
     use crate::testkit;
 
     /// Kind, outcome, and what is then remembered: `block`, `again` (backed off), `free`.

@@ -79,6 +79,11 @@ impl Ledger {
         self.not_before = Some(until);
     }
 
+    /// Makes the next attempt wait no longer than that.
+    pub fn pause_at_most_until(&mut self, until: Timestamp) {
+        self.not_before = self.not_before.map(|known| known.min(until));
+    }
+
     /// Notes an attempt that went well, or circumstances that changed: the next attempt need not wait.
     pub fn fresh_start(&mut self) {
         self.failures = 0;

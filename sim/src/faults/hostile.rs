@@ -119,7 +119,13 @@ impl Universe {
                 ills.delay_seconds = if begins { DELAY_SECONDS } else { 0 };
                 ills.idle_since = now;
             }
-            Hostile::Filtered => ills.filtered = begins,
+            Hostile::Filtered => {
+                ills.filtered = begins;
+                // Whoever takes its filters away makes it anew: what it lacks could not be seen any more.
+                if !begins {
+                    ills.hollow.clear();
+                }
+            }
             Hostile::Locked if begins && reigns => {}
             Hostile::Locked => {
                 ills.locked = begins;
