@@ -8,9 +8,11 @@ mod holding;
 mod hooks;
 mod job;
 mod left_behind;
+mod lock;
 mod planned;
 mod repair;
 mod reparent;
+mod story;
 mod task;
 
 use std::panic::AssertUnwindSafe;

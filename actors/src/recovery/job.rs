@@ -1,32 +1,27 @@
 //! The frame of every recovery: lock, look again, act step by step, keep the story.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::Recipient;
 use futures::stream::{FuturesUnordered, StreamExt};
 use slog::{Logger, info, warn};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use vtorc_core::analysis::{self, Finding, FindingKind};
-use vtorc_core::audit::{Outcome, RecoveryRecord, StepOutcome, StepRecord};
+use vtorc_core::audit::{Outcome, RecoveryRecord, StepOutcome};
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::knowledge::health::ProbeHistory;
-use vtorc_core::knowledge::observe::Answer;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, ShardLock, TopoError};
 use vtorc_core::recovery::kind::RecoveryKind;
-use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::settings::RecoverySettings;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletAddress};
-use vtorc_core::topology::{self, ShardTopology, TopologyRead};
 
 use super::Task;
 use super::catch_up::LiftedDelays;
-use crate::board::{LockAction, TAKE_LOCK};
-use crate::messages::{Audit, ReparentKind, ReparentRequest, ShardTopologyWasRead};
+use crate::messages::{ReparentKind, ReparentRequest, ShardTopologyWasRead};
 use crate::world::World;
 
 /// When everybody from whom an answer is expected has answered, those held for dead get this much more.
@@ -35,13 +30,6 @@ const LAST_CALL: Duration = Duration::from_millis(50);
 const STRAGGLERS: Duration = Duration::from_secs(1);
 /// A command that ran out of time says so itself, and why, within this.
 const LAST_WORDS: Duration = Duration::from_millis(1200);
-/// An automatic recovery waits so long for the lock: whoever holds it is at work on the shard.
-const LOCK_PATIENCE: Duration = Duration::from_millis(500);
-/// An answer that the lock is held is believed if it took no longer than this: locks end with sessions that were silent
-/// for longer.
-const LOCK_ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Reading the shard's records takes at most this long.
-const TOPO_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why a recovery stopped before its end.
 #[derive(Clone, Debug)]
@@ -82,8 +70,8 @@ pub(crate) struct Job {
     pub(crate) settings: RecoverySettings,
     pub(crate) seen: Arc<ShardSnapshot>,
     pub(crate) log: Logger,
-    shard: Recipient<ShardTopologyWasRead>,
-    record: Arc<Mutex<RecoveryRecord>>,
+    pub(super) shard: Recipient<ShardTopologyWasRead>,
+    pub(super) record: Arc<Mutex<RecoveryRecord>>,
 }
 
 /// A recovery under the shard's lock, with the shard as it was found there.
@@ -94,7 +82,7 @@ pub(crate) struct Locked<'a> {
     /// Tablets whose records could not be read under the lock.
     pub(crate) unread: BTreeSet<TabletAlias>,
     pub(super) lifted: LiftedDelays,
-    lock: Box<dyn ShardLock>,
+    pub(super) lock: Box<dyn ShardLock>,
 }
 
 impl Job {
@@ -145,87 +133,6 @@ impl Job {
         let done = locked.act(task).await;
         locked.release().await;
         done
-    }
-
-    /// Takes the shard's lock, then looks at everything anew: what was seen before may be over.
-    async fn lock(&self, task: &Task) -> Result<Locked<'_>, Stopped> {
-        let patience = match task {
-            Task::Requested(_) | Task::CureErrant(_) | Task::Forget(_) => {
-                self.settings.lock_timeout
-            }
-            Task::Shard(..) | Task::Replicas(_) => LOCK_PATIENCE,
-        };
-        let action = lock_action(task);
-        let shard = &self.seen.shard;
-        let topo = &self.world.topo;
-        // Whoever waits is told for whom, before the wait.
-        let taking = async {
-            match topo.lock_shard(shard, &action, Duration::ZERO).await {
-                Err(TopoError::Locked { holder, .. }) if !patience.is_zero() => {
-                    self.decided("wait for the shard's lock", None, format!("held by {holder}"));
-                    topo.lock_shard(shard, &action, patience).await
-                }
-                other => other,
-            }
-        };
-        let lock = self.topo_step(TAKE_LOCK, None, taking).await?;
-        self.world.auditor.do_send(Audit::Lock(shard.clone(), lock.token()));
-        let read = timeout(TOPO_TIMEOUT, topo.read_shard(shard));
-        let read = async {
-            read.await.unwrap_or_else(|_| Err(TopoError::Unavailable("no answer".into())))
-        };
-        let read = self.topo_step("read the shard's records", None, read).await?;
-        let (topology, unread) = self.with_what_was_known(read)?;
-        self.shard.do_send(ShardTopologyWasRead(topology.clone()));
-        let policy =
-            topology.durability.clone().map_err(|unknown| Stopped::Refused(unknown.to_string()))?;
-        let fresh = self.look_again(&topology).await;
-        Ok(Locked { job: self, fresh, policy, unread, lifted: LiftedDelays::default(), lock })
-    }
-
-    /// What cannot be read under the lock is what it was before. Tells whose records those are.
-    fn with_what_was_known(
-        &self,
-        read: TopologyRead,
-    ) -> Result<(ShardTopology, BTreeSet<TabletAlias>), Stopped> {
-        let name = &self.seen.shard;
-        let known = BTreeMap::from([(name.clone(), self.seen.topology())]);
-        let gone = || Stopped::Failed(format!("there is no record of {name} any more"));
-        if sabotage::has(Bug::NeedAllCells) && read.is_partial() {
-            return Err(Stopped::Failed("a cell cannot be read".into()));
-        }
-        let known = if sabotage::has(Bug::ForgetUnreadRecords) { BTreeMap::new() } else { known };
-        let topology = topology::merge(&known, read.clone()).remove(name).ok_or_else(gone)?;
-        let tablets = topology.tablets.keys();
-        let unread = tablets.filter(|alias| read.is_unread(alias)).cloned().collect();
-        Ok((topology, unread))
-    }
-
-    async fn look_again(&self, topology: &ShardTopology) -> ShardSnapshot {
-        let asked_at = self.world.clock.now();
-        let tablets: Vec<Tablet> = topology.tablets.values().cloned().collect();
-        let step = self.begin_step("ask every server for its state", None);
-        let answers = self.ask_all(&tablets, ServerCommand::ReadStatus).await;
-        let answered = answers.values().filter(|answer| answer.is_ok()).count();
-        let text = format!("{answered} of {} answered", tablets.len());
-        self.end_step(step, StepOutcome::Done(text));
-        let now = self.world.clock.now();
-        let mut fresh = (*self.seen).clone();
-        fresh.take_topology(topology, now);
-        for (alias, answer) in answers {
-            let result = answer.map(Arc::new).map_err(CommandError::into_probe_failure);
-            if sabotage::has(Bug::SecondLookForgets)
-                && result.is_err()
-                && let Some(state) = fresh.tablets.get_mut(&alias)
-            {
-                // Only who was held for dead stays so.
-                if !state.reachability.is_unreachable() {
-                    state.history = ProbeHistory::default();
-                }
-            }
-            fresh.take_answer(&alias, Answer { sent_at: asked_at, result }, now);
-        }
-        fresh.at(now)
     }
 
     /// Sends a command to many servers at once. Those held for dead are asked too, but not waited for.
@@ -341,74 +248,6 @@ impl Job {
         self.failpoint(&format!("after {name}"));
         done.map_err(|error| Stopped::Failed(format!("{name}: {error}")))
     }
-
-    /// Notes a decision as a step without duration.
-    pub(crate) fn decided(&self, name: &str, tablet: Option<&TabletAlias>, text: String) {
-        let step = self.begin_step(name, tablet);
-        self.end_step(step, StepOutcome::Done(text));
-    }
-
-    pub(crate) fn begin_step(&self, name: &str, tablet: Option<&TabletAlias>) -> usize {
-        let step = StepRecord {
-            name: name.to_owned(),
-            tablet: tablet.cloned(),
-            started_at: self.world.clock.now(),
-            duration_ms: None,
-            outcome: None,
-        };
-        let mut at = 0;
-        self.note(|record| {
-            at = record.steps.len();
-            record.steps.push(step);
-        });
-        at
-    }
-
-    pub(crate) fn end_step(&self, at: usize, outcome: StepOutcome) {
-        let now = self.world.clock.now();
-        self.note(|record| {
-            let Some(step) = record.steps.get_mut(at) else { return };
-            let took = step.started_at.age(now).as_millis();
-            step.duration_ms = Some(u64::try_from(took).unwrap_or(u64::MAX));
-            let tablet = step.tablet.as_ref().map(ToString::to_string).unwrap_or_default();
-            match &outcome {
-                StepOutcome::Done(text) => {
-                    info!(self.log, "step"; "step" => &step.name, "tablet" => tablet, "ms" => took as u64,
-                        "text" => text);
-                }
-                StepOutcome::NotDone(why) | StepOutcome::Unknown(why) => {
-                    warn!(self.log, "step failed"; "step" => &step.name, "tablet" => tablet,
-                        "ms" => took as u64, "outcome" => outcome.name(), "error" => why);
-                }
-            }
-            step.outcome = Some(outcome);
-        });
-    }
-
-    /// Changes the story and shows it.
-    pub(crate) fn note(&self, change: impl FnOnce(&mut RecoveryRecord)) {
-        change(&mut self.story());
-        self.publish();
-    }
-
-    /// The story so far.
-    pub(crate) fn told(&self) -> RecoveryRecord {
-        self.story().clone()
-    }
-
-    fn story(&self) -> MutexGuard<'_, RecoveryRecord> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn publish(&self) {
-        let record = self.story().clone();
-        self.world.auditor.do_send(Audit::Recovery(Box::new(record.clone())));
-        self.world.board.post_recovery(record);
-    }
-
-    pub(crate) fn failpoint(&self, name: &str) {
-        (self.world.failpoint)(name);
-    }
 }
 
 impl Locked<'_> {
@@ -501,30 +340,6 @@ impl Locked<'_> {
         Err(Stopped::AlreadyFixed)
     }
 
-    /// Makes sure that the lock is still ours; asked before every step that cannot be undone.
-    pub(crate) async fn check_lock(&self) -> Result<(), Stopped> {
-        if sabotage::has(Bug::ForgetLock) {
-            return Ok(());
-        }
-        loop {
-            let asked = Instant::now();
-            self.job.topo_step("make sure of the lock", None, self.lock.check()).await?;
-            // A process that was stopped meanwhile goes on with an answer that is as old as its sleep.
-            if asked.elapsed() < LOCK_ANSWER_MAX || sabotage::has(Bug::BelieveOldAnswers) {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn release(self) {
-        let world = &self.job.world;
-        let before = world.clock.now();
-        self.lock.release().await;
-        world.auditor.do_send(Audit::Lock(self.job.seen.shard.clone(), None));
-        let took = u64::try_from(before.age(world.clock.now()).as_millis());
-        world.board.count_lock(LockAction::Unlock, took.unwrap_or(u64::MAX));
-    }
-
     /// A tablet's record, as read under the lock.
     pub(crate) fn tablet(&self, alias: &TabletAlias) -> Result<&Tablet, Stopped> {
         let state = self.fresh.tablet(alias);
@@ -537,31 +352,4 @@ impl Locked<'_> {
 fn address_of(tablet: &Tablet) -> Result<TabletAddress, CommandError> {
     let missing = || CommandError::NotDone("its record has no MySQL address".into());
     tablet.address().ok_or_else(missing)
-}
-
-/// The text that other tools show of who holds the lock, as VTOrc words it.
-fn lock_action(task: &Task) -> String {
-    match (task, task.finding()) {
-        (Task::Requested(request), _) => match request.kind {
-            ReparentKind::Planned => format!(
-                "PlannedReparentShard({}, AvoidPrimary = {})",
-                named(request.new_primary.as_ref()),
-                named(request.avoid_primary.as_ref())
-            ),
-            ReparentKind::Emergency => match &request.new_primary {
-                Some(alias) => format!("EmergencyReparentShard({alias})"),
-                None => "EmergencyReparentShard".to_owned(),
-            },
-        },
-        (Task::Forget(request), _) => format!("VTOrc Forget {}", request.tablet),
-        (Task::CureErrant(request), _) => format!("VTOrc {} for {}", task.kind(), request.tablet),
-        (_, Some(finding)) => {
-            format!("VTOrc Recovery for {} on {}", finding.kind, named(finding.tablet.as_ref()))
-        }
-        (_, None) => "VTOrc Recovery".to_owned(),
-    }
-}
-
-fn named(alias: Option<&TabletAlias>) -> String {
-    alias.map(ToString::to_string).unwrap_or_else(|| "<nil>".to_owned())
 }

@@ -99,8 +99,7 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
     let mut facts = Facts {
         policy_known: policy.is_some(),
         had_primary: snapshot.record.term_start.is_some(),
-        has_tablets: snapshot.tablets.values().any(|state| state.tablet.tablet_type.is_managed())
-            && !(sabotage::has(Bug::NeedAllRecords) && !snapshot.unseen.is_empty()),
+        has_tablets: has_tablets(snapshot),
         primary_may_be_unseen: primary_may_be_unseen(snapshot),
         ..Facts::default()
     };
@@ -149,6 +148,13 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
             .collect();
     }
     facts
+}
+
+fn has_tablets(snapshot: &ShardSnapshot) -> bool {
+    if sabotage::has(Bug::NeedAllRecords) && !snapshot.unseen.is_empty() {
+        return false;
+    }
+    snapshot.tablets.values().any(|state| state.tablet.tablet_type.is_managed())
 }
 
 /// Tells whether the primary's record may be in a cell, or be a record, that could never be read.

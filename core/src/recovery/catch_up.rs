@@ -74,9 +74,7 @@ pub fn patience_for_the_rest(election: &Election, settings: &RecoverySettings) -
 pub fn choose(progress: &[Progress], elapsed: Duration, rest_within: Duration) -> Choice {
     let complete = |one: &Progress| matches!(one, Progress::HasAll { .. });
     let still_working = |one: &Progress| matches!(one, Progress::Working | Progress::HasRequired);
-    if sabotage::has(Bug::WaitForTheFirst)
-        && progress.first().is_some_and(|first| still_working(first))
-    {
+    if sabotage::has(Bug::WaitForTheFirst) && progress.first().is_some_and(still_working) {
         return Choice::WaitUntil(Duration::MAX);
     }
     if let Some(first) = progress.iter().position(complete) {

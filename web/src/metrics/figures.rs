@@ -209,6 +209,28 @@ fn vtorc_name(kind: RecoveryKind, finding: Option<FindingKind>) -> &'static str 
     }
 }
 
+/// The two reparents that VTOrc counts.
+enum Reparent {
+    Emergency,
+    Planned,
+}
+
+fn vtorc_reparent(kind: RecoveryKind) -> Option<Reparent> {
+    match kind {
+        RecoveryKind::EmergencyReparent => Some(Reparent::Emergency),
+        RecoveryKind::PlannedReparent => Some(Reparent::Planned),
+        RecoveryKind::FinishReparent
+        | RecoveryKind::ElectPrimary
+        | RecoveryKind::FixPrimary
+        | RecoveryKind::FixReplica
+        | RecoveryKind::RestartReceiver
+        | RecoveryKind::FixShardRecord
+        | RecoveryKind::DrainErrant
+        | RecoveryKind::InjectErrant
+        | RecoveryKind::Forget => None,
+    }
+}
+
 fn of_recoveries(board: &Board) -> Vec<Family> {
     let (mut successful, mut failed, mut all) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let (mut emergency, mut planned) = (BTreeMap::new(), BTreeMap::new());
@@ -222,18 +244,10 @@ fn of_recoveries(board: &Board) -> Vec<Family> {
         };
         let counted = if succeeded { &mut successful } else { &mut failed };
         *counted.entry(labels).or_insert(0) += count;
-        let reparents = match kind {
-            RecoveryKind::EmergencyReparent => &mut emergency,
-            RecoveryKind::PlannedReparent => &mut planned,
-            RecoveryKind::FinishReparent
-            | RecoveryKind::ElectPrimary
-            | RecoveryKind::FixPrimary
-            | RecoveryKind::FixReplica
-            | RecoveryKind::RestartReceiver
-            | RecoveryKind::FixShardRecord
-            | RecoveryKind::DrainErrant
-            | RecoveryKind::InjectErrant
-            | RecoveryKind::Forget => continue,
+        let reparents = match vtorc_reparent(kind) {
+            Some(Reparent::Emergency) => &mut emergency,
+            Some(Reparent::Planned) => &mut planned,
+            None => continue,
         };
         let result = if succeeded { "success" } else { "failure" };
         let labels = vec![shard.keyspace, shard.shard, result.to_owned()];

@@ -73,6 +73,10 @@ pub(super) struct Instance {
     problems: Vec<String>,
 }
 
+fn receiver_error(replication: &ReplicationStatus) -> String {
+    replication.receiver_error.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
 impl Instance {
     pub(super) fn of(state: &TabletState, report: &ShardReport) -> Self {
         let snapshot = &report.snapshot;
@@ -110,9 +114,7 @@ impl Instance {
             has_replication_filters: replication.is_some_and(|r| r.filtered),
             using_gtid: replication.is_some_and(|r| r.auto_position),
             applier_error: text(&|r| r.applier_error.clone()),
-            receiver_error: text(&|r| {
-                r.receiver_error.as_ref().map(ToString::to_string).unwrap_or_default()
-            }),
+            receiver_error: text(&receiver_error),
             replication_lag_seconds: replication.and_then(|r| r.lag_seconds),
             delay: replication.map(|r| r.delay_seconds).unwrap_or_default(),
             executed_gtid_set: status.map(|s| s.gtid_executed.to_string()).unwrap_or_default(),

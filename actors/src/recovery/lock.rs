@@ -1,0 +1,166 @@
+//! The shard's lock: taken before anything is looked at or done, asked for before every step that cannot be undone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use vtorc_core::audit::StepOutcome;
+use vtorc_core::ids::TabletAlias;
+use vtorc_core::knowledge::health::ProbeHistory;
+use vtorc_core::knowledge::observe::Answer;
+use vtorc_core::knowledge::snapshot::ShardSnapshot;
+use vtorc_core::ports::{CommandError, ServerCommand, TopoError};
+use vtorc_core::sabotage::{self, Bug};
+use vtorc_core::tablet::Tablet;
+use vtorc_core::topology::{self, ShardTopology, TopologyRead};
+
+use super::Task;
+use super::catch_up::LiftedDelays;
+use super::job::{Job, Locked, Stopped};
+use crate::board::{LockAction, TAKE_LOCK};
+use crate::messages::{Audit, ReparentKind, ShardTopologyWasRead};
+
+/// An automatic recovery waits so long for the lock: whoever holds it is at work on the shard.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// An answer that the lock is held is believed if it took no longer than this: locks end with sessions that were silent
+/// for longer.
+const LOCK_ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Reading the shard's records takes at most this long.
+const TOPO_TIMEOUT: Duration = Duration::from_secs(15);
+
+impl Job {
+    /// Takes the shard's lock, then looks at everything anew: what was seen before may be over.
+    pub(super) async fn lock(&self, task: &Task) -> Result<Locked<'_>, Stopped> {
+        let patience = match task {
+            Task::Requested(_) | Task::CureErrant(_) | Task::Forget(_) => {
+                self.settings.lock_timeout
+            }
+            Task::Shard(..) | Task::Replicas(_) => LOCK_PATIENCE,
+        };
+        let action = lock_action(task);
+        let shard = &self.seen.shard;
+        let topo = &self.world.topo;
+        // Whoever waits is told for whom, before the wait.
+        let taking = async {
+            match topo.lock_shard(shard, &action, Duration::ZERO).await {
+                Err(TopoError::Locked { holder, .. }) if !patience.is_zero() => {
+                    self.decided("wait for the shard's lock", None, format!("held by {holder}"));
+                    topo.lock_shard(shard, &action, patience).await
+                }
+                other => other,
+            }
+        };
+        let lock = self.topo_step(TAKE_LOCK, None, taking).await?;
+        self.world.auditor.do_send(Audit::Lock(shard.clone(), lock.token()));
+        let read = timeout(TOPO_TIMEOUT, topo.read_shard(shard));
+        let read = async {
+            read.await.unwrap_or_else(|_| Err(TopoError::Unavailable("no answer".into())))
+        };
+        let read = self.topo_step("read the shard's records", None, read).await?;
+        let (topology, unread) = self.with_what_was_known(read)?;
+        self.shard.do_send(ShardTopologyWasRead(topology.clone()));
+        let policy =
+            topology.durability.clone().map_err(|unknown| Stopped::Refused(unknown.to_string()))?;
+        let fresh = self.look_again(&topology).await;
+        Ok(Locked { job: self, fresh, policy, unread, lifted: LiftedDelays::default(), lock })
+    }
+
+    /// What cannot be read under the lock is what it was before. Tells whose records those are.
+    fn with_what_was_known(
+        &self,
+        read: TopologyRead,
+    ) -> Result<(ShardTopology, BTreeSet<TabletAlias>), Stopped> {
+        let name = &self.seen.shard;
+        let known = BTreeMap::from([(name.clone(), self.seen.topology())]);
+        let gone = || Stopped::Failed(format!("there is no record of {name} any more"));
+        if sabotage::has(Bug::NeedAllCells) && read.is_partial() {
+            return Err(Stopped::Failed("a cell cannot be read".into()));
+        }
+        let known = if sabotage::has(Bug::ForgetUnreadRecords) { BTreeMap::new() } else { known };
+        let topology = topology::merge(&known, read.clone()).remove(name).ok_or_else(gone)?;
+        let tablets = topology.tablets.keys();
+        let unread = tablets.filter(|alias| read.is_unread(alias)).cloned().collect();
+        Ok((topology, unread))
+    }
+
+    async fn look_again(&self, topology: &ShardTopology) -> ShardSnapshot {
+        let asked_at = self.world.clock.now();
+        let tablets: Vec<Tablet> = topology.tablets.values().cloned().collect();
+        let step = self.begin_step("ask every server for its state", None);
+        let answers = self.ask_all(&tablets, ServerCommand::ReadStatus).await;
+        let answered = answers.values().filter(|answer| answer.is_ok()).count();
+        let text = format!("{answered} of {} answered", tablets.len());
+        self.end_step(step, StepOutcome::Done(text));
+        let now = self.world.clock.now();
+        let mut fresh = (*self.seen).clone();
+        fresh.take_topology(topology, now);
+        for (alias, answer) in answers {
+            let result = answer.map(Arc::new).map_err(CommandError::into_probe_failure);
+            if sabotage::has(Bug::SecondLookForgets)
+                && result.is_err()
+                && let Some(state) = fresh.tablets.get_mut(&alias)
+            {
+                // Only who was held for dead stays so.
+                if !state.reachability.is_unreachable() {
+                    state.history = ProbeHistory::default();
+                }
+            }
+            fresh.take_answer(&alias, Answer { sent_at: asked_at, result }, now);
+        }
+        fresh.at(now)
+    }
+}
+
+impl Locked<'_> {
+    /// Makes sure that the lock is still ours; asked before every step that cannot be undone.
+    pub(crate) async fn check_lock(&self) -> Result<(), Stopped> {
+        if sabotage::has(Bug::ForgetLock) {
+            return Ok(());
+        }
+        loop {
+            let asked = Instant::now();
+            self.job.topo_step("make sure of the lock", None, self.lock.check()).await?;
+            // A process that was stopped meanwhile goes on with an answer that is as old as its sleep.
+            if asked.elapsed() < LOCK_ANSWER_MAX || sabotage::has(Bug::BelieveOldAnswers) {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) async fn release(self) {
+        let world = &self.job.world;
+        let before = world.clock.now();
+        self.lock.release().await;
+        world.auditor.do_send(Audit::Lock(self.job.seen.shard.clone(), None));
+        let took = u64::try_from(before.age(world.clock.now()).as_millis());
+        world.board.count_lock(LockAction::Unlock, took.unwrap_or(u64::MAX));
+    }
+}
+
+/// The text that other tools show of who holds the lock, as VTOrc words it.
+fn lock_action(task: &Task) -> String {
+    match (task, task.finding()) {
+        (Task::Requested(request), _) => match request.kind {
+            ReparentKind::Planned => format!(
+                "PlannedReparentShard({}, AvoidPrimary = {})",
+                named(request.new_primary.as_ref()),
+                named(request.avoid_primary.as_ref())
+            ),
+            ReparentKind::Emergency => match &request.new_primary {
+                Some(alias) => format!("EmergencyReparentShard({alias})"),
+                None => "EmergencyReparentShard".to_owned(),
+            },
+        },
+        (Task::Forget(request), _) => format!("VTOrc Forget {}", request.tablet),
+        (Task::CureErrant(request), _) => format!("VTOrc {} for {}", task.kind(), request.tablet),
+        (_, Some(finding)) => {
+            format!("VTOrc Recovery for {} on {}", finding.kind, named(finding.tablet.as_ref()))
+        }
+        (_, None) => "VTOrc Recovery".to_owned(),
+    }
+}
+
+fn named(alias: Option<&TabletAlias>) -> String {
+    alias.map(ToString::to_string).unwrap_or_else(|| "<nil>".to_owned())
+}
