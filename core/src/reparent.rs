@@ -6,4 +6,5 @@ pub mod election;
 pub mod prognosis;
 pub mod reason;
 pub mod safety;
+pub mod successor;
 pub mod trust;

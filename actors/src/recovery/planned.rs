@@ -8,8 +8,9 @@ use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::recovery::kind::RecoveryKind;
-use vtorc_core::reparent::election::{self, Constraints, Contender};
+use vtorc_core::reparent::election::{Constraints, Contender};
 use vtorc_core::reparent::safety;
+use vtorc_core::reparent::successor;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::tablet::Tablet;
 
@@ -133,7 +134,7 @@ impl Locked<'_> {
             unread: &self.unread,
         };
         let current = Contender::new(&primary.tablet, status.clone(), &self.fresh);
-        let election = election::choose_successor(&current, &replicas, &constraints)
+        let election = successor::choose_successor(&current, &replicas, &constraints)
             .map_err(|error| Stopped::Refused(error.to_string()))?;
         let Some(first) = election.first() else {
             return Err(Stopped::Refused("there is no candidate".into()));

@@ -12,7 +12,7 @@ use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
-use crate::status::{BinlogFormat, Flavor, ServerStatus, VttabletState};
+use crate::status::{BinlogFormat, ServerStatus, VttabletState};
 use crate::tablet::{PromotionRule, Tablet};
 
 pub use super::reason::{NoCandidate, PassedOver, Reason};
@@ -82,7 +82,7 @@ impl Contender {
     }
 
     /// The other's binary logs still hold all that this one lacks. (A clone's begin where it was made.)
-    fn can_follow(&self, source: &Contender) -> bool {
+    pub(super) fn can_follow(&self, source: &Contender) -> bool {
         let needed = &source.status.gtid_purged;
         needed.is_empty() || self.received().contains(needed)
     }
@@ -317,7 +317,7 @@ pub(super) fn passed(contender: &Contender, reason: Reason) -> PassedOver {
 }
 
 /// Why a tablet whose position is believed still cannot be primary.
-fn unfit(
+pub(super) fn unfit(
     contender: &Contender,
     everybody: &[Contender],
     reached: &BTreeSet<&TabletAlias>,
@@ -391,7 +391,7 @@ pub(super) fn lost_own(contender: &Contender, everybody: &[Contender]) -> Option
 }
 
 /// A server that logs statements cannot apply rows: it could not follow one that logs those.
-fn logs_statements(contender: &Contender) -> bool {
+pub(super) fn logs_statements(contender: &Contender) -> bool {
     contender.status.binlog_format == Some(BinlogFormat::Statement)
 }
 
@@ -436,93 +436,6 @@ fn rank(
         was_replica: contender.was_replica,
         alias: alias.clone(),
     }
-}
-
-/// Chooses who takes over from a primary that serves: it follows the primary, is not far behind, and ranks
-/// best. The outcome's `target` is empty: the position to reach is only known once writes have stopped.
-pub fn choose_successor(
-    primary: &Contender,
-    replicas: &[Contender],
-    constraints: &Constraints<'_>,
-) -> Result<Election, NoCandidate> {
-    let mut everybody: Vec<Contender> = replicas.to_vec();
-    everybody.push(primary.clone());
-    let reached: BTreeSet<&TabletAlias> =
-        everybody.iter().filter(|one| !one.is_filtered()).map(|one| &one.tablet.alias).collect();
-    let mut passed_over = Vec::new();
-    let statements = everybody.iter().any(logs_statements);
-    let mut ranked: Vec<(PromotionRule, bool, bool, u64, TabletAlias)> = Vec::new();
-    for contender in replicas {
-        let reason = unfit(contender, &everybody, &reached, constraints)
-            .or_else(|| errant_beside(contender, primary))
-            .or_else(|| not_following(contender, primary, constraints.settings))
-            .or_else(|| leaves_behind(contender, &everybody));
-        match reason {
-            Some(reason) => passed_over.push(passed(contender, reason)),
-            None => {
-                let alias = contender.tablet.alias.clone();
-                let lag = contender.status.replication.as_ref().and_then(|r| r.lag_seconds);
-                ranked.push((
-                    constraints.settings.promotion_rule(&contender.tablet),
-                    statements && !logs_statements(contender),
-                    alias.cell != primary.tablet.alias.cell,
-                    lag.unwrap_or(u64::MAX),
-                    alias,
-                ));
-            }
-        }
-    }
-    ranked.sort();
-    if ranked.is_empty() {
-        return Err(NoCandidate::AllPassedOver(passed_over));
-    }
-    let nothing = empty_like(&primary.status.gtid_executed);
-    let candidate = |(_, _, _, _, alias): (_, _, _, _, TabletAlias)| Candidate {
-        alias,
-        sources: Vec::new(),
-        received: nothing.clone(),
-    };
-    Ok(Election {
-        candidates: ranked.into_iter().map(candidate).collect(),
-        target: nothing.clone(),
-        required: nothing.clone(),
-        passed_over,
-    })
-}
-
-/// What it has beside what its primary wrote or has: an error is not made everybody's on purpose.
-fn errant_beside(contender: &Contender, primary: &Contender) -> Option<Reason> {
-    if sabotage::has(Bug::PlanForErrant) || primary.status.flavor == Flavor::MariaDb {
-        return None;
-    }
-    let errant = contender.status.received_beyond(&primary.status);
-    (!errant.is_empty()).then_some(Reason::Errant(errant))
-}
-
-/// Nothing presses: a planned reparent waits until everybody can follow.
-fn leaves_behind(contender: &Contender, everybody: &[Contender]) -> Option<Reason> {
-    let managed = everybody.iter().filter(|one| one.tablet.tablet_type.is_managed());
-    let mut left = managed.filter(|one| !one.can_follow(contender));
-    left.next().map(|one| Reason::LeavesBehind(one.tablet.alias.clone()))
-}
-
-fn not_following(
-    contender: &Contender,
-    primary: &Contender,
-    settings: &RecoverySettings,
-) -> Option<Reason> {
-    let Some(replication) = &contender.status.replication else {
-        return Some(Reason::NotFollowing);
-    };
-    if !primary.status.is_source_of(replication, primary.tablet.mysql.as_ref()) {
-        return Some(Reason::NotFollowing);
-    }
-    if !replication.is_healthy() || replication.delay_seconds > 0 {
-        return Some(Reason::ReplicationStopped);
-    }
-    let tolerable =
-        replication.lag_seconds.is_some_and(|lag| lag <= settings.tolerable_lag.as_secs());
-    (!tolerable).then_some(Reason::LagsBehind(replication.lag_seconds))
 }
 
 /// The server that is primary already, as far as replication goes: it follows nobody and all others follow
