@@ -35,6 +35,7 @@ mod input;
 mod isolation;
 mod network;
 mod planned;
+mod reality;
 mod relay_logs;
 mod repairs;
 mod topologies;

@@ -43,6 +43,8 @@ struct Place {
     progress: Progress,
     grounds: Option<PromotionGrounds>,
     error: Option<String>,
+    /// The configuration forbids to wait for it.
+    forbidden: bool,
 }
 
 impl Race<'_> {
@@ -67,6 +69,13 @@ impl Race<'_> {
             }
         }
         self.changed.notify_one();
+    }
+
+    fn forbid(&self, at: usize, why: String) {
+        if let Some(place) = self.places.borrow_mut().get_mut(at) {
+            place.forbidden = true;
+        }
+        self.gave_up(at, why);
     }
 
     fn status_of(&self, alias: &TabletAlias) -> Option<&ServerStatus> {
@@ -109,7 +118,12 @@ impl Locked<'_> {
             let grounds = status
                 .filter(|_| progress != Progress::Working)
                 .map(|status| PromotionGrounds::of(status, reached(progress, candidate, election)));
-            race.places.borrow_mut().push(Place { progress, grounds, error: None });
+            race.places.borrow_mut().push(Place {
+                progress,
+                grounds,
+                error: None,
+                forbidden: false,
+            });
         }
         race
     }
@@ -141,7 +155,11 @@ impl Locked<'_> {
             .zip(places.iter())
             .filter_map(|(one, place)| Some(format!("{}: {}", one.alias, place.error.as_ref()?)))
             .collect();
-        let nobody = || Stopped::Failed(format!("no candidate is ready: {}", told.join("; ")));
+        let forbidden = places.iter().any(|place| place.forbidden);
+        let nobody = || {
+            let why = format!("no candidate is ready: {}", told.join("; "));
+            if forbidden { Stopped::Refused(why) } else { Stopped::Failed(why) }
+        };
         let at = match choice {
             Choice::Promote(at) => at,
             Choice::Nobody | Choice::WaitUntil(_) => return Err(nobody()),
@@ -165,7 +183,7 @@ impl Locked<'_> {
         if unapplied && self.job.settings.unapplied == UnappliedPolicy::Fail {
             let why = "it has not applied everything it received, and \
                        FailMasterPromotionIfSQLThreadNotUpToDate is set";
-            race.gave_up(at, why.into());
+            race.forbid(at, why.into());
             return;
         }
         if let Err(error) = self.catch_up(race, at, candidate, election).await {

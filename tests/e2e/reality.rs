@@ -1,0 +1,159 @@
+//! Shards as people have them: a server that turns vtorc away, one that applies late, one that a backup locks, one that
+//! does not apply everything. A dead primary is replaced all the same, and nothing acknowledged is lost.
+
+use serde_json::json;
+use vtorc_fleet::Flavor;
+
+use crate::harness::{Cluster, PATIENCE, padded, wait_for};
+use crate::writer::{Writer, arrives, create_table, has, rows};
+
+const FOUR: &[&str] = &["zone1-101", "zone1-102", "zone1-103", "zone1-104 rdonly"];
+
+fn cluster(flavor: Flavor) -> (Cluster, String) {
+    let mut cluster = Cluster::new(flavor, "semi_sync", FOUR);
+    cluster.configure(&[("RecoveryPeriodBlockSeconds", json!(0))]);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    create_table(cluster.server(&first));
+    (cluster, first)
+}
+
+/// Kills the primary while a client writes; all that was acknowledged is on its successor.
+fn is_replaced(cluster: &mut Cluster, first: &str, beside: &[&str]) -> String {
+    let writer = Writer::start(cluster);
+    writer.wait_for_more(20);
+    cluster.server_mut(first).kill();
+    let gone: Vec<&str> = std::iter::once(first).chain(beside.iter().copied()).collect();
+    let second = cluster.healthy(&gone);
+    assert_ne!(second, first);
+    let acknowledged = writer.finish();
+    assert!(has(cluster.server(&second), &acknowledged), "acknowledged rows were lost");
+    second
+}
+
+/// An RDONLY on which vtorc's password is wrong is no acker of the policy: it is out of sight, and nothing more.
+#[test]
+fn a_server_that_turns_vtorc_away_stops_no_failover() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let (mut cluster, first) = cluster(flavor);
+        let deny = "ALTER USER 'orc_client_user'@'%' IDENTIFIED BY 'another one'";
+        let mut statements = vec!["SET sql_log_bin = 0", deny];
+        if flavor == Flavor::MySql {
+            statements.insert(1, "SET GLOBAL super_read_only = OFF");
+            statements.push("SET GLOBAL super_read_only = ON");
+        }
+        // Or it is fenced again in the middle of this.
+        cluster.daemon().post("/api/v1/recoveries/disable", json!({}));
+        cluster.server("zone1-104").run(&statements).unwrap();
+        cluster.daemon().post("/api/v1/recoveries/enable", json!({}));
+        // Connections that stand are not asked again.
+        let sessions = "SELECT GROUP_CONCAT(id) FROM information_schema.processlist WHERE user = 'orc_client_user'";
+        let ids = cluster.server("zone1-104").value(sessions).unwrap_or_default();
+        for id in ids.split(',').filter(|id| !id.is_empty() && *id != "NULL") {
+            // It may have ended by itself.
+            let _ = cluster.server("zone1-104").run(&[&format!("KILL {id}")]);
+        }
+        cluster.daemon().finding("AccessDenied");
+        is_replaced(&mut cluster, &first, &["zone1-104"]);
+    }
+}
+
+/// An RDONLY that applies an hour late received a row that nobody else has: no acker has it, so it was never
+/// acknowledged. Its delay is lifted for the row, and is there again afterwards.
+#[test]
+fn a_delayed_tablet_with_one_transaction_more_stops_no_failover() {
+    let (mut cluster, first) = cluster(Flavor::MySql);
+    let delay = [
+        "STOP REPLICA SQL_THREAD",
+        "CHANGE REPLICATION SOURCE TO SOURCE_DELAY = 3600",
+        "START REPLICA SQL_THREAD",
+    ];
+    cluster.server("zone1-104").run(&delay).unwrap();
+    cluster.daemon().post("/api/v1/recoveries/disable", json!({}));
+    let others: Vec<String> = ["zone1-101", "zone1-102", "zone1-103"]
+        .iter()
+        .map(|alias| padded(alias))
+        .filter(|alias| *alias != first)
+        .collect();
+    for other in &others {
+        cluster.server(other).run(&["STOP REPLICA IO_THREAD"]).unwrap();
+    }
+    // It waits for an acknowledgement that nobody gives; the RDONLY receives it.
+    let mut client = cluster.server(&first).connect_within("app", PATIENCE).unwrap();
+    let insert = std::thread::spawn(move || {
+        use mysql::prelude::Queryable;
+        client.query_drop("INSERT INTO test.ledger VALUES (666, 'nobody')").is_ok()
+    });
+    let received = "SELECT received_transaction_set FROM \
+        performance_schema.replication_connection_status WHERE channel_name = ''";
+    let executed = cluster.server(&first).value("SELECT @@gtid_executed").unwrap();
+    let arrived = || {
+        let inside = format!("SELECT GTID_SUBSET('{executed}', ({received}))");
+        (cluster.server("zone1-104").value(&inside).ok()? == "1").then_some(())
+    };
+    wait_for(arrived).expect("the RDONLY received nothing");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    cluster.server_mut(&first).kill();
+    assert!(!insert.join().unwrap(), "it was acknowledged");
+    cluster.daemon().post("/api/v1/recoveries/enable", json!({}));
+    let second = cluster.healthy(&[&first]);
+    assert!(others.contains(&second));
+    let put_back = || {
+        let delay = "SELECT desired_delay FROM performance_schema.replication_applier_configuration \
+            WHERE channel_name = ''";
+        (cluster.server("zone1-104").value(delay).ok()? == "3600").then_some(())
+    };
+    wait_for(put_back).expect("its delay is not there again");
+}
+
+/// A backup holds a global read lock on the candidate that ranks first: another one goes.
+#[test]
+fn a_candidate_that_a_backup_locks_is_not_waited_for() {
+    let (mut cluster, first) = cluster(Flavor::MySql);
+    let mut others = ["zone1-101", "zone1-102", "zone1-103"].map(padded).to_vec();
+    others.retain(|alias| *alias != first);
+    let [best, other] = others.as_slice() else { panic!("{others:?}") };
+    let mut backup = cluster.server(best).connect_within("admin", PATIENCE).unwrap();
+    {
+        use mysql::prelude::Queryable;
+        backup.query_drop("FLUSH TABLES WITH READ LOCK").unwrap();
+    }
+    cluster
+        .server(&first)
+        .run(&["INSERT INTO test.ledger VALUES (77, 'behind the lock')"])
+        .unwrap();
+    arrives(cluster.server(other), &[77].into());
+    assert!(!rows(cluster.server(best)).contains(&77));
+    cluster.server_mut(&first).kill();
+    assert_eq!(cluster.healthy(&[&first]), *other);
+    assert!(rows(cluster.server(other)).contains(&77));
+    drop(backup);
+    arrives(cluster.server(best), &[77].into());
+}
+
+/// A replica with filters is told not to acknowledge, and is not promoted.
+#[test]
+fn a_replica_with_filters_neither_acknowledges_nor_is_promoted() {
+    let (mut cluster, first) = cluster(Flavor::MySql);
+    let mut others = ["zone1-101", "zone1-102", "zone1-103"].map(padded).to_vec();
+    others.retain(|alias| *alias != first);
+    let [filtered, other] = others.as_slice() else { panic!("{others:?}") };
+    let filter = [
+        "STOP REPLICA",
+        "CHANGE REPLICATION FILTER REPLICATE_IGNORE_TABLE = (test.left_out)",
+        "START REPLICA",
+    ];
+    cluster.server(filtered).run(&filter).unwrap();
+    cluster.daemon().finding("ReplicationFilters");
+    let silent = || {
+        let on = cluster.server(filtered).value("SELECT @@rpl_semi_sync_replica_enabled").ok()?;
+        (on == "0").then_some(())
+    };
+    wait_for(silent).expect("it still acknowledges");
+    let report = cluster.daemon().shard()["if_primary_died"].clone();
+    assert!(report.to_string().contains("replication filters"), "{report:#}");
+    assert!(
+        !report["winner"].as_str().unwrap_or_default().contains(filtered.as_str()),
+        "{other}: {report:#}"
+    );
+}
