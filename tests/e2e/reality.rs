@@ -134,7 +134,7 @@ fn a_candidate_that_a_backup_locks_is_not_waited_for() {
 /// A replica with filters is told not to acknowledge, and is not promoted.
 #[test]
 fn a_replica_with_filters_neither_acknowledges_nor_is_promoted() {
-    let (mut cluster, first) = cluster(Flavor::MySql);
+    let (cluster, first) = cluster(Flavor::MySql);
     let mut others = ["zone1-101", "zone1-102", "zone1-103"].map(padded).to_vec();
     others.retain(|alias| *alias != first);
     let [filtered, other] = others.as_slice() else { panic!("{others:?}") };
