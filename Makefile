@@ -4,7 +4,7 @@
 
 demo: ## watch a real failover on this machine
 	scripts/servers.sh demo
-	cargo run --release --locked -- demo $(DEMO_FLAGS)
+	cargo run --locked -- demo $(DEMO_FLAGS)
 
 test: ## everything, on real servers
 	scripts/servers.sh test
