@@ -17,6 +17,7 @@ pub mod clock;
 pub mod guardian;
 pub mod messages;
 pub mod numbers;
+mod patience;
 pub mod preflight;
 pub mod prober;
 pub mod recovery;

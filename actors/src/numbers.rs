@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use slog::{Logger, warn};
-use tokio::time::timeout;
 use vtorc_core::ids::RecoveryId;
-use vtorc_core::ports::{HistoryError, HistoryPort};
+use vtorc_core::ports::HistoryPort;
+
+use crate::patience::answer_within;
 
 /// A history that does not answer in this time is not waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -20,9 +21,7 @@ impl Numbers {
     /// The next recovery's number. It is greater than every number that this process has given before.
     pub async fn next(&self, history: &dyn HistoryPort, log: &Logger) -> RecoveryId {
         loop {
-            let given = timeout(PATIENCE, history.next_recovery_id()).await;
-            let given = given.unwrap_or_else(|_| Err(HistoryError("no answer in time".into())));
-            match given {
+            match answer_within(PATIENCE, history.next_recovery_id()).await {
                 // One that was given from memory meanwhile is not given again.
                 Ok(id) if self.0.fetch_max(id.0, Ordering::AcqRel) < id.0 => return id,
                 Ok(_) => {}

@@ -28,7 +28,6 @@ use futures::FutureExt;
 use slog::{Logger, info, o, warn};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 use vtorc_core::admission::Block;
 use vtorc_core::admission::attempts::Attempts;
 use vtorc_core::admission::inaction::{Held, Inaction};
@@ -46,6 +45,7 @@ use crate::messages::{
     Accepted, Audit, CircumstancesChanged, LiftBlock, Recover, RecoveryStanding, Rejected,
     ShardTopologyWasRead, StartRequested, Stop,
 };
+use crate::patience::answer_within;
 use crate::world::World;
 use job::Job;
 use left_behind::give_back_lock;
@@ -60,6 +60,7 @@ const LEDGER_PATIENCE: Duration = Duration::from_secs(2);
 const LEDGER_RETRY: Duration = Duration::from_secs(1);
 /// ... and is not waited for after this.
 const LEDGER_GIVEN_UP: Duration = Duration::from_secs(10);
+
 /// The shard's actor, as far as its recoveries tell it something.
 pub(crate) struct Owner {
     /// How recoveries stand.
@@ -77,11 +78,15 @@ pub struct RecoveryActor {
     running: Option<Running>,
     begun: u64,
     held: Vec<Held>,
-    /// Why the block period could not be read yet.
-    unread: Option<String>,
-    unread_since: Option<Timestamp>,
+    unread: Option<Unread>,
     meter: Arc<Meter>,
     log: Logger,
+}
+
+/// The block period could not be read yet.
+struct Unread {
+    why: String,
+    since: Timestamp,
 }
 
 struct Running {
@@ -148,7 +153,6 @@ impl RecoveryActor {
             begun: 0,
             held: Vec::new(),
             unread: None,
-            unread_since: None,
             meter: meter.clone(),
             log,
         };
@@ -161,9 +165,14 @@ impl RecoveryActor {
         self.owner.standing.do_send(RecoveryStanding {
             running: self.running.as_ref().and_then(|running| running.id),
             block,
-            held_back: self.held.first().map(|held| held.reason.clone()).or(self.unread.clone()),
+            held_back: self.held_back(),
             ended,
         });
+    }
+
+    fn held_back(&self) -> Option<String> {
+        let held = self.held.first().map(|held| &held.reason);
+        held.or(self.unread.as_ref().map(|unread| &unread.why)).cloned()
     }
 
     /// A reparent does not wait for a repair: the repair is called off, and starts again if still needed.
@@ -259,15 +268,12 @@ impl RecoveryActor {
     fn block_at(&self, now: Timestamp) -> Option<Block> {
         self.attempts.as_ref().and_then(|attempts| attempts.shard.block_at(now)).cloned()
     }
-}
 
-impl RecoveryActor {
     fn read_ledger(&self, context: &mut Context<Self>) {
         let (world, shard, log) = (self.world.clone(), self.shard.clone(), self.log.clone());
         let read = async move {
             give_back_lock(&world, &shard, &log).await;
-            let block = timeout(LEDGER_PATIENCE, world.history.block(&shard)).await;
-            block.unwrap_or_else(|_| Err(HistoryError("no answer in time".into())))
+            answer_within(LEDGER_PATIENCE, world.history.block(&shard)).await
         };
         context.spawn(read.into_actor(self).then(|block, _, context| {
             context.notify(LedgerWasRead(block));
@@ -279,7 +285,7 @@ impl RecoveryActor {
     /// for one in which nothing blocks the shard.
     fn ledger_was_not_read(&mut self, error: &HistoryError, context: &mut Context<Self>) {
         let now = self.world.clock.now();
-        let since = *self.unread_since.get_or_insert(now);
+        let since = self.unread.as_ref().map_or(now, |unread| unread.since);
         let why = format!("the block period cannot be read: {error}");
         if since.age(now) >= LEDGER_GIVEN_UP && !sabotage::has(Bug::NeedHistory) {
             warn!(self.log, "recovering without the history"; "reason" => &why);
@@ -287,7 +293,7 @@ impl RecoveryActor {
             return;
         }
         warn!(self.log, "not recovering"; "reason" => &why);
-        self.unread = Some(why);
+        self.unread = Some(Unread { why, since });
         if !sabotage::has(Bug::NeedHistory) {
             context.run_later(LEDGER_RETRY, |actor, context| actor.read_ledger(context));
         }
@@ -297,7 +303,7 @@ impl RecoveryActor {
 impl Actor for RecoveryActor {
     type Context = Context<Self>;
 
-    /// What blocks the shard is read before anything is recovered; without it, nothing is.
+    /// What blocks the shard is read before anything is recovered.
     fn started(&mut self, context: &mut Context<Self>) {
         self.read_ledger(context);
     }

@@ -9,15 +9,18 @@ use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::ports::TopoError;
 
 use crate::messages::Audit;
+use crate::patience::answer_within;
 use crate::world::World;
 
-/// A topology server that does not answer in this time holds nobody up: the lock goes with its session or lease.
+/// A history or a topology server that does not answer in this time holds nobody up: the lock goes with its session or
+/// lease.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Gives the lock back, if one was left. That the process which took it has ended is certain: it was the last one
 /// to have the history open, and only one at a time has.
 pub(super) async fn give_back_lock(world: &World, shard: &KeyspaceShard, log: &Logger) {
-    let token = match world.history.lock_left_behind(shard).await {
+    let left = answer_within(PATIENCE, world.history.lock_left_behind(shard)).await;
+    let token = match left {
         Ok(None) => return,
         Ok(Some(token)) => token,
         Err(error) => {
