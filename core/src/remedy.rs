@@ -3,9 +3,10 @@
 use crate::analysis::{Finding, FindingKind};
 use crate::ids::TabletAlias;
 use crate::knowledge::snapshot::ShardSnapshot;
+use crate::recovery::kind::RecoveryKind;
 use crate::settings::RecoverySettings;
 
-/// A kind of recovery.
+/// What would help against a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Remedy {
     /// Replace the primary by the most advanced replica.
@@ -29,34 +30,29 @@ pub enum Remedy {
 }
 
 impl Remedy {
-    /// Tells whether it changes who the primary is.
-    pub fn is_reparent(self) -> bool {
-        match self {
-            Self::EmergencyReparent
-            | Self::PlannedReparent
-            | Self::FinishReparent
-            | Self::ElectPrimary => true,
-            Self::FixPrimary
-            | Self::FixReplica
-            | Self::RestartReceiver
-            | Self::FixShardRecord
-            | Self::WatchOnly => false,
-        }
+    /// The recovery by which it is applied; watching is none.
+    pub fn recovery(self) -> Option<RecoveryKind> {
+        Some(match self {
+            Self::EmergencyReparent => RecoveryKind::EmergencyReparent,
+            Self::PlannedReparent => RecoveryKind::PlannedReparent,
+            Self::FinishReparent => RecoveryKind::FinishReparent,
+            Self::ElectPrimary => RecoveryKind::ElectPrimary,
+            Self::FixPrimary => RecoveryKind::FixPrimary,
+            Self::FixReplica => RecoveryKind::FixReplica,
+            Self::RestartReceiver => RecoveryKind::RestartReceiver,
+            Self::FixShardRecord => RecoveryKind::FixShardRecord,
+            Self::WatchOnly => return None,
+        })
     }
 
-    /// The name in the history, on the page and in metrics.
+    /// Tells whether it changes who the primary is.
+    pub fn is_reparent(self) -> bool {
+        self.recovery().is_some_and(RecoveryKind::is_reparent)
+    }
+
+    /// The name on the page and in metrics: that of its recovery.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::EmergencyReparent => "EmergencyReparent",
-            Self::PlannedReparent => "PlannedReparent",
-            Self::FinishReparent => "FinishReparent",
-            Self::ElectPrimary => "ElectPrimary",
-            Self::FixPrimary => "FixPrimary",
-            Self::FixReplica => "FixReplica",
-            Self::RestartReceiver => "RestartReceiver",
-            Self::FixShardRecord => "FixShardRecord",
-            Self::WatchOnly => "WatchOnly",
-        }
+        self.recovery().map_or("WatchOnly", RecoveryKind::name)
     }
 }
 

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::inaction::{Held, Inaction};
-use super::{Admission, Ledger, Proposal, Refusal, Switches, admit};
-use crate::admission::Block;
+use super::{Admission, Block, Ledger, Proposal, Refusal, Switches, admit};
 use crate::analysis::{Finding, FindingKind};
 use crate::audit::Outcome;
 use crate::ids::{RecoveryId, TabletAlias};
@@ -87,8 +86,7 @@ impl Attempts {
                 let proposal = Proposal { tablet, ..proposal };
                 match admit(ledger, proposal, snapshot, settings, switches) {
                     Admission::Admitted => {
-                        let kind = RecoveryKind::of(remedy);
-                        let approved = kind.map(|kind| Approved::Shard(kind, finding));
+                        let approved = remedy.recovery().map(|kind| Approved::Shard(kind, finding));
                         Round { approved, held: Vec::new() }
                     }
                     Admission::Refused(refusal) => {

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::remedy::Remedy;
-
 /// A kind of recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecoveryKind {
@@ -46,21 +44,6 @@ impl RecoveryKind {
         Self::InjectErrant,
         Self::Forget,
     ];
-
-    /// The recovery by which a remedy is applied; watching is none.
-    pub fn of(remedy: Remedy) -> Option<Self> {
-        Some(match remedy {
-            Remedy::EmergencyReparent => Self::EmergencyReparent,
-            Remedy::PlannedReparent => Self::PlannedReparent,
-            Remedy::FinishReparent => Self::FinishReparent,
-            Remedy::ElectPrimary => Self::ElectPrimary,
-            Remedy::FixPrimary => Self::FixPrimary,
-            Remedy::FixReplica => Self::FixReplica,
-            Remedy::RestartReceiver => Self::RestartReceiver,
-            Remedy::FixShardRecord => Self::FixShardRecord,
-            Remedy::WatchOnly => return None,
-        })
-    }
 
     /// Tells whether it changes who the primary is.
     pub fn is_reparent(self) -> bool {

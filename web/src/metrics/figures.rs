@@ -258,7 +258,7 @@ fn of_recoveries(board: &Board) -> Vec<Family> {
     let held = board.held_counts().into_iter();
     let held = held.map(|((finding, why, shard), count)| {
         let remedy = remedy(finding);
-        let recovery = match RecoveryKind::of(remedy) {
+        let recovery = match remedy.recovery() {
             Some(kind) => vtorc_name(kind, Some(finding)),
             None => remedy.name(),
         };
