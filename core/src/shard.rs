@@ -76,8 +76,7 @@ pub enum Effect {
 
 /// All that is known about one shard.
 pub struct ShardState {
-    known: ShardSnapshot,
-    latest: Arc<ShardSnapshot>,
+    known: Arc<ShardSnapshot>,
     settings: RecoverySettings,
     findings: Vec<Finding>,
     targets: Vec<ProbeTarget>,
@@ -92,10 +91,8 @@ impl ShardState {
     pub fn new(topology: ShardTopology, settings: RecoverySettings) -> Self {
         let mut empty = topology;
         empty.tablets.clear();
-        let known = ShardSnapshot::unprobed(&empty, Timestamp::default());
         Self {
-            latest: Arc::new(known.clone()),
-            known,
+            known: Arc::new(ShardSnapshot::unprobed(&empty, Timestamp::default())),
             settings,
             findings: Vec::new(),
             targets: Vec::new(),
@@ -133,13 +130,14 @@ impl ShardState {
             ShardEvent::TopologyRead(topology) => self.take_topology(topology, now, &mut effects),
             ShardEvent::Probed { alias, sent_at, result } => {
                 let result = (*result).map(Arc::new);
-                self.known.take_answer(&alias, Answer { sent_at, result }, now);
+                let answer = Answer { sent_at, result };
+                Arc::make_mut(&mut self.known).take_answer(&alias, answer, now);
             }
             ShardEvent::Tick => {}
             ShardEvent::RecoveryEnded => self.fresh_after = now,
         }
-        let snapshot = Arc::new(self.known.at(now));
-        self.latest = snapshot.clone();
+        Arc::make_mut(&mut self.known).judge(now);
+        let snapshot = self.latest();
         self.aim(&snapshot, &mut effects);
         self.review(&snapshot, &mut effects);
         effects
@@ -147,7 +145,7 @@ impl ShardState {
 
     /// The shard as it was known after the last event.
     pub fn latest(&self) -> Arc<ShardSnapshot> {
-        self.latest.clone()
+        self.known.clone()
     }
 
     /// The shard as it is known now.
@@ -165,7 +163,7 @@ impl ShardState {
         if topology == before {
             return;
         }
-        self.known.take_topology(&topology, now);
+        Arc::make_mut(&mut self.known).take_topology(&topology, now);
         // Records that come and go out of sight are no reason to try again at once what failed.
         if !topology.says_the_same(&before) {
             effects.push(Effect::CircumstancesChanged);

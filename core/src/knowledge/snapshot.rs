@@ -72,31 +72,18 @@ impl ShardSnapshot {
 
     /// Takes in what the topology says now. What is known of a server stays, unless its tablet moved to another one.
     pub fn take_topology(&mut self, topology: &ShardTopology, now: Timestamp) {
-        if topology.primary_term() != self.topology().primary_term() {
-            self.term_known_since = Some(now);
+        let same_term = topology.primary_term() == self.topology().primary_term();
+        let mut fresh = Self::unprobed(topology, now);
+        fresh.term_known_since = if same_term { self.term_known_since } else { Some(now) };
+        for (alias, state) in &mut fresh.tablets {
+            let known = self.tablets.remove(alias);
+            // A tablet that moved to another server is as good as new.
+            if let Some(known) = known.filter(|one| one.tablet.address() == state.tablet.address())
+            {
+                *state = TabletState { tablet: state.tablet.clone(), ..known };
+            }
         }
-        let mut before = std::mem::take(&mut self.tablets);
-        self.tablets = topology
-            .tablets
-            .iter()
-            .map(|(alias, tablet)| {
-                let known = before.remove(alias);
-                // A tablet that moved to another server is as good as new.
-                let known = known.filter(|state| state.tablet.address() == tablet.address());
-                let state = match known {
-                    Some(state) => TabletState { tablet: tablet.clone(), ..state },
-                    None => TabletState::unprobed(tablet.clone()),
-                };
-                (alias.clone(), state)
-            })
-            .collect();
-        self.durability = topology.durability.clone();
-        self.record = topology.record.clone();
-        self.emergency_reparent_disabled = topology.emergency_reparent_disabled;
-        self.damaged = topology.damaged.clone();
-        self.known_cells = topology.known_cells.clone();
-        self.unseen = topology.unseen.clone();
-        self.now = now;
+        *self = fresh;
     }
 
     /// Takes in an answer of one server, or that there was none.
@@ -107,11 +94,16 @@ impl ShardSnapshot {
         self.now = now;
     }
 
-    /// The same shard at a later moment, in which nothing was heard.
+    /// Says what everybody's probes amount to at a later moment, until which nothing more was heard.
+    pub fn judge(&mut self, now: Timestamp) {
+        self.now = now;
+        self.tablets.values_mut().for_each(|state| state.judge(now));
+    }
+
+    /// The same shard at a later moment, until which nothing more was heard.
     pub fn at(&self, now: Timestamp) -> Self {
         let mut later = self.clone();
-        later.now = now;
-        later.tablets.values_mut().for_each(|state| state.judge(now));
+        later.judge(now);
         later
     }
 
