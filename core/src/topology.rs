@@ -198,9 +198,9 @@ const WRITE_ANEW: &str = "write the record anew with Vitess's tools, or put back
 /// a deletion. A record that cannot be read is what it was.
 pub fn merge(
     before: &BTreeMap<KeyspaceShard, ShardTopology>,
-    read: TopologyRead,
+    mut read: TopologyRead,
 ) -> BTreeMap<KeyspaceShard, ShardTopology> {
-    let mut merged = read.shards.clone();
+    let mut merged = std::mem::take(&mut read.shards);
     if sabotage::has(Bug::PartialReadIsWhole) {
         return merged;
     }
@@ -215,6 +215,12 @@ pub fn merge(
         complete(new, before.get(name), &read);
     }
     merged
+}
+
+/// Completes a reading of one shard with what was known of it; none if it has no record any more.
+pub fn merge_shard(before: ShardTopology, read: TopologyRead) -> Option<ShardTopology> {
+    let name = before.shard.clone();
+    merge(&BTreeMap::from([(name.clone(), before)]), read).remove(&name)
 }
 
 /// Completes what was read of one shard.

@@ -1,6 +1,5 @@
 //! Shards: seeing them, reparenting them, lifting their block.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -14,7 +13,7 @@ use vtorc_actors::messages::{
 };
 use vtorc_actors::preflight::examine;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
-use vtorc_core::topology;
+use vtorc_core::topology::merge_shard;
 
 use crate::error::ApiError;
 use crate::server::WebContext;
@@ -62,8 +61,7 @@ pub(crate) async fn check(
     let read = world.topo.read_shard(&name).await;
     let read = read.map_err(|error| ApiError::unavailable(error.to_string()))?;
     let gone = || ApiError::unavailable(format!("there is no record of {name} any more"));
-    let known = BTreeMap::from([(name.clone(), report.snapshot.topology())]);
-    let topology = topology::merge(&known, read).remove(&name).ok_or_else(gone)?;
+    let topology = merge_shard(report.snapshot.topology(), read).ok_or_else(gone)?;
     let settings = world.recovery_settings();
     let concerns = examine(world.mysql.as_ref(), &topology, &settings, world.clock.now()).await;
     let views: Vec<ConcernView> = concerns.iter().map(ConcernView::of).collect();

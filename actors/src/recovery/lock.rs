@@ -1,6 +1,6 @@
 //! The shard's lock: taken before anything is looked at or done, asked for before every step that cannot be undone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, TopoError};
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::tablet::Tablet;
-use vtorc_core::topology::{self, ShardTopology, TopologyRead};
+use vtorc_core::topology::{ShardTopology, TopologyRead, merge_shard};
 
 use super::Task;
 use super::catch_up::LiftedDelays;
@@ -71,14 +71,16 @@ impl Job {
         &self,
         read: TopologyRead,
     ) -> Result<(ShardTopology, BTreeSet<TabletAlias>), Stopped> {
-        let name = &self.seen.shard;
-        let known = BTreeMap::from([(name.clone(), self.seen.topology())]);
-        let gone = || Stopped::Failed(format!("there is no record of {name} any more"));
         if sabotage::has(Bug::NeedAllCells) && read.is_partial() {
             return Err(Stopped::Failed("a cell cannot be read".into()));
         }
-        let known = if sabotage::has(Bug::ForgetUnreadRecords) { BTreeMap::new() } else { known };
-        let topology = topology::merge(&known, read.clone()).remove(name).ok_or_else(gone)?;
+        let gone =
+            || Stopped::Failed(format!("there is no record of {} any more", self.seen.shard));
+        let mut known = self.seen.topology();
+        if sabotage::has(Bug::ForgetUnreadRecords) {
+            known.tablets.clear();
+        }
+        let topology = merge_shard(known, read.clone()).ok_or_else(gone)?;
         let tablets = topology.tablets.keys();
         let unread = tablets.filter(|alias| read.is_unread(alias)).cloned().collect();
         Ok((topology, unread))
@@ -108,7 +110,8 @@ impl Job {
             }
             fresh.take_answer(&alias, Answer { sent_at: asked_at, result }, now);
         }
-        fresh.at(now)
+        fresh.judge(now);
+        fresh
     }
 }
 
