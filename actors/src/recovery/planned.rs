@@ -32,6 +32,7 @@ impl Locked<'_> {
         let (Some(candidate), primary) = (candidate, primary) else {
             return Ok("the tablet that was asked for is primary already".into());
         };
+        let chosen = self.status_of(&candidate.alias)?;
         self.job.note(|record| record.old_primary = Some(primary.alias.clone()));
         if !sabotage::has(Bug::SkipWaiting) {
             self.catch_up_first(&primary, &candidate).await?;
@@ -50,16 +51,11 @@ impl Locked<'_> {
         if let Err(lost) = self.check_lock().await {
             return Err(self.undo(&primary, lost.to_string()).await);
         }
-        let state = self.fresh.tablet(&candidate.alias).and_then(|state| state.valid_status());
-        let Some(status) = state else {
-            return Err(Stopped::Failed(format!("{} does not answer", candidate.alias)));
-        };
-        let grounds = PromotionGrounds::of(status, position);
         let mut followers = self.managed();
         followers.retain(|tablet| tablet.alias != candidate.alias && self.answered(&tablet.alias));
         let promotion = Promotion {
             winner: candidate,
-            grounds,
+            grounds: PromotionGrounds::of(chosen, position),
             followers,
             action: "PlannedReparentShard",
             writes_stopped_at: Some(writes_stopped_at),

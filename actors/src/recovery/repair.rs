@@ -328,7 +328,7 @@ impl Locked<'_> {
         primary_of(&self.fresh).ok_or(Stopped::AlreadyFixed)
     }
 
-    fn status_of(&self, alias: &TabletAlias) -> Result<&ServerStatus, Stopped> {
+    pub(super) fn status_of(&self, alias: &TabletAlias) -> Result<&ServerStatus, Stopped> {
         let status = self.fresh.tablet(alias).and_then(|state| state.valid_status());
         status.ok_or_else(|| Stopped::Failed("it does not answer".into()))
     }
