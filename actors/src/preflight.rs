@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future;
-use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::health::Reachability;
 use vtorc_core::knowledge::observe::Answer;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
@@ -35,16 +34,12 @@ pub async fn examine(
         let address = tablet.address()?;
         Some(async move { (tablet.alias.clone(), ask(mysql, &address).await) })
     });
-    let answers: BTreeMap<TabletAlias, Told> = future::join_all(asked).await.into_iter().collect();
-    let mut states = BTreeMap::new();
-    let mut inspections = BTreeMap::new();
-    for (alias, (status, inspection)) in answers {
-        inspections.extend(inspection.map(|inspection| (alias.clone(), inspection)));
-        states.insert(alias, status.map(Arc::new).map_err(CommandError::into_probe_failure));
-    }
     let mut snapshot = ShardSnapshot::unprobed(topology, now);
-    for (alias, result) in states {
+    let mut inspections = BTreeMap::new();
+    for (alias, (status, inspection)) in future::join_all(asked).await {
+        let result = status.map(Arc::new).map_err(CommandError::into_probe_failure);
         snapshot.take_answer(&alias, Answer { sent_at: now, result }, now);
+        inspections.extend(inspection.map(|inspection| (alias, inspection)));
     }
     // One look is all there is: who does not answer is out of reach.
     for state in snapshot.tablets.values_mut() {

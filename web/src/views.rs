@@ -327,6 +327,11 @@ struct ReplicationView {
     heartbeat_period_ms: Option<u64>,
 }
 
+/// The receiver's last error in words; empty if there is none.
+pub(crate) fn receiver_error(replication: &ReplicationStatus) -> String {
+    replication.receiver_error.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
 impl ReplicationView {
     fn of(status: &ServerStatus) -> Option<Self> {
         let replication: &ReplicationStatus = status.replication.as_ref()?;
@@ -335,11 +340,7 @@ impl ReplicationView {
             source_port: replication.source.port,
             source_uuid: replication.source_uuid.clone(),
             receiver: replication.receiver.to_string(),
-            receiver_error: replication
-                .receiver_error
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
+            receiver_error: receiver_error(replication),
             applier: if replication.applier_running { "running" } else { "stopped" },
             applier_error: replication.applier_error.clone(),
             retrieved: replication.retrieved.to_string(),

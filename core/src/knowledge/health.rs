@@ -27,7 +27,7 @@ pub enum ProbeFailure {
 }
 
 impl ProbeFailure {
-    /// All kinds by the names that stand in snapshots.
+    /// The kind's name, as it stands in snapshots.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Refused(_) => "refused",

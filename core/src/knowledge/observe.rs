@@ -84,8 +84,8 @@ impl TabletState {
         }
     }
 
-    /// Takes in an answer: the only place where one becomes knowledge, for probes and for the second look under the
-    /// shard's lock alike. What is found outside and is gone under the lock is gone because the world changed.
+    /// Takes in an answer. This is the only place where an answer becomes knowledge, for probes and for the second look
+    /// under the shard's lock alike: where the two differ, the shard has changed between them.
     pub fn observe(&mut self, answer: Answer, now: Timestamp) {
         let Answer { sent_at, result } = answer;
         self.asked_at = sent_at;

@@ -1,9 +1,9 @@
 //! Which positions are believed: errant transactions, missed reparents, writes that nobody acknowledged.
 
-use super::election::{Constraints, Contender, lost_own, passed};
-use super::reason::{NoCandidate, PassedOver, Reason};
 use std::collections::BTreeSet;
 
+use super::election::{Constraints, Contender, lost_own, passed};
+use super::reason::{NoCandidate, PassedOver, Reason};
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
@@ -200,12 +200,13 @@ pub(super) fn drop_unacknowledged(
     *trusted = kept;
 }
 
-/// What this one has and no acker of the server that wrote it ever received.
+/// What this one has and no acker of the server that wrote it ever received. `besides` are ackers that the policy does not
+/// name.
 fn unacknowledged(
     contender: &Contender,
     everybody: &[Contender],
     policy: DurabilityPolicy,
-    strays: Option<&BTreeSet<TabletAlias>>,
+    besides: Option<&BTreeSet<TabletAlias>>,
 ) -> GtidSet {
     let received = contender.received();
     let mut in_vain = empty_like(&received);
@@ -214,8 +215,8 @@ fn unacknowledged(
         let written = received.of_source(uuid);
         let ackers = everybody.iter().filter(|one| {
             let other = one.tablet.alias != writer.tablet.alias;
-            let strays = strays.is_some_and(|strays| strays.contains(&one.tablet.alias));
-            policy.is_acker(&writer.tablet, &one.tablet) || (other && strays)
+            let besides = besides.is_some_and(|aliases| aliases.contains(&one.tablet.alias));
+            policy.is_acker(&writer.tablet, &one.tablet) || (other && besides)
         });
         let left = ackers.fold(written, |left, acker| left.subtract(&acker.received()));
         in_vain = in_vain.union(&left);

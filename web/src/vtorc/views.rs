@@ -14,7 +14,7 @@ use vtorc_core::status::{ReceiverState, ReplicationStatus, VttabletState};
 use vtorc_core::tablet::TabletType;
 
 use super::table;
-use crate::views::time;
+use crate::views::{receiver_error, time};
 
 /// A tablet's server.
 #[derive(Serialize)]
@@ -71,10 +71,6 @@ pub(super) struct Instance {
     last_seen_timestamp: String,
     is_last_check_valid: bool,
     problems: Vec<String>,
-}
-
-fn receiver_error(replication: &ReplicationStatus) -> String {
-    replication.receiver_error.as_ref().map(ToString::to_string).unwrap_or_default()
 }
 
 impl Instance {
