@@ -161,3 +161,25 @@ async fn findings_and_acts_are_kept_over_time_and_removed_when_they_are_old() {
     second.purge(at(10_000)).await.unwrap();
     assert!(second.recoveries(all()).await.unwrap().is_empty());
 }
+
+/// Another version of vtorc may know other kinds of recovery: what it wrote must not hide the rest.
+#[tokio::test]
+async fn a_recovery_of_an_unknown_kind_hides_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("history.sqlite3");
+    let first = SqliteHistory::open(Some(&file)).unwrap().history;
+    for id in 1..=3 {
+        assert_eq!(first.next_recovery_id().await.unwrap(), RecoveryId(id));
+        first.save_recovery(ended(id, "ks/-80")).await.unwrap();
+    }
+    drop(first);
+    let db = rusqlite::Connection::open(&file).unwrap();
+    let changed =
+        db.execute("UPDATE recoveries SET kind = 'of tomorrow' WHERE id = 2", []).unwrap();
+    assert_eq!(changed, 1);
+    drop(db);
+    let second = SqliteHistory::open(Some(&file)).unwrap().history;
+    let listed = second.recoveries(all()).await.unwrap();
+    assert_eq!(listed, [ended(3, "ks/-80"), ended(1, "ks/-80")]);
+    assert_eq!(second.recovery(RecoveryId(2)).await.unwrap(), None);
+}

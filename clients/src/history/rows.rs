@@ -106,7 +106,7 @@ const COLUMNS: &str = "id, keyspace, shard, kind, requested_by, reason, finding,
 
 pub(crate) fn one(db: &mut Connection, id: RecoveryId) -> rusqlite::Result<Option<RecoveryRecord>> {
     let sql = format!("SELECT {COLUMNS} FROM recoveries WHERE id = ?1");
-    db.query_row(&sql, params![number(id)], read).optional()
+    Ok(db.query_row(&sql, params![number(id)], read).optional()?.flatten())
 }
 
 pub(crate) fn list(
@@ -128,10 +128,11 @@ pub(crate) fn list(
     );
     let mut statement = db.prepare(&sql)?;
     let rows = statement.query_map(params_from_iter(values), read)?;
-    rows.collect()
+    rows.filter_map(Result::transpose).collect()
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<RecoveryRecord> {
+/// A recovery; none where it is of a kind that another version of vtorc knew. It must not hide all the others.
+fn read(row: &Row<'_>) -> rusqlite::Result<Option<RecoveryRecord>> {
     let requested_by: Option<String> = row.get(4)?;
     let reason: Option<String> = row.get(5)?;
     let outcome: Option<String> = row.get(11)?;
@@ -141,14 +142,11 @@ fn read(row: &Row<'_>) -> rusqlite::Result<RecoveryRecord> {
     let steps: Vec<StepRow> = serde_json::from_str(&steps).unwrap_or_default();
     let kind: String = row.get(3)?;
     let finding: Option<String> = row.get(6)?;
-    let unknown = || {
-        let what = format!("no kind of recovery {kind:?}").into();
-        rusqlite::Error::FromSqlConversionFailure(3, rusqlite::types::Type::Text, what)
-    };
-    Ok(RecoveryRecord {
+    let Some(kind) = RecoveryKind::from_name(&kind) else { return Ok(None) };
+    Ok(Some(RecoveryRecord {
         id: RecoveryId(row.get::<_, i64>(0)?.unsigned_abs()),
         shard: KeyspaceShard { keyspace: row.get(1)?, shard: row.get(2)? },
-        kind: RecoveryKind::from_name(&kind).ok_or_else(unknown)?,
+        kind,
         trigger: match requested_by {
             Some(by) => Trigger::Requested { by, reason: reason.unwrap_or_default() },
             None => Trigger::Automatic,
@@ -164,5 +162,5 @@ fn read(row: &Row<'_>) -> rusqlite::Result<RecoveryRecord> {
         new_primary: alias(row.get(14)?),
         write_outage_ms: row.get::<_, Option<i64>>(15)?.map(i64::unsigned_abs),
         steps: steps.into_iter().map(StepRow::into_step).collect(),
-    })
+    }))
 }
