@@ -34,7 +34,7 @@ pub(crate) use dialect::{Row, SETTINGS, SYNTAX_ERROR, SemiSyncNames, name_value}
 pub(crate) use errors::receiver_error;
 pub(crate) use fence::{SESSIONS, column_text, is_of_server};
 pub(crate) use opening::once_open;
-pub(crate) use relay_log::{refusal, unapplied};
+pub(crate) use relay_log::refusal;
 pub(crate) use semi_sync::semi_sync_settings;
 pub(crate) use status::semi_sync;
 pub(crate) use text::quoted;

@@ -112,6 +112,11 @@ impl ServerStatus {
         }
     }
 
+    /// What the server has received and not applied.
+    pub fn unapplied(&self) -> GtidSet {
+        self.gtid_received().subtract(&self.gtid_executed)
+    }
+
     /// What this server has received and `source` lacks, less what `source` itself wrote meanwhile.
     pub fn received_beyond(&self, source: &ServerStatus) -> GtidSet {
         let own = source.server_uuid.as_deref().unwrap_or_default();

@@ -39,7 +39,9 @@ pub(crate) fn run(
         }
         ServerCommand::WaitForPosition { target, timeout } => wait(session, &target, timeout)?,
         ServerCommand::StartApplier => {
-            relay_log::check_start(&session.status()?)?;
+            if session.is_mariadb() {
+                relay_log::check_start(&session.status()?)?;
+            }
             let replica = session.dialect.replica();
             session.run("start the applier", &format!("START {replica} SQL_THREAD"))?;
         }
@@ -50,7 +52,9 @@ pub(crate) fn run(
         }
         ServerCommand::SetDelay { seconds } => delay::set_delay(session, seconds)?,
         ServerCommand::RestartReceiver => {
-            relay_log::check_restart(&session.status()?)?;
+            if session.is_mariadb() {
+                relay_log::check_restart(&session.status()?)?;
+            }
             let replica = session.dialect.replica();
             session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))?;
             session.run("start the receiver", &format!("START {replica} IO_THREAD"))?;

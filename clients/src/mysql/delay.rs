@@ -1,10 +1,10 @@
 //! Setting how late a replica applies what it receives, without losing any of it.
 
 use vtorc_core::ports::CommandError;
-use vtorc_core::status::{ReceiverState, ReplicationStatus};
+use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus};
 
 use super::dialect::Row;
-use super::relay_log::{refusal, unapplied};
+use super::relay_log::refusal;
 use super::session::Session;
 use super::text::quoted;
 
@@ -24,12 +24,12 @@ pub(crate) fn set_delay(session: &mut Session<'_>, seconds: u64) -> Result<(), C
         return Ok(());
     }
     if session.is_mariadb() {
-        return set_mariadb(session, replication, seconds);
+        return set_mariadb(session, &status, replication, seconds);
     }
-    if replication.receiver != ReceiverState::Stopped || unapplied(&status).is_empty() {
+    if replication.receiver != ReceiverState::Stopped || status.unapplied().is_empty() {
         return change(session, seconds);
     }
-    beside_a_receiver(session, |session| change(session, seconds))
+    beside_a_receiver(session, &status, seconds)
 }
 
 /// A receiver that runs, or has nothing to lose.
@@ -38,7 +38,7 @@ fn change(session: &mut Session<'_>, seconds: u64) -> Result<(), CommandError> {
     session.run("stop the applier", &format!("STOP {replica} SQL_THREAD"))?;
     let status = session.status()?;
     let receiver = status.replication.as_ref().map(|replication| replication.receiver);
-    let safe = receiver != Some(ReceiverState::Stopped) || unapplied(&status).is_empty();
+    let safe = receiver != Some(ReceiverState::Stopped) || status.unapplied().is_empty();
     let changed = match safe {
         true => session.run_either(
             "set the delay",
@@ -55,23 +55,21 @@ fn change(session: &mut Session<'_>, seconds: u64) -> Result<(), CommandError> {
 /// So one runs that is not let in: it tries to connect, as nobody, until this is done.
 fn beside_a_receiver(
     session: &mut Session<'_>,
-    work: impl FnOnce(&mut Session<'_>) -> Result<(), CommandError>,
+    before: &ServerStatus,
+    seconds: u64,
 ) -> Result<(), CommandError> {
     let replica = session.dialect.replica();
     let rows = session.rows("read the receiver's settings", &format!("SHOW {replica} STATUS"))?;
-    let before = session.status()?;
     if !rows.iter().any(goes_on_trying) {
-        return Err(refusal(
-            &before,
-            "its receiver, which must run meanwhile, would give up too soon",
-        ));
+        let why = "its receiver, which must run meanwhile, would give up too soon";
+        return Err(refusal(before, why));
     }
     let nobody = start_as_nobody(replica);
     session.run("let a receiver run that receives nothing", &nobody)?;
     let done = match receiver(session)? {
-        Some(ReceiverState::Connecting) => work(session),
+        Some(ReceiverState::Connecting) => change(session, seconds),
         Some(ReceiverState::Running | ReceiverState::Stopped) | None => {
-            Err(refusal(&before, "its receiver would receive more"))
+            Err(refusal(before, "its receiver would receive more"))
         }
     };
     session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))?;
@@ -110,25 +108,25 @@ pub(crate) fn goes_on_trying(row: &Row) -> bool {
 /// MariaDB changes a delay only while both threads stand, and then throws away what it received.
 fn set_mariadb(
     session: &mut Session<'_>,
-    before: &ReplicationStatus,
+    before: &ServerStatus,
+    replication: &ReplicationStatus,
     seconds: u64,
 ) -> Result<(), CommandError> {
-    let received = before.receiver != ReceiverState::Stopped;
-    let status = session.status()?;
+    let received = replication.receiver != ReceiverState::Stopped;
     let why = "MariaDB would throw it away when its delay is changed";
-    if !unapplied(&status).is_empty() {
-        return Err(refusal(&status, why));
+    if !before.unapplied().is_empty() {
+        return Err(refusal(before, why));
     }
     session.run("stop the receiver", "STOP SLAVE IO_THREAD")?;
     let status = session.status()?;
-    if unapplied(&status).is_empty() {
+    if status.unapplied().is_empty() {
         session.run("stop the applier", "STOP SLAVE SQL_THREAD")?;
         session.run("set the delay", &format!("CHANGE MASTER TO MASTER_DELAY = {seconds}"))?;
         let threads = if received { "START SLAVE" } else { "START SLAVE SQL_THREAD" };
         return session.run("start the applier", threads);
     }
     // It received something more at the last moment. Beside a running applier the receiver starts without a loss.
-    if received && before.applier_running {
+    if received && replication.applier_running {
         session.run("start the receiver", "START SLAVE IO_THREAD")?;
     }
     Err(refusal(&status, why))

@@ -1,4 +1,5 @@
-//! What servers' errors mean: one number may stand for many things, so the words are read here and nowhere else.
+//! What servers' errors mean: one number may stand for many things, so their words are read, and here only. (What a
+//! vttablet puts around them is read beside its calls.)
 
 use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::status::{ReceiverError, ReceiverErrorKind};

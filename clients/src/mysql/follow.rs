@@ -1,4 +1,4 @@
-//! Making a server a replica: only what is wrong is changed, and nothing received is thrown away.
+//! Making a server a replica: only what is wrong is changed, and nothing received is thrown away that must stay.
 
 use vtorc_core::ports::{CommandError, RelayLog, Sessions, SourceChange};
 use vtorc_core::status::{ReceiverState, ServerStatus};
@@ -122,7 +122,7 @@ fn resume(
         session.run("start the applier", &format!("START {replica} SQL_THREAD"))?;
     }
     if anew && receives {
-        if relay_log == RelayLog::MustStay {
+        if relay_log == RelayLog::MustStay && session.is_mariadb() {
             relay_log::check_restart(&session.status()?)?;
         }
         session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))?;

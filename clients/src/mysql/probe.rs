@@ -170,7 +170,7 @@ fn text_value(value: mysql_async::Value) -> Option<String> {
     }
 }
 
-/// Too many connections, access denied, account locked, host blocked and the like: the server lives.
+/// What an error says of the server that was probed.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours and may grow")]
 fn failure(error: mysql_async::Error) -> ProbeFailure {
     match error {

@@ -23,19 +23,14 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// An applier that stood may stop again at once, by the error for which it stood. It shows within this.
 const STANDS_AGAIN: Duration = Duration::from_millis(200);
 
-/// What a server has received and not applied.
-pub(crate) fn unapplied(status: &ServerStatus) -> GtidSet {
-    status.gtid_received().subtract(&status.gtid_executed)
-}
-
 /// What would be lost, and why it cannot be kept.
 pub(crate) fn refusal(status: &ServerStatus, why: &str) -> CommandError {
     let error = status.replication.as_ref().map(|replication| replication.applier_error.as_str());
     let error = error.filter(|error| !error.is_empty());
     let error = error.map(|error| format!("; its applier's error: {error}")).unwrap_or_default();
-    let unapplied = unapplied(status);
     CommandError::NotDone(format!(
-        "it has received {unapplied} and not applied it, and {why}{error}"
+        "it has received {} and not applied it, and {why}{error}",
+        status.unapplied().shown()
     ))
 }
 
@@ -68,7 +63,7 @@ fn check_mariadb(
 ) -> Result<(), CommandError> {
     let purges =
         status.flavor == Flavor::MariaDb && status.replication.as_ref().is_some_and(stands);
-    if purges && !unapplied(status).is_empty() { Err(refusal(status, why)) } else { Ok(()) }
+    if purges && !status.unapplied().is_empty() { Err(refusal(status, why)) } else { Ok(()) }
 }
 
 /// Stops the receiver and makes sure that what was received survives a new source, where it must; otherwise refuses, and
@@ -163,13 +158,13 @@ fn keep_mysql(session: &mut Session<'_>) -> Result<bool, CommandError> {
     let error = |status: &ServerStatus| {
         status.replication.as_ref().is_some_and(|replication| !replication.applier_error.is_empty())
     };
-    if !unapplied(&status).is_empty() && stands(&status) && !error(&status) {
+    if !status.unapplied().is_empty() && stands(&status) && !error(&status) {
         session.run("start the applier", &format!("START {replica} SQL_THREAD"))?;
-        session.wait_for(&unapplied(&status), STANDS_AGAIN.min(session.left() / 2))?;
+        session.wait_for(&status.unapplied(), STANDS_AGAIN.min(session.left() / 2))?;
         status = session.status()?;
     }
     let by_gtid = status.replication.as_ref().is_some_and(|replication| replication.auto_position);
-    match (unapplied(&status).is_empty(), by_gtid, stands(&status)) {
+    match (status.unapplied().is_empty(), by_gtid, stands(&status)) {
         (_, true, false) => Ok(true),
         (true, _, _) => {
             session.run("stop replication", &format!("STOP {replica}"))?;
@@ -190,7 +185,7 @@ fn start_mariadb_applier(
     status: &ServerStatus,
     replication: &ReplicationStatus,
 ) -> Result<(), CommandError> {
-    if replication.applier_running || unapplied(status).is_empty() {
+    if replication.applier_running || status.unapplied().is_empty() {
         return Ok(());
     }
     check_start(status)?;
@@ -202,10 +197,10 @@ fn start_mariadb_applier(
 /// The receiver stands.
 fn drain_mariadb(session: &mut Session<'_>) -> Result<bool, CommandError> {
     let status = session.status()?;
-    let received = unapplied(&status);
+    let received = status.unapplied();
     if !received.is_empty() && !drain(session, &received)? {
         let status = session.status()?;
-        if !unapplied(&status).is_empty() {
+        if !status.unapplied().is_empty() {
             return Err(refusal(&status, "would throw it away when it is repointed"));
         }
     }

@@ -178,7 +178,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// A thread whose statement is given up is ended within this or not at all: the caller waits for it.
+/// A thread whose statement is given up is ended only if the server answers each question within this: the caller waits.
 const END_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Connects within `left`, without TLS where mixed TLS is allowed and the server has none.
@@ -213,13 +213,12 @@ fn code(error: &mysql::Error) -> Option<u16> {
 #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours and may grow")]
 fn probe_failure(error: &mysql::Error) -> ProbeFailure {
     match error {
-        mysql::Error::MySqlError(refused) => errors::turned_away(refused.code, &refused.message),
-        mysql::Error::IoError(io) if timed_out(io) => ProbeFailure::TimedOut,
+        late if is_late(late) => ProbeFailure::TimedOut,
         mysql::Error::DriverError(mysql::DriverError::ConnectTimeout) => ProbeFailure::TimedOut,
+        mysql::Error::MySqlError(refused) => errors::turned_away(refused.code, &refused.message),
         mysql::Error::DriverError(mysql::DriverError::CouldNotConnect(_))
-        | mysql::Error::IoError(_) => ProbeFailure::Refused(told(error)),
-        mysql::Error::CodecError(codec) if ran_out_of_time(codec) => ProbeFailure::TimedOut,
-        mysql::Error::CodecError(_) => ProbeFailure::Refused(told(error)),
+        | mysql::Error::IoError(_)
+        | mysql::Error::CodecError(_) => ProbeFailure::Refused(told(error)),
         _ => ProbeFailure::TurnedAway(told(error)),
     }
 }

@@ -21,7 +21,7 @@ use crate::interface::tabletmanagerdata as messages;
 use crate::interface::topodata;
 use crate::mysql::{
     CREATE_DATABASE, SETTINGS, SemiSyncNames, WorkerPool, name_value, once_open, quoted, refusal,
-    semi_sync, semi_sync_settings, unapplied,
+    semi_sync, semi_sync_settings,
 };
 
 /// A vttablet beside a server that answers is waited for so long.
@@ -141,7 +141,12 @@ impl Job<'_> {
         status::server(&full, besides.as_deref()).map_err(CommandError::NotDone)
     }
 
+    /// The server's state with the number of reparents that it knows of.
     async fn status_with_journal(&self) -> Result<ServerStatus, CommandError> {
+        if self.direct.is_some() {
+            // It tells of its journal itself.
+            return self.status().await;
+        }
         let mut client = self.caller.client.clone();
         let request = self.caller.request(messages::ReadReparentJournalInfoRequest {});
         let sent = client.read_reparent_journal_info(request);
@@ -260,8 +265,10 @@ impl Job<'_> {
     /// the last thing before it is opened. A promotion that failed may have gone half of its way.
     async fn promote(&self, acks: u32, grounds: &PromotionGrounds) -> Result<(), CommandError> {
         grounds.check(&self.status_with_journal().await?)?;
-        self.set_source_up(acks).await?;
-        grounds.check(&self.status_with_journal().await?)?;
+        if acks > 0 {
+            self.set_source_up(acks).await?;
+            grounds.check(&self.status_with_journal().await?)?;
+        }
         let mut client = self.caller.client.clone();
         let message = messages::PromoteReplicaRequest { semi_sync: acks > 0 };
         let sent = client.promote_replica(self.caller.request(message));
@@ -331,7 +338,7 @@ impl Job<'_> {
         if let Some(replication) = follows
             && !self.has_applied(&status, replication, relay_log).await?
         {
-            return self.repoint_receiver(source, semi_sync, relay_log).await;
+            return self.repoint_receiver(source, replication, semi_sync, relay_log).await;
         }
         let message = messages::SetReplicationSourceRequest {
             parent: Some(alias(&source.alias)),
@@ -379,7 +386,8 @@ impl Job<'_> {
         answer.map(|_| ()).map_err(CallError::into_command_error)
     }
 
-    /// Tells whether everything that was received is applied; waits a little for it.
+    /// Tells whether nothing is lost where the relay log is thrown away: everything that was received is applied, for which
+    /// it waits a little, or may go. Refuses where it can neither be applied nor go.
     async fn has_applied(
         &self,
         status: &ServerStatus,
@@ -406,16 +414,21 @@ impl Job<'_> {
         Ok(self.wait(received, DRAIN_RELAY_LOG).await.is_ok())
     }
 
-    /// The applier goes on with what was received; the credentials stay as they are.
+    /// The applier goes on with what was received; the credentials stay as they are. Where that is refused, it receives as
+    /// it did `before`.
     async fn repoint_receiver(
         &self,
         source: &TabletAddress,
+        before: &ReplicationStatus,
         semi_sync: bool,
         relay_log: RelayLog,
     ) -> Result<(), CommandError> {
         let status = self.status().await?;
         let stands = status.replication.as_ref().is_none_or(|one| !one.applier_running);
-        if stands && relay_log == RelayLog::MustStay && !unapplied(&status).is_empty() {
+        if stands && relay_log == RelayLog::MustStay && !status.unapplied().is_empty() {
+            if before.receiver != ReceiverState::Stopped {
+                self.start("IO_THREAD").await?;
+            }
             return Err(refusal(&status, THROWN_AWAY));
         }
         let rows = self.caller.rows(SETTINGS).await;

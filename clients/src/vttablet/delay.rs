@@ -6,7 +6,7 @@ use vtorc_core::status::{ReceiverState, ServerStatus};
 
 use super::calls::CallError;
 use super::commands::Job;
-use crate::mysql::{goes_on_trying, refusal, start_as_nobody, unapplied};
+use crate::mysql::{goes_on_trying, refusal, start_as_nobody};
 
 /// Applies what is received so many seconds late.
 pub(super) async fn set_delay(job: &Job<'_>, seconds: u64) -> Result<(), CommandError> {
@@ -17,7 +17,7 @@ pub(super) async fn set_delay(job: &Job<'_>, seconds: u64) -> Result<(), Command
     if replication.delay_seconds == seconds && replication.applier_running {
         return Ok(());
     }
-    if replication.receiver != ReceiverState::Stopped || unapplied(&status).is_empty() {
+    if replication.receiver != ReceiverState::Stopped || status.unapplied().is_empty() {
         return change(job, seconds).await;
     }
     let rows = job.caller.rows("SHOW REPLICA STATUS").await;
@@ -42,7 +42,7 @@ pub(super) async fn set_delay(job: &Job<'_>, seconds: u64) -> Result<(), Command
 async fn change(job: &Job<'_>, seconds: u64) -> Result<(), CommandError> {
     job.stop("SQL_THREAD").await?;
     let status = job.status().await?;
-    let safe = receiver(&status) != Some(ReceiverState::Stopped) || unapplied(&status).is_empty();
+    let safe = receiver(&status) != Some(ReceiverState::Stopped) || status.unapplied().is_empty();
     let changed = if safe {
         let new = format!("CHANGE REPLICATION SOURCE TO SOURCE_DELAY = {seconds}");
         let old = format!("CHANGE MASTER TO MASTER_DELAY = {seconds}");

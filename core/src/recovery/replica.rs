@@ -27,7 +27,7 @@ pub fn relay_log(replica: &ServerStatus, source: &ServerStatus) -> RelayLog {
     if sabotage::has(Bug::ThrowRelayLogsAway) {
         return RelayLog::MayGo;
     }
-    let unapplied = replica.gtid_received().subtract(&replica.gtid_executed);
+    let unapplied = replica.unapplied();
     let has_all = source.gtid_executed.contains(&unapplied);
     let holds_all = source.gtid_purged.subtract(&replica.gtid_executed).is_empty();
     match unapplied.is_empty() || (has_all && holds_all) {

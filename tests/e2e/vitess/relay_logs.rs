@@ -5,7 +5,7 @@ use std::time::Duration;
 use mysql::prelude::Queryable;
 use vtorc_clients::vttablet::{Tablets, VttabletAccess};
 use vtorc_core::ports::{CommandError, MysqlPort, RelayLog, ServerCommand, SourceChange};
-use vtorc_core::status::{ReceiverState, ServerStatus};
+use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus};
 use vtorc_core::tablet::{TabletAddress, VttabletAddress};
 
 use super::cluster::Way;
@@ -57,7 +57,7 @@ impl Shard {
         shard.cluster.server(&shard.primary).run(&[insert]).unwrap();
         let received = || {
             let status = shard.run(&shard.replica, ServerCommand::ReadStatus).unwrap();
-            (!status.gtid_received().subtract(&status.gtid_executed).is_empty()).then_some(())
+            (!status.unapplied().is_empty()).then_some(())
         };
         wait_for(received).expect("it was not received");
         shard.run(&shard.replica, ServerCommand::StopReceiver).unwrap();
@@ -90,6 +90,20 @@ impl Shard {
         let (source, change) = (self.address(&self.other), SourceChange::Repoint);
         let follow = ServerCommand::Follow { source, semi_sync: false, change, relay_log };
         self.run(&self.replica, follow)
+    }
+
+    fn replication(&self) -> ReplicationStatus {
+        self.run(&self.replica, ServerCommand::ReadStatus).unwrap().replication.unwrap()
+    }
+
+    fn has_a_row_in_the_way(&self) {
+        let conflict = [
+            "SET GLOBAL super_read_only = OFF",
+            "SET sql_log_bin = 0",
+            "INSERT INTO test.ledger VALUES (1, 'in the way')",
+            "SET GLOBAL super_read_only = ON",
+        ];
+        self.cluster.server(&self.replica).run(&conflict).unwrap();
     }
 
     fn is_late(&self) {
@@ -145,19 +159,8 @@ fn a_late_replica_with_a_vttablet_keeps_what_it_received_when_it_follows_another
 
 #[test]
 fn a_replica_with_a_vttablet_that_cannot_keep_what_it_received_may_only_lose_what_it_may() {
-    let shard = Shard::with_one_unapplied(|shard| {
-        let conflict = [
-            "SET GLOBAL super_read_only = OFF",
-            "SET sql_log_bin = 0",
-            "INSERT INTO test.ledger VALUES (1, 'in the way')",
-            "SET GLOBAL super_read_only = ON",
-        ];
-        shard.cluster.server(&shard.replica).run(&conflict).unwrap();
-    });
-    let replication = || {
-        let status = shard.run(&shard.replica, ServerCommand::ReadStatus).unwrap();
-        status.replication.unwrap()
-    };
+    let shard = Shard::with_one_unapplied(Shard::has_a_row_in_the_way);
+    let replication = || shard.replication();
     wait_for(|| (!replication().applier_running).then_some(())).expect("its applier goes on");
     let refused = shard.to_the_other(RelayLog::MustStay);
     let Err(CommandError::NotDone(why)) = refused else { panic!("{refused:?}") };
@@ -169,4 +172,20 @@ fn a_replica_with_a_vttablet_that_cannot_keep_what_it_received_may_only_lose_wha
     arrives(shard.cluster.server(&shard.other), &[1].into());
     shard.to_the_other(RelayLog::MayGo).unwrap();
     assert_eq!(replication().source, shard.address(&shard.other).mysql);
+}
+
+/// Its applier fails while it is waited for: the refusal leaves the receiver as it was.
+#[test]
+fn a_refusal_leaves_a_replica_with_a_vttablet_receiving() {
+    let shard = Shard::with_one_unapplied(|shard| {
+        shard.has_a_row_in_the_way();
+        shard.cluster.server(&shard.replica).run(&["STOP REPLICA SQL_THREAD"]).unwrap();
+    });
+    shard.cluster.server(&shard.replica).run(&["START REPLICA IO_THREAD"]).unwrap();
+    let receives = || (shard.replication().receiver == ReceiverState::Running).then_some(());
+    wait_for(receives).expect("it does not receive");
+    let refused = shard.to_the_other(RelayLog::MustStay);
+    assert!(matches!(refused, Err(CommandError::NotDone(_))), "{refused:?}");
+    wait_for(receives).expect("it receives no more");
+    assert_eq!(shard.replication().source, shard.address(&shard.primary).mysql);
 }
