@@ -9,7 +9,7 @@ use vtorc_core::topology::ShardRecord;
 use super::conn::TopoConn;
 use super::records::{self, CellInfo, Record, decode};
 use super::store::TopoStore;
-use super::{paths, translate};
+use super::{paths, tablets, translate};
 
 impl TopoStore {
     /// Adds a cell: where its own topology is.
@@ -33,15 +33,17 @@ impl TopoStore {
     ) -> Result<(), TopoError> {
         let path = paths::cell_info(cell);
         let (bytes, version) = self.global.get(&path).await?;
-        let known = match (decode::<CellInfo>(&path, &bytes), server_address, root) {
+        let mut record = match (decode::<CellInfo>(&path, &bytes), server_address, root) {
             (Ok(record), _, _) => record,
             (Err(_), Some(_), Some(_)) => Record::default(),
             (Err(error), _, _) => return Err(error),
         };
-        let mut record = known;
-        let info = &mut record.message;
-        server_address.unwrap_or(&info.server_address.clone()).clone_into(&mut info.server_address);
-        root.unwrap_or(&info.root.clone()).clone_into(&mut info.root);
+        if let Some(address) = server_address {
+            address.clone_into(&mut record.message.server_address);
+        }
+        if let Some(root) = root {
+            root.clone_into(&mut record.message.root);
+        }
         self.global.update(&path, &record.encode(), version).await
     }
 
@@ -251,10 +253,8 @@ impl TopoStore {
     /// One tablet.
     pub async fn tablet(&self, alias: &TabletAlias) -> Result<Tablet, TopoError> {
         let conn = self.cell(&alias.cell).await?;
-        let path = paths::tablet(alias);
-        let (bytes, _) = conn.get(&path).await?;
-        let record: Record<records::Tablet> = decode(&path, &bytes)?;
-        translate::tablet(alias, &record.message).map_err(|why| TopoError::Damaged { path, why })
+        let (_, read) = tablets::read(conn.as_ref(), alias.clone()).await;
+        read.map_err(|misread| misread.error)
     }
 
     /// Writes raw bytes at a path of the global cell or of a cell; for tests and repairs.

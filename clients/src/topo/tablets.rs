@@ -92,5 +92,5 @@ async fn list_of(conn: &dyn TopoConn, shard: &KeyspaceShard) -> BTreeSet<TabletA
     let list = decode::<records::ShardReplication>(&path, &bytes);
     let nodes = list.map(|list| list.message.nodes).unwrap_or_default();
     let named = nodes.iter().filter_map(|node| node.tablet_alias.as_ref());
-    named.map(|alias| TabletAlias { cell: alias.cell.clone(), uid: alias.uid }).collect()
+    named.filter_map(translate::alias_from_record).collect()
 }

@@ -11,7 +11,7 @@ pub(crate) fn alias_to_record(alias: &TabletAlias) -> records::TabletAlias {
     records::TabletAlias { cell: alias.cell.clone(), uid: alias.uid }
 }
 
-fn alias_from_record(alias: &records::TabletAlias) -> Option<TabletAlias> {
+pub(crate) fn alias_from_record(alias: &records::TabletAlias) -> Option<TabletAlias> {
     (!alias.cell.is_empty()).then(|| TabletAlias { cell: alias.cell.clone(), uid: alias.uid })
 }
 
