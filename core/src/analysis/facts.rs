@@ -273,8 +273,10 @@ fn count_replicas(
 /// Tells whether a replica is further behind than is reasonable; unknown is far.
 fn lags(replica: &TabletState, settings: &RecoverySettings) -> bool {
     let replication = replica.valid_status().and_then(|status| status.replication.as_ref());
-    let lag = replication.and_then(|replication| replication.lag_seconds);
-    lag.is_none_or(|lag| lag > settings.reasonable_lag.as_secs())
+    replication.is_none_or(|replication| {
+        let reasonable = settings.reasonable_lag.as_secs() + replication.delay_seconds;
+        replication.lag_seconds.is_none_or(|lag| lag > reasonable)
+    })
 }
 
 /// Tells whether a replica's source is known to be another tablet than the primary: what it receives from

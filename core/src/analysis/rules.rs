@@ -90,8 +90,10 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         kind: FindingKind::UnreachablePrimaryWithLaggingReplicas,
-        why: "the primary cannot be reached from here; replicas receive from it and are far behind",
-        holds: |f| f.primary_unreachable && f.all_receiving_lag,
+        why: "the primary cannot be reached from here; all replicas receive from it and are far behind",
+        holds: |f| {
+            f.primary_unreachable && f.all_receiving_lag && f.replicas_receiving == f.replicas_valid
+        },
         lets_replicas_be_repaired: false,
     },
     Rule {
