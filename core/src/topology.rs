@@ -230,6 +230,9 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
             new.tablets.entry(alias.clone()).or_insert_with(|| tablet.clone());
         }
     }
+    if !sabotage::has(Bug::TrustOldRecords) {
+        promote_unread(new, read);
+    }
     new.known_cells = old.map(|old| old.known_cells.clone()).unwrap_or_default();
     new.known_cells.extend(read.read_cells.iter().cloned());
     let cells = read.unread_cells.iter().filter(|(cell, _)| !new.known_cells.contains(*cell));
@@ -252,6 +255,21 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
         {
             new.unseen.insert(Place::Record(alias.clone()), tablet.why.clone());
         }
+    }
+}
+
+/// A tablet's record says PRIMARY before the shard's record names it. So whoever is named, and has a record that cannot be
+/// read now, has become the primary since it was read.
+fn promote_unread(new: &mut ShardTopology, read: &TopologyRead) {
+    let Some(alias) = new.record.primary_alias.clone().filter(|alias| read.is_unread(alias)) else {
+        return;
+    };
+    let term = new.record.term_start;
+    if let Some(tablet) = new.tablets.get_mut(&alias)
+        && tablet.term_start < term
+    {
+        tablet.tablet_type = TabletType::Primary;
+        tablet.term_start = term;
     }
 }
 
@@ -373,5 +391,20 @@ mod tests {
             assert_eq!(unseen(&merged), places, "{of:?}");
             assert_eq!(merged.values().next().unwrap().damaged.len(), damaged, "{of:?}");
         }
+    }
+
+    #[test]
+    fn whom_the_shards_record_names_is_primary_though_its_own_record_is_unread() {
+        let before = BTreeMap::from([shard(&["zone1-1", "zone2-2"])]);
+        let mut read = read(&["zone2-2"]);
+        read.unread_cells.insert("zone1".into(), silent());
+        let name = before.keys().next().unwrap();
+        let named: TabletAlias = "zone1-1".parse().unwrap();
+        let term = Some(TermStart { seconds: 7, nanos: 0 });
+        let record = &mut read.shards.get_mut(name).unwrap().record;
+        (record.primary_alias, record.term_start) = (Some(named.clone()), term);
+        let merged = merge(&before, read).remove(name).unwrap();
+        let tablet = merged.tablets.get(&named).unwrap();
+        assert_eq!((tablet.tablet_type, tablet.term_start), (TabletType::Primary, term));
     }
 }
