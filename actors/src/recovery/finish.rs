@@ -92,8 +92,9 @@ impl Locked<'_> {
         let Promotion { winner, grounds, .. } = promotion;
         let (acks, grounds) = (self.policy.acks_required(), grounds.clone());
         let promote = ServerCommand::Promote { acks, grounds };
+        self.still_locked().await?;
         let timeout = self.job.settings.command_timeout;
-        match self.job.on("promote", winner, promote, timeout).await {
+        match self.job.on("promote", winner, promote, timeout.min(self.trust_left())).await {
             Ok(status) if status.is_writable() => Ok(status),
             Ok(_) => {
                 Err(Stopped::Unclear(format!("{} was promoted and refuses writes", winner.alias)))
@@ -110,7 +111,8 @@ impl Locked<'_> {
         }
     }
 
-    /// Makes the topology say what is.
+    /// Makes the topology say what is. Without the lock it does not: somebody else may have promoted another one, and
+    /// whoever holds the lock next sees who takes writes.
     pub(super) async fn record(&self, promotion: &Promotion) -> Result<(), Stopped> {
         let topo = &self.job.world.topo;
         let winner = &promotion.winner;
@@ -135,6 +137,7 @@ impl Locked<'_> {
         for stale in self.managed() {
             let was_primary = stale.tablet_type == TabletType::Primary;
             if was_primary && stale.alias != winner.alias && stale.vttablet.is_none() {
+                self.still_locked().await.map_err(unclear)?;
                 let set = topo.set_tablet_type(&stale.alias, TabletType::Replica, None);
                 self.job
                     .topo_step("record the old primary's type", Some(&stale.alias), set)
@@ -148,8 +151,10 @@ impl Locked<'_> {
     async fn write_records(&self, winner: &Tablet) -> Result<(), Stopped> {
         let topo = &self.job.world.topo;
         let term = TermStart::after(self.fresh.newest_term(), self.job.world.clock.now());
+        self.still_locked().await?;
         let set = topo.set_tablet_type(&winner.alias, TabletType::Primary, Some(term));
         self.job.topo_step("record the primary's type", Some(&winner.alias), set).await?;
+        self.still_locked().await?;
         let set = topo.set_shard_primary(&self.fresh.shard, &winner.alias, term);
         self.job.topo_step("record the shard's primary", Some(&winner.alias), set).await
     }

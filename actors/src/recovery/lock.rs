@@ -1,5 +1,6 @@
 //! The shard's lock: taken before anything is looked at or done, asked for before every step that cannot be undone.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,7 @@ impl Job {
             }
         };
         let lock = self.topo_step(TAKE_LOCK, None, taking).await?;
+        let locked_at = Instant::now();
         self.world.auditor.do_send(Audit::Lock(shard.clone(), lock.token()));
         let read = timeout(TOPO_TIMEOUT, topo.read_shard(shard));
         let read = async {
@@ -63,7 +65,8 @@ impl Job {
         let policy =
             topology.durability.clone().map_err(|unknown| Stopped::Refused(unknown.to_string()))?;
         let fresh = self.look_again(&topology).await;
-        Ok(Locked { job: self, fresh, policy, unread, lifted: LiftedDelays::default(), lock })
+        let (lifted, held_at) = (LiftedDelays::default(), Cell::new(locked_at));
+        Ok(Locked { job: self, fresh, policy, unread, lifted, held_at, lock })
     }
 
     /// What cannot be read under the lock is what it was before. Tells whose records those are.
@@ -108,9 +111,12 @@ impl Job {
                     state.history = ProbeHistory::default();
                 }
             }
-            fresh.take_answer(&alias, Answer { sent_at: asked_at, result }, now);
+            let claimed_by =
+                self.world.claimed_by(&fresh.shard, result.as_ref().ok().map(AsRef::as_ref));
+            fresh.take_answer(&alias, Answer { sent_at: asked_at, result, claimed_by }, now);
         }
         fresh.judge(now);
+        self.looked.get_or_init(|| Arc::new(fresh.clone()));
         fresh
     }
 }
@@ -124,11 +130,25 @@ impl Locked<'_> {
         loop {
             let asked = Instant::now();
             self.job.topo_step("make sure of the lock", None, self.lock.check()).await?;
+            self.held_at.set(asked);
             // A process that was stopped meanwhile goes on with an answer that is as old as its sleep.
-            if asked.elapsed() < LOCK_ANSWER_MAX || sabotage::has(Bug::BelieveOldAnswers) {
+            if !self.trust_left().is_zero() || sabotage::has(Bug::BelieveOldAnswers) {
                 return Ok(());
             }
         }
+    }
+
+    /// Asks again only where the last answer is too old to be believed, as after the process was stopped.
+    pub(super) async fn still_locked(&self) -> Result<(), Stopped> {
+        match self.trust_left().is_zero() && !sabotage::has(Bug::BelieveOldAnswers) {
+            true => self.check_lock().await,
+            false => Ok(()),
+        }
+    }
+
+    /// How long it is still believed that the lock is held.
+    pub(super) fn trust_left(&self) -> Duration {
+        LOCK_ANSWER_MAX.saturating_sub(self.held_at.get().elapsed())
     }
 
     pub(super) async fn release(self) {
