@@ -91,6 +91,7 @@ pub(crate) async fn start(
         clock: Clock::starting_at(wall_clock()),
         settings: receiver,
         numbers: Arc::default(),
+        servers: Arc::default(),
         recoveries_enabled: Arc::new(AtomicBool::new(enabled)),
         controls: Arc::new(RwLock::new(controls)),
         ending: Arc::new(AtomicBool::new(false)),

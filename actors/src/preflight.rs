@@ -38,7 +38,8 @@ pub async fn examine(
     let mut inspections = BTreeMap::new();
     for (alias, (status, inspection)) in future::join_all(asked).await {
         let result = status.map(Arc::new).map_err(CommandError::into_probe_failure);
-        snapshot.take_answer(&alias, Answer { sent_at: now, result }, now);
+        // A single shard is looked at: nobody here knows of others.
+        snapshot.take_answer(&alias, Answer { sent_at: now, result, claimed_by: None }, now);
         inspections.extend(inspection.map(|inspection| (alias, inspection)));
     }
     // One look is all there is: who does not answer is out of reach.

@@ -227,9 +227,10 @@ async fn rest(shared: &Shared, failure: &ProbeFailure, hung_pause: &mut Duration
             *hung_pause = (pause * 2).min(HUNG_PAUSE_MAX);
             pause
         }
-        ProbeFailure::TurnedAway(_) | ProbeFailure::DiskStalled | ProbeFailure::TooOld(_) => {
-            TURNED_AWAY_PAUSE.max(poll_interval)
-        }
+        ProbeFailure::TurnedAway(_)
+        | ProbeFailure::DiskStalled
+        | ProbeFailure::TooOld(_)
+        | ProbeFailure::Stranger(_) => TURNED_AWAY_PAUSE.max(poll_interval),
     };
     // Told something new: look at once.
     let _ = timeout(pause, shared.changed.notified()).await;

@@ -13,7 +13,7 @@ use vtorc_core::analysis::Finding;
 use vtorc_core::audit::AuditEntry;
 use vtorc_core::hooks::{Hook, Occasion};
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
-use vtorc_core::knowledge::observe::TabletState;
+use vtorc_core::knowledge::observe::{Answer, TabletState};
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::FindingsChange;
 use vtorc_core::remedy::{self, Remedy};
@@ -359,7 +359,10 @@ impl Handler<ProbeCompleted> for ShardActor {
         self.meter.handled();
         let ProbeCompleted { alias, sent_at, result } = message;
         let first_word = self.state.latest().tablet(&alias).is_some_and(|t| t.status.is_none());
-        self.step(ShardEvent::Probed { alias, sent_at, result: Box::new(result) }, context);
+        let claimed_by = self.world.claimed_by(self.name(), result.as_ref().ok());
+        let answer = Answer { sent_at, result: result.map(Arc::new), claimed_by };
+        self.step(ShardEvent::Probed { alias, answer: Box::new(answer) }, context);
+        self.world.know_servers(&self.state.latest());
         if first_word || self.changed {
             self.post();
         }
@@ -405,6 +408,7 @@ impl Handler<Retire> for ShardActor {
     type Result = ();
     fn handle(&mut self, _: Retire, context: &mut Context<Self>) {
         self.world.board.remove_shard(self.name());
+        self.world.forget_servers(self.name());
         self.probers.values().for_each(|(_, prober)| prober.do_send(Stop));
         self.recovery.iter().for_each(|(recovery, _)| recovery.do_send(Stop));
         context.stop();

@@ -8,9 +8,12 @@ use actix::Recipient;
 use slog::Logger;
 use tokio::sync::{Notify, watch};
 use vtorc_core::controls::Controls;
-use vtorc_core::ids::WatchList;
+use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
+use vtorc_core::knowledge::identity::Servers;
+use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{HistoryPort, HookPort, MysqlPort, ProbePort, TopoPort};
 use vtorc_core::settings::RecoverySettings;
+use vtorc_core::status::ServerStatus;
 
 use crate::board::Board;
 use crate::clock::Clock;
@@ -56,6 +59,8 @@ pub struct World {
     pub clock: Clock,
     /// The settings in force.
     pub settings: watch::Receiver<Arc<Settings>>,
+    /// Whose the servers of all shards are.
+    pub servers: Arc<RwLock<Servers>>,
     /// The numbers of recoveries.
     pub numbers: Arc<Numbers>,
     /// Automatic recoveries are on; kept in the history.
@@ -94,6 +99,26 @@ impl World {
         let rules = self.controls().promotion_rules(self.clock.now());
         settings.promotion_rules.splice(0..0, rules);
         settings
+    }
+
+    /// The tablet of another shard whose server gave this answer.
+    pub(crate) fn claimed_by(
+        &self,
+        shard: &KeyspaceShard,
+        answer: Option<&ServerStatus>,
+    ) -> Option<TabletAlias> {
+        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        servers.owner_elsewhere(shard, &answer?.identity()).cloned()
+    }
+
+    /// Lets the other shards know whose servers this shard's tablets have.
+    pub(crate) fn know_servers(&self, snapshot: &ShardSnapshot) {
+        self.servers.write().unwrap_or_else(PoisonError::into_inner).know(snapshot);
+    }
+
+    /// The servers of a shard that is not watched any more belong to nobody here.
+    pub(crate) fn forget_servers(&self, shard: &KeyspaceShard) {
+        self.servers.write().unwrap_or_else(PoisonError::into_inner).forget(shard);
     }
 
     /// Tells whether automatic recoveries are on.

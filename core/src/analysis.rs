@@ -83,6 +83,8 @@ pub enum FindingKind {
     ReplicaSemiSyncMustNotBeSet,
     /// A tablet that is not the primary cannot be reached.
     InvalidReplica,
+    /// Somebody else's server answers at a tablet's address.
+    StrangerAtAddress,
     /// A server turns vtorc away: wrong password, missing grant, too many connections.
     AccessDenied,
     /// A tablet's record has no MySQL address.
@@ -135,7 +137,7 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 55] = [
+    pub const ALL: [Self; 56] = [
         Self::UnknownDurabilityPolicy,
         Self::ClusterHasNoPrimary,
         Self::PrimaryTabletDeleted,
@@ -169,6 +171,7 @@ impl FindingKind {
         Self::ReplicaSemiSyncMustBeSet,
         Self::ReplicaSemiSyncMustNotBeSet,
         Self::InvalidReplica,
+        Self::StrangerAtAddress,
         Self::AccessDenied,
         Self::VttabletUnreachable,
         Self::VttabletTooOld,

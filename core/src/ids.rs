@@ -51,6 +51,24 @@ impl FromStr for TabletAlias {
     }
 }
 
+/// What a server says of itself that no other server says.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ServerIdentity {
+    /// MySQL's `server_uuid`, in lower case: no two servers in the world have the same.
+    Uuid(String),
+    /// MariaDB's `server_id`: no two servers of a shard have the same, servers of two shards may.
+    Id(u32),
+}
+
+impl fmt::Display for ServerIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uuid(uuid) => write!(f, "server_uuid {uuid}"),
+            Self::Id(id) => write!(f, "server_id {id}"),
+        }
+    }
+}
+
 /// A shard and the keyspace that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyspaceShard {

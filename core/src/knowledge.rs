@@ -2,5 +2,6 @@
 //! under the shard's lock alike.
 
 pub mod health;
+pub mod identity;
 pub mod observe;
 pub mod snapshot;

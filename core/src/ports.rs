@@ -13,6 +13,7 @@ use crate::gtid::GtidSet;
 use crate::hooks::{Hook, Occasion};
 use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias, WatchList};
 use crate::knowledge::health::ProbeFailure;
+use crate::knowledge::identity::Stranger;
 use crate::preflight::Inspection;
 use crate::status::{ReceiverState, ServerStatus};
 use crate::tablet::{MysqlAddress, TabletAddress, TabletType};
@@ -211,6 +212,11 @@ pub enum CommandError {
 }
 
 impl CommandError {
+    /// Nothing was sent: somebody else's server answers there.
+    pub fn of_stranger(stranger: Stranger) -> Self {
+        Self::Unreached(ProbeFailure::Stranger(stranger))
+    }
+
     /// What it says of a server that was only to tell its state.
     pub fn into_probe_failure(self) -> ProbeFailure {
         match self {

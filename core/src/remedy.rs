@@ -91,6 +91,7 @@ pub fn remedy(kind: FindingKind) -> Remedy {
         | FindingKind::DeadPrimaryAndReplicas
         | FindingKind::DeadPrimaryWithoutReplicas
         | FindingKind::InvalidReplica
+        | FindingKind::StrangerAtAddress
         | FindingKind::AccessDenied
         | FindingKind::VttabletUnreachable
         | FindingKind::VttabletTooOld

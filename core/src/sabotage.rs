@@ -72,11 +72,15 @@ pub enum Bug {
     WaitForTheFirst,
     /// Believe that the lock is held, however old the answer is.
     BelieveOldAnswers,
+    /// Take whoever answers at a tablet's address for the tablet's server.
+    TrustAddresses,
+    /// Take a tablet whose record cannot be read for what it was, though the shard's record names it since.
+    TrustOldRecords,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -111,6 +115,8 @@ impl Bug {
         Self::ForgetUnreadRecords,
         Self::WaitForTheFirst,
         Self::BelieveOldAnswers,
+        Self::TrustAddresses,
+        Self::TrustOldRecords,
     ];
 }
 

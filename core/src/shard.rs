@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use crate::analysis::{self, Finding};
 use crate::ids::{KeyspaceShard, TabletAlias};
-use crate::knowledge::health::{ProbeFailure, Reachability};
+use crate::knowledge::health::Reachability;
 use crate::knowledge::observe::{Answer, TabletState};
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::remedy::{self, Remedy, Wanted};
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
-use crate::status::{ReceiverState, ServerStatus};
+use crate::status::ReceiverState;
 use crate::tablet::{TabletAddress, TabletType};
 use crate::time::Timestamp;
 use crate::topology::ShardTopology;
@@ -25,10 +25,8 @@ pub enum ShardEvent {
     Probed {
         /// Of which tablet.
         alias: TabletAlias,
-        /// When it was sent.
-        sent_at: Timestamp,
-        /// Its answer.
-        result: Box<Result<ServerStatus, ProbeFailure>>,
+        /// How it ended.
+        answer: Box<Answer>,
     },
     /// Time passed.
     Tick,
@@ -128,10 +126,8 @@ impl ShardState {
         let mut effects = Vec::new();
         match event {
             ShardEvent::TopologyRead(topology) => self.take_topology(topology, now, &mut effects),
-            ShardEvent::Probed { alias, sent_at, result } => {
-                let result = (*result).map(Arc::new);
-                let answer = Answer { sent_at, result };
-                Arc::make_mut(&mut self.known).take_answer(&alias, answer, now);
+            ShardEvent::Probed { alias, answer } => {
+                Arc::make_mut(&mut self.known).take_answer(&alias, *answer, now);
             }
             ShardEvent::Tick => {}
             ShardEvent::RecoveryEnded => self.fresh_after = now,

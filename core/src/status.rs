@@ -1,8 +1,10 @@
 //! What is: one MySQL server's answer to one probe, in the same terms for every version and flavour.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::gtid::{GtidSet, MariaDbBinlogState};
+use crate::ids::ServerIdentity;
 use crate::tablet::{MysqlAddress, TabletType};
 
 /// Which family a server belongs to; it decides statements and the form of GTIDs.
@@ -94,6 +96,43 @@ pub struct ServerStatus {
 }
 
 impl ServerStatus {
+    /// Which server this is.
+    pub fn identity(&self) -> ServerIdentity {
+        match &self.server_uuid {
+            Some(uuid) => ServerIdentity::Uuid(uuid.to_ascii_lowercase()),
+            None => ServerIdentity::Id(self.server_id),
+        }
+    }
+
+    /// Tells whether this server has anything of somebody who wrote in the other's binary logs, as two servers of one shard
+    /// have, or nothing that the other lacks, as a restored one. What the other's binary logs no longer hold does not
+    /// count by itself: shards that were made from one backup have that in common.
+    pub fn shares_history_of(&self, other: &ServerStatus) -> bool {
+        let (received, has) = (self.gtid_received(), other.gtid_received());
+        let whole = !received.is_empty() && other.gtid_executed.contains(&received);
+        let wrote = |uuid: &String| !received.of_source(uuid).is_empty();
+        if whole || other.server_uuid.as_ref().is_some_and(wrote) {
+            return true;
+        }
+        match (&received, &has.subtract(&other.gtid_purged)) {
+            (GtidSet::MySql(mine), GtidSet::MySql(logged)) => mine.shares_source(logged),
+            (GtidSet::MariaDb(_), GtidSet::MariaDb(_)) => {
+                let mine = self.mariadb_writers();
+                !mine.is_disjoint(&other.mariadb_writers())
+            }
+            (GtidSet::MySql(_) | GtidSet::MariaDb(_), _) => false,
+        }
+    }
+
+    /// Who wrote in which domain, by the binary logs and, where a replica does not log, by its position.
+    fn mariadb_writers(&self) -> BTreeSet<(u32, u32)> {
+        let mut writers = self.binlog_state.writers();
+        if let GtidSet::MariaDb(position) = &self.gtid_executed {
+            writers.extend(position.writers());
+        }
+        writers
+    }
+
     /// Tells whether clients could write here.
     pub fn is_writable(&self) -> bool {
         !self.read_only

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::ids::{KeyspaceShard, TabletAlias};
+use crate::ids::{KeyspaceShard, ServerIdentity, TabletAlias};
 use crate::time::TermStart;
 
 /// What a tablet is for, as its record says.
@@ -168,6 +168,9 @@ pub struct TabletAddress {
     pub mysql: MysqlAddress,
     /// Its vttablet.
     pub vttablet: Option<VttabletAddress>,
+    /// Which server is meant: a command that changes something is refused to any other that answers there. None where
+    /// it is not known, and where anybody may answer.
+    pub server: Option<ServerIdentity>,
 }
 
 /// A tablet as its record describes it.
@@ -207,7 +210,7 @@ impl Tablet {
     /// How it is reached; none if the record has no MySQL address.
     pub fn address(&self) -> Option<TabletAddress> {
         let (alias, vttablet) = (self.alias.clone(), self.vttablet.clone());
-        Some(TabletAddress { alias, mysql: self.mysql.clone()?, vttablet })
+        Some(TabletAddress { alias, mysql: self.mysql.clone()?, vttablet, server: None })
     }
 
     /// The tablet as it would be under another primary: a former primary whose record still says PRIMARY

@@ -11,6 +11,8 @@
 //! - `waits` and `acks`: the two sides of semi-sync; `journal=N` reparents that it knows of;
 //! - for `check`, what the server says besides: `opens` it starts writable, `fast` its commits are not
 //!   durable, `early` readers see what is not acknowledged, `skew=MS`, `format=ROW`, `ungranted`;
+//! - for `answers at=zone1-2 [claimed=zone1-201]`, `uuid=f` another server's, `known` it is known to be the tablet's;
+//!   the line of `zone9-26` is what is answered;
 //! - `gtid=a:1-5,b:1` executed, `got=a:6` received and not applied; a letter stands for a server's uuid.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
@@ -26,7 +28,8 @@ use vtorc_core::controls::{Controls, Grounds};
 use vtorc_core::gtid::{GtidSet, MariaDbBinlogState};
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::health::{ProbeFailure, ProbeHistory, Reachability, RecentProbes};
-use vtorc_core::knowledge::observe::TabletState;
+use vtorc_core::knowledge::identity::meant;
+use vtorc_core::knowledge::observe::{Answer, TabletState};
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::preflight::{Inspection, concerns};
 use vtorc_core::remedy::{Wanted, wanted};
@@ -54,10 +57,39 @@ fn scenarios() {
                 "died" => prognosis(&snapshot, &case.args),
                 "check" => check(&snapshot, &case.input),
                 "elect" => election(&snapshot, &case.args),
+                "answers" => answers(snapshot, &case.args),
                 other => panic!("unknown directive {other}"),
             }
         });
     });
+}
+
+/// The last tablet's line is what a server answers at its address, after what was known of it before.
+fn answers(
+    mut snapshot: ShardSnapshot,
+    args: &std::collections::HashMap<String, Vec<String>>,
+) -> String {
+    let claimed_by = args.get("claimed").map(|owner| owner[0].parse().unwrap());
+    let alias: TabletAlias = args["at"][0].parse().unwrap();
+    let answer: TabletAlias = "zone9-26".parse().unwrap();
+    let status = snapshot.tablets.remove(&answer).unwrap().status.unwrap();
+    let before = snapshot.tablet(&alias).unwrap().identity.clone();
+    let sent_at = NOW;
+    snapshot.take_answer(&alias, Answer { sent_at, result: Ok(status), claimed_by }, NOW);
+    let state = snapshot.tablet(&alias).unwrap();
+    let first = match (&state.reachability, &state.identity) {
+        (Reachability::Valid, Some(now)) if before.as_ref() == Some(now) => "as before".to_owned(),
+        (Reachability::Valid, Some(_)) => "the tablet's own".to_owned(),
+        (Reachability::Valid, None) => "believed until more is known".to_owned(),
+        (Reachability::Unreachable { why, .. }, _) => why.to_string(),
+        (other, _) => panic!("{other:?}"),
+    };
+    let told = match meant(&snapshot, state) {
+        Ok(Some(_)) => "it alone is sent commands",
+        Ok(None) => "whoever answers is sent commands",
+        Err(_) => "no command is sent",
+    };
+    format!("{first}; {told}\n")
 }
 
 fn check(snapshot: &ShardSnapshot, input: &str) -> String {
@@ -329,6 +361,7 @@ fn tablet(line: &str) -> TabletState {
             }
             "host" => state.tablet.mysql.as_mut().unwrap().host = value.to_owned(),
             "term" => state.tablet.term_start = Some(term(value)),
+            "known" => state.identity = Some(status.identity()),
             // It answered after everybody else was asked.
             "later" => state.answered_at = Timestamp::from_millis(NOW.as_millis() + 1),
             // What it said some time ago.
@@ -393,6 +426,7 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         }
         "format" => status.binlog_format = BinlogFormat::from_name(value),
         "opens" | "fast" | "early" | "skew" | "nettimeout" | "ungranted" => {}
+        "uuid" => status.server_uuid = Some(uuid(value.chars().next().unwrap())),
         "id" => status.server_id = value.parse().unwrap(),
         "purged" => status.gtid_purged = gtid(value),
         other => panic!("unknown word {other}"),
@@ -410,6 +444,7 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
             vttablet: None,
             promotion_rule: None,
         },
+        identity: None,
         reachability: Reachability::Valid,
         status: None,
         status_at: NOW,

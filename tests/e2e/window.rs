@@ -2,8 +2,6 @@
 //!
 //! These stories drive the clients themselves; a proxy before the server tells when a statement is on its way.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +16,7 @@ use vtorc_core::tablet::{MysqlAddress, TabletAddress};
 use vtorc_fleet::{Flavor, Server, ServerOptions};
 
 use crate::harness::{PATIENCE, template, wait_for};
+use crate::proxy::{Ear, Proxy};
 use crate::writer::{arrives, create_table};
 
 pub const BOTH: [Flavor; 2] = [Flavor::MySql, Flavor::MariaDb];
@@ -123,42 +122,21 @@ pub fn access() -> MysqlAccess {
 pub fn plain(address: &str) -> TabletAddress {
     let (host, port) = address.rsplit_once(':').unwrap();
     let mysql = MysqlAddress { host: host.into(), port: port.parse().unwrap() };
-    TabletAddress { alias: "zone1-101".parse().unwrap(), mysql, vttablet: None }
+    TabletAddress { alias: "zone1-101".parse().unwrap(), mysql, vttablet: None, server: None }
 }
 
 /// Passes everything on to a server, and does something before a client's words with these in them.
 fn before(server: &Server, words: &'static str, act: impl Fn() + Send + Sync + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (own, server, act) = (listener.local_addr().unwrap(), server.address(), Arc::new(act));
-    std::thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let Ok(upstream) = TcpStream::connect(&server) else { continue };
-            let (from, to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
-            std::thread::spawn(move || pass(from, to, |_| {}));
-            let act = act.clone();
-            std::thread::spawn(move || {
-                let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(words);
-                pass(client, upstream, |bytes| {
-                    if said(bytes) {
-                        act()
-                    }
-                });
-            });
-        }
-    });
-    own.to_string()
-}
-
-fn pass(mut from: TcpStream, mut to: TcpStream, before: impl Fn(&[u8])) {
-    let mut buffer = [0; 64 * 1024];
-    while let Ok(length @ 1..) = from.read(&mut buffer) {
-        before(&buffer[..length]);
-        if to.write_all(&buffer[..length]).is_err() {
-            break;
-        }
-    }
-    // The other side may have hung up before.
-    let _ = to.shutdown(std::net::Shutdown::Both);
+    let act = Arc::new(act);
+    let ear = move || -> Ear {
+        let act = act.clone();
+        Box::new(move |bytes| {
+            if String::from_utf8_lossy(bytes).contains(words) {
+                act();
+            }
+        })
+    };
+    Proxy::with_ears(server.address(), ear).address
 }
 
 fn signal(pid: u32, which: &str) {

@@ -252,6 +252,7 @@ impl TabletFile {
                 vttablet: self.vttablet.as_deref().map(vttablet_address).transpose()?,
                 promotion_rule: rule.transpose()?,
             },
+            identity: None,
             reachability,
             status: self.server.map(ServerFile::into_status).transpose()?.map(Arc::new),
             status_at: Timestamp::from_millis(self.asked_at_ms),
@@ -272,7 +273,7 @@ impl TabletFile {
 
 impl TroubleFile {
     fn of(failure: &ProbeFailure) -> Self {
-        Self { kind: failure.kind().to_owned(), details: failure.details().to_owned() }
+        Self { kind: failure.kind().to_owned(), details: failure.details() }
     }
 
     fn into_core(self) -> Result<ProbeFailure, String> {

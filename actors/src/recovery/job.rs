@@ -1,7 +1,8 @@
 //! The frame of every recovery: lock, look again, act step by step, keep the story.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use actix::Recipient;
@@ -12,6 +13,7 @@ use vtorc_core::analysis::{self, Finding, FindingKind};
 use vtorc_core::audit::{Outcome, RecoveryRecord, StepOutcome};
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::TabletAlias;
+use vtorc_core::knowledge::identity;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, ShardLock, TopoError};
 use vtorc_core::recovery::kind::RecoveryKind;
@@ -69,6 +71,8 @@ pub(crate) struct Job {
     pub(crate) world: World,
     pub(crate) settings: RecoverySettings,
     pub(crate) seen: Arc<ShardSnapshot>,
+    /// The shard as it was found under the lock.
+    pub(super) looked: OnceLock<Arc<ShardSnapshot>>,
     pub(crate) log: Logger,
     pub(super) shard: Recipient<ShardTopologyWasRead>,
     pub(super) record: Arc<Mutex<RecoveryRecord>>,
@@ -82,6 +86,8 @@ pub(crate) struct Locked<'a> {
     /// Tablets whose records could not be read under the lock.
     pub(crate) unread: BTreeSet<TabletAlias>,
     pub(super) lifted: LiftedDelays,
+    /// When the topology server was last asked whether the lock is held, and said so.
+    pub(super) held_at: Cell<Instant>,
     pub(super) lock: Box<dyn ShardLock>,
 }
 
@@ -94,7 +100,8 @@ impl Job {
         log: Logger,
     ) -> Self {
         let settings = world.recovery_settings();
-        let job = Self { world, settings, seen, log, shard, record: Arc::new(Mutex::new(record)) };
+        let (looked, record) = (OnceLock::new(), Arc::new(Mutex::new(record)));
+        let job = Self { world, settings, seen, looked, log, shard, record };
         job.publish();
         job
     }
@@ -197,7 +204,7 @@ impl Job {
         tablet: &Tablet,
         command: ServerCommand,
     ) -> Result<ServerStatus, CommandError> {
-        let address = address_of(tablet)?;
+        let address = self.address_of(tablet, &command)?;
         self.world.mysql.run(&address, command, self.settings.command_timeout).await
     }
 
@@ -211,7 +218,7 @@ impl Job {
     ) -> Result<ServerStatus, CommandError> {
         self.failpoint(&format!("before {name}"));
         let step = self.begin_step(name, Some(&tablet.alias));
-        let sent = match address_of(tablet) {
+        let sent = match self.address_of(tablet, &command) {
             Ok(address) => self.world.mysql.run(&address, command, deadline).await,
             Err(error) => Err(error),
         };
@@ -226,6 +233,24 @@ impl Job {
         );
         self.failpoint(&format!("after {name}"));
         sent
+    }
+
+    /// Where a command goes, and which server it is meant for. Whoever is only asked may be another one than before:
+    /// whose server it is, is told from its answer.
+    fn address_of(
+        &self,
+        tablet: &Tablet,
+        command: &ServerCommand,
+    ) -> Result<TabletAddress, CommandError> {
+        let missing = || CommandError::NotDone("its record has no MySQL address".into());
+        let address = tablet.address().ok_or_else(missing)?;
+        let known = self.looked.get().unwrap_or(&self.seen);
+        let state = known.tablet(&tablet.alias);
+        let server = match state.filter(|_| *command != ServerCommand::ReadStatus) {
+            Some(state) => identity::meant(known, state).map_err(CommandError::of_stranger)?,
+            None => None,
+        };
+        Ok(TabletAddress { server, ..address })
     }
 
     /// Does something with the topology as a step of the story.
@@ -347,9 +372,4 @@ impl Locked<'_> {
             .map(|state| &state.tablet)
             .ok_or_else(|| Stopped::Failed(format!("{alias} has no record")))
     }
-}
-
-fn address_of(tablet: &Tablet) -> Result<TabletAddress, CommandError> {
-    let missing = || CommandError::NotDone("its record has no MySQL address".into());
-    tablet.address().ok_or_else(missing)
 }

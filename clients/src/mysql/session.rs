@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 use vtorc_core::gtid::GtidSet;
+use vtorc_core::ids::ServerIdentity;
 use vtorc_core::knowledge::health::ProbeFailure;
+use vtorc_core::knowledge::identity::Stranger;
 use vtorc_core::ports::CommandError;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::MysqlAddress;
@@ -40,6 +42,28 @@ impl<'a> Session<'a> {
         let mut conn = connect(access, address, left).map_err(unreached)?;
         let dialect = detect(&mut conn).map_err(unreached)?;
         Ok(Self { access, address, dialect, conn, deadline, called_off })
+    }
+
+    /// Makes sure that this is the server that was meant: an address may have been given to another one since.
+    pub(crate) fn check_identity(
+        &mut self,
+        meant: Option<&ServerIdentity>,
+    ) -> Result<(), CommandError> {
+        let Some(meant) = meant else { return Ok(()) };
+        let what = "ask which server answers";
+        let is_meant = match (meant, self.is_mariadb()) {
+            (ServerIdentity::Uuid(uuid), false) => {
+                let answer = self.value(what, "SELECT @@GLOBAL.server_uuid")?;
+                answer.is_some_and(|answer| answer.eq_ignore_ascii_case(uuid))
+            }
+            (ServerIdentity::Id(id), true) => {
+                let answer = self.value(what, "SELECT @@GLOBAL.server_id")?;
+                answer.is_some_and(|answer| answer == id.to_string())
+            }
+            (ServerIdentity::Uuid(_), true) | (ServerIdentity::Id(_), false) => false,
+        };
+        let stranger = CommandError::of_stranger(Stranger::NotMeant);
+        if is_meant { Ok(()) } else { Err(stranger) }
     }
 
     /// Time left until the deadline.

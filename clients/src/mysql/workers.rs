@@ -137,7 +137,11 @@ impl MysqlPort for WorkerPool {
         command: ServerCommand,
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError> {
-        let work = move |session: &mut Session<'_>| commands::run(session, command);
+        let meant = address.server.clone();
+        let work = move |session: &mut Session<'_>| {
+            session.check_identity(meant.as_ref())?;
+            commands::run(session, command)
+        };
         self.on_worker(&address.mysql, deadline, work).await
     }
 

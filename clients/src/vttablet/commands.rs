@@ -8,6 +8,7 @@ use std::time::Duration;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::health::ProbeFailure;
+use vtorc_core::knowledge::identity::Stranger;
 use vtorc_core::ports::{
     CommandError, MysqlPort, PromotionGrounds, RelayLog, ServerCommand, Sessions, SourceChange,
 };
@@ -50,20 +51,16 @@ pub(crate) async fn run(
     job: &Job<'_>,
     command: ServerCommand,
 ) -> Result<ServerStatus, CommandError> {
-    match command {
-        ServerCommand::ReadStatus | ServerCommand::StopReceiver if job.direct.is_some() => {
+    if job.direct.is_some() {
+        if matches!(command, ServerCommand::ReadStatus | ServerCommand::StopReceiver) {
             return job.directly_with_word(command).await;
         }
-        ServerCommand::WaitForPosition { .. }
-        | ServerCommand::StartApplier
-        | ServerCommand::SetDelay { .. }
-        | ServerCommand::RestartReceiver
-        | ServerCommand::WriteNothing
-        | ServerCommand::CommitEmpty { .. }
-            if job.direct.is_some() =>
-        {
+        if concerns_the_server_alone(&command) {
             return job.directly(command).await;
         }
+    }
+    job.check_identity().await?;
+    match command {
         ServerCommand::ReadStatus => return job.status_with_journal().await,
         ServerCommand::StopReceiver => {
             job.stop_receiver().await?;
@@ -100,7 +97,29 @@ pub(crate) async fn run(
     job.status().await
 }
 
+fn concerns_the_server_alone(command: &ServerCommand) -> bool {
+    matches!(
+        command,
+        ServerCommand::WaitForPosition { .. }
+            | ServerCommand::StartApplier
+            | ServerCommand::SetDelay { .. }
+            | ServerCommand::RestartReceiver
+            | ServerCommand::WriteNothing
+            | ServerCommand::CommitEmpty { .. }
+    )
+}
+
 impl Job<'_> {
+    /// Makes sure that the vttablet looks after the server that is meant: its address may have been given to another one
+    /// since. One that does not answer is found out by what is sent next.
+    async fn check_identity(&self) -> Result<(), CommandError> {
+        let Some(meant) = &self.address.server else { return Ok(()) };
+        let Ok(full) = self.caller.full_status().await else { return Ok(()) };
+        let answer = status::server(&full, None).map_err(CommandError::NotDone)?;
+        let stranger = CommandError::of_stranger(Stranger::NotMeant);
+        if answer.identity() == *meant { Ok(()) } else { Err(stranger) }
+    }
+
     async fn directly(&self, command: ServerCommand) -> Result<ServerStatus, CommandError> {
         match self.direct {
             Some(workers) => workers.run(self.address, command, self.caller.left()).await,

@@ -97,7 +97,8 @@ pub(crate) async fn with_vttablets_word(
         other @ (ProbeFailure::TurnedAway(_)
         | ProbeFailure::Garbled(_)
         | ProbeFailure::DiskStalled
-        | ProbeFailure::TooOld(_)) => other,
+        | ProbeFailure::TooOld(_)
+        | ProbeFailure::Stranger(_)) => other,
     }
 }
 

@@ -138,10 +138,18 @@ pub const WARNINGS: &[Warning] = &[
         find: |snapshot| {
             let primary = snapshot.primary().map(|state| &state.tablet.alias);
             let gone = |state: &&TabletState| {
-                Some(&state.tablet.alias) != primary && state.reachability.is_unreachable()
+                Some(&state.tablet.alias) != primary
+                    && state.reachability.is_unreachable()
+                    && !is_stranger(state)
             };
             failures(snapshot.tablets.values().filter(gone))
         },
+    },
+    Warning {
+        kind: FindingKind::StrangerAtAddress,
+        why: "somebody else's server answers at the tablet's address; it is not touched, and the tablet counts as gone: \
+              correct the tablet's record, or forget the tablet",
+        find: |snapshot| failures(snapshot.tablets.values().filter(is_stranger)),
     },
     Warning {
         kind: FindingKind::AccessDenied,
@@ -240,6 +248,10 @@ pub const WARNINGS: &[Warning] = &[
         },
     },
 ];
+
+fn is_stranger(state: &&TabletState) -> bool {
+    matches!(state.reachability.failure(), Some(ProbeFailure::Stranger(_)))
+}
 
 fn failures<'a>(states: impl Iterator<Item = &'a TabletState>) -> Vec<Told> {
     let told = |state: &TabletState| state.reachability.failure().map(ToString::to_string);

@@ -1,6 +1,6 @@
 //! MariaDB's positions: the last transaction of each replication domain, and of each server that wrote in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -17,6 +17,11 @@ impl MariaDbGtidSet {
     pub fn written_by(&self, server_id: u32) -> Self {
         let own = self.domains.iter().filter(|(_, (server, _))| *server == server_id);
         Self { domains: own.map(|(domain, last)| (*domain, *last)).collect() }
+    }
+
+    /// The last writer of each domain: domain and server.
+    pub fn writers(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.domains.iter().map(|(domain, (server, _))| (*domain, *server))
     }
 
     pub(super) fn contains(&self, other: &Self) -> bool {
@@ -90,6 +95,11 @@ pub struct MariaDbBinlogState {
 }
 
 impl MariaDbBinlogState {
+    /// Everybody who wrote: domain and server.
+    pub fn writers(&self) -> BTreeSet<(u32, u32)> {
+        self.last.keys().copied().collect()
+    }
+
     /// What this server wrote, by the other's binary logs, and its own do not hold. A server without any binary log
     /// of its own was made anew and has lost nothing.
     pub fn lost_to(&self, other: &Self, server_id: u32) -> MariaDbGtidSet {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
+use super::identity::Stranger;
 use crate::time::Timestamp;
 
 /// How a probe failed.
@@ -24,6 +25,8 @@ pub enum ProbeFailure {
     DiskStalled,
     /// Its vttablet does not know the call that asks for the server's state.
     TooOld(String),
+    /// Somebody else's server answers at the tablet's address.
+    Stranger(Stranger),
 }
 
 impl ProbeFailure {
@@ -37,6 +40,10 @@ impl ProbeFailure {
             Self::Garbled(_) => "garbled",
             Self::DiskStalled => "disk_stalled",
             Self::TooOld(_) => "too_old",
+            Self::Stranger(Stranger::Belongs(_)) => "stranger",
+            Self::Stranger(Stranger::SharesNothing) => "stranger_without_history",
+            Self::Stranger(Stranger::FollowsOutside) => "stranger_with_a_source",
+            Self::Stranger(Stranger::NotMeant) => "another_server",
         }
     }
 
@@ -51,17 +58,27 @@ impl ProbeFailure {
             "garbled" => Self::Garbled(details),
             "disk_stalled" => Self::DiskStalled,
             "too_old" => Self::TooOld(details),
+            "stranger" => Self::Stranger(Stranger::Belongs(details.parse().ok()?)),
+            "stranger_without_history" => Self::Stranger(Stranger::SharesNothing),
+            "stranger_with_a_source" => Self::Stranger(Stranger::FollowsOutside),
+            "another_server" => Self::Stranger(Stranger::NotMeant),
             _ => return None,
         })
     }
 
     /// What there is to say beside the kind.
-    pub fn details(&self) -> &str {
+    pub fn details(&self) -> String {
         match self {
             Self::Refused(why) | Self::TurnedAway(why) | Self::Garbled(why) | Self::TooOld(why) => {
-                why
+                why.clone()
             }
-            Self::TimedOut | Self::Overloaded | Self::DiskStalled => "",
+            Self::Stranger(Stranger::Belongs(owner)) => owner.to_string(),
+            Self::TimedOut
+            | Self::Overloaded
+            | Self::DiskStalled
+            | Self::Stranger(
+                Stranger::SharesNothing | Stranger::FollowsOutside | Stranger::NotMeant,
+            ) => String::new(),
         }
     }
 
@@ -69,7 +86,11 @@ impl ProbeFailure {
     fn is_an_answer(&self) -> bool {
         match self {
             Self::TurnedAway(_) | Self::DiskStalled | Self::TooOld(_) => true,
-            Self::Refused(_) | Self::TimedOut | Self::Overloaded | Self::Garbled(_) => false,
+            Self::Refused(_)
+            | Self::TimedOut
+            | Self::Overloaded
+            | Self::Garbled(_)
+            | Self::Stranger(_) => false,
         }
     }
 }
@@ -84,6 +105,18 @@ impl fmt::Display for ProbeFailure {
             Self::Garbled(why) => write!(f, "answer not understood: {why}"),
             Self::DiskStalled => f.write_str("its vttablet says that its disk is stalled"),
             Self::TooOld(why) => f.write_str(why),
+            Self::Stranger(Stranger::Belongs(owner)) => {
+                write!(f, "the server of {owner} answers at its address")
+            }
+            Self::Stranger(Stranger::SharesNothing) => f.write_str(
+                "a server answers at its address that has nothing of this shard's history",
+            ),
+            Self::Stranger(Stranger::FollowsOutside) => f.write_str(
+                "it follows a server outside of this shard and has nothing of this shard's history",
+            ),
+            Self::Stranger(Stranger::NotMeant) => {
+                f.write_str("another server answers at its address than before")
+            }
         }
     }
 }
@@ -278,7 +311,8 @@ impl ProbeHistory {
             | ProbeFailure::TurnedAway(_)
             | ProbeFailure::Garbled(_)
             | ProbeFailure::DiskStalled
-            | ProbeFailure::TooOld(_) => {}
+            | ProbeFailure::TooOld(_)
+            | ProbeFailure::Stranger(_) => {}
         }
         let row = self.row.take().unwrap_or_else(|| FailureRow {
             since,
@@ -296,8 +330,10 @@ impl ProbeHistory {
             | ProbeFailure::TurnedAway(_)
             | ProbeFailure::Garbled(_)
             | ProbeFailure::DiskStalled
-            | ProbeFailure::TooOld(_) => 0,
+            | ProbeFailure::TooOld(_)
+            | ProbeFailure::Stranger(_) => 0,
         };
+        let is_stranger = matches!(failure, ProbeFailure::Stranger(_));
         self.row = Some(match failure.is_an_answer() {
             // It is not gone, however long it was silent.
             true => FailureRow {
@@ -311,7 +347,8 @@ impl ProbeHistory {
             false => FailureRow {
                 silent_since: row.silent_since.or(Some(since)),
                 refusals,
-                gone: was_gone,
+                // Its own server is not where it was: there is nothing to wait for.
+                gone: was_gone || is_stranger,
                 last: failure,
                 ..row
             },

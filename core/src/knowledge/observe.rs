@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::health::{self, ProbeFailure, ProbeHistory, Reachability, RecentProbes};
 use crate::gtid::GtidSet;
+use crate::ids::{ServerIdentity, TabletAlias};
 use crate::sabotage::{self, Bug};
 use crate::status::{ReceiverState, ServerStatus, VttabletState};
 use crate::tablet::Tablet;
@@ -18,6 +19,8 @@ pub const HEARTBEATS_MISSED_MAX: u32 = 3;
 pub struct TabletState {
     /// The record.
     pub tablet: Tablet,
+    /// Which server is known to be the tablet's; none until that is known.
+    pub identity: Option<ServerIdentity>,
     /// Whether its server can be reached.
     pub reachability: Reachability,
     /// The last successful probe's answer.
@@ -48,6 +51,8 @@ pub struct Answer {
     pub sent_at: Timestamp,
     /// The server's state, or why there is none.
     pub result: Result<Arc<ServerStatus>, ProbeFailure>,
+    /// The tablet of another shard whose server gave this answer.
+    pub claimed_by: Option<TabletAlias>,
 }
 
 /// So many earlier answers of a server are kept, ...
@@ -71,6 +76,7 @@ impl TabletState {
     pub fn unprobed(tablet: Tablet) -> Self {
         Self {
             tablet,
+            identity: None,
             reachability: Reachability::Unseen,
             status: None,
             status_at: Timestamp::default(),
@@ -87,7 +93,7 @@ impl TabletState {
     /// Takes in an answer. This is the only place where an answer becomes knowledge, for probes and for the second look
     /// under the shard's lock alike: where the two differ, the shard has changed between them.
     pub fn observe(&mut self, answer: Answer, now: Timestamp) {
-        let Answer { sent_at, result } = answer;
+        let Answer { sent_at, result, claimed_by: _ } = answer;
         self.asked_at = sent_at;
         match result {
             Ok(status) => {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::health::ProbeFailure;
+use super::identity::{self, Recognised};
 use super::observe::{Answer, TabletState};
 use crate::durability::{DurabilityPolicy, UnknownPolicy};
 use crate::ids::{KeyspaceShard, TabletAlias};
@@ -88,10 +90,31 @@ impl ShardSnapshot {
 
     /// Takes in an answer of one server, or that there was none.
     pub fn take_answer(&mut self, alias: &TabletAlias, answer: Answer, now: Timestamp) {
+        let answer = self.recognised(alias, answer);
         if let Some(state) = self.tablets.get_mut(alias) {
             state.observe(answer, now);
         }
         self.now = now;
+    }
+
+    /// What a stranger answers says nothing of the tablet but that its own server is not there.
+    fn recognised(&mut self, alias: &TabletAlias, answer: Answer) -> Answer {
+        let (Ok(status), Some(state)) = (&answer.result, self.tablets.get(alias)) else {
+            return answer;
+        };
+        let identity = status.identity();
+        let recognised = identity::recognise(self, state, status, answer.claimed_by.as_ref());
+        let Some(state) = self.tablets.get_mut(alias) else { return answer };
+        match recognised {
+            Recognised::Own(identity) => state.identity = Some(identity),
+            Recognised::Unsettled => {}
+            Recognised::Stranger(stranger) => {
+                // It was taken for the tablet's own before its owner was known.
+                state.identity = state.identity.take().filter(|known| *known != identity);
+                return Answer { result: Err(ProbeFailure::Stranger(stranger)), ..answer };
+            }
+        }
+        answer
     }
 
     /// Says what everybody's probes amount to at a later moment, until which nothing more was heard.

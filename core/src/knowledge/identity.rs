@@ -1,0 +1,284 @@
+//! Whose server answers at a tablet's address. Addresses are given to others when machines and pods come and go: a server
+//! that is not the tablet's is named, and never changed.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::health::ProbeFailure;
+use super::observe::TabletState;
+use super::snapshot::ShardSnapshot;
+use crate::ids::{KeyspaceShard, ServerIdentity, TabletAlias};
+use crate::sabotage::{self, Bug};
+use crate::status::ServerStatus;
+
+/// Why a server is taken for somebody else's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// It is the server of this tablet, of another shard or of the same one.
+    Belongs(TabletAlias),
+    /// Nothing that it has was ever written by a server of this shard.
+    SharesNothing,
+    /// It follows a server that is no tablet of this shard, and has nothing of the shard's history.
+    FollowsOutside,
+    /// A command that was meant for the tablet's server found another one.
+    NotMeant,
+}
+
+/// What an answer says about who gave it.
+pub(super) enum Recognised {
+    /// The tablet's own server.
+    Own(ServerIdentity),
+    /// Not enough is known of the shard to tell. It is believed until more is known.
+    Unsettled,
+    /// Somebody else's.
+    Stranger(Stranger),
+}
+
+/// So many transactions at most come from setting a server up: creating its users and its monitoring.
+const SET_UP_MAX: u64 = 100;
+
+/// Says whose server gave an answer. `claimed_by` is the tablet of another shard whose server it is known to be.
+///
+/// A server that was there before is the tablet's own. So is a new one that has the shard's history, as after a restore,
+/// or hardly any at all. Two records that lead to one server are told apart by whose it was first; the primary's comes
+/// before all others, since a stranger in the primary's place is replaced.
+pub(super) fn recognise(
+    snapshot: &ShardSnapshot,
+    state: &TabletState,
+    status: &ServerStatus,
+    claimed_by: Option<&TabletAlias>,
+) -> Recognised {
+    let mine = status.identity();
+    if sabotage::has(Bug::TrustAddresses) {
+        return Recognised::Unsettled;
+    }
+    let is_known = state.identity.as_ref() == Some(&mine);
+    if let Some(twin) = twin(snapshot, state, &mine, is_known) {
+        return Recognised::Stranger(Stranger::Belongs(twin.clone()));
+    }
+    if is_known {
+        return Recognised::Own(mine);
+    }
+    let leads = is_primary(snapshot, state);
+    let references: Vec<&ServerStatus> = references(snapshot, state, &mine).collect();
+    let shares = references.iter().any(|other| status.shares_history_of(other));
+    match (claimed_by, &state.identity) {
+        // The records' primary that has the shard's history is believed before a claim from elsewhere.
+        (Some(_), None) if shares && leads => Recognised::Own(mine),
+        (Some(owner), _) => Recognised::Stranger(Stranger::Belongs(owner.clone())),
+        // What the primary was known to have is not there: the primary is gone, whoever this is.
+        (None, Some(_)) if leads && lacks_what_it_wrote(snapshot, state, status) => {
+            Recognised::Stranger(Stranger::NotMeant)
+        }
+        (None, _) if shares || status.gtid_executed.is_empty() => Recognised::Own(mine),
+        (None, Some(_)) if !references.is_empty() || is_somebody(snapshot, status) => {
+            Recognised::Stranger(Stranger::SharesNothing)
+        }
+        (None, Some(_)) => Recognised::Own(mine),
+        (None, None) if leads => recognise_primary(snapshot, state, status, &references),
+        (None, None) if !references.is_empty() && is_somebody(snapshot, status) => {
+            Recognised::Stranger(Stranger::SharesNothing)
+        }
+        (None, None) => Recognised::Unsettled,
+    }
+}
+
+/// Tells whether a new server in the primary's place lacks what the primary wrote, by what others have.
+fn lacks_what_it_wrote(
+    snapshot: &ShardSnapshot,
+    state: &TabletState,
+    status: &ServerStatus,
+) -> bool {
+    let has = status.gtid_received();
+    let mut others = snapshot.replicas_of(&state.tablet.alias);
+    others.any(|other| {
+        let Some(theirs) = other.status.as_ref().map(|other| other.gtid_received()) else {
+            return false;
+        };
+        match &state.identity {
+            Some(ServerIdentity::Uuid(uuid)) => !has.contains(&theirs.of_source(uuid)),
+            Some(ServerIdentity::Id(_)) => !has.contains(&theirs),
+            None => false,
+        }
+    })
+}
+
+/// Where the records' primary shares nothing with the others, either may be the strangers: unless those followed another
+/// server at its address.
+fn recognise_primary(
+    snapshot: &ShardSnapshot,
+    state: &TabletState,
+    status: &ServerStatus,
+    others: &[&ServerStatus],
+) -> Recognised {
+    if others.iter().any(|other| other.shares_history_of(status)) {
+        return Recognised::Own(status.identity());
+    }
+    if others_followed_another(snapshot, state, status) {
+        return Recognised::Stranger(Stranger::SharesNothing);
+    }
+    // It is alone, and everybody else was looked at.
+    let mut others_asked = snapshot.replicas_of(&state.tablet.alias);
+    let all_asked =
+        others_asked.all(|other| other.status.is_some() || other.reachability.is_unreachable());
+    match others.is_empty() && all_asked {
+        true => Recognised::Own(status.identity()),
+        false => Recognised::Unsettled,
+    }
+}
+
+/// A server that was only set up belongs to nobody yet. One that has written, that others acknowledge to, or that follows
+/// somebody outside of the shard, has another place.
+fn is_somebody(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
+    status.gtid_executed.count() > SET_UP_MAX
+        || status.semi_sync.clients > 0
+        || follows_outside(snapshot, status)
+}
+
+/// Which server a command to a tablet is meant for: none where that is not known. A stranger is sent none. Where the shard
+/// has no primary, or this is it, nor is somebody who follows a server outside of the shard and shares nothing with the
+/// others: it may be another shard's replica.
+pub fn meant(
+    snapshot: &ShardSnapshot,
+    state: &TabletState,
+) -> Result<Option<ServerIdentity>, Stranger> {
+    let decisive = snapshot.primary().is_none() || is_primary(snapshot, state);
+    if decisive && state.identity.is_none() && is_from_outside(snapshot, state) {
+        return Err(Stranger::FollowsOutside);
+    }
+    match state.reachability.failure() {
+        Some(ProbeFailure::Stranger(stranger)) => Err(stranger.clone()),
+        Some(
+            ProbeFailure::Refused(_)
+            | ProbeFailure::TimedOut
+            | ProbeFailure::Overloaded
+            | ProbeFailure::TurnedAway(_)
+            | ProbeFailure::Garbled(_)
+            | ProbeFailure::DiskStalled
+            | ProbeFailure::TooOld(_),
+        )
+        | None => Ok(state.identity.clone()),
+    }
+}
+
+/// The tablet of the same shard whose server this is.
+fn twin<'a>(
+    snapshot: &'a ShardSnapshot,
+    state: &TabletState,
+    mine: &ServerIdentity,
+    is_known: bool,
+) -> Option<&'a TabletAlias> {
+    if is_primary(snapshot, state) || !is_unique(mine) {
+        return None;
+    }
+    let others = snapshot.tablets.values().filter(|other| other.tablet.alias != state.tablet.alias);
+    let mut owners = others.filter(|other| other.identity.as_ref() == Some(mine));
+    let owner = owners.find(|other| !is_known || is_primary(snapshot, other))?;
+    Some(&owner.tablet.alias)
+}
+
+/// Those whose history the shard's is: whoever answered here before, and the primary; for the primary, everybody else.
+fn references<'a>(
+    snapshot: &'a ShardSnapshot,
+    state: &'a TabletState,
+    mine: &'a ServerIdentity,
+) -> impl Iterator<Item = &'a ServerStatus> {
+    let leads = is_primary(snapshot, state);
+    let concerned = snapshot.tablets.values().filter(move |other| {
+        let is_itself = other.tablet.alias == state.tablet.alias;
+        is_itself || leads || (is_primary(snapshot, other) && other.identity.is_some())
+    });
+    let said = concerned.filter_map(move |other| {
+        let is_itself = other.tablet.alias == state.tablet.alias;
+        // Nobody vouches for itself.
+        other.status.as_deref().filter(|said| !is_itself || said.identity() != *mine)
+    });
+    said.filter(|status| !status.gtid_executed.is_empty())
+}
+
+/// Tells whether a replica was connected to another server than this one at this tablet's address.
+fn others_followed_another(
+    snapshot: &ShardSnapshot,
+    state: &TabletState,
+    status: &ServerStatus,
+) -> bool {
+    let address = state.tablet.mysql.as_ref();
+    let replicas = snapshot.replicas_of(&state.tablet.alias);
+    let mut followed = replicas.filter_map(|replica| replica.valid_status()?.replication.as_ref());
+    followed.any(|replication| {
+        let knows = replication.source_uuid.is_some()
+            || replication.source_server_id.is_some_and(|id| id != 0);
+        knows && address == Some(&replication.source) && !status.is_source_of(replication, address)
+    })
+}
+
+fn is_from_outside(snapshot: &ShardSnapshot, state: &TabletState) -> bool {
+    let Some(status) = state.valid_status() else { return false };
+    let identity = status.identity();
+    let mut others = references(snapshot, state, &identity);
+    follows_outside(snapshot, status) && !others.any(|other| status.shares_history_of(other))
+}
+
+fn follows_outside(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
+    let Some(replication) = &status.replication else { return false };
+    let mut tablets = snapshot.tablets.values();
+    !tablets.any(|tablet| tablet.tablet.mysql.as_ref() == Some(&replication.source))
+}
+
+fn is_primary(snapshot: &ShardSnapshot, state: &TabletState) -> bool {
+    snapshot.primary().is_some_and(|primary| primary.tablet.alias == state.tablet.alias)
+}
+
+/// Two servers of different shards may have the same `server_id`.
+fn is_unique(identity: &ServerIdentity) -> bool {
+    match identity {
+        ServerIdentity::Uuid(_) => true,
+        ServerIdentity::Id(_) => false,
+    }
+}
+
+/// Whose the servers of all watched shards are. Who knew a server first has it.
+#[derive(Clone, Debug, Default)]
+pub struct Servers {
+    owners: HashMap<ServerIdentity, (KeyspaceShard, TabletAlias)>,
+    of_shards: HashMap<KeyspaceShard, BTreeMap<ServerIdentity, TabletAlias>>,
+}
+
+impl Servers {
+    /// The tablet of another shard whose server this is.
+    pub fn owner_elsewhere(
+        &self,
+        shard: &KeyspaceShard,
+        server: &ServerIdentity,
+    ) -> Option<&TabletAlias> {
+        let (of, owner) = self.owners.get(server)?;
+        (of != shard).then_some(owner)
+    }
+
+    /// Takes in whose servers a shard knows now.
+    pub fn know(&mut self, snapshot: &ShardSnapshot) {
+        let shard = &snapshot.shard;
+        let known = snapshot.tablets.values().filter_map(|state| {
+            let identity = state.identity.clone().filter(is_unique)?;
+            Some((identity, state.tablet.alias.clone()))
+        });
+        let known: BTreeMap<ServerIdentity, TabletAlias> = known.collect();
+        let all_owned = known.keys().all(|server| self.owners.contains_key(server));
+        if all_owned && self.of_shards.get(shard) == Some(&known) {
+            return;
+        }
+        self.forget(shard);
+        for (server, alias) in &known {
+            self.owners.entry(server.clone()).or_insert_with(|| (shard.clone(), alias.clone()));
+        }
+        self.of_shards.insert(shard.clone(), known);
+    }
+
+    /// Forgets a shard that is not watched any more.
+    pub fn forget(&mut self, shard: &KeyspaceShard) {
+        for server in self.of_shards.remove(shard).unwrap_or_default().into_keys() {
+            if self.owners.get(&server).is_some_and(|(of, _)| of == shard) {
+                self.owners.remove(&server);
+            }
+        }
+    }
+}

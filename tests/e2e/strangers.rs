@@ -1,0 +1,142 @@
+//! Somebody else's server answers at a tablet's address: a pod moved, and its address was given to another one.
+
+use mysql::prelude::Queryable;
+use serde_json::{Value, json};
+use vtorc_fleet::Flavor;
+
+use crate::failover::tablet;
+use crate::harness::{Cluster, PATIENCE, padded, wait_for};
+use crate::proxy::Proxy;
+use crate::writer::{Writer, arrives, create_table, has, rows};
+
+const FOUR: [&str; 4] = ["zone1-101", "zone1-102", "zone1-103", "zone1-104 rdonly"];
+/// A tablet of the shard `other/0`.
+const OTHERS: [&str; 2] = ["zone1-201", "zone1-202"];
+
+/// One tablet of `ks/0` is reached through a proxy; the shard `other/0` has a primary that has written a lot.
+struct Neighbours {
+    cluster: Cluster,
+    proxy: Proxy,
+    primary: String,
+    moved: String,
+    stranger: String,
+}
+
+impl Neighbours {
+    fn new(flavor: Flavor, moved: &str, kind: &str) -> Self {
+        let mut cluster = Cluster::new(flavor, "semi_sync", &FOUR);
+        cluster.configure(&[("RecoveryPeriodBlockSeconds", json!(0))]);
+        let proxy = Proxy::before(cluster.server(moved).address());
+        cluster.topo(&["delete", moved]).unwrap();
+        let add = ["add-tablet", moved, "--shard", "ks/0", "--mysql", &proxy.address];
+        cluster.topo(&[&add[..], &["--type", kind]].concat()).unwrap();
+        cluster.add_members(flavor, &OTHERS);
+        cluster.topo(&["add-keyspace", "other", "--durability-policy", "none"]).unwrap();
+        cluster.topo(&["add-shard", "other/0"]).unwrap();
+        for one in OTHERS {
+            let address = cluster.server(one).address();
+            cluster.topo(&["add-tablet", one, "--shard", "other/0", "--mysql", &address]).unwrap();
+        }
+        cluster.start_daemon(&[]);
+        let primary = cluster.healthy(&[]);
+        create_table(cluster.server(&primary));
+        let stranger = wait_for(|| {
+            let shard = cluster.daemon().get("/api/v1/shards/other/0");
+            let quiet = shard["findings"].as_array()?.is_empty() && shard["recovering"].is_null();
+            shard["primary"].as_str().filter(|_| quiet).map(str::to_owned)
+        });
+        let stranger = stranger.expect("the other shard has no primary");
+        let mut writes = cluster.server(&stranger).connect_within("admin", PATIENCE).unwrap();
+        writes.query_drop("CREATE DATABASE test").unwrap();
+        writes.query_drop("CREATE TABLE test.theirs (id INT PRIMARY KEY)").unwrap();
+        for number in 0..200 {
+            writes.query_drop(format!("INSERT INTO test.theirs VALUES ({number})")).unwrap();
+        }
+        Self { cluster, proxy, primary, moved: padded(moved), stranger }
+    }
+
+    /// The tablet's server dies, and the other shard's primary is given its address.
+    fn give_address_away(&mut self) {
+        self.cluster.server_mut(&self.moved).kill();
+        self.proxy.lead_to(self.cluster.server(&self.stranger).address());
+        self.is_named();
+    }
+
+    fn is_named(&self) {
+        let named = || {
+            let shard = self.cluster.daemon().shard();
+            let mut findings = shard["findings"].as_array()?.iter();
+            let is = |one: &&Value| {
+                one["code"] == "StrangerAtAddress" && one["tablet"] == self.moved.as_str()
+            };
+            findings.find(is).map(|_| ())
+        };
+        wait_for(named).unwrap_or_else(|| panic!("{:#}", self.cluster.daemon().shard()));
+    }
+
+    /// A client of the stranger's that stays connected, and what would be changed.
+    fn untouched(&self) -> (mysql::Conn, Vec<String>) {
+        let client = self.cluster.server(&self.stranger).connect_within("app", PATIENCE).unwrap();
+        (client, self.state())
+    }
+
+    fn state(&self) -> Vec<String> {
+        let server = self.cluster.server(&self.stranger);
+        let asked = ["SELECT @@GLOBAL.read_only", "SELECT COUNT(*) FROM test.theirs"];
+        asked.iter().map(|question| server.value(question).unwrap()).collect()
+    }
+
+    fn type_of_the_moved(&self) -> String {
+        let shard = self.cluster.daemon().shard();
+        tablet(&shard, &self.moved)["type"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A replica's address belongs to another shard's primary: that is named and goes on taking writes, and the shard fails
+/// over without the replica. (One that acknowledges would be waited for, wherever it is.) A vtorc that starts only then
+/// sees the same.
+#[test]
+fn another_shards_primary_at_a_replicas_address_is_not_touched() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let mut shards = Neighbours::new(flavor, "zone1-104", "rdonly");
+        let (mut client, before) = shards.untouched();
+        shards.give_address_away();
+        let writer = Writer::start(&shards.cluster);
+        writer.wait_for_more(20);
+        shards.cluster.server_mut(&shards.primary.clone()).kill();
+        let gone = [shards.primary.as_str(), shards.moved.as_str()];
+        let second = shards.cluster.healthy(&gone);
+        let acknowledged = writer.finish();
+        assert!(has(shards.cluster.server(&second), &acknowledged), "acknowledged rows were lost");
+        if flavor == Flavor::MySql {
+            shards.cluster.daemons.clear();
+            shards.cluster.start_daemon(&[]);
+            shards.is_named();
+            assert_eq!(shards.cluster.healthy(&gone), second);
+        }
+        assert_eq!(shards.type_of_the_moved(), "RDONLY");
+        assert_eq!(shards.state(), before);
+        client.query_drop("INSERT INTO test.theirs VALUES (1000)").expect("its session was ended");
+        // The address is the tablet's own again.
+        shards.cluster.server_mut(&shards.moved.clone()).restart().unwrap();
+        shards.proxy.lead_to(shards.cluster.server(&shards.moved).address());
+        assert_eq!(shards.cluster.healthy(&[&shards.primary]), second);
+        let written = rows(shards.cluster.server(&second));
+        arrives(shards.cluster.server(&shards.moved), &written);
+    }
+}
+
+/// A primary's address belongs to another shard's primary: the shard's own is gone, and is replaced.
+#[test]
+fn another_shards_primary_at_a_primarys_address_is_not_touched() {
+    let mut shards = Neighbours::new(Flavor::MySql, "zone1-101", "replica");
+    assert_eq!(shards.primary, shards.moved);
+    // Replicas that may log in to the stranger would follow it before anybody can see that.
+    shards.cluster.server(&shards.stranger).run(&["DROP USER 'vt_repl'@'%'"]).unwrap();
+    let (mut client, before) = shards.untouched();
+    shards.give_address_away();
+    let second = shards.cluster.healthy(&[&shards.primary]);
+    assert_ne!(second, shards.primary);
+    assert_eq!(shards.state(), before);
+    client.query_drop("INSERT INTO test.theirs VALUES (1000)").expect("its session was ended");
+}
