@@ -11,7 +11,8 @@ use crate::universe::Universe;
 
 /// Somebody's script looks after tablets that no vtorc manages this often.
 const SCRIPT_MS: Millis = 1_000;
-/// The uuid of servers that were there before anybody here: behind all numbers of servers.
+/// The number of a server that was there before anybody of the first shard, behind all numbers of servers; the other
+/// shards' follow.
 const FORMER: u8 = 30;
 /// So many transactions of theirs are left, each with a gap behind it.
 const FORMER_COUNT: u32 = 10;
@@ -96,8 +97,9 @@ pub enum Habit {
 
 impl Server {
     fn have_former(&mut self) {
+        let source = FORMER.saturating_add(u8::try_from(self.shard).unwrap_or(u8::MAX));
         for at in 0..FORMER_COUNT {
-            self.commit(Txn { source: FORMER, number: 2 * at + 1 }, false);
+            self.commit(Txn { source, number: 2 * at + 1 }, false);
         }
     }
 }

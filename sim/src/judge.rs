@@ -144,9 +144,11 @@ impl Universe {
             return true;
         }
         let delayed = || self.servers().iter().any(|server| server.ills.delay_seconds > 0);
+        let never_up = || self.servers().iter().any(|server| server.ills.never_up);
         let filtered = server.is_some_and(|server| server.ills.filtered);
         (finding.kind == FindingKind::UnreadTopology && self.topology.mistyped_cell.is_some())
             || (finding.kind == FindingKind::ReplicationFilters && filtered)
+            || (finding.kind == FindingKind::PrimarySingleReplicaDead && never_up())
             || (finding.kind == FindingKind::DelayedReplicasOnly && delayed())
     }
 }

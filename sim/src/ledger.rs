@@ -259,6 +259,11 @@ impl Universe {
         ledger.serving_since.clear();
     }
 
+    /// A server took writes at some time; what others have written since is not held against it.
+    pub fn has_won(&mut self, number: u8) {
+        self.ledger_mut(number).won.insert(number);
+    }
+
     /// Of what the server that wrote it lost, the others are all there is: where a second failure keeps those from
     /// the vtorc that promotes, it is more than is promised to survive. Another tool takes the word of who lost it.
     fn give_up_what_is_out_of_sight(&mut self, number: u8, manager: u8) {
@@ -340,8 +345,11 @@ impl Universe {
 
     /// The topology is about to name a primary.
     pub fn check_named(&mut self, alias: &TabletAlias) {
-        let number = self.server_of(alias).map(|server| server.number);
-        if !number.is_some_and(|number| self.ledger(number).won.contains(&number)) {
+        let server = self.server_of(alias);
+        // Somebody opened it by mistake, and a promotion that was not answered is taken for done.
+        let is_open = server.is_some_and(|server| !server.read_only);
+        let number = server.map(|server| server.number);
+        if !is_open && !number.is_some_and(|number| self.ledger(number).won.contains(&number)) {
             self.violated(format!("the topology names {alias}, which nobody promoted"));
         }
     }

@@ -7,8 +7,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use vtorc_core::sabotage::Bug;
 use vtorc_sim::oracle::Deed;
-use vtorc_sim::run::{Trace, Verdict, run};
+use vtorc_sim::run::{Trace, Verdict, run, run_with};
 use vtorc_sim::schedule::Schedule;
 
 /// Runs the real actors on virtual time against simulated servers, and looks for what must never happen.
@@ -23,6 +24,9 @@ struct Options {
     /// Statements that let a server take writes name no deadline, as before vtorc's client did that.
     #[arg(long, requires = "hostile")]
     without_deadlines: bool,
+    /// Plant this deliberate bug: what is found then shows that the simulator sees it.
+    #[arg(long, value_parser = bug)]
+    bug: Option<Bug>,
     /// Print everything that happens.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -48,6 +52,33 @@ impl Options {
         let hostile = Schedule::hostile(seed);
         Schedule { deadlines_carried: !self.without_deadlines, ..hostile }
     }
+
+    fn run(&self, seed: u64, trace: Trace) -> Verdict {
+        match self.bug {
+            Some(bug) => run_with(bug, &self.schedule(seed), trace),
+            None => run(&self.schedule(seed), trace),
+        }
+    }
+
+    /// The command that shows a run again.
+    fn replay(&self, seed: u64) -> String {
+        let mut command = "cargo run --release -p vtorc-sim --".to_owned();
+        for (given, flag) in
+            [(self.hostile, " --hostile"), (self.without_deadlines, " --without-deadlines")]
+        {
+            command.push_str(if given { flag } else { "" });
+        }
+        if let Some(bug) = self.bug {
+            command.push_str(&format!(" --bug {bug:?}"));
+        }
+        format!("{command} --seed {seed} --trace")
+    }
+}
+
+fn bug(name: &str) -> Result<Bug, String> {
+    let known = Bug::ALL.into_iter().find(|bug| format!("{bug:?}") == name);
+    let names: Vec<String> = Bug::ALL.iter().map(|bug| format!("{bug:?}")).collect();
+    known.ok_or_else(|| format!("no such bug; there are {}", names.join(", ")))
 }
 
 fn main() -> ExitCode {
@@ -63,16 +94,13 @@ fn one(seed: u64, options: &Options) -> ExitCode {
     if trace {
         say(&format!("{schedule:#?}"));
     }
-    let verdict = run(&schedule, if trace { Trace::Keep } else { Trace::Drop });
+    let verdict = options.run(seed, if trace { Trace::Keep } else { Trace::Drop });
     verdict.trace.iter().for_each(|line| say(line));
     say(&format!(
         "seed {seed}: {} writes acknowledged, in order after {:?} ms, digest {:016x}",
         verdict.acknowledged, verdict.settled_after_ms, verdict.digest
     ));
-    for (deed, (count, longest)) in &verdict.chances {
-        let deed = deed.told();
-        say(&format!("a human could have {deed} {count} times, for {longest} ms at most"));
-    }
+    say_chances(&verdict.chances);
     verdict.violations.iter().for_each(|violation| say(&format!("VIOLATION {violation}")));
     if verdict.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -129,9 +157,7 @@ fn many(options: &Options) -> ExitCode {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let wanted = seed < last;
-                    if !wanted
-                        || sender.send((seed, run(&options.schedule(seed), Trace::Drop))).is_err()
-                    {
+                    if !wanted || sender.send((seed, options.run(seed, Trace::Drop))).is_err() {
                         return;
                     }
                 }
@@ -154,7 +180,14 @@ fn many(options: &Options) -> ExitCode {
         }
         // Those that still run find nobody to tell and end.
     });
-    report(&sum, started, options.hostile)
+    report(&sum, started, options)
+}
+
+fn say_chances(chances: &BTreeMap<Deed, (u64, u64)>) {
+    for (deed, (count, longest)) in chances {
+        let deed = deed.told();
+        say(&format!("a human could have {deed} {count} times, for {longest} ms at most"));
+    }
 }
 
 fn progress(sum: &Sum, started: Instant) {
@@ -167,8 +200,7 @@ fn progress(sum: &Sum, started: Instant) {
     ));
 }
 
-fn report(sum: &Sum, started: Instant, hostile: bool) -> ExitCode {
-    let generation = if hostile { " --hostile" } else { "" };
+fn report(sum: &Sum, started: Instant, options: &Options) -> ExitCode {
     for (title, counts) in [
         ("faults", &sum.faults),
         ("findings", &sum.findings),
@@ -178,10 +210,7 @@ fn report(sum: &Sum, started: Instant, hostile: bool) -> ExitCode {
         say(&format!("{title}:"));
         counts.iter().for_each(|(name, count)| say(&format!("  {count:>8}  {name}")));
     }
-    for (deed, (count, longest)) in &sum.chances {
-        let deed = deed.told();
-        say(&format!("a human could have {deed} {count} times, for {longest} ms at most"));
-    }
+    say_chances(&sum.chances);
     progress(sum, started);
     say(&format!(
         "{} writes acknowledged; slowest return to order {} ms after the last fault; {} times two histories \
@@ -189,9 +218,7 @@ fn report(sum: &Sum, started: Instant, hostile: bool) -> ExitCode {
         sum.acknowledged, sum.slowest_ms, sum.left_to_a_person
     ));
     for (seed, what) in &sum.bad {
-        say(&format!(
-            "seed {seed}: {what}\n  cargo run -p vtorc-sim --{generation} --seed {seed} --trace"
-        ));
+        say(&format!("seed {seed}: {what}\n  {}", options.replay(*seed)));
     }
     if sum.bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

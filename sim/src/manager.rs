@@ -104,6 +104,7 @@ impl Manager {
                 clock: Clock::starting_at(Timestamp::from_millis(base)),
                 settings,
                 numbers: Arc::default(),
+                servers: Arc::default(),
                 recoveries_enabled: Arc::new(AtomicBool::new(true)),
                 controls: Arc::default(),
                 ending: Arc::default(),

@@ -24,6 +24,8 @@ pub struct Limits;
 impl Limits {
     /// Whatever happens: noticed in 3 s, the lock in 5 s, done in 2 s.
     pub const PLAIN_MS: Millis = 10_000;
+    /// The history cannot be read at the start: it is waited for before it is done without.
+    pub const HISTORY_AWAY_MS: Millis = 10_000;
     /// The primary is silent instead of refusing, or heartbeats cannot be seen: timeouts must pass.
     pub const SILENT_MS: Millis = 5_000;
     /// Tablets are silent: each step that asks them waits for its timeout.
@@ -338,6 +340,7 @@ impl Human<'_> {
             (away, Limits::OTHERS_AWAY_MS),
             (late, Limits::APPLIES_LATE_MS),
             (several, Limits::SECOND_VTORC_MS),
+            (self.meets(Hostile::HistoryFails), Limits::HISTORY_AWAY_MS),
         ];
         let extra = extra.iter().filter(|(applies, _)| *applies).map(|(_, ms)| ms);
         Limits::PLAIN_MS + extra.sum::<Millis>()
@@ -350,13 +353,17 @@ impl Human<'_> {
         tablet.map_or(server.made_for, |tablet| tablet.tablet_type)
     }
 
-    /// A stranger may be what a record in this shard leads to.
+    /// The schedule has this fault somewhere.
+    fn meets(&self, fault: Hostile) -> bool {
+        self.schedule.everything().any(|one| one.kind == Kind::Hostile(fault))
+    }
+
+    /// Part of the topology, or a tablet, may be out of sight from the beginning.
     fn is_hostile_place(&self) -> bool {
-        let damaged = Kind::Hostile(Hostile::DamagedRecord);
         self.universe.topology.mistyped_cell.is_some()
             || !self.universe.topology.down_cells.is_empty()
             || !self.universe.topology.unread_cells.is_empty()
-            || self.schedule.everything().any(|fault| fault.kind == damaged)
+            || self.meets(Hostile::DamagedRecord)
             || self.universe.members(self.shard).any(|one| self.universe.server(one).ills.never_up)
     }
 }

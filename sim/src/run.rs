@@ -65,9 +65,9 @@ pub enum Trace {
 }
 
 /// Runs a schedule with a deliberate bug in vtorc.
-pub fn run_with(bug: Bug, schedule: &Schedule) -> Verdict {
+pub fn run_with(bug: Bug, schedule: &Schedule, trace: Trace) -> Verdict {
     sabotage::plant(Some(bug));
-    let verdict = run(schedule, Trace::Drop);
+    let verdict = run(schedule, trace);
     sabotage::plant(None);
     verdict
 }

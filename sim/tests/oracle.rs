@@ -50,7 +50,7 @@ fn who_waits_for_a_tablet_that_never_was_is_slower_than_a_human() {
     let unseen = schedule(vec![(3, Habit::NeverUp)], None);
     let verdict = run(&unseen, Trace::Drop);
     assert!(verdict.violations.is_empty(), "{:?}", verdict.violations);
-    let slow = run_with(Bug::WaitForUnseen, &unseen);
+    let slow = run_with(Bug::WaitForUnseen, &unseen, Trace::Drop);
     assert!(says(&slow), "{:?}", slow.violations);
 }
 

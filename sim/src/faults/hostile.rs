@@ -149,9 +149,13 @@ impl Universe {
         }
     }
 
-    /// Half of the time the server is dead, otherwise only nobody can connect to it; the primary is always dead.
+    /// Half of the time the server is dead, otherwise only nobody can connect to it; the primary is always dead. A shard has
+    /// one stranger at most: who is who where several addresses were exchanged, nobody could tell from inside.
     fn take_address_away(&mut self, server: u8, dice: u8) {
         let shard = self.server(server).shard;
+        if self.strangers.keys().any(|other| self.server(*other).shard == shard) {
+            return;
+        }
         let taken: Vec<u8> = self.strangers.values().copied().collect();
         let others = self.servers().iter().filter(|other| other.shard != shard && other.is_awake());
         let free: Vec<u8> =

@@ -5,6 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 use vtorc_core::gtid::GtidSet;
+use vtorc_core::ids::ServerIdentity;
+use vtorc_core::knowledge::identity::Stranger;
 use vtorc_core::ports::{
     CommandError, MysqlPort, PromotionGrounds, ServerCommand, Sessions, SourceChange,
 };
@@ -20,6 +22,9 @@ use crate::vttablet::{Call, What};
 /// What was received is applied so long before a vttablet repoints its server.
 const DRAIN_RELAY_LOG: Duration = Duration::from_millis(300);
 
+/// An answer that is read later than this waited for its reader.
+const AWAKE: Duration = Duration::from_secs(1);
+
 #[async_trait]
 impl MysqlPort for Outside {
     async fn run(
@@ -32,16 +37,18 @@ impl MysqlPort for Outside {
             self.check_lock_held(Server::number_of(&address.mysql));
         }
         let line = self.connect(&address.mysql, Instant::now() + deadline).await?;
+        line.check_identity(address.server.as_ref()).await?;
         let promotes =
             matches!(command, ServerCommand::Promote { .. } | ServerCommand::FixPrimary { .. });
         match address.vttablet {
             Some(_) => line.run_by_vttablet(command).await?,
             None => line.run(command).await?,
         }
+        let asked = Instant::now();
         let status = line.status().await?;
         // Also where it took writes before.
         if promotes && status.is_writable() {
-            line.took_writes();
+            line.took_writes(asked.elapsed() < AWAKE);
         }
         Ok(status)
     }
@@ -52,6 +59,12 @@ impl MysqlPort for Outside {
 }
 
 impl Line {
+    async fn check_identity(&self, meant: Option<&ServerIdentity>) -> Result<(), CommandError> {
+        let Some(meant) = meant else { return Ok(()) };
+        let stranger = CommandError::of_stranger(Stranger::NotMeant);
+        if self.status().await?.identity() == *meant { Ok(()) } else { Err(stranger) }
+    }
+
     async fn run(&self, command: ServerCommand) -> Result<(), CommandError> {
         match command {
             ServerCommand::ReadStatus => Ok(()),

@@ -20,18 +20,8 @@ const PAUSE_MAX_MS: Millis = 60_000;
 const FLAPS: u64 = 10;
 
 impl Schedule {
-    /// The hostile schedule of a seed, without strangers: that somebody else's server answers at a tablet's address is
-    /// not told apart yet.
+    /// The hostile schedule of a seed.
     pub fn hostile(seed: u64) -> Self {
-        let mut schedule = Self::with_strangers(seed);
-        let stranger = Kind::Hostile(Hostile::Stranger);
-        schedule.faults.retain(|fault| fault.kind != stranger);
-        schedule.strikes.retain(|(_, fault)| fault.kind != stranger);
-        schedule
-    }
-
-    /// The hostile schedule of a seed with everything in it.
-    pub fn with_strangers(seed: u64) -> Self {
         let mut dice = fastrand::Rng::with_seed(seed ^ 0x0af5_a1e5_c0de_ba5e);
         let count = pick(&mut dice, &[1, 2, 2, 2, 2, 3]);
         let vttablets = dice.u8(0..4) == 0;
