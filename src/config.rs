@@ -18,7 +18,7 @@ use vtorc_web::Authentication;
 use crate::Failure;
 use crate::cli::seconds;
 
-pub(crate) use keys::Standing;
+pub(crate) use keys::Support;
 use password::{Password, credentials};
 pub(crate) use reload::changes;
 
@@ -210,7 +210,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Loaded, Failure> {
     let (mut notes, mut warnings, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for key in others {
         match keys::look_up(&key) {
-            Some(known) if known.standing == Standing::Incompatible => {
+            Some(known) if known.support == Support::Incompatible => {
                 warnings.push(format!("{key} has no effect here: {}", known.why));
             }
             Some(known) => notes.push(format!("{key}: {}", known.why)),
@@ -554,7 +554,7 @@ mod tests {
 
     #[test]
     fn honoured_keys_are_all_in_the_table_and_really_read() {
-        for key in KEYS.iter().filter(|key| key.standing == Standing::Honoured) {
+        for key in KEYS.iter().filter(|key| key.support == Support::Honoured) {
             // A key that is read complains about a value of no possible type.
             let text = format!(r#"{{"{}": [{{"no": "such type"}}]}}"#, key.name);
             assert!(parse("f", &text).is_err(), "{} is not read", key.name);

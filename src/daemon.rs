@@ -43,7 +43,7 @@ async fn serve(options: DaemonOptions, loaded: Loaded, log: Logger) -> Result<()
     let address = listener.local_addr().map_err(|error| Failure::while_doing("listen", error))?;
     let running = wiring::start(&config, &options, log.clone()).await?;
     let context = WebContext {
-        world: running.world.clone(),
+        services: running.services.clone(),
         registry: running.registry.clone(),
         access: Access {
             policy: options.vitess.policy(&config),
@@ -62,7 +62,7 @@ async fn serve(options: DaemonOptions, loaded: Loaded, log: Logger) -> Result<()
         let told = |error| Failure::while_doing("write the address file", error);
         std::fs::write(file, address.to_string()).map_err(told)?;
     }
-    when_ready(running.world.clone());
+    when_ready(running.services.clone());
     wait_for_end(&options, &config, &running, &log).await?;
     finish(&running, options.vitess.shutdown_wait_time, &log).await;
     handle.stop(false).await;
@@ -87,9 +87,9 @@ fn tell(loaded: &Loaded, log: &Logger) {
 }
 
 /// Tells systemd when the topology was read and the shards are being watched.
-fn when_ready(world: vtorc_actors::world::World) {
+fn when_ready(services: vtorc_actors::services::Services) {
     actix::spawn(async move {
-        while !world.board.is_ready() {
+        while !services.board.is_ready() {
             sleep(Duration::from_millis(50)).await;
         }
         // Not started by systemd: nobody to tell.
@@ -138,7 +138,7 @@ fn reload(options: &DaemonOptions, old: Config, running: &Running, log: &Logger)
                 }
             }
             running.hooks.reconfigure(hooks);
-            // Fails only without receivers, and the world holds one.
+            // Fails only without receivers, and the services hold one.
             let _ = running.settings.send(Arc::new(settings));
             loaded.config
         }
@@ -151,11 +151,11 @@ fn reload(options: &DaemonOptions, old: Config, running: &Running, log: &Logger)
 
 /// Lets running recoveries end; starts none.
 async fn finish(running: &Running, patience: Duration, log: &Logger) {
-    let world = &running.world;
-    world.ending.store(true, Ordering::Release);
+    let services = &running.services;
+    services.ending.store(true, Ordering::Release);
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     let deadline = Instant::now() + patience;
-    let busy = || world.board.running().len() + world.hooks.running();
+    let busy = || services.board.running().len() + services.hooks.running();
     let mut waiting = busy();
     if waiting > 0 {
         info!(log, "finishing recoveries"; "running" => waiting);

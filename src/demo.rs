@@ -76,7 +76,7 @@ async fn show(options: DemoOptions, binary: ServerBinary, directory: &Path) -> R
     let address = listener.local_addr().map_err(|error| Failure::while_doing("listen", error))?;
     let running = wiring::start(&config, &daemon, log).await?;
     let context = WebContext {
-        world: running.world.clone(),
+        services: running.services.clone(),
         registry: running.registry.clone(),
         access: Access::default(),
         config: serde_json::to_value(&config).unwrap_or_default(),
@@ -88,14 +88,14 @@ async fn show(options: DemoOptions, binary: ServerBinary, directory: &Path) -> R
     actix::spawn(server);
     progress("vtorc watches; it elects a primary for each shard");
     let primaries = tokio::select! {
-        primaries = wait_for_primaries(&running.world.board) => primaries?,
+        primaries = wait_for_primaries(&running.services.board) => primaries?,
         _ = &mut interrupted => return Ok(()),
     };
     for (shard, alias) in &primaries {
         progress(&format!("{shard}: {alias} is primary"));
     }
     invite(&format!("http://{address}"), &primaries, &servers, &log_file);
-    let narrating = narrate(running.world.board.clone());
+    let narrating = narrate(running.services.board.clone());
     tokio::select! {
         () = narrating => {}
         _ = &mut interrupted => {}

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::io::Read;
 use std::path::Path;
 
-use vtorc_core::admission::{self, Admission, Ledger, Proposal, Switches};
+use vtorc_core::admission::{self, Admission, AttemptMemory, Proposal, Switches};
 use vtorc_core::analysis::{self, Finding};
 use vtorc_core::controls::Controls;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
@@ -70,7 +70,7 @@ fn now(text: &mut String, snapshot: &ShardSnapshot, settings: &RecoverySettings,
     let controls = Controls::default();
     let switches = Switches::on(&controls);
     let refusal = |remedy: Remedy, finding: &Finding| match admission::admit(
-        &Ledger::default(),
+        &AttemptMemory::default(),
         Proposal { tablet: None, ..Proposal::new(remedy, finding) },
         snapshot,
         settings,

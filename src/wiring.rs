@@ -17,7 +17,7 @@ use vtorc_actors::clock::Clock;
 use vtorc_actors::guardian::start_guarded;
 use vtorc_actors::messages::Audit;
 use vtorc_actors::registry::Registry;
-use vtorc_actors::world::{Settings, World};
+use vtorc_actors::services::{Services, Settings};
 use vtorc_clients::history::SqliteHistory;
 use vtorc_clients::hooks::Hooks;
 use vtorc_clients::vttablet::Tablets;
@@ -47,7 +47,7 @@ pub(crate) fn settings(config: &Config, options: &DaemonOptions) -> Result<Setti
 
 /// Everything that runs.
 pub(crate) struct Running {
-    pub(crate) world: World,
+    pub(crate) services: Services,
     pub(crate) registry: Addr<Registry>,
     pub(crate) settings: watch::Sender<Arc<Settings>>,
     pub(crate) hooks: Arc<Hooks>,
@@ -80,7 +80,7 @@ pub(crate) async fn start(
     let complain = Arc::new(move |why: &str| warn!(told, "webhook"; "error" => why));
     let hooks = Arc::new(Hooks::new(config.hooks.settings()?, complain));
     let (sender, receiver) = watch::channel(Arc::new(settings));
-    let world = World {
+    let services = Services {
         probes: tablets.clone(),
         mysql: tablets,
         topo: Arc::new(topo),
@@ -99,31 +99,31 @@ pub(crate) async fn start(
         log,
         failpoint: failpoint(options.failpoint.clone()),
     };
-    purge_daily(&world, config.audit_purge_days);
-    let registry = Registry::launch(world.clone());
-    Ok(Running { world, registry, settings: sender, hooks })
+    purge_daily(&services, config.audit_purge_days);
+    let registry = Registry::launch(services.clone());
+    Ok(Running { services, registry, settings: sender, hooks })
 }
 
 /// Removes from the history what is old, now and every few hours.
-fn purge_daily(world: &World, days: u32) {
+fn purge_daily(services: &Services, days: u32) {
     const EVERY: Duration = Duration::from_secs(6 * 3600);
     const DAY_MS: u64 = 86_400_000;
     if days == 0 {
         return;
     }
-    let world = world.clone();
+    let services = services.clone();
     actix::spawn(async move {
         loop {
             let kept = u64::from(days) * DAY_MS;
-            let before = world.clock.now().as_millis().saturating_sub(kept);
-            world.auditor.do_send(Audit::Purge(Timestamp::from_millis(before)));
+            let before = services.clock.now().as_millis().saturating_sub(kept);
+            services.auditor.do_send(Audit::Purge(Timestamp::from_millis(before)));
             tokio::time::sleep(EVERY).await;
         }
     });
 }
 
 /// Ends the process at a named point, or with `POINT@FILE` makes that file and waits until it is gone.
-fn failpoint(wanted: Option<String>) -> vtorc_actors::world::Failpoint {
+fn failpoint(wanted: Option<String>) -> vtorc_actors::services::Failpoint {
     let Some(wanted) = wanted else { return Arc::new(|_| {}) };
     let (name, gate) = match wanted.split_once('@') {
         Some((name, gate)) => (name.to_owned(), Some(PathBuf::from(gate))),

@@ -60,7 +60,7 @@ fn arrows_between_crates_point_the_right_way() {
     }
 }
 
-/// The core's outside world: nothing of it may be named there.
+/// The outside world: nothing of it may be named there.
 const NOT_IN_CORE: &[&str] = &[
     "tokio",
     "actix",

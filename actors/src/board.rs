@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 use vtorc_core::admission::Block;
-use vtorc_core::admission::inaction::{Decisions, Held, Inaction};
+use vtorc_core::admission::inaction::{Decisions, HeldBack, Inaction};
 use vtorc_core::analysis::{Finding, FindingKind};
 use vtorc_core::audit::{RecoveryRecord, StepOutcome};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
-use vtorc_core::isolation::{self, Sight};
+use vtorc_core::isolation::{self, OutOfSight};
 use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::recovery::kind::RecoveryKind;
@@ -294,7 +294,13 @@ impl Board {
     }
 
     /// Keeps a round of decisions not to act.
-    pub fn hold(&self, shard: &KeyspaceShard, only_watched: bool, round: &[Held], now: Timestamp) {
+    pub fn hold(
+        &self,
+        shard: &KeyspaceShard,
+        only_watched: bool,
+        round: &[HeldBack],
+        now: Timestamp,
+    ) {
         let mut decisions = lock(&self.decisions);
         if round.is_empty() && !decisions.contains_key(shard) {
             return;
@@ -325,8 +331,8 @@ impl Board {
         {
             return known.clone();
         }
-        let sights: Vec<Sight> =
-            self.shards().iter().map(|report| Sight::of(&report.snapshot)).collect();
+        let sights: Vec<OutOfSight> =
+            self.shards().iter().map(|report| OutOfSight::of(&report.snapshot)).collect();
         let found = isolation::doubt(&sights, self.system().topology_error.is_some());
         *doubt = Some((now, found.clone()));
         drop(doubt);

@@ -22,6 +22,6 @@ pub mod preflight;
 pub mod prober;
 pub mod recovery;
 pub mod registry;
+pub mod services;
 pub mod shard;
 pub mod topo_watcher;
-pub mod world;

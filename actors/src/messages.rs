@@ -111,10 +111,10 @@ pub struct ProbeCompleted {
     pub result: Result<ServerStatus, ProbeFailure>,
 }
 
-/// The recovery actor's standing with the shard changed: what runs, what blocks, why nothing is done.
+/// What a recovery actor tells its shard: what runs, what blocks, why nothing is done.
 #[derive(Clone, Debug, Default, Message, PartialEq, Eq)]
 #[rtype(result = "()")]
-pub struct RecoveryStanding {
+pub struct RecoveryReport {
     /// The recovery that runs.
     pub running: Option<RecoveryId>,
     /// The block in force.

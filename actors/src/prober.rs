@@ -17,7 +17,7 @@ use vtorc_core::status::ServerStatus;
 
 use crate::board::Meter;
 use crate::messages::{Aim, ProbeCompleted, SetPace, Stop};
-use crate::world::World;
+use crate::services::Services;
 
 /// Between two probes while the shard is in doubt.
 const ALERT_PAUSE: Duration = Duration::from_millis(20);
@@ -39,7 +39,7 @@ pub struct ProberActor {
 }
 
 struct Shared {
-    world: World,
+    services: Services,
     shard: Recipient<ProbeCompleted>,
     shard_meter: Arc<Meter>,
     orders: RefCell<Orders>,
@@ -65,7 +65,7 @@ struct Orders {
 impl ProberActor {
     /// A prober of this target that reports to the shard.
     pub fn new(
-        world: World,
+        services: Services,
         shard: Recipient<ProbeCompleted>,
         shard_meter: Arc<Meter>,
         target: ProbeTarget,
@@ -73,7 +73,7 @@ impl ProberActor {
     ) -> Self {
         let orders = RefCell::new(Orders { target, pace: Pace::Calm });
         let (changed, due) = (Notify::new(), Cell::new(false));
-        let shared = Rc::new(Shared { world, shard, shard_meter, orders, changed, due });
+        let shared = Rc::new(Shared { services, shard, shard_meter, orders, changed, due });
         Self { shared, meter }
     }
 
@@ -128,7 +128,7 @@ async fn probe_for_ever(shared: Rc<Shared>, meter: Arc<Meter>) {
             connection = None;
         }
         shared.due.set(false);
-        let sent_at = shared.world.clock.now();
+        let sent_at = shared.services.clock.now();
         let result = probe_once(&shared, &orders, &mut connection).await;
         let verdict = result.as_ref().map(|_| ()).map_err(Clone::clone);
         report(&shared, &meter, &orders, sent_at, result);
@@ -150,9 +150,9 @@ async fn probe_once(
     orders: &Orders,
     connection: &mut Connection,
 ) -> Result<ServerStatus, ProbeFailure> {
-    let deadline = shared.world.settings().probe_timeout;
+    let deadline = shared.services.settings().probe_timeout;
     if connection.is_none() {
-        let opened = shared.world.probes.connect(&orders.target.address, deadline);
+        let opened = shared.services.probes.connect(&orders.target.address, deadline);
         *connection = Some(opened.await?);
     }
     match connection {
@@ -168,7 +168,7 @@ fn report(
     sent_at: vtorc_core::time::Timestamp,
     result: Result<ServerStatus, ProbeFailure>,
 ) {
-    shared.world.board.count_probe(result.as_ref().err());
+    shared.services.board.count_probe(result.as_ref().err());
     match &result {
         Ok(_) => meter.doing("reached"),
         Err(failure) => {
@@ -188,7 +188,7 @@ fn report(
 /// server that dies shows when its connection breaks, and one that freezes when it misses an answer.
 async fn wait_for_turn(shared: &Shared, meter: &Meter, connection: &mut Connection) {
     let orders = shared.orders.borrow().clone();
-    let poll_interval = shared.world.settings().poll_interval;
+    let poll_interval = shared.services.settings().poll_interval;
     if orders.pace == Pace::Alert {
         tokio::time::sleep(ALERT_PAUSE).await;
         return;
@@ -202,7 +202,7 @@ async fn wait_for_turn(shared: &Shared, meter: &Meter, connection: &mut Connecti
     let turn = tokio::time::Instant::now() + poll_interval;
     while tokio::time::Instant::now() < turn {
         let Some(live) = connection.as_mut() else { return };
-        let sent_at = shared.world.clock.now();
+        let sent_at = shared.services.clock.now();
         if let Err(failure) = live.listen(slice, slice.max(LISTEN_MIN * 4)).await {
             *connection = None;
             report(shared, meter, &orders, sent_at, Err(failure));
@@ -218,7 +218,7 @@ async fn wait_for_turn(shared: &Shared, meter: &Meter, connection: &mut Connecti
 /// hangs.
 async fn rest(shared: &Shared, failure: &ProbeFailure, hung_pause: &mut Duration) {
     let alert = shared.orders.borrow().pace == Pace::Alert;
-    let poll_interval = shared.world.settings().poll_interval;
+    let poll_interval = shared.services.settings().poll_interval;
     let pause = match failure {
         ProbeFailure::Refused(_) if alert => ALERT_PAUSE,
         ProbeFailure::Refused(_) => poll_interval.min(Duration::from_millis(250)),

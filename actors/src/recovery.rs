@@ -2,14 +2,14 @@
 //! and keeps its story. Nothing else changes servers or records.
 
 mod catch_up;
+mod decide;
 mod errant;
-mod finish;
-mod holding;
+mod give_back;
 mod hooks;
 mod job;
-mod left_behind;
 mod lock;
 mod planned;
+mod promote;
 mod repair;
 mod reparent;
 mod story;
@@ -30,7 +30,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use vtorc_core::admission::Block;
 use vtorc_core::admission::attempts::Attempts;
-use vtorc_core::admission::inaction::{Held, Inaction};
+use vtorc_core::admission::inaction::{HeldBack, Inaction};
 use vtorc_core::admission::requested::may_start;
 use vtorc_core::audit::{Outcome, RecoveryRecord};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
@@ -42,13 +42,13 @@ use vtorc_core::time::Timestamp;
 use crate::board::Meter;
 use crate::guardian::start_guarded;
 use crate::messages::{
-    Accepted, Audit, CircumstancesChanged, LiftBlock, Recover, RecoveryStanding, Rejected,
+    Accepted, Audit, CircumstancesChanged, LiftBlock, Recover, RecoveryReport, Rejected,
     ShardTopologyWasRead, StartRequested, Stop,
 };
 use crate::patience::answer_within;
-use crate::world::World;
+use crate::services::Services;
+use give_back::give_back_lock;
 use job::Job;
-use left_behind::give_back_lock;
 pub(crate) use task::Task;
 
 /// Messages that may wait; the shard repeats what matters.
@@ -64,20 +64,20 @@ const LEDGER_GIVEN_UP: Duration = Duration::from_secs(10);
 /// The shard's actor, as far as its recoveries tell it something.
 pub(crate) struct Owner {
     /// How recoveries stand.
-    pub(crate) standing: Recipient<RecoveryStanding>,
+    pub(crate) report: Recipient<RecoveryReport>,
     /// What a recovery read under the lock: it may be newer than what the watcher knows.
     pub(crate) records: Recipient<ShardTopologyWasRead>,
 }
 
 /// Runs the recoveries of one shard.
 pub struct RecoveryActor {
-    world: World,
+    services: Services,
     shard: KeyspaceShard,
     owner: Owner,
     attempts: Option<Attempts>,
     running: Option<Running>,
     begun: u64,
-    held: Vec<Held>,
+    held: Vec<HeldBack>,
     unread: Option<Unread>,
     meter: Arc<Meter>,
     log: Logger,
@@ -114,7 +114,7 @@ impl Running {
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct LedgerWasRead(Result<Option<Block>, HistoryError>);
+struct BlockWasRead(Result<Option<Block>, HistoryError>);
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -137,15 +137,16 @@ struct Ended {
 impl RecoveryActor {
     /// Starts the shard's recovery actor.
     pub(crate) fn launch(
-        world: &World,
+        services: &Services,
         shard: KeyspaceShard,
         owner: Owner,
     ) -> (Addr<Self>, Arc<Meter>) {
-        let meter = world.board.register("recovery", &format!("{shard}/recovery"));
-        let log =
-            world.log.new(o!("keyspace" => shard.keyspace.clone(), "shard" => shard.shard.clone()));
+        let meter = services.board.register("recovery", &format!("{shard}/recovery"));
+        let log = services
+            .log
+            .new(o!("keyspace" => shard.keyspace.clone(), "shard" => shard.shard.clone()));
         let actor = Self {
-            world: world.clone(),
+            services: services.clone(),
             shard,
             owner,
             attempts: None,
@@ -159,10 +160,10 @@ impl RecoveryActor {
         (start_guarded(actor, MAILBOX_MAX, meter.clone()), meter)
     }
 
-    fn tell_standing(&self, ended: Option<RecoveryId>) {
-        let now = self.world.clock.now();
+    fn tell_owner(&self, ended: Option<RecoveryId>) {
+        let now = self.services.clock.now();
         let block = self.block_at(now);
-        self.owner.standing.do_send(RecoveryStanding {
+        self.owner.report.do_send(RecoveryReport {
             running: self.running.as_ref().and_then(|running| running.id),
             block,
             held_back: self.held_back(),
@@ -187,12 +188,12 @@ impl RecoveryActor {
         // One that has no number yet has not begun.
         let Some(id) = id else { return true };
         warn!(self.log, "called off for a reparent"; "recovery" => %id);
-        if let Some(record) = self.world.board.recovery(id) {
+        if let Some(record) = self.services.board.recovery(id) {
             let mut record = (*record).clone();
             record.outcome = Some(Outcome::Preempted);
-            record.ended_at = Some(self.world.clock.now());
-            self.world.auditor.do_send(Audit::Recovery(Box::new(record.clone())));
-            self.world.board.post_recovery(record);
+            record.ended_at = Some(self.services.clock.now());
+            self.services.auditor.do_send(Audit::Recovery(Box::new(record.clone())));
+            self.services.board.post_recovery(record);
         }
         true
     }
@@ -208,8 +209,8 @@ impl RecoveryActor {
         let serial = self.begun;
         // Nothing else may start while the number is fetched.
         self.running = Some(Running { serial, id: None, task: task.clone(), work: None });
-        let (world, log) = (self.world.clone(), self.log.clone());
-        let fetch = async move { world.numbers.next(world.history.as_ref(), &log).await };
+        let (services, log) = (self.services.clone(), self.log.clone());
+        let fetch = async move { services.numbers.next(services.history.as_ref(), &log).await };
         context.spawn(fetch.into_actor(self).then(move |id, _, context| {
             context.notify(IdWasGiven { serial, id, task, snapshot, reply });
             fut::ready(())
@@ -225,12 +226,13 @@ impl RecoveryActor {
         context: &mut Context<Self>,
     ) {
         let log = self.log.new(o!("recovery" => id.to_string()));
-        let now = self.world.clock.now();
+        let now = self.services.clock.now();
         let (shard, finding) = (self.shard.clone(), task.finding());
         let record = RecoveryRecord::begin(id, shard, task.kind(), task.trigger(), finding, now);
         info!(log, "recovery begins"; "kind" => task.kind().name(), "finding" => record.finding.map(|finding| finding.to_string()),
             "evidence" => record.evidence.join("; "));
-        let job = Job::new(self.world.clone(), record, snapshot, self.owner.records.clone(), log);
+        let job =
+            Job::new(self.services.clone(), record, snapshot, self.owner.records.clone(), log);
         let told = reply.and_then(|reply| {
             let (told, outcome) = oneshot::channel();
             reply.send(Ok(Accepted { id, outcome })).is_ok().then_some(told)
@@ -247,13 +249,13 @@ impl RecoveryActor {
         self.hold(Vec::new());
         self.running = Some(Running { serial: self.begun, id: Some(id), task, work: Some(work) });
         self.meter.doing(format!("recovery {id}"));
-        self.tell_standing(None);
+        self.tell_owner(None);
     }
 
     /// What an outcome means for the next attempt. What somebody asked for means nothing.
     fn learn(&mut self, id: RecoveryId, task: &Task, outcome: &Outcome) {
-        let now = self.world.clock.now();
-        let settings = self.world.settings();
+        let now = self.services.clock.now();
+        let settings = self.services.settings();
         let Some(attempts) = self.attempts.as_mut().filter(|_| !task.is_requested()) else {
             return;
         };
@@ -261,7 +263,7 @@ impl RecoveryActor {
         let blocks = attempts.learn(id, task.kind(), findings, outcome, &settings.recovery, now);
         if blocks {
             let block = attempts.shard.block.clone();
-            self.world.auditor.do_send(Audit::Block(self.shard.clone(), block));
+            self.services.auditor.do_send(Audit::Block(self.shard.clone(), block));
         }
     }
 
@@ -270,13 +272,13 @@ impl RecoveryActor {
     }
 
     fn read_ledger(&self, context: &mut Context<Self>) {
-        let (world, shard, log) = (self.world.clone(), self.shard.clone(), self.log.clone());
+        let (services, shard, log) = (self.services.clone(), self.shard.clone(), self.log.clone());
         let read = async move {
-            give_back_lock(&world, &shard, &log).await;
-            answer_within(LEDGER_PATIENCE, world.history.block(&shard)).await
+            give_back_lock(&services, &shard, &log).await;
+            answer_within(LEDGER_PATIENCE, services.history.block(&shard)).await
         };
         context.spawn(read.into_actor(self).then(|block, _, context| {
-            context.notify(LedgerWasRead(block));
+            context.notify(BlockWasRead(block));
             fut::ready(())
         }));
     }
@@ -284,7 +286,7 @@ impl RecoveryActor {
     /// Tried again. A history that stays away must not leave the shard without recoveries: after a while it is taken
     /// for one in which nothing blocks the shard.
     fn ledger_was_not_read(&mut self, error: &HistoryError, context: &mut Context<Self>) {
-        let now = self.world.clock.now();
+        let now = self.services.clock.now();
         let since = self.unread.as_ref().map_or(now, |unread| unread.since);
         let why = format!("the block period cannot be read: {error}");
         if since.age(now) >= LEDGER_GIVEN_UP && !sabotage::has(Bug::NeedHistory) {
@@ -316,9 +318,9 @@ impl Supervised for RecoveryActor {
     }
 }
 
-impl Handler<LedgerWasRead> for RecoveryActor {
+impl Handler<BlockWasRead> for RecoveryActor {
     type Result = ();
-    fn handle(&mut self, LedgerWasRead(block): LedgerWasRead, context: &mut Context<Self>) {
+    fn handle(&mut self, BlockWasRead(block): BlockWasRead, context: &mut Context<Self>) {
         match block {
             Ok(block) => {
                 self.unread = None;
@@ -326,7 +328,7 @@ impl Handler<LedgerWasRead> for RecoveryActor {
             }
             Err(error) => self.ledger_was_not_read(&error, context),
         }
-        self.tell_standing(None);
+        self.tell_owner(None);
     }
 }
 
@@ -334,7 +336,7 @@ impl Handler<Recover> for RecoveryActor {
     type Result = ();
     fn handle(&mut self, Recover { wanted, snapshot }: Recover, context: &mut Context<Self>) {
         self.meter.handled();
-        if self.world.is_ending() {
+        if self.services.is_ending() {
             return;
         }
         let round = self.decide(wanted, &snapshot);
@@ -352,7 +354,7 @@ impl Handler<CircumstancesChanged> for RecoveryActor {
     type Result = ();
     fn handle(&mut self, _: CircumstancesChanged, _: &mut Context<Self>) {
         self.meter.handled();
-        let now = self.world.clock.now();
+        let now = self.services.clock.now();
         if let Some(attempts) = &mut self.attempts {
             attempts.circumstances_changed(now);
         }
@@ -366,7 +368,7 @@ impl Handler<StartRequested> for RecoveryActor {
         let StartRequested { request, snapshot, reply } = message;
         let block = self.block_at(snapshot.now);
         let task = Task::from(request);
-        let rejected = match self.world.is_ending() {
+        let rejected = match self.services.is_ending() {
             true => Some(Rejected::Unavailable("vtorc is ending".into())),
             false => may_start(&task.named(), task.block_rule(), block.as_ref(), &snapshot).err(),
         };
@@ -405,7 +407,7 @@ impl Handler<Ended> for RecoveryActor {
         let Some(running) = self.running.take_if(|running| running.id == Some(id)) else { return };
         self.learn(id, &running.task, &outcome);
         // What it wrote is known at once, also where no watch tells of it.
-        self.world.topology_wanted.notify_one();
+        self.services.topology_wanted.notify_one();
         self.meter.doing("");
         match &outcome {
             Outcome::Refused(why) | Outcome::Failed(why) | Outcome::Unclear(why) => {
@@ -413,7 +415,8 @@ impl Handler<Ended> for RecoveryActor {
                 let refused = matches!(outcome, Outcome::Refused(_));
                 let inaction = if refused { Inaction::Refused } else { Inaction::Failed };
                 let held = running.task.findings().iter();
-                let held = held.map(|finding| Held::new(inaction, finding, why.clone())).collect();
+                let held =
+                    held.map(|finding| HeldBack::new(inaction, finding, why.clone())).collect();
                 if !running.task.is_requested() {
                     self.hold(held);
                 }
@@ -424,7 +427,7 @@ impl Handler<Ended> for RecoveryActor {
             | Outcome::Preempted
             | Outcome::Interrupted => {}
         }
-        self.tell_standing(Some(id));
+        self.tell_owner(Some(id));
     }
 }
 
@@ -437,12 +440,12 @@ impl Handler<LiftBlock> for RecoveryActor {
             drop(reply.send(Err(unread)));
             return;
         };
-        let lifted = attempts.shard.block_at(self.world.clock.now()).cloned();
+        let lifted = attempts.shard.block_at(self.services.clock.now()).cloned();
         attempts.shard.block = None;
         attempts.shard.fresh_start();
-        self.world.auditor.do_send(Audit::Block(self.shard.clone(), None));
+        self.services.auditor.do_send(Audit::Block(self.shard.clone(), None));
         self.hold(Vec::new());
-        self.tell_standing(None);
+        self.tell_owner(None);
         drop(reply.send(Ok(lifted)));
     }
 }

@@ -18,13 +18,13 @@ use crate::messages::{
     Acknowledge, Audit, ChangeControl, ControlChange, Rejected, RequestRecovery,
     ShardTopologyWasRead, SwitchRecoveries, TopologyWasRead,
 };
+use crate::services::Services;
 use crate::shard::{Retire, ShardActor};
 use crate::topo_watcher::TopoWatcher;
-use crate::world::World;
 
 /// The root of the actors.
 pub struct Registry {
-    world: World,
+    services: Services,
     topologies: BTreeMap<KeyspaceShard, ShardTopology>,
     shards: BTreeMap<KeyspaceShard, (Addr<ShardActor>, Arc<Meter>)>,
     watcher: Option<Addr<TopoWatcher>>,
@@ -33,10 +33,10 @@ pub struct Registry {
 
 impl Registry {
     /// Starts everything.
-    pub fn launch(world: World) -> Addr<Self> {
-        let meter = world.board.register("registry", "registry");
+    pub fn launch(services: Services) -> Addr<Self> {
+        let meter = services.board.register("registry", "registry");
         let registry = Self {
-            world,
+            services,
             topologies: BTreeMap::new(),
             shards: BTreeMap::new(),
             watcher: None,
@@ -56,42 +56,42 @@ impl Registry {
             .cloned()
             .collect();
         for name in gone {
-            info!(self.world.log, "shard no longer watched"; "shard" => %name);
+            info!(self.services.log, "shard no longer watched"; "shard" => %name);
             if let Some((actor, _)) = self.shards.remove(&name) {
                 actor.do_send(Retire);
             }
         }
         for (name, topology) in self.topologies.clone() {
-            let world = &self.world;
+            let services = &self.services;
             let (actor, meter) = self.shards.entry(name.clone()).or_insert_with(|| {
-                info!(world.log, "watching"; "keyspace" => &name.keyspace, "shard" => &name.shard);
-                ShardActor::launch(world, topology.clone())
+                info!(services.log, "watching"; "keyspace" => &name.keyspace, "shard" => &name.shard);
+                ShardActor::launch(services, topology.clone())
             });
             meter.sent();
             actor.do_send(ShardTopologyWasRead(topology));
         }
-        self.world.board.set_ready();
+        self.services.board.set_ready();
     }
 
     fn note_system(&self, error: Option<&TopoError>, warnings: BTreeMap<String, String>) {
-        let before = self.world.board.system();
+        let before = self.services.board.system();
         let text = error.map(ToString::to_string);
         if text != before.topology_error {
             match &text {
                 Some(why) => {
-                    error!(self.world.log, "the topology cannot be read: no recovery is possible \
+                    error!(self.services.log, "the topology cannot be read: no recovery is possible \
                     until it answers"; "error" => why)
                 }
-                None => info!(self.world.log, "the topology can be read again"),
+                None => info!(self.services.log, "the topology can be read again"),
             }
         }
         for (what, why) in
             warnings.iter().filter(|(what, _)| !before.topology_warnings.contains_key(*what))
         {
-            warn!(self.world.log, "part of the topology cannot be read; what was known of it stays in use";
+            warn!(self.services.log, "part of the topology cannot be read; what was known of it stays in use";
                 "what" => what, "error" => why);
         }
-        self.world.board.update_system(|system| {
+        self.services.board.update_system(|system| {
             system.topology_read |= text.is_none();
             system.topology_error = text;
             if error.is_none() {
@@ -105,9 +105,12 @@ impl Actor for Registry {
     type Context = Context<Self>;
     fn started(&mut self, context: &mut Context<Self>) {
         if self.watcher.is_none() {
-            let meter = self.world.board.register("topo-watcher", "registry/topo-watcher");
-            let watcher =
-                TopoWatcher::new(self.world.clone(), context.address().recipient(), meter.clone());
+            let meter = self.services.board.register("topo-watcher", "registry/topo-watcher");
+            let watcher = TopoWatcher::new(
+                self.services.clone(),
+                context.address().recipient(),
+                meter.clone(),
+            );
             self.watcher = Some(start_guarded(watcher, 8, meter));
         }
     }
@@ -150,7 +153,7 @@ impl Handler<Acknowledge> for Registry {
     fn handle(&mut self, message: Acknowledge, _: &mut Context<Self>) {
         self.meter.handled();
         let entry = AuditEntry {
-            at: self.world.clock.now(),
+            at: self.services.clock.now(),
             shard: Some(message.shard.clone()),
             action: "acknowledge".into(),
             by: message.by.clone(),
@@ -158,7 +161,7 @@ impl Handler<Acknowledge> for Registry {
         };
         match self.shards.get(&message.shard) {
             Some((actor, meter)) => {
-                self.world.auditor.do_send(Audit::Act(entry));
+                self.services.auditor.do_send(Audit::Act(entry));
                 meter.sent();
                 actor.do_send(message);
             }
@@ -175,8 +178,8 @@ impl Handler<ChangeControl> for Registry {
     fn handle(&mut self, message: ChangeControl, _: &mut Context<Self>) {
         self.meter.handled();
         let ChangeControl { control, change, by, comment, kept } = message;
-        let now = self.world.clock.now();
-        let mut controls = self.world.controls();
+        let now = self.services.clock.now();
+        let mut controls = self.services.controls();
         controls.prune(now);
         let action = match change {
             ControlChange::Set(lasts) => {
@@ -191,13 +194,13 @@ impl Handler<ChangeControl> for Registry {
                 format!("lift {control}")
             }
         };
-        warn!(self.world.log, "control changed"; "action" => &action, "by" => &by,
+        warn!(self.services.log, "control changed"; "action" => &action, "by" => &by,
             "comment" => &comment);
-        *self.world.controls.write().unwrap_or_else(PoisonError::into_inner) = controls.clone();
-        self.world.auditor.do_send(Audit::Controls(controls, kept));
+        *self.services.controls.write().unwrap_or_else(PoisonError::into_inner) = controls.clone();
+        self.services.auditor.do_send(Audit::Controls(controls, kept));
         let entry = AuditEntry { at: now, shard: None, action, by, comment };
-        self.world.auditor.do_send(Audit::Act(entry));
-        self.world.board.system_changed();
+        self.services.auditor.do_send(Audit::Act(entry));
+        self.services.board.system_changed();
     }
 }
 
@@ -206,14 +209,14 @@ impl Handler<SwitchRecoveries> for Registry {
     fn handle(&mut self, message: SwitchRecoveries, _: &mut Context<Self>) {
         self.meter.handled();
         let SwitchRecoveries { enabled, by, comment, kept } = message;
-        warn!(self.world.log, "automatic recoveries switched"; "enabled" => enabled, "by" => &by,
+        warn!(self.services.log, "automatic recoveries switched"; "enabled" => enabled, "by" => &by,
             "comment" => &comment);
-        self.world.recoveries_enabled.store(enabled, Ordering::Release);
-        self.world.auditor.do_send(Audit::RecoveriesEnabled(enabled, kept));
+        self.services.recoveries_enabled.store(enabled, Ordering::Release);
+        self.services.auditor.do_send(Audit::RecoveriesEnabled(enabled, kept));
         let action = if enabled { "enable-recoveries" } else { "disable-recoveries" };
-        let at = self.world.clock.now();
+        let at = self.services.clock.now();
         let entry = AuditEntry { at, shard: None, action: action.into(), by, comment };
-        self.world.auditor.do_send(Audit::Act(entry));
-        self.world.board.system_changed();
+        self.services.auditor.do_send(Audit::Act(entry));
+        self.services.board.system_changed();
     }
 }

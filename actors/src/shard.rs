@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Supervised};
 use slog::{Logger, info, o, warn};
 use vtorc_core::admission::Switches;
-use vtorc_core::admission::inaction::{Held, Inaction};
+use vtorc_core::admission::inaction::{HeldBack, Inaction};
 use vtorc_core::analysis::Finding;
 use vtorc_core::audit::AuditEntry;
 use vtorc_core::hooks::{Hook, Occasion};
@@ -25,11 +25,11 @@ use crate::board::{Meter, News, ShardReport};
 use crate::guardian::start_guarded;
 use crate::messages::{
     Acknowledge, Aim, Audit, CircumstancesChanged, LiftBlock, ProbeCompleted, Recover,
-    RecoveryStanding, RequestRecovery, SetPace, ShardTopologyWasRead, StartRequested, Stop,
+    RecoveryReport, RequestRecovery, SetPace, ShardTopologyWasRead, StartRequested, Stop,
 };
 use crate::prober::ProberActor;
 use crate::recovery::{Owner, RecoveryActor};
-use crate::world::World;
+use crate::services::Services;
 
 /// Time itself is an event, so often while in doubt ...
 const TICK_ALERT: Duration = Duration::from_millis(50);
@@ -40,9 +40,9 @@ const MAILBOX_MAX: usize = 256;
 
 /// Owns a shard.
 pub struct ShardActor {
-    world: World,
+    services: Services,
     state: ShardState,
-    standing: RecoveryStanding,
+    report: RecoveryReport,
     probers: BTreeMap<TabletAlias, (ProbeTarget, Addr<ProberActor>)>,
     recovery: Option<(Addr<RecoveryActor>, Arc<Meter>)>,
     pace: Pace,
@@ -63,15 +63,16 @@ pub(crate) struct Retire;
 
 impl ShardActor {
     /// Starts the shard's actors.
-    pub(crate) fn launch(world: &World, topology: ShardTopology) -> (Addr<Self>, Arc<Meter>) {
+    pub(crate) fn launch(services: &Services, topology: ShardTopology) -> (Addr<Self>, Arc<Meter>) {
         let name = topology.shard.clone();
-        let meter = world.board.register("shard", &name.to_string());
-        let log =
-            world.log.new(o!("keyspace" => name.keyspace.clone(), "shard" => name.shard.clone()));
+        let meter = services.board.register("shard", &name.to_string());
+        let log = services
+            .log
+            .new(o!("keyspace" => name.keyspace.clone(), "shard" => name.shard.clone()));
         let actor = Self {
-            state: ShardState::new(topology, world.settings().recovery.clone()),
-            world: world.clone(),
-            standing: RecoveryStanding::default(),
+            state: ShardState::new(topology, services.settings().recovery.clone()),
+            services: services.clone(),
+            report: RecoveryReport::default(),
             probers: BTreeMap::new(),
             recovery: None,
             pace: Pace::Calm,
@@ -88,8 +89,8 @@ impl ShardActor {
     }
 
     fn step(&mut self, event: ShardEvent, context: &mut Context<Self>) {
-        self.state.configure(self.world.settings().recovery.clone());
-        let effects = self.state.step(event, self.world.clock.now());
+        self.state.configure(self.services.settings().recovery.clone());
+        let effects = self.state.step(event, self.services.clock.now());
         for effect in effects {
             self.perform(effect, context);
         }
@@ -124,9 +125,9 @@ impl ShardActor {
         let named = |findings: &[Finding]| {
             findings.iter().map(|one| (one.kind.to_string(), one.tablet.clone())).collect()
         };
-        self.world.auditor.do_send(Audit::Findings(FindingsChange {
+        self.services.auditor.do_send(Audit::Findings(FindingsChange {
             shard: self.name().clone(),
-            at: self.world.clock.now(),
+            at: self.services.clock.now(),
             appeared: named(appeared),
             gone: named(gone),
         }));
@@ -136,19 +137,19 @@ impl ShardActor {
     fn hold_watched(&self) {
         let watched = self.state.findings().iter();
         let watched = watched.filter(|one| remedy::remedy(one.kind) == Remedy::WatchOnly);
-        let held: Vec<Held> =
-            watched.map(|one| Held::new(Inaction::WatchOnly, one, one.why)).collect();
-        self.world.board.hold(self.name(), true, &held, self.world.clock.now());
+        let held: Vec<HeldBack> =
+            watched.map(|one| HeldBack::new(Inaction::WatchOnly, one, one.why)).collect();
+        self.services.board.hold(self.name(), true, &held, self.services.clock.now());
     }
 
     /// Whatever comes of a failure of the primary, the operator's programs learn of it; nobody waits for them.
     fn run_detection_hooks(&self, appeared: Vec<Finding>) {
         let hook = Hook::OnFailureDetection;
-        if !self.world.hooks.wants(hook) {
+        if !self.services.hooks.wants(hook) {
             return;
         }
         let snapshot = self.state.latest();
-        let controls = self.world.controls();
+        let controls = self.services.controls();
         for finding in appeared {
             if !remedy::remedy(finding.kind).is_reparent() {
                 continue;
@@ -156,11 +157,11 @@ impl ShardActor {
             let excused = |alias| controls.downtime(alias, snapshot.now).is_some();
             let is_downtimed = finding.tablet.as_ref().is_some_and(excused);
             let occasion = Occasion::detected(&snapshot, &finding, is_downtimed);
-            let world = self.world.clone();
+            let services = self.services.clone();
             actix::spawn(async move {
-                for run in world.hooks.run(hook, &occasion).await {
-                    world.auditor.do_send(Audit::Act(AuditEntry {
-                        at: world.clock.now(),
+                for run in services.hooks.run(hook, &occasion).await {
+                    services.auditor.do_send(Audit::Act(AuditEntry {
+                        at: services.clock.now(),
                         shard: Some(occasion.shard.clone()),
                         action: hook.key().to_owned(),
                         by: "vtorc".into(),
@@ -199,12 +200,12 @@ impl ShardActor {
 
     fn start_prober(&self, target: ProbeTarget, context: &mut Context<Self>) -> Addr<ProberActor> {
         let meter = self
-            .world
+            .services
             .board
             .register("prober", &format!("{}/{}", self.name(), target.address.alias));
         let shard = (context.address(), self.meter.clone());
         let prober = ProberActor::new(
-            self.world.clone(),
+            self.services.clone(),
             shard.0.recipient(),
             shard.1,
             target,
@@ -229,7 +230,7 @@ impl ShardActor {
 
     fn log_findings(&self, appeared: &[Finding], gone: &[Finding]) {
         for finding in appeared {
-            self.world.board.count_detected(self.name(), finding.kind);
+            self.services.board.count_detected(self.name(), finding.kind);
             let tablet = finding.tablet.as_ref().map(ToString::to_string).unwrap_or_default();
             warn!(self.log, "found"; "finding" => %finding.kind, "tablet" => tablet,
                 "why" => finding.why, "evidence" => finding.evidence.join("; "));
@@ -243,16 +244,16 @@ impl ShardActor {
     /// Pins the shard's report up, and tells of it if it says anything new.
     fn post(&mut self) {
         let snapshot = self.state.latest();
-        let block = self.standing.block.clone().filter(|block| snapshot.now < block.until);
+        let block = self.report.block.clone().filter(|block| snapshot.now < block.until);
         let mut gist = gist(&snapshot);
         gist.push(format!("blocked {}", block.is_some()));
-        let controls = self.world.controls();
+        let controls = self.services.controls();
         let switches = Switches {
-            recoveries_enabled: self.world.recoveries_enabled(),
+            recoveries_enabled: self.services.recoveries_enabled(),
             controls: &controls,
             isolated: None,
         };
-        let settings = self.world.recovery_settings();
+        let settings = self.services.recovery_settings();
         let prognosis = prognosis::if_primary_died(&snapshot, &settings, switches);
         gist.push(forecast(&prognosis));
         let news =
@@ -263,12 +264,12 @@ impl ShardActor {
             snapshot,
             findings: self.state.findings().to_vec(),
             block,
-            running: self.standing.running,
-            held_back: self.standing.held_back.clone(),
-            decisions: self.world.board.decisions(self.name()),
+            running: self.report.running,
+            held_back: self.report.held_back.clone(),
+            decisions: self.services.board.decisions(self.name()),
             prognosis,
         };
-        self.world.board.post_shard(report, news);
+        self.services.board.post_shard(report, news);
     }
 
     fn tick_later(&self, context: &mut Context<Self>) {
@@ -311,10 +312,10 @@ impl Actor for ShardActor {
     fn started(&mut self, context: &mut Context<Self>) {
         if self.recovery.is_none() {
             let launched = RecoveryActor::launch(
-                &self.world,
+                &self.services,
                 self.name().clone(),
                 Owner {
-                    standing: context.address().recipient(),
+                    report: context.address().recipient(),
                     records: context.address().recipient(),
                 },
             );
@@ -359,22 +360,22 @@ impl Handler<ProbeCompleted> for ShardActor {
         self.meter.handled();
         let ProbeCompleted { alias, sent_at, result } = message;
         let first_word = self.state.latest().tablet(&alias).is_some_and(|t| t.status.is_none());
-        let claimed_by = self.world.claimed_by(self.name(), result.as_ref().ok());
+        let claimed_by = self.services.claimed_by(self.name(), result.as_ref().ok());
         let answer = Answer { sent_at, result: result.map(Arc::new), claimed_by };
         self.step(ShardEvent::Probed { alias, answer: Box::new(answer) }, context);
-        self.world.know_servers(&self.state.latest());
+        self.services.know_servers(&self.state.latest());
         if first_word || self.changed {
             self.post();
         }
     }
 }
 
-impl Handler<RecoveryStanding> for ShardActor {
+impl Handler<RecoveryReport> for ShardActor {
     type Result = ();
-    fn handle(&mut self, standing: RecoveryStanding, context: &mut Context<Self>) {
+    fn handle(&mut self, report: RecoveryReport, context: &mut Context<Self>) {
         self.meter.handled();
-        let ended = standing.ended.is_some();
-        self.standing = standing;
+        let ended = report.ended.is_some();
+        self.report = report;
         self.changed = true;
         if ended {
             self.step(ShardEvent::RecoveryEnded, context);
@@ -389,7 +390,7 @@ impl Handler<RequestRecovery> for ShardActor {
     type Result = ();
     fn handle(&mut self, message: RequestRecovery, _: &mut Context<Self>) {
         self.meter.handled();
-        let snapshot = Arc::new(self.state.at(self.world.clock.now()));
+        let snapshot = Arc::new(self.state.at(self.services.clock.now()));
         let RequestRecovery { request, reply, .. } = message;
         self.tell_recovery(StartRequested { request, snapshot, reply });
     }
@@ -407,8 +408,8 @@ impl Handler<Acknowledge> for ShardActor {
 impl Handler<Retire> for ShardActor {
     type Result = ();
     fn handle(&mut self, _: Retire, context: &mut Context<Self>) {
-        self.world.board.remove_shard(self.name());
-        self.world.forget_servers(self.name());
+        self.services.board.remove_shard(self.name());
+        self.services.forget_servers(self.name());
         self.probers.values().for_each(|(_, prober)| prober.do_send(Stop));
         self.recovery.iter().for_each(|(recovery, _)| recovery.do_send(Stop));
         context.stop();

@@ -9,7 +9,7 @@ use vtorc_core::topology::TopologyRead;
 
 use crate::board::Meter;
 use crate::messages::TopologyWasRead;
-use crate::world::World;
+use crate::services::Services;
 
 /// Several changes in a row are read together.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -20,33 +20,37 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Watches the topology.
 pub struct TopoWatcher {
-    world: World,
+    services: Services,
     registry: Recipient<TopologyWasRead>,
     meter: Arc<Meter>,
 }
 
 impl TopoWatcher {
     /// A watcher that reports to the registry.
-    pub fn new(world: World, registry: Recipient<TopologyWasRead>, meter: Arc<Meter>) -> Self {
-        Self { world, registry, meter }
+    pub fn new(
+        services: Services,
+        registry: Recipient<TopologyWasRead>,
+        meter: Arc<Meter>,
+    ) -> Self {
+        Self { services, registry, meter }
     }
 }
 
 impl Actor for TopoWatcher {
     type Context = Context<Self>;
     fn started(&mut self, context: &mut Context<Self>) {
-        let watching = watch(self.world.clone(), self.registry.clone(), self.meter.clone());
+        let watching = watch(self.services.clone(), self.registry.clone(), self.meter.clone());
         context.spawn(watching.into_actor(self));
     }
 }
 
 impl Supervised for TopoWatcher {}
 
-async fn watch(world: World, registry: Recipient<TopologyWasRead>, meter: Arc<Meter>) {
+async fn watch(services: Services, registry: Recipient<TopologyWasRead>, meter: Arc<Meter>) {
     loop {
-        let settings = world.settings();
+        let settings = services.settings();
         meter.doing("reading");
-        let read = match timeout(READ_TIMEOUT, world.topo.read(&settings.watched)).await {
+        let read = match timeout(READ_TIMEOUT, services.topo.read(&settings.watched)).await {
             Ok(read) => read,
             Err(_elapsed) => {
                 Err(vtorc_core::ports::TopoError::Unavailable("no answer in time".into()))
@@ -67,8 +71,8 @@ async fn watch(world: World, registry: Recipient<TopologyWasRead>, meter: Arc<Me
         }
         meter.doing("watching");
         tokio::select! {
-            () = world.topo.changed() => {}
-            () = world.topology_wanted.notified() => {}
+            () = services.topo.changed() => {}
+            () = services.topology_wanted.notified() => {}
             () = sleep(settings.topo_refresh) => {}
         }
         sleep(SETTLE).await;

@@ -13,12 +13,12 @@ mod fuzz;
 pub mod local;
 mod paths;
 mod records;
-mod standing;
 pub mod store;
 mod tablets;
 #[cfg(test)]
 mod tests;
 mod translate;
+mod watch;
 pub mod zk2;
 
 pub use records::CellInfo;

@@ -12,14 +12,14 @@ const SHARDS_MIN: usize = 3;
 
 /// How much of a shard is out of sight.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sight {
+pub struct OutOfSight {
     /// Its tablets that take part, and were ever seen.
     tablets: usize,
     /// Since when each lost one is lost.
     lost: Vec<Timestamp>,
 }
 
-impl Sight {
+impl OutOfSight {
     /// Of this shard.
     pub fn of(snapshot: &ShardSnapshot) -> Self {
         let seen = snapshot
@@ -38,7 +38,7 @@ impl Sight {
 /// were lost in the same moments. Where the topology server is out of sight as well, half of them are enough.
 ///
 /// Nothing is repaired then: those whom vtorc cannot see may be serving, and another vtorc may see them.
-pub fn doubt(shards: &[Sight], topology_lost: bool) -> Option<String> {
+pub fn doubt(shards: &[OutOfSight], topology_lost: bool) -> Option<String> {
     let counted = shards.iter().filter(|shard| shard.tablets > 0).count();
     if counted < SHARDS_MIN {
         return None;
@@ -82,8 +82,8 @@ fn largest_cluster(mut lost: Vec<Timestamp>) -> Option<(Timestamp, Timestamp)> {
 mod tests {
     use super::*;
 
-    fn shard(tablets: usize, lost: &[u64]) -> Sight {
-        Sight {
+    fn shard(tablets: usize, lost: &[u64]) -> OutOfSight {
+        OutOfSight {
             tablets,
             lost: lost.iter().map(|second| Timestamp::from_millis(second * 1000)).collect(),
         }

@@ -69,8 +69,9 @@ fn answers(
     mut snapshot: ShardSnapshot,
     args: &std::collections::HashMap<String, Vec<String>>,
 ) -> String {
-    let claimed_by = args.get("claimed").map(|owner| owner[0].parse().unwrap());
-    let alias: TabletAlias = args["at"][0].parse().unwrap();
+    let arg = |name: &str| args.get(name).and_then(|values| values.first());
+    let claimed_by = arg("claimed").map(|owner| owner.parse().unwrap());
+    let alias: TabletAlias = arg("at").unwrap().parse().unwrap();
     let answer: TabletAlias = "zone9-26".parse().unwrap();
     let status = snapshot.tablets.remove(&answer).unwrap().status.unwrap();
     let before = snapshot.tablet(&alias).unwrap().identity.clone();
@@ -316,24 +317,9 @@ fn tablet(line: &str) -> TabletState {
     let mut seen = true;
     for word in words {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
-        let failing = |why| (Timestamp::from_millis(98_000), why);
         match key {
             "up" => {}
-            "down" | "suspect" => {
-                let (since, why) = failing(ProbeFailure::Refused("refused".into()));
-                state.reachability = match key {
-                    "down" => Reachability::Unreachable { since, why },
-                    _ => Reachability::Suspect { since, why },
-                };
-            }
-            "denied" => {
-                let (since, why) = failing(ProbeFailure::TurnedAway("1045".into()));
-                state.reachability = Reachability::TurnedAway { since, why };
-            }
-            "stalled" => {
-                let (since, why) = failing(ProbeFailure::DiskStalled);
-                state.reachability = Reachability::TurnedAway { since, why };
-            }
+            "down" | "suspect" | "denied" | "stalled" => state.reachability = failing(key),
             "unseen" => {
                 state.reachability = Reachability::Unseen;
                 seen = false;
@@ -371,6 +357,19 @@ fn tablet(line: &str) -> TabletState {
     }
     state.status = seen.then(|| Arc::new(status));
     state
+}
+
+fn failing(how: &str) -> Reachability {
+    let since = Timestamp::from_millis(98_000);
+    let refused = ProbeFailure::Refused("refused".into());
+    match how {
+        "down" => Reachability::Unreachable { since, why: refused },
+        "suspect" => Reachability::Suspect { since, why: refused },
+        "denied" => {
+            Reachability::TurnedAway { since, why: ProbeFailure::TurnedAway("1045".into()) }
+        }
+        _ => Reachability::TurnedAway { since, why: ProbeFailure::DiskStalled },
+    }
 }
 
 fn earlier(status: &ServerStatus, had: &str) -> (Arc<ServerStatus>, Timestamp) {

@@ -15,7 +15,7 @@ use vtorc_actors::board::Board;
 use vtorc_actors::clock::Clock;
 use vtorc_actors::guardian::start_guarded;
 use vtorc_actors::registry::Registry;
-use vtorc_actors::world::{Settings, World};
+use vtorc_actors::services::{Services, Settings};
 use vtorc_core::hooks::{Hook, Occasion};
 use vtorc_core::ids::WatchList;
 use vtorc_core::ports::{HookPort, HookRun};
@@ -93,7 +93,7 @@ impl Manager {
         let started = tasks.run_until(async {
             let meter = board.register("auditor", "auditor");
             let auditor = Auditor::new(history.clone(), meter.clone(), log.clone());
-            let world = World {
+            let services = Services {
                 probes: Arc::new(outside.clone()),
                 mysql: Arc::new(outside.clone()),
                 topo: Arc::new(outside.clone()),
@@ -113,7 +113,7 @@ impl Manager {
                 failpoint: Arc::new(move |_| struck.lock().reach_point(number)),
             };
             tokio::task::spawn_local(outside.keep_alive());
-            Registry::launch(world)
+            Registry::launch(services)
         });
         let registry = started.await;
         Self { number, history, board, registry, tasks, alive, _settings: sender }

@@ -75,7 +75,7 @@ struct Chance {
 
 /// What one vtorc, in its present life, has come to know.
 #[derive(Clone, Debug, Default)]
-pub struct Sight {
+pub struct View {
     /// Tablets whose record it could read.
     known: BTreeSet<u8>,
     /// Tablets that it could ask for a while.
@@ -95,7 +95,7 @@ pub struct Watched {
 /// Watches over all vtorcs and shards of a run.
 #[derive(Debug, Default)]
 pub struct Oracle {
-    sights: BTreeMap<u8, Sight>,
+    views: BTreeMap<u8, View>,
     chances: BTreeMap<(u8, usize), Chance>,
     told: BTreeSet<usize>,
     /// How often each was there at all, and for how long at most.
@@ -120,7 +120,7 @@ pub struct Missed {
 impl Oracle {
     /// A vtorc was started: it knows nothing yet.
     pub fn restarted(&mut self, manager: u8) {
-        self.sights.remove(&manager);
+        self.views.remove(&manager);
         self.chances.retain(|(of, _), _| *of != manager);
     }
 
@@ -139,13 +139,13 @@ impl Oracle {
         let Watched { manager, runs } = watched;
         let acts = runs && !universe.is_paused(usize::from(manager));
         if acts {
-            self.sights.entry(manager).or_default().look(universe, manager);
+            self.views.entry(manager).or_default().look(universe, manager);
         }
-        let sight = self.sights.get(&manager).cloned().unwrap_or_default();
+        let view = self.views.get(&manager).cloned().unwrap_or_default();
         let now = universe.now;
         let mut missed = Vec::new();
         for (shard, ledger) in universe.books.iter().enumerate() {
-            let human = Human { universe, schedule, manager, shard, sight: &sight };
+            let human = Human { universe, schedule, manager, shard, view: &view };
             let could = (acts && human.is_down()).then(|| human.could_do()).flatten();
             let Some((deed, allowed)) = could else {
                 self.chances.remove(&(manager, shard));
@@ -175,7 +175,7 @@ impl Oracle {
     }
 }
 
-impl Sight {
+impl View {
     fn look(&mut self, universe: &Universe, manager: u8) {
         let (me, topology) = (Party::Manager(manager), Party::Topology);
         let reads = !universe.topology.down && universe.network.is_calm(me, topology);
@@ -219,7 +219,7 @@ struct Human<'a> {
     schedule: &'a Schedule,
     manager: u8,
     shard: usize,
-    sight: &'a Sight,
+    view: &'a View,
 }
 
 /// Whoever did one of these to a shard left more than one history, or promises that nobody can weigh.
@@ -259,7 +259,7 @@ impl Human<'_> {
             (Some(named), Some(reigning)) => {
                 let primary = self.universe.server_of(named)?.number;
                 // Half-way between two primaries.
-                if primary != reigning || !self.sight.known.contains(&primary) {
+                if primary != reigning || !self.view.known.contains(&primary) {
                     return None;
                 }
                 let deed = if self.could_fail_over(primary) {

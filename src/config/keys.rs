@@ -2,7 +2,7 @@
 
 /// What becomes of a key here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Support {
     /// It does what it says.
     Honoured,
     /// It has no effect, and needs none.
@@ -14,7 +14,7 @@ pub(crate) enum Standing {
 /// One key.
 pub(crate) struct Key {
     pub(crate) name: &'static str,
-    pub(crate) standing: Standing,
+    pub(crate) support: Support,
     pub(crate) why: &'static str,
 }
 
@@ -35,21 +35,21 @@ pub(crate) fn nearest(name: &str) -> Option<&'static str> {
 pub(crate) fn as_markdown() -> String {
     let mut text = String::from("| key | here | |\n|---|---|---|\n");
     for key in KEYS {
-        let standing = match key.standing {
-            Standing::Honoured => "honoured",
-            Standing::Ignored => "ignored",
-            Standing::Incompatible => "incompatible",
+        let support = match key.support {
+            Support::Honoured => "honoured",
+            Support::Ignored => "ignored",
+            Support::Incompatible => "incompatible",
         };
-        text.push_str(&format!("| `{}` | {standing} | {} |\n", key.name, key.why));
+        text.push_str(&format!("| `{}` | {support} | {} |\n", key.name, key.why));
     }
     text
 }
 
-const fn key(name: &'static str, standing: Standing, why: &'static str) -> Key {
-    Key { name, standing, why }
+const fn key(name: &'static str, support: Support, why: &'static str) -> Key {
+    Key { name, support, why }
 }
 
-use Standing::{Honoured, Ignored, Incompatible};
+use Support::{Honoured, Ignored, Incompatible};
 
 /// All keys, by name.
 #[rustfmt::skip]

@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use vtorc_actors::messages::{ChangeControl, ControlChange};
-use vtorc_actors::world::World;
+use vtorc_actors::services::Services;
 use vtorc_core::controls::Control;
 use vtorc_core::ports::HistoryError;
 
@@ -29,8 +29,8 @@ pub(crate) struct ControlView {
 }
 
 /// All that is in force.
-pub(crate) fn views(world: &World) -> Vec<ControlView> {
-    let controls = world.controls();
+pub(crate) fn views(services: &Services) -> Vec<ControlView> {
+    let controls = services.controls();
     let view = |(control, grounds): (&Control, &vtorc_core::controls::Grounds)| ControlView {
         control: control.to_string(),
         by: grounds.by.clone(),
@@ -38,7 +38,7 @@ pub(crate) fn views(world: &World) -> Vec<ControlView> {
         since: time(grounds.since),
         until: grounds.until.map(time),
     };
-    controls.in_force(world.clock.now()).map(view).collect()
+    controls.in_force(services.clock.now()).map(view).collect()
 }
 
 pub(crate) async fn list(
@@ -46,7 +46,7 @@ pub(crate) async fn list(
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
     context.access.may_read(&request)?;
-    Ok(HttpResponse::Ok().json(views(&context.world)))
+    Ok(HttpResponse::Ok().json(views(&context.services)))
 }
 
 /// `{"control": "downtime zone1-0000000101", "comment": "new disk", "seconds": 3600}`

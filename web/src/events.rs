@@ -11,7 +11,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 use vtorc_actors::board::Event;
-use vtorc_actors::world::World;
+use vtorc_actors::services::Services;
 
 use crate::error::ApiError;
 use crate::server::WebContext;
@@ -26,48 +26,51 @@ pub(crate) async fn events(
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
     context.access.may_read(&request)?;
-    let changes = context.world.board.subscribe();
+    let changes = context.services.board.subscribe();
     let changes = changes.ok_or_else(|| ApiError::unavailable("there are no events"))?;
     Ok(HttpResponse::Ok()
         .insert_header(("Content-Type", "text/event-stream"))
         .insert_header(("Cache-Control", "no-store"))
         // Compression would hold events back.
         .insert_header(("Content-Encoding", "identity"))
-        .streaming(stream(context.world.clone(), changes)))
+        .streaming(stream(context.services.clone(), changes)))
 }
 
-fn stream(world: World, changes: Receiver<Event>) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    stream::unfold(Some((world, changes, true)), |state| async move {
-        let (world, mut changes, first) = state?;
+fn stream(
+    services: Services,
+    changes: Receiver<Event>,
+) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    stream::unfold(Some((services, changes, true)), |state| async move {
+        let (services, mut changes, first) = state?;
         if first {
-            let hello = message("system", &system_json(&world));
-            return Some((Ok(Bytes::from(hello)), Some((world, changes, false))));
+            let hello = message("system", &system_json(&services));
+            return Some((Ok(Bytes::from(hello)), Some((services, changes, false))));
         }
-        let text = next(&world, &mut changes).await?;
-        Some((Ok(Bytes::from(text)), Some((world, changes, false))))
+        let text = next(&services, &mut changes).await?;
+        Some((Ok(Bytes::from(text)), Some((services, changes, false))))
     })
 }
 
 /// The next change as text; none when the process ends.
-async fn next(world: &World, changes: &mut Receiver<Event>) -> Option<String> {
+async fn next(services: &Services, changes: &mut Receiver<Event>) -> Option<String> {
     match timeout(KEEP_ALIVE, changes.recv()).await {
-        Ok(Ok(event)) => Some(render(world, &event)),
+        Ok(Ok(event)) => Some(render(services, &event)),
         // Too slow to be told everything: read it all anew.
         Ok(Err(RecvError::Lagged(_))) => Some(message("resync", &json!({}))),
         Ok(Err(RecvError::Closed)) => None,
-        Err(_elapsed) if world.is_ending() => None,
+        Err(_elapsed) if services.is_ending() => None,
         Err(_elapsed) => Some(": still here\n\n".into()),
     }
 }
 
-fn render(world: &World, event: &Event) -> String {
+fn render(services: &Services, event: &Event) -> String {
     match event {
         Event::Shard(report) => message("shard", &ShardView::of(report)),
         Event::ShardGone(name) => {
             message("shard-gone", &json!({ "keyspace": name.keyspace, "shard": name.shard }))
         }
         Event::Recovery(record) => message("recovery", &RecoveryView::of(record)),
-        Event::System => message("system", &system_json(world)),
+        Event::System => message("system", &system_json(services)),
     }
 }
 

@@ -34,10 +34,10 @@ pub(crate) async fn vars(
 fn render(context: &WebContext) -> prometheus::Result<Vec<u8>> {
     let registry = Registry::new();
     registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-    for family in families(&context.world, context.started.elapsed()) {
+    for family in families(&context.services, context.started.elapsed()) {
         register(&registry, &family)?;
     }
-    registry.register(Box::new(Timings::of_locks(&context.world).histogram()?))?;
+    registry.register(Box::new(Timings::of_locks(&context.services).histogram()?))?;
     let mut text = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut text)?;
     Ok(text)
@@ -72,7 +72,7 @@ fn register(registry: &Registry, family: &Family) -> prometheus::Result<()> {
 
 fn as_vars(context: &WebContext) -> Map<String, Value> {
     let mut vars = Map::new();
-    for family in families(&context.world, context.started.elapsed()) {
+    for family in families(&context.services, context.started.elapsed()) {
         let value = match family.labels {
             [] => json!(family.values.first().map(|(_, value)| *value).unwrap_or(0)),
             _ => {
@@ -84,7 +84,7 @@ fn as_vars(context: &WebContext) -> Map<String, Value> {
         };
         vars.insert(family.name.to_owned(), value);
     }
-    let locks = Timings::of_locks(&context.world);
+    let locks = Timings::of_locks(&context.services);
     vars.insert(locks.name.to_owned(), locks.as_vars());
     vars.insert("BuildVersion".into(), env!("CARGO_PKG_VERSION").into());
     vars

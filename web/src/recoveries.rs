@@ -36,7 +36,7 @@ pub(crate) async fn list(
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
     context.access.may_read(&request)?;
-    let records = context.world.history.recoveries(query.into_inner().filter()).await?;
+    let records = context.services.history.recoveries(query.into_inner().filter()).await?;
     let views: Vec<RecoveryView> = records.iter().map(RecoveryView::of).collect();
     Ok(HttpResponse::Ok().json(views))
 }
@@ -48,7 +48,7 @@ pub(crate) async fn findings(
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
     context.access.may_read(&request)?;
-    let spans = context.world.history.findings(query.into_inner().filter()).await?;
+    let spans = context.services.history.findings(query.into_inner().filter()).await?;
     let views: Vec<_> = spans
         .iter()
         .map(|span| {
@@ -72,7 +72,7 @@ pub(crate) async fn audit(
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
     context.access.may_read(&request)?;
-    let entries = context.world.history.audit(query.into_inner().filter().limit).await?;
+    let entries = context.services.history.audit(query.into_inner().filter().limit).await?;
     let views: Vec<_> = entries
         .iter()
         .map(|entry| {
@@ -96,10 +96,10 @@ pub(crate) async fn one(
     context.access.may_read(&request)?;
     let not_found = || ApiError::not_found(format!("there is no recovery {path}"));
     let id = RecoveryId(path.parse().map_err(|_| not_found())?);
-    if let Some(record) = context.world.board.recovery(id) {
+    if let Some(record) = context.services.board.recovery(id) {
         return Ok(HttpResponse::Ok().json(RecoveryView::of(&record)));
     }
-    let record = context.world.history.recovery(id).await?.ok_or_else(not_found)?;
+    let record = context.services.history.recovery(id).await?.ok_or_else(not_found)?;
     Ok(HttpResponse::Ok().json(RecoveryView::of(&record)))
 }
 

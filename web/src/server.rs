@@ -12,7 +12,7 @@ use actix_web::middleware::Compress;
 use actix_web::{App, HttpServer, web};
 use slog::{info, warn};
 use vtorc_actors::registry::Registry;
-use vtorc_actors::world::World;
+use vtorc_actors::services::Services;
 
 use crate::access::Access;
 use crate::error::ApiError;
@@ -30,7 +30,7 @@ pub type Tls = Arc<rustls::ServerConfig>;
 #[derive(Clone)]
 pub struct WebContext {
     /// The board, the history, the settings.
-    pub world: World,
+    pub services: Services,
     /// Where requests go.
     pub registry: Addr<Registry>,
     /// Who may do what.
@@ -49,7 +49,7 @@ pub fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
 ) -> std::io::Result<Server> {
-    let log = context.world.log.clone();
+    let log = context.services.log.clone();
     if let Some(directory) = &context.console_directory {
         let missing = console::missing_from(directory);
         if !missing.is_empty() {

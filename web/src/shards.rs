@@ -26,7 +26,7 @@ pub(crate) async fn list(
 ) -> Result<HttpResponse, ApiError> {
     context.access.may_read(&request)?;
     let shards: Vec<ShardView> =
-        context.world.board.shards().iter().map(|report| ShardView::of(report)).collect();
+        context.services.board.shards().iter().map(|report| ShardView::of(report)).collect();
     Ok(HttpResponse::Ok().json(shards))
 }
 
@@ -57,13 +57,14 @@ pub(crate) async fn check(
 ) -> Result<HttpResponse, ApiError> {
     let report = report(&request, &path, &context)?;
     let name = report.snapshot.shard.clone();
-    let world = &context.world;
-    let read = world.topo.read_shard(&name).await;
+    let services = &context.services;
+    let read = services.topo.read_shard(&name).await;
     let read = read.map_err(|error| ApiError::unavailable(error.to_string()))?;
     let gone = || ApiError::unavailable(format!("there is no record of {name} any more"));
     let topology = merge_shard(report.snapshot.topology(), read).ok_or_else(gone)?;
-    let settings = world.recovery_settings();
-    let concerns = examine(world.mysql.as_ref(), &topology, &settings, world.clock.now()).await;
+    let settings = services.recovery_settings();
+    let concerns =
+        examine(services.mysql.as_ref(), &topology, &settings, services.clock.now()).await;
     let views: Vec<ConcernView> = concerns.iter().map(ConcernView::of).collect();
     Ok(HttpResponse::Ok().json(views))
 }
@@ -76,7 +77,7 @@ fn report(
 ) -> Result<Arc<ShardReport>, ApiError> {
     context.access.may_read(request)?;
     let name = shard_name(path)?;
-    let report = context.world.board.shard(&name);
+    let report = context.services.board.shard(&name);
     report.ok_or_else(|| ApiError::not_found(format!("no shard {name} is watched here")))
 }
 

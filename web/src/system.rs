@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
-use vtorc_actors::world::World;
+use vtorc_actors::services::Services;
 
 use crate::controls;
 use crate::error::ApiError;
@@ -15,23 +15,23 @@ pub(crate) async fn actors(
 ) -> Result<HttpResponse, ApiError> {
     context.access.may_read(&request)?;
     let views: Vec<ActorView> =
-        context.world.board.actors().into_iter().map(ActorView::of).collect();
+        context.services.board.actors().into_iter().map(ActorView::of).collect();
     Ok(HttpResponse::Ok().json(views))
 }
 
-pub(crate) fn system_json(world: &World) -> Value {
-    let isolated = world.board.isolated(world.clock.now());
-    let system = world.board.system();
-    let (probes, probe_failures) = world.board.probe_counts();
+pub(crate) fn system_json(services: &Services) -> Value {
+    let isolated = services.board.isolated(services.clock.now());
+    let system = services.board.system();
+    let (probes, probe_failures) = services.board.probe_counts();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "recoveries_enabled": world.recoveries_enabled(),
-        "controls": controls::views(world),
+        "recoveries_enabled": services.recoveries_enabled(),
+        "controls": controls::views(services),
         "isolated": isolated,
         "topology_read": system.topology_read,
         "topology_error": system.topology_error,
         "topology_warnings": system.topology_warnings,
-        "block_period_s": world.settings().recovery.block_period.as_secs_f64(),
+        "block_period_s": services.settings().recovery.block_period.as_secs_f64(),
         "probes": probes,
         "probe_failures": probe_failures,
     })
@@ -42,12 +42,12 @@ pub(crate) async fn system(
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
     context.access.may_read(&request)?;
-    Ok(HttpResponse::Ok().json(system_json(&context.world)))
+    Ok(HttpResponse::Ok().json(system_json(&context.services)))
 }
 
 /// Ready to work: the topology was read, and can still be.
 pub(crate) async fn health(context: web::Data<WebContext>) -> HttpResponse {
-    let system = context.world.board.system();
+    let system = context.services.board.system();
     let healthy = system.topology_read && system.topology_error.is_none();
     let body = json!({
         "healthy": healthy,

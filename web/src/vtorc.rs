@@ -69,7 +69,7 @@ fn list<T: Serialize>(
 ) -> Result<HttpResponse, ApiError> {
     context.access.may_read(request)?;
     filter.check()?;
-    let reports = context.world.board.shards();
+    let reports = context.services.board.shards();
     let found: Vec<T> = reports
         .iter()
         .filter(|report| filter.fits(report))
@@ -116,7 +116,7 @@ async fn state(
     context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
     context.access.may_read(&request)?;
-    let tables = database_state(&context.world.board.shards());
+    let tables = database_state(&context.services.board.shards());
     let text = serde_json::to_string_pretty(&tables).unwrap_or_default();
     Ok(plain(text))
 }

@@ -85,7 +85,7 @@ impl Locked<'_> {
                 self.job.on(name, tablet, change, self.job.settings.command_timeout).await;
             changed.map_err(|error| Stopped::Failed(error.to_string()))?;
         } else {
-            let set = self.job.world.topo.set_tablet_type(&tablet.alias, drained, None);
+            let set = self.job.services.topo.set_tablet_type(&tablet.alias, drained, None);
             self.job.topo_step(name, Some(&tablet.alias), set).await?;
         }
         Ok(format!("is DRAINED: it has transactions that the primary lacks: {}", errant.shown()))

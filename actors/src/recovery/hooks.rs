@@ -26,7 +26,7 @@ impl Job {
         let is_reparent = task.kind().is_reparent();
         let planned = is_planned(task);
         let hooks = Hook::after(planned, &outcome);
-        if !is_reparent || !hooks.iter().any(|hook| self.world.hooks.wants(*hook)) {
+        if !is_reparent || !hooks.iter().any(|hook| self.services.hooks.wants(*hook)) {
             return;
         }
         actix::spawn(async move {
@@ -38,13 +38,13 @@ impl Job {
 
     /// Runs one hook's programs, each a step of the story; answers why the reparent must not go on.
     async fn run_hook(&self, hook: Hook, planned: bool) -> Option<String> {
-        if !self.world.hooks.wants(hook) {
+        if !self.services.hooks.wants(hook) {
             return None;
         }
         let occasion = Occasion::of_reparent(&self.seen, &self.told(), planned);
         let mut veto = None;
         let step = self.begin_step(hook.key(), None);
-        let runs = self.world.hooks.run(hook, &occasion).await;
+        let runs = self.services.hooks.run(hook, &occasion).await;
         let told: Vec<String> =
             runs.iter().map(|run| format!("{}: {}", run.command, run.outcome)).collect();
         let failed = runs.iter().find(|run| !run.outcome.is_done());

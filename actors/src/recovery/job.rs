@@ -24,7 +24,7 @@ use vtorc_core::tablet::{Tablet, TabletAddress};
 use super::Task;
 use super::catch_up::LiftedDelays;
 use crate::messages::{ReparentKind, ReparentRequest, ShardTopologyWasRead};
-use crate::world::World;
+use crate::services::Services;
 
 /// When everybody from whom an answer is expected has answered, those held for dead get this much more.
 const LAST_CALL: Duration = Duration::from_millis(50);
@@ -68,7 +68,7 @@ impl Stopped {
 
 /// One running recovery.
 pub(crate) struct Job {
-    pub(crate) world: World,
+    pub(crate) services: Services,
     pub(crate) settings: RecoverySettings,
     pub(crate) seen: Arc<ShardSnapshot>,
     /// The shard as it was found under the lock.
@@ -93,15 +93,15 @@ pub(crate) struct Locked<'a> {
 
 impl Job {
     pub(crate) fn new(
-        world: World,
+        services: Services,
         record: RecoveryRecord,
         seen: Arc<ShardSnapshot>,
         shard: Recipient<ShardTopologyWasRead>,
         log: Logger,
     ) -> Self {
-        let settings = world.recovery_settings();
+        let settings = services.recovery_settings();
         let (looked, record) = (OnceLock::new(), Arc::new(Mutex::new(record)));
-        let job = Self { world, settings, seen, looked, log, shard, record };
+        let job = Self { services, settings, seen, looked, log, shard, record };
         job.publish();
         job
     }
@@ -112,7 +112,7 @@ impl Job {
             Ok(text) => Outcome::Succeeded(text),
             Err(stopped) => stopped.into_outcome(),
         };
-        let now = self.world.clock.now();
+        let now = self.services.clock.now();
         self.note(|record| {
             record.outcome = Some(outcome.clone());
             record.ended_at = Some(now);
@@ -205,7 +205,7 @@ impl Job {
         command: ServerCommand,
     ) -> Result<ServerStatus, CommandError> {
         let address = self.address_of(tablet, &command)?;
-        self.world.mysql.run(&address, command, self.settings.command_timeout).await
+        self.services.mysql.run(&address, command, self.settings.command_timeout).await
     }
 
     /// Runs a command on one server as a step of the story.
@@ -219,7 +219,7 @@ impl Job {
         self.failpoint(&format!("before {name}"));
         let step = self.begin_step(name, Some(&tablet.alias));
         let sent = match self.address_of(tablet, &command) {
-            Ok(address) => self.world.mysql.run(&address, command, deadline).await,
+            Ok(address) => self.services.mysql.run(&address, command, deadline).await,
             Err(error) => Err(error),
         };
         self.end_step(

@@ -41,7 +41,7 @@ impl Job {
         };
         let action = lock_action(task);
         let shard = &self.seen.shard;
-        let topo = &self.world.topo;
+        let topo = &self.services.topo;
         // Whoever waits is told for whom, before the wait.
         let taking = async {
             match topo.lock_shard(shard, &action, Duration::ZERO).await {
@@ -54,7 +54,7 @@ impl Job {
         };
         let lock = self.topo_step(TAKE_LOCK, None, taking).await?;
         let locked_at = Instant::now();
-        self.world.auditor.do_send(Audit::Lock(shard.clone(), lock.token()));
+        self.services.auditor.do_send(Audit::Lock(shard.clone(), lock.token()));
         let read = timeout(TOPO_TIMEOUT, topo.read_shard(shard));
         let read = async {
             read.await.unwrap_or_else(|_| Err(TopoError::Unavailable("no answer".into())))
@@ -90,14 +90,14 @@ impl Job {
     }
 
     async fn look_again(&self, topology: &ShardTopology) -> ShardSnapshot {
-        let asked_at = self.world.clock.now();
+        let asked_at = self.services.clock.now();
         let tablets: Vec<Tablet> = topology.tablets.values().cloned().collect();
         let step = self.begin_step("ask every server for its state", None);
         let answers = self.ask_all(&tablets, ServerCommand::ReadStatus).await;
         let answered = answers.values().filter(|answer| answer.is_ok()).count();
         let text = format!("{answered} of {} answered", tablets.len());
         self.end_step(step, StepOutcome::Done(text));
-        let now = self.world.clock.now();
+        let now = self.services.clock.now();
         let mut fresh = (*self.seen).clone();
         fresh.take_topology(topology, now);
         for (alias, answer) in answers {
@@ -112,7 +112,7 @@ impl Job {
                 }
             }
             let claimed_by =
-                self.world.claimed_by(&fresh.shard, result.as_ref().ok().map(AsRef::as_ref));
+                self.services.claimed_by(&fresh.shard, result.as_ref().ok().map(AsRef::as_ref));
             fresh.take_answer(&alias, Answer { sent_at: asked_at, result, claimed_by }, now);
         }
         fresh.judge(now);
@@ -152,12 +152,12 @@ impl Locked<'_> {
     }
 
     pub(super) async fn release(self) {
-        let world = &self.job.world;
-        let before = world.clock.now();
+        let services = &self.job.services;
+        let before = services.clock.now();
         self.lock.release().await;
-        world.auditor.do_send(Audit::Lock(self.job.seen.shard.clone(), None));
-        let took = u64::try_from(before.age(world.clock.now()).as_millis());
-        world.board.count_lock(LockAction::Unlock, took.unwrap_or(u64::MAX));
+        services.auditor.do_send(Audit::Lock(self.job.seen.shard.clone(), None));
+        let took = u64::try_from(before.age(services.clock.now()).as_millis());
+        services.board.count_lock(LockAction::Unlock, took.unwrap_or(u64::MAX));
     }
 }
 

@@ -14,8 +14,8 @@ use vtorc_core::reparent::successor;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::tablet::Tablet;
 
-use super::finish::Promotion;
 use super::job::{Locked, Stopped};
+use super::promote::Promotion;
 use super::reparent::COMMAND_MARGIN;
 use crate::messages::{ReparentKind, ReparentRequest};
 
@@ -38,7 +38,7 @@ impl Locked<'_> {
             self.catch_up_first(&primary, &candidate).await?;
         }
         self.check_lock().await?;
-        let writes_stopped_at = self.job.world.clock.now();
+        let writes_stopped_at = self.job.services.clock.now();
         let position = self.demote(&primary).await?;
         let position = match sabotage::has(Bug::SkipWaiting) {
             true => GtidSet::empty_mysql(),
@@ -174,7 +174,7 @@ impl Locked<'_> {
         target: GtidSet,
         since: vtorc_core::time::Timestamp,
     ) -> Result<(), String> {
-        let spent = since.age(self.job.world.clock.now());
+        let spent = since.age(self.job.services.clock.now());
         let patience = self.job.settings.write_outage_max.saturating_sub(spent);
         let wait = ServerCommand::WaitForPosition { target, timeout: patience };
         let margin = Duration::from_millis(200);

@@ -61,11 +61,12 @@ impl Locked<'_> {
     pub(super) async fn fix_shard_record(&self) -> Result<String, Stopped> {
         let primary = self.primary()?.tablet.clone();
         self.check_lock().await?;
-        let topo = &self.job.world.topo;
+        let topo = &self.job.services.topo;
         let term = match self.fresh.settled_term(&primary) {
             Some(term) => term,
             None => {
-                let term = TermStart::after(self.fresh.newest_term(), self.job.world.clock.now());
+                let term =
+                    TermStart::after(self.fresh.newest_term(), self.job.services.clock.now());
                 let set = topo.set_tablet_type(&primary.alias, TabletType::Primary, Some(term));
                 self.job.topo_step("record the primary's term", Some(&primary.alias), set).await?;
                 term
@@ -225,7 +226,7 @@ impl Locked<'_> {
             )));
         }
         self.check_lock().await?;
-        let forget = self.job.world.topo.forget_tablet(alias);
+        let forget = self.job.services.topo.forget_tablet(alias);
         self.job.topo_step("remove its record", Some(alias), forget).await?;
         Ok(format!("{alias} is forgotten; what only it had is lost"))
     }
@@ -320,7 +321,7 @@ impl Locked<'_> {
     }
 
     async fn record_replica(&self, alias: &TabletAlias) -> Result<(), Stopped> {
-        let set = self.job.world.topo.set_tablet_type(alias, TabletType::Replica, None);
+        let set = self.job.services.topo.set_tablet_type(alias, TabletType::Replica, None);
         self.job.topo_step("record its type", Some(alias), set).await
     }
 

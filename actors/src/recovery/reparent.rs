@@ -17,8 +17,8 @@ use vtorc_core::status::ReceiverState;
 use vtorc_core::tablet::Tablet;
 
 use super::catch_up::Chosen;
-use super::finish::Promotion;
 use super::job::{Locked, Stopped};
+use super::promote::Promotion;
 use crate::messages::ReparentRequest;
 
 /// Added to what a command may take when it is itself told how long to wait.

@@ -20,7 +20,7 @@ impl Job {
         let step = StepRecord {
             name: name.to_owned(),
             tablet: tablet.cloned(),
-            started_at: self.world.clock.now(),
+            started_at: self.services.clock.now(),
             duration_ms: None,
             outcome: None,
         };
@@ -33,7 +33,7 @@ impl Job {
     }
 
     pub(crate) fn end_step(&self, at: usize, outcome: StepOutcome) {
-        let now = self.world.clock.now();
+        let now = self.services.clock.now();
         self.note(|record| {
             let Some(step) = record.steps.get_mut(at) else { return };
             let took = step.started_at.age(now).as_millis();
@@ -70,11 +70,11 @@ impl Job {
 
     pub(super) fn publish(&self) {
         let record = self.story().clone();
-        self.world.auditor.do_send(Audit::Recovery(Box::new(record.clone())));
-        self.world.board.post_recovery(record);
+        self.services.auditor.do_send(Audit::Recovery(Box::new(record.clone())));
+        self.services.board.post_recovery(record);
     }
 
     pub(crate) fn failpoint(&self, name: &str) {
-        (self.world.failpoint)(name);
+        (self.services.failpoint)(name);
     }
 }

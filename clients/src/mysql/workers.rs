@@ -27,7 +27,7 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 /// The caller stops waiting so much after the command's own deadline.
 const GRACE: Duration = Duration::from_secs(1);
 
-struct Job {
+struct Order {
     address: MysqlAddress,
     deadline: Instant,
     called_off: Arc<AtomicBool>,
@@ -40,39 +40,39 @@ type Task = Box<dyn FnOnce(Result<Session<'_>, CommandError>) + Send>;
 /// Runs commands on worker threads.
 pub struct WorkerPool {
     access: Arc<MysqlAccess>,
-    jobs: Sender<Job>,
-    queue: Receiver<Job>,
+    orders: Sender<Order>,
+    queue: Receiver<Order>,
     load: Arc<Load>,
 }
 
-/// Jobs given out and threads there are, so that no job waits behind a hung server.
+/// Commands given out and threads there are, so that no command waits behind a hung server.
 #[derive(Default)]
 struct Load {
-    jobs: AtomicUsize,
+    orders: AtomicUsize,
     threads: AtomicUsize,
 }
 
 impl WorkerPool {
     /// A pool that logs in as configured. Threads start when they are needed.
     pub fn new(access: Arc<MysqlAccess>) -> Self {
-        let (jobs, queue) = bounded(QUEUE_MAX);
-        Self { access, jobs, queue, load: Arc::default() }
+        let (orders, queue) = bounded(QUEUE_MAX);
+        Self { access, orders, queue, load: Arc::default() }
     }
 
-    /// Starts another thread if there are more jobs than threads.
+    /// Starts another thread if there are more commands than threads.
     fn staff(&self) -> std::io::Result<()> {
         let load = &self.load;
         let threads = load.threads.load(Ordering::Acquire);
-        if threads >= THREADS_MAX || load.jobs.load(Ordering::Acquire) <= threads {
+        if threads >= THREADS_MAX || load.orders.load(Ordering::Acquire) <= threads {
             return Ok(());
         }
         load.threads.fetch_add(1, Ordering::AcqRel);
         let (access, queue, load) = (self.access.clone(), self.queue.clone(), self.load.clone());
         let body = move || {
-            while let Ok(job) = queue.recv_timeout(IDLE_MAX) {
-                let Job { address, deadline, called_off, task } = job;
+            while let Ok(order) = queue.recv_timeout(IDLE_MAX) {
+                let Order { address, deadline, called_off, task } = order;
                 task(Session::open(&access, &address, deadline, &called_off));
-                load.jobs.fetch_sub(1, Ordering::AcqRel);
+                load.orders.fetch_sub(1, Ordering::AcqRel);
             }
             load.threads.fetch_sub(1, Ordering::AcqRel);
         };
@@ -103,7 +103,7 @@ impl WorkerPool {
     ) -> Result<T, CommandError> {
         let (reply, answer) = oneshot::channel();
         let called_off = CallOff(Arc::new(AtomicBool::new(false)));
-        let job = Job {
+        let order = Order {
             address: address.clone(),
             deadline: Instant::now() + deadline,
             called_off: called_off.0.clone(),
@@ -113,9 +113,9 @@ impl WorkerPool {
                 let _ = reply.send(done);
             }),
         };
-        self.load.jobs.fetch_add(1, Ordering::AcqRel);
-        if self.jobs.try_send(job).is_err() {
-            self.load.jobs.fetch_sub(1, Ordering::AcqRel);
+        self.load.orders.fetch_add(1, Ordering::AcqRel);
+        if self.orders.try_send(order).is_err() {
+            self.load.orders.fetch_sub(1, Ordering::AcqRel);
             return Err(CommandError::NotDone("too many commands are waiting already".into()));
         }
         self.staff().map_err(|error| CommandError::NotDone(format!("start a worker: {error}")))?;

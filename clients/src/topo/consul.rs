@@ -15,7 +15,7 @@ use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::ports::{LockToken, ShardLock, TopoError};
 
 use super::conn::{TopoConn, Version};
-use super::standing::Standing;
+use super::watch::KeptWatch;
 use crate::mysql::Secret;
 use agent::Agent;
 pub use agent::ConsulTls;
@@ -43,7 +43,7 @@ pub struct ConsulConn {
     root: String,
     watch_poll: Duration,
     locks: ConsulLocks,
-    watch: Standing<Watcher>,
+    watch: KeptWatch<Watcher>,
 }
 
 impl ConsulConn {
@@ -60,7 +60,7 @@ impl ConsulConn {
             root: root.trim_matches('/').to_owned(),
             watch_poll: options.watch_poll,
             locks: options.locks.clone(),
-            watch: Standing::default(),
+            watch: KeptWatch::default(),
         })
     }
 

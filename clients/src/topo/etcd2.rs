@@ -16,7 +16,7 @@ use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::ports::{LockToken, ShardLock, TopoError};
 
 use super::conn::{TopoConn, Version};
-use super::standing::Standing;
+use super::watch::KeptWatch;
 use crate::interface::etcdserverpb as etcd;
 use connection::Connection;
 use etcd::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -49,7 +49,7 @@ pub struct Etcd2Conn {
     connection: Arc<Connection>,
     root: String,
     lease_ttl: Duration,
-    watch: Standing<Watcher>,
+    watch: KeptWatch<Watcher>,
 }
 
 impl Etcd2Conn {
@@ -59,7 +59,7 @@ impl Etcd2Conn {
             connection: Arc::new(Connection::new(endpoints, options.tls.as_ref())?),
             root: format!("/{}", root.trim_matches('/')),
             lease_ttl: options.lease_ttl,
-            watch: Standing::default(),
+            watch: KeptWatch::default(),
         })
     }
 

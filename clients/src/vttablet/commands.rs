@@ -39,7 +39,7 @@ const DRAIN_RELAY_LOG: Duration = Duration::from_millis(300);
 const JOURNAL_RETRY: Duration = Duration::from_millis(50);
 
 /// A command for one tablet.
-pub(crate) struct Job<'a> {
+pub(crate) struct TabletCommand<'a> {
     pub(crate) caller: Caller<'a>,
     pub(crate) address: &'a TabletAddress,
     pub(crate) direct: Option<&'a WorkerPool>,
@@ -48,7 +48,7 @@ pub(crate) struct Job<'a> {
 
 /// Runs a command and answers with the server's state afterwards.
 pub(crate) async fn run(
-    job: &Job<'_>,
+    job: &TabletCommand<'_>,
     command: ServerCommand,
 ) -> Result<ServerStatus, CommandError> {
     if job.direct.is_some() {
@@ -109,7 +109,7 @@ fn concerns_the_server_alone(command: &ServerCommand) -> bool {
     )
 }
 
-impl Job<'_> {
+impl TabletCommand<'_> {
     /// Makes sure that the vttablet looks after the server that is meant: its address may have been given to another one
     /// since. One that does not answer is found out by what is sent next.
     async fn check_identity(&self) -> Result<(), CommandError> {

@@ -5,11 +5,11 @@ use vtorc_core::ports::CommandError;
 use vtorc_core::status::{ReceiverState, ServerStatus};
 
 use super::calls::CallError;
-use super::commands::Job;
+use super::commands::TabletCommand;
 use crate::mysql::{goes_on_trying, refusal, start_as_nobody};
 
 /// Applies what is received so many seconds late.
-pub(super) async fn set_delay(job: &Job<'_>, seconds: u64) -> Result<(), CommandError> {
+pub(super) async fn set_delay(job: &TabletCommand<'_>, seconds: u64) -> Result<(), CommandError> {
     let status = job.status().await?;
     let Some(replication) = &status.replication else {
         return Err(CommandError::NotDone("it follows nobody".into()));
@@ -39,7 +39,7 @@ pub(super) async fn set_delay(job: &Job<'_>, seconds: u64) -> Result<(), Command
 }
 
 /// A receiver that runs, or has nothing to lose.
-async fn change(job: &Job<'_>, seconds: u64) -> Result<(), CommandError> {
+async fn change(job: &TabletCommand<'_>, seconds: u64) -> Result<(), CommandError> {
     job.stop("SQL_THREAD").await?;
     let status = job.status().await?;
     let safe = receiver(&status) != Some(ReceiverState::Stopped) || status.unapplied().is_empty();

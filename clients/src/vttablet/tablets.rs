@@ -12,7 +12,7 @@ use vtorc_core::tablet::TabletAddress;
 
 use super::access::{Connections, VttabletAccess};
 use super::calls::{CallError, Caller};
-use super::commands::{self, Job};
+use super::commands::{self, TabletCommand};
 use super::probe::{Both, ByVttablet, with_vttablets_word};
 use crate::mysql::{AsyncProber, MysqlAccess, WorkerPool};
 
@@ -73,7 +73,7 @@ impl MysqlPort for Tablets {
         let caller = Caller::new(&self.vttablets, vttablet, deadline);
         let caller = caller.map_err(CallError::into_command_error)?;
         let heartbeat_period = self.vttablets.access().heartbeat_period;
-        let job = Job { caller, address, direct: self.direct(), heartbeat_period };
+        let job = TabletCommand { caller, address, direct: self.direct(), heartbeat_period };
         commands::run(&job, command).await
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::inaction::{Held, Inaction};
-use super::{Admission, Block, Ledger, Proposal, Refusal, Switches, admit};
+use super::inaction::{HeldBack, Inaction};
+use super::{Admission, AttemptMemory, Block, Proposal, Refusal, Switches, admit};
 use crate::analysis::{Finding, FindingKind};
 use crate::audit::Outcome;
 use crate::ids::{RecoveryId, TabletAlias};
@@ -24,9 +24,9 @@ const BROKEN_RESTART_PAUSE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempts {
     /// Of recoveries of the shard as a whole, with the block.
-    pub shard: Ledger,
-    receivers: BTreeMap<FindingKind, Ledger>,
-    repairs: BTreeMap<TabletAlias, Ledger>,
+    pub shard: AttemptMemory,
+    receivers: BTreeMap<FindingKind, AttemptMemory>,
+    repairs: BTreeMap<TabletAlias, AttemptMemory>,
 }
 
 /// What may start now, and why the rest may not.
@@ -35,7 +35,7 @@ pub struct Round {
     /// What may start.
     pub approved: Option<Approved>,
     /// What may not, and why.
-    pub held: Vec<Held>,
+    pub held: Vec<HeldBack>,
 }
 
 /// What may start.
@@ -50,7 +50,7 @@ pub enum Approved {
 impl Attempts {
     /// Nothing was tried yet; the shard may be blocked by a reparent of an earlier process.
     pub fn with_block(block: Option<Block>) -> Self {
-        Self { shard: Ledger { block, ..Ledger::default() }, ..Self::default() }
+        Self { shard: AttemptMemory { block, ..AttemptMemory::default() }, ..Self::default() }
     }
 
     /// More or fewer tablets can be reached, or the records changed: what was refused may go now, and what was tried for
@@ -58,7 +58,7 @@ impl Attempts {
     pub fn circumstances_changed(&mut self, now: Timestamp) {
         self.shard.fresh_start();
         let soon = now + BROKEN_RESTART_PAUSE;
-        self.receivers.values_mut().for_each(|ledger| ledger.pause_at_most_until(soon));
+        self.receivers.values_mut().for_each(|memory| memory.pause_at_most_until(soon));
     }
 
     /// Which part of what is wanted may start now, and why the rest may not.
@@ -71,20 +71,20 @@ impl Attempts {
         snapshot: &ShardSnapshot,
         settings: &RecoverySettings,
         switches: Switches<'_>,
-        before: &[Held],
+        before: &[HeldBack],
     ) -> Round {
-        let none = Ledger::default();
+        let none = AttemptMemory::default();
         match wanted {
             Wanted::Nothing => Round::default(),
             Wanted::Shard(remedy, finding) => {
                 let restarts = remedy == Remedy::RestartReceiver;
                 let restarted = self.receivers.get(&finding.kind).unwrap_or(&none);
-                let ledger = if restarts { restarted } else { &self.shard };
+                let memory = if restarts { restarted } else { &self.shard };
                 let proposal = Proposal::new(remedy, &finding);
                 // A receiver is restarted for the shard's sake.
                 let tablet = proposal.tablet.filter(|_| !restarts);
                 let proposal = Proposal { tablet, ..proposal };
-                match admit(ledger, proposal, snapshot, settings, switches) {
+                match admit(memory, proposal, snapshot, settings, switches) {
                     Admission::Admitted => {
                         let approved = remedy.recovery().map(|kind| Approved::Shard(kind, finding));
                         Round { approved, held: Vec::new() }
@@ -99,9 +99,9 @@ impl Attempts {
                 let mut due = Vec::new();
                 for finding in findings {
                     let Some(alias) = &finding.tablet else { continue };
-                    let ledger = self.repairs.get(alias).unwrap_or(&none);
+                    let memory = self.repairs.get(alias).unwrap_or(&none);
                     let proposal = Proposal::new(Remedy::FixReplica, &finding);
-                    match admit(ledger, proposal, snapshot, settings, switches) {
+                    match admit(memory, proposal, snapshot, settings, switches) {
                         Admission::Admitted => due.push(finding),
                         Admission::Refused(refusal) => {
                             round.held.push(held(&finding, &refusal, before));
@@ -172,9 +172,9 @@ impl Attempts {
 }
 
 /// Why a finding is held back.
-fn held(finding: &Finding, refusal: &Refusal, before: &[Held]) -> Held {
-    let fresh = Held::new(Inaction::from(refusal), finding, refusal.to_string());
-    let same = |held: &&Held| held.finding == finding.kind && held.tablet == finding.tablet;
+fn held(finding: &Finding, refusal: &Refusal, before: &[HeldBack]) -> HeldBack {
+    let fresh = HeldBack::new(Inaction::from(refusal), finding, refusal.to_string());
+    let same = |held: &&HeldBack| held.finding == finding.kind && held.tablet == finding.tablet;
     match refusal {
         Refusal::BackingOff { .. } => before.iter().find(same).cloned().unwrap_or(fresh),
         Refusal::Disabled

@@ -37,7 +37,7 @@ pub struct Block {
 
 /// What admission remembers of a shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ledger {
+pub struct AttemptMemory {
     /// The last reparent's block, until acknowledged.
     pub block: Option<Block>,
     /// Failed attempts in a row.
@@ -48,7 +48,7 @@ pub struct Ledger {
     pub vanished: u32,
 }
 
-impl Ledger {
+impl AttemptMemory {
     /// The block that is in force at `now`.
     pub fn block_at(&self, now: Timestamp) -> Option<&Block> {
         self.block.as_ref().filter(|block| now < block.until)
@@ -234,7 +234,7 @@ impl<'a> Proposal<'a> {
 
 /// Says whether an automatic recovery may start.
 pub fn admit(
-    ledger: &Ledger,
+    memory: &AttemptMemory,
     proposal: Proposal<'_>,
     snapshot: &ShardSnapshot,
     settings: &RecoverySettings,
@@ -243,7 +243,7 @@ pub fn admit(
     if let Some(refusal) = forbidden(proposal, snapshot, settings, switches) {
         return Admission::Refused(refusal);
     }
-    match too_early(ledger, proposal.remedy, snapshot) {
+    match too_early(memory, proposal.remedy, snapshot) {
         Some(refusal) => Admission::Refused(refusal),
         None => Admission::Admitted,
     }
@@ -305,17 +305,17 @@ fn replaces(remedy: Remedy) -> bool {
 }
 
 /// Why what is wanted must wait: for the end of a block, or of a pause.
-fn too_early(ledger: &Ledger, remedy: Remedy, snapshot: &ShardSnapshot) -> Option<Refusal> {
+fn too_early(memory: &AttemptMemory, remedy: Remedy, snapshot: &ShardSnapshot) -> Option<Refusal> {
     // What a reparent left half-done is completed at once, also within the block that it started.
     let primary = snapshot.primary().map(|state| &state.tablet.alias);
-    let in_force = ledger.block_at(snapshot.now).filter(|_| replaces(remedy));
+    let in_force = memory.block_at(snapshot.now).filter(|_| replaces(remedy));
     if let Some(block) =
         in_force.filter(|b| b.unfinished.is_none() || b.unfinished.as_ref() != primary)
     {
         return Some(Refusal::InBlockPeriod(block.clone()));
     }
-    let until = ledger.not_before.filter(|until| snapshot.now < *until)?;
-    Some(match ledger.vanished {
+    let until = memory.not_before.filter(|until| snapshot.now < *until)?;
+    Some(match memory.vanished {
         0 => Refusal::BackingOff { until },
         times => Refusal::KeepsVanishing { times },
     })
@@ -352,10 +352,10 @@ mod tests {
     #[test]
     fn the_block_counts_from_the_end_and_stops_only_emergency_reparents() {
         let (settings, none) = (testkit::settings(), Controls::default());
-        let mut ledger = Ledger::default();
-        ledger.start_block(RecoveryId(7), &settings, at(100), None);
+        let mut memory = AttemptMemory::default();
+        memory.start_block(RecoveryId(7), &settings, at(100), None);
         let admit_at =
-            |remedy, second| admit(&ledger, to(remedy), &snapshot(second), &settings, on(&none));
+            |remedy, second| admit(&memory, to(remedy), &snapshot(second), &settings, on(&none));
         let blocked = admit_at(Remedy::EmergencyReparent, 159);
         assert!(matches!(blocked, Admission::Refused(Refusal::InBlockPeriod(_))));
         assert_eq!(admit_at(Remedy::EmergencyReparent, 160), Admission::Admitted);
@@ -366,50 +366,50 @@ mod tests {
     #[test]
     fn failures_back_off_from_one_second_to_thirty() {
         let (settings, none) = (testkit::settings(), Controls::default());
-        let mut ledger = Ledger::default();
+        let mut memory = AttemptMemory::default();
         let mut pauses = Vec::new();
         for _ in 0..7 {
-            ledger.attempt_failed(at(0));
-            pauses.push(ledger.not_before.unwrap().as_millis() / 1000);
+            memory.attempt_failed(at(0));
+            pauses.push(memory.not_before.unwrap().as_millis() / 1000);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
         let early =
-            admit(&ledger, to(Remedy::EmergencyReparent), &snapshot(29), &settings, on(&none));
+            admit(&memory, to(Remedy::EmergencyReparent), &snapshot(29), &settings, on(&none));
         assert!(matches!(early, Admission::Refused(Refusal::BackingOff { .. })));
-        ledger.fresh_start();
+        memory.fresh_start();
         let now =
-            admit(&ledger, to(Remedy::EmergencyReparent), &snapshot(29), &settings, on(&none));
+            admit(&memory, to(Remedy::EmergencyReparent), &snapshot(29), &settings, on(&none));
         assert_eq!(now, Admission::Admitted);
     }
 
     #[test]
     fn what_keeps_vanishing_is_looked_at_once_a_second_and_that_is_said() {
         let (settings, none) = (testkit::settings(), Controls::default());
-        let mut ledger = Ledger::default();
-        let now = |ledger: &Ledger| {
-            admit(ledger, to(Remedy::FixPrimary), &snapshot(0), &settings, on(&none))
+        let mut memory = AttemptMemory::default();
+        let now = |memory: &AttemptMemory| {
+            admit(memory, to(Remedy::FixPrimary), &snapshot(0), &settings, on(&none))
         };
         for _ in 0..VANISHED_MAX {
-            ledger.has_vanished(at(0));
-            assert_eq!(now(&ledger), Admission::Admitted);
+            memory.has_vanished(at(0));
+            assert_eq!(now(&memory), Admission::Admitted);
         }
-        ledger.has_vanished(at(0));
+        memory.has_vanished(at(0));
         let times = VANISHED_MAX + 1;
-        assert_eq!(now(&ledger), Admission::Refused(Refusal::KeepsVanishing { times }));
-        let later = admit(&ledger, to(Remedy::FixPrimary), &snapshot(1), &settings, on(&none));
+        assert_eq!(now(&memory), Admission::Refused(Refusal::KeepsVanishing { times }));
+        let later = admit(&memory, to(Remedy::FixPrimary), &snapshot(1), &settings, on(&none));
         assert_eq!(later, Admission::Admitted);
-        ledger.fresh_start();
-        assert_eq!(now(&ledger), Admission::Admitted);
+        memory.fresh_start();
+        assert_eq!(now(&memory), Admission::Admitted);
     }
 
     #[test]
     fn switches_stop_recoveries() {
         let none = Controls::default();
         let mut settings = testkit::settings();
-        let ledger = Ledger::default();
+        let memory = AttemptMemory::default();
         let mut snapshot = snapshot(0);
         let disabled = admit(
-            &ledger,
+            &memory,
             to(Remedy::FixReplica),
             &snapshot,
             &settings,
@@ -418,16 +418,16 @@ mod tests {
         assert_eq!(disabled, Admission::Refused(Refusal::Disabled));
         snapshot.emergency_reparent_disabled = true;
         let forbidden =
-            admit(&ledger, to(Remedy::EmergencyReparent), &snapshot, &settings, on(&none));
+            admit(&memory, to(Remedy::EmergencyReparent), &snapshot, &settings, on(&none));
         assert_eq!(forbidden, Admission::Refused(Refusal::EmergencyReparentDisabled));
         assert_eq!(
-            admit(&ledger, to(Remedy::FixReplica), &snapshot, &settings, on(&none)),
+            admit(&memory, to(Remedy::FixReplica), &snapshot, &settings, on(&none)),
             Admission::Admitted
         );
         snapshot.emergency_reparent_disabled = false;
         settings.recover_filters.clear();
         let filtered =
-            admit(&ledger, to(Remedy::EmergencyReparent), &snapshot, &settings, on(&none));
+            admit(&memory, to(Remedy::EmergencyReparent), &snapshot, &settings, on(&none));
         assert_eq!(filtered, Admission::Refused(Refusal::Filtered));
     }
 
@@ -449,7 +449,8 @@ mod tests {
             settings.cells_no_recovery = cells.iter().map(ToString::to_string).collect();
             let tablet = tablet.map(|alias| alias.parse().unwrap());
             let proposal = Proposal { tablet: tablet.as_ref(), ..to(remedy) };
-            let answer = admit(&Ledger::default(), proposal, &everybody, &settings, on(&none));
+            let answer =
+                admit(&AttemptMemory::default(), proposal, &everybody, &settings, on(&none));
             let left_alone = matches!(answer, Admission::Refused(Refusal::CellLeftAlone(_)));
             assert_eq!(left_alone, refused, "{cells:?} {remedy:?} {tablet:?}: {answer:?}");
         }
@@ -457,7 +458,7 @@ mod tests {
 
     #[test]
     fn operators_switch_shards_and_excuse_tablets() {
-        let (settings, ledger) = (testkit::settings(), Ledger::default());
+        let (settings, memory) = (testkit::settings(), AttemptMemory::default());
         let grounds =
             Grounds { by: "ann".into(), comment: "disk".into(), since: at(0), until: None };
         let refusal = |control: &str, remedy, tablet: Option<&str>| {
@@ -465,7 +466,7 @@ mod tests {
             controls.set(control.parse().unwrap(), grounds.clone());
             let tablet = tablet.map(|alias| alias.parse().unwrap());
             let proposal = Proposal { tablet: tablet.as_ref(), ..to(remedy) };
-            match admit(&ledger, proposal, &snapshot(1), &settings, on(&controls)) {
+            match admit(&memory, proposal, &snapshot(1), &settings, on(&controls)) {
                 Admission::Admitted => "admitted".to_owned(),
                 Admission::Refused(refusal) => refusal.to_string(),
             }

@@ -63,7 +63,7 @@ impl From<&Refusal> for Inaction {
 
 /// One reason not to act on one finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldBack {
     /// The kind of reason.
     pub inaction: Inaction,
     /// What is not acted on.
@@ -74,7 +74,7 @@ pub struct Held {
     pub reason: String,
 }
 
-impl Held {
+impl HeldBack {
     /// Why nothing is done about this finding.
     pub fn new(inaction: Inaction, finding: &Finding, reason: impl Into<String>) -> Self {
         let (kind, tablet) = (finding.kind, finding.tablet.clone());
@@ -86,7 +86,7 @@ impl Held {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// The reason.
-    pub held: Held,
+    pub held: HeldBack,
     /// When it was first decided so.
     pub since: Timestamp,
     /// When it was last decided so.
@@ -113,10 +113,10 @@ pub struct Observed {
 impl Decisions {
     /// Takes a round of deciding: what is in it stands, what is not is over. Findings that are only watched
     /// are a round of their own. Answers what that says anew.
-    pub fn observe(&mut self, only_watched: bool, round: &[Held], now: Timestamp) -> Observed {
+    pub fn observe(&mut self, only_watched: bool, round: &[HeldBack], now: Timestamp) -> Observed {
         let mut news = Observed::default();
-        let ours = |held: &Held| (held.inaction == Inaction::WatchOnly) == only_watched;
-        let same = |one: &Held, other: &Held| {
+        let ours = |held: &HeldBack| (held.inaction == Inaction::WatchOnly) == only_watched;
+        let same = |one: &HeldBack, other: &HeldBack| {
             (one.inaction, one.finding, &one.tablet)
                 == (other.inaction, other.finding, &other.tablet)
         };
@@ -169,9 +169,9 @@ impl Decisions {
 mod tests {
     use super::*;
 
-    fn held(inaction: Inaction, reason: &str) -> Held {
+    fn held(inaction: Inaction, reason: &str) -> HeldBack {
         let (finding, tablet) = (FindingKind::DeadPrimary, "zone1-101".parse().ok());
-        Held { inaction, finding, tablet, reason: reason.into() }
+        HeldBack { inaction, finding, tablet, reason: reason.into() }
     }
 
     fn at(second: u64) -> Timestamp {

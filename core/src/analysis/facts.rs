@@ -11,7 +11,7 @@ use crate::ids::TabletAlias;
 use crate::knowledge::health::{Reachability, WINDOW_FAILURES_MIN};
 use crate::knowledge::observe::{Receiving, TabletState};
 use crate::knowledge::snapshot::ShardSnapshot;
-use crate::reparent::election::{self, Contender, Standing, Witnesses};
+use crate::reparent::election::{self, Contender, PrimaryPosition, Witnesses};
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::status::{Flavor, ReceiverState, ServerStatus, VttabletState};
@@ -403,8 +403,8 @@ fn others_ahead(
     };
     let mut everybody = Contender::of(snapshot);
     everybody.retain(|one| one.tablet.tablet_type.is_managed());
-    let standing = election::standing_of(primary, &everybody, policy, witnesses);
-    standing == Standing::Behind && !sabotage::has(Bug::FixBlindly)
+    let standing = election::position_of_primary(primary, &everybody, policy, witnesses);
+    standing == PrimaryPosition::Behind && !sabotage::has(Bug::FixBlindly)
 }
 
 /// A crash may take the end of a binary log along (`sync_binlog` is not 1): what replicas acknowledged is gone from

@@ -36,25 +36,27 @@ pub const WARNINGS: &[Warning] = &[
     Warning {
         kind: FindingKind::PrimarySingleReplicaNotReplicating,
         why: "the only replica does not replicate",
-        find: |snapshot| crowd(snapshot, |c| c.total == 1 && c.valid == 1 && c.replicating == 0),
+        find: |snapshot| {
+            where_replicas(snapshot, |c| c.total == 1 && c.valid == 1 && c.replicating == 0)
+        },
     },
     Warning {
         kind: FindingKind::PrimarySingleReplicaDead,
         why: "the only replica cannot be reached",
-        find: |snapshot| crowd(snapshot, |c| c.total == 1 && c.gone == 1),
+        find: |snapshot| where_replicas(snapshot, |c| c.total == 1 && c.gone == 1),
     },
     Warning {
         kind: FindingKind::AllPrimaryReplicasNotReplicating,
         why: "no replica replicates",
         find: |snapshot| {
-            crowd(snapshot, |c| c.total > 1 && c.valid == c.total && c.replicating == 0)
+            where_replicas(snapshot, |c| c.total > 1 && c.valid == c.total && c.replicating == 0)
         },
     },
     Warning {
         kind: FindingKind::AllPrimaryReplicasNotReplicatingOrDead,
         why: "no replica replicates, and some cannot be reached",
         find: |snapshot| {
-            crowd(snapshot, |c| {
+            where_replicas(snapshot, |c| {
                 c.total > 1 && c.gone > 0 && c.valid + c.gone == c.total && c.replicating == 0
             })
         },
@@ -274,7 +276,7 @@ fn each_valid(
 
 /// The replicas of a primary that is in order, counted.
 #[derive(Default)]
-struct Crowd {
+struct ReplicaCounts {
     total: usize,
     valid: usize,
     gone: usize,
@@ -282,25 +284,25 @@ struct Crowd {
 }
 
 /// Tells of the shard where its replicas, all together, are like this.
-fn crowd(snapshot: &ShardSnapshot, holds: impl Fn(&Crowd) -> bool) -> Vec<Told> {
+fn where_replicas(snapshot: &ShardSnapshot, holds: impl Fn(&ReplicaCounts) -> bool) -> Vec<Told> {
     let Some(primary) = snapshot.primary().filter(|state| state.valid_status().is_some()) else {
         return Vec::new();
     };
-    let mut crowd = Crowd::default();
+    let mut counts = ReplicaCounts::default();
     for replica in snapshot.replicas_of(&primary.tablet.alias) {
-        crowd.total += 1;
-        crowd.gone += usize::from(replica.reachability.is_unreachable());
+        counts.total += 1;
+        counts.gone += usize::from(replica.reachability.is_unreachable());
         let Some(status) = replica.valid_status() else { continue };
-        crowd.valid += 1;
+        counts.valid += 1;
         let healthy = status.replication.as_ref().is_some_and(ReplicationStatus::is_healthy);
-        crowd.replicating += usize::from(healthy);
+        counts.replicating += usize::from(healthy);
     }
-    if !holds(&crowd) {
+    if !holds(&counts) {
         return Vec::new();
     }
     let text = format!(
         "{} replicas: {} answer, {} replicate, {} cannot be reached",
-        crowd.total, crowd.valid, crowd.replicating, crowd.gone
+        counts.total, counts.valid, counts.replicating, counts.gone
     );
     vec![(Some(primary.tablet.alias.clone()), vec![text])]
 }

@@ -17,7 +17,7 @@ use crate::tablet::{PromotionRule, Tablet};
 
 pub use super::reason::{NoCandidate, PassedOver, Reason};
 use super::safety::Reach;
-pub use super::trust::{Standing, Witnesses, standing_of};
+pub use super::trust::{PrimaryPosition, Witnesses, position_of_primary};
 use super::trust::{
     check_held_by_errant, check_held_by_filtered, drop_unacknowledged, empty_like, had_before,
     mistrust, most_advanced,
@@ -211,7 +211,7 @@ pub fn elect(
         .map(|one| &one.tablet.alias)
         .filter(|alias| trusted.iter().any(|one| one.tablet.alias == **alias) || is_errant(alias))
         .collect();
-    let crowd = Crowd::of(&trusted);
+    let followers = Followers::of(&trusted);
     let mut ranked: Vec<(Rank, Candidate)> = Vec::new();
     for contender in &trusted {
         let sources = sources_for(contender, &trusted, &target);
@@ -222,7 +222,7 @@ pub fn elect(
             Some(reason) => passed_over.push(passed(contender, reason)),
             None => {
                 let left = everybody.iter().filter(|one| !one.can_follow(contender)).count();
-                let rank = rank(contender, &target, &crowd, left, constraints);
+                let rank = rank(contender, &target, &followers, left, constraints);
                 let alias = contender.tablet.alias.clone();
                 ranked.push((rank, Candidate { alias, sources, received }));
             }
@@ -396,12 +396,12 @@ pub(super) fn logs_statements(contender: &Contender) -> bool {
 }
 
 /// What those who may have to follow have in common.
-struct Crowd {
+struct Followers {
     oldest: Option<(u32, u32)>,
     logs_statements: bool,
 }
 
-impl Crowd {
+impl Followers {
     fn of(trusted: &[&Contender]) -> Self {
         Self {
             oldest: trusted.iter().map(|one| version_of(&one.status)).min(),
@@ -419,7 +419,7 @@ fn version_of(status: &ServerStatus) -> (u32, u32) {
 fn rank(
     contender: &Contender,
     target: &GtidSet,
-    crowd: &Crowd,
+    followers: &Followers,
     leaves_behind: usize,
     constraints: &Constraints<'_>,
 ) -> Rank {
@@ -428,8 +428,10 @@ fn rank(
         rule: constraints.settings.promotion_rule(&contender.tablet),
         delayed: contender.delay_seconds() > 0,
         leaves_behind,
-        rows_for_statements: crowd.logs_statements && !logs_statements(contender),
-        newer_version: crowd.oldest.is_some_and(|oldest| version_of(&contender.status) > oldest),
+        rows_for_statements: followers.logs_statements && !logs_statements(contender),
+        newer_version: followers
+            .oldest
+            .is_some_and(|oldest| version_of(&contender.status) > oldest),
         crosses_cell: constraints.old_primary.is_some_and(|old| old.cell != alias.cell),
         applier_stands: contender.applier_stands(),
         behind: !contender.received().contains(target),

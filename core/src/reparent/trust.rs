@@ -251,7 +251,7 @@ pub(super) fn most_advanced<'a>(trusted: &[&'a Contender]) -> Result<&'a Contend
 
 /// How a primary's position stands to those of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum PrimaryPosition {
     /// Nobody has anything that it lacks and that counts.
     Leads,
     /// Somebody has all that it has and more, or has what it lacks and what was acknowledged: written in a
@@ -269,14 +269,14 @@ pub enum Witnesses {
 }
 
 /// How the primary stands to those whose position is believed.
-pub fn standing_of(
+pub fn position_of_primary(
     primary: &TabletAlias,
     everybody: &[Contender],
     policy: DurabilityPolicy,
     witnesses: Witnesses,
-) -> Standing {
+) -> PrimaryPosition {
     let incumbent = everybody.iter().find(|one| one.tablet.alias == *primary);
-    let Some(incumbent) = incumbent else { return Standing::Leads };
+    let Some(incumbent) = incumbent else { return PrimaryPosition::Leads };
     let mut mine = incumbent.received();
     if incumbent.status.is_writable() {
         // A replica that was asked a moment later has more of what a primary writes meanwhile.
@@ -285,7 +285,7 @@ pub fn standing_of(
                 let newer = everybody.iter().map(|one| one.received().of_source(uuid));
                 mine = newer.fold(mine, |all, part| all.union(&part));
             }
-            None => return Standing::Leads,
+            None => return PrimaryPosition::Leads,
         }
     }
     let others = everybody.iter().filter(|one| one.tablet.alias != *primary);
@@ -309,5 +309,5 @@ pub fn standing_of(
         };
         one.received().contains(&mine) || (policy.acks_required() > 0 && !acknowledged().is_empty())
     };
-    if others.filter(counts).count() > 0 { Standing::Behind } else { Standing::Leads }
+    if others.filter(counts).count() > 0 { PrimaryPosition::Behind } else { PrimaryPosition::Leads }
 }

@@ -69,11 +69,11 @@ impl Human<'_> {
     /// Where there may be tablets that nobody ever read or saw, only the primary's own count of its ackers tells that
     /// they are none.
     fn knows_all_ackers(&self, primary: u8) -> bool {
-        !self.is_hostile_place() || self.sight.heard.contains(&primary)
+        !self.is_hostile_place() || self.view.heard.contains(&primary)
     }
 
     fn in_sight(&self, number: u8) -> Option<u8> {
-        let known = self.sight.known.contains(&number);
+        let known = self.view.known.contains(&number);
         (known && self.universe.answers(self.manager, number)).then_some(number)
     }
 

@@ -151,7 +151,7 @@ impl TopoPort for Outside {
             match taken {
                 Ok(holder) => {
                     let (outside, shard) = (self.clone(), shard.clone());
-                    return Ok(Box::new(Held { outside, shard, holder }));
+                    return Ok(Box::new(HeldLock { outside, shard, holder }));
                 }
                 Err(holder) if started.elapsed() >= patience => {
                     let (shard, holder) = (shard.clone(), format!("m{}", holder.manager));
@@ -211,14 +211,14 @@ impl TopoPort for Outside {
 }
 
 /// The lock while it is held. A vtorc that is killed gives it back with its session.
-struct Held {
+struct HeldLock {
     outside: Outside,
     shard: KeyspaceShard,
     holder: Holder,
 }
 
 #[async_trait]
-impl ShardLock for Held {
+impl ShardLock for HeldLock {
     fn token(&self) -> Option<LockToken> {
         Some(LockToken(self.holder.serial.to_string()))
     }
@@ -243,7 +243,7 @@ impl ShardLock for Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldLock {
     /// A recovery that is called off gives its lock back as well, as the real clients do.
     fn drop(&mut self) {
         if self.outside.alive.load(Ordering::Acquire) {

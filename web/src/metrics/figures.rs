@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use vtorc_actors::board::{Board, EndedKey};
-use vtorc_actors::world::World;
+use vtorc_actors::services::Services;
 use vtorc_core::analysis::FindingKind;
 use vtorc_core::analysis::errant_gtids;
 use vtorc_core::ids::KeyspaceShard;
@@ -52,27 +52,27 @@ impl Family {
 }
 
 /// All figures, as they are now.
-pub(super) fn families(world: &World, up: Duration) -> Vec<Family> {
-    let mut families = of_process(world);
+pub(super) fn families(services: &Services, up: Duration) -> Vec<Family> {
+    let mut families = of_process(services);
     let up = u64::try_from(up.as_nanos()).unwrap_or(u64::MAX);
     families.push(Family::single("Uptime", "Nanoseconds since the process began.", up));
-    families.extend(of_shards(&world.board));
-    families.extend(of_tablets(&world.board));
-    families.extend(of_recoveries(&world.board));
+    families.extend(of_shards(&services.board));
+    families.extend(of_tablets(&services.board));
+    families.extend(of_recoveries(&services.board));
     families
 }
 
-fn of_process(world: &World) -> Vec<Family> {
-    let board = &world.board;
+fn of_process(services: &Services) -> Vec<Family> {
+    let board = &services.board;
     let (probes, failures) = board.probe_counts();
     let topology_readable = u64::from(board.system().topology_error.is_none());
-    let isolated = u64::from(board.isolated(world.clock.now()).is_some());
+    let isolated = u64::from(board.isolated(services.clock.now()).is_some());
     let running = board.running().len() as u64;
     let actors = board.actors();
     let restarts = actors.iter().map(|actor| actor.restarts).sum();
     let dropped = actors.iter().map(|actor| actor.dropped).sum();
     let late = board.late_probes();
-    let enabled = u64::from(world.recoveries_enabled());
+    let enabled = u64::from(services.recoveries_enabled());
     vec![
         Family::single("Probes", "Probes sent.", probes).counted(),
         Family::single("ProbeFailures", "Probes that failed.", failures).counted(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use prometheus::{HistogramOpts, HistogramVec};
 use serde_json::{Map, Value, json};
 use vtorc_actors::board::LockAction;
-use vtorc_actors::world::World;
+use vtorc_actors::services::Services;
 
 use super::{prometheus_name, snake_case};
 
@@ -24,10 +24,10 @@ pub(super) struct Timings {
 
 impl Timings {
     /// Taking shards' locks, successfully, and giving them back.
-    pub(super) fn of_locks(world: &World) -> Self {
+    pub(super) fn of_locks(services: &Services) -> Self {
         // As in Vitess, both are there before the first lock.
         let mut took = BTreeMap::from([("Lock", BTreeMap::new()), ("Unlock", BTreeMap::new())]);
-        for ((action, ms), times) in world.board.lock_timings() {
+        for ((action, ms), times) in services.board.lock_timings() {
             let action = match action {
                 LockAction::Lock => "Lock",
                 LockAction::Unlock => "Unlock",

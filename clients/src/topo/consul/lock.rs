@@ -63,7 +63,7 @@ impl Door {
         loop {
             let held = self.held_by_another().await?;
             if held.is_none() && self.acquire(&session.id).await? {
-                return Ok(Box::new(Held { session }));
+                return Ok(Box::new(HeldLock { session }));
             }
             let left = patience.saturating_sub(started.elapsed());
             if left.is_zero() {
@@ -178,12 +178,12 @@ impl Drop for Session {
 }
 
 /// The lock, held by our session.
-struct Held {
+struct HeldLock {
     session: Session,
 }
 
 #[async_trait]
-impl ShardLock for Held {
+impl ShardLock for HeldLock {
     fn token(&self) -> Option<LockToken> {
         Some(LockToken(self.session.id.clone()))
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use vtorc_core::ports::TopoError;
 
-use super::super::standing::Watch;
+use super::super::watch::Watch;
 use super::agent::{Agent, Pair};
 use super::is_lock;
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::time::timeout;
 use vtorc_core::ports::TopoError;
 
-use super::super::standing::Watch;
+use super::super::watch::Watch;
 use super::connection::Connection;
 use super::{after, below};
 use crate::interface::etcdserverpb as etcd;

@@ -52,7 +52,7 @@ impl Locked<'_> {
                 self.record(&promotion).await?;
             }
             let status = self.take_writes(&promotion).await?;
-            let now = self.job.world.clock.now();
+            let now = self.job.services.clock.now();
             let outage = promotion.writes_stopped_at.map(|since| since.age(now).as_millis());
             self.job.note(|record| {
                 record.new_primary = Some(winner.alias.clone());
@@ -114,7 +114,7 @@ impl Locked<'_> {
     /// Makes the topology say what is. Without the lock it does not: somebody else may have promoted another one, and
     /// whoever holds the lock next sees who takes writes.
     pub(super) async fn record(&self, promotion: &Promotion) -> Result<(), Stopped> {
-        let topo = &self.job.world.topo;
+        let topo = &self.job.services.topo;
         let winner = &promotion.winner;
         let unclear = |stopped: Stopped| match stopped {
             Stopped::Failed(why) => {
@@ -149,8 +149,8 @@ impl Locked<'_> {
     }
 
     async fn write_records(&self, winner: &Tablet) -> Result<(), Stopped> {
-        let topo = &self.job.world.topo;
-        let term = TermStart::after(self.fresh.newest_term(), self.job.world.clock.now());
+        let topo = &self.job.services.topo;
+        let term = TermStart::after(self.fresh.newest_term(), self.job.services.clock.now());
         self.still_locked().await?;
         let set = topo.set_tablet_type(&winner.alias, TabletType::Primary, Some(term));
         self.job.topo_step("record the primary's type", Some(&winner.alias), set).await?;
@@ -161,7 +161,7 @@ impl Locked<'_> {
 
     /// Waits until the shard's record names a winner whose vttablet records it.
     async fn recorded_by_itself(&self, winner: &Tablet) -> Result<(), TopoError> {
-        let topo = &self.job.world.topo;
+        let topo = &self.job.services.topo;
         let deadline = Instant::now() + RECORDED_WITHIN;
         loop {
             let read = topo.read_shard(&self.fresh.shard).await?;

@@ -17,15 +17,15 @@ pub(super) trait Watch: Send {
 }
 
 /// The watch of a connection, while there is one.
-pub(super) struct Standing<W>(Mutex<Option<W>>);
+pub(super) struct KeptWatch<W>(Mutex<Option<W>>);
 
-impl<W> Default for Standing<W> {
+impl<W> Default for KeptWatch<W> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<W: Watch> Standing<W> {
+impl<W: Watch> KeptWatch<W> {
     /// Sets it if it does not stand. Where it cannot be set, the reading that follows fails as well and is tried
     /// again.
     pub(super) async fn arm(&self, set: impl Future<Output = Result<W, TopoError>>) {

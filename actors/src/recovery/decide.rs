@@ -3,7 +3,7 @@
 use slog::warn;
 use vtorc_core::admission::Switches;
 use vtorc_core::admission::attempts::Round;
-use vtorc_core::admission::inaction::Held;
+use vtorc_core::admission::inaction::HeldBack;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::remedy::Wanted;
 use vtorc_core::sabotage::{self, Bug};
@@ -14,11 +14,11 @@ impl RecoveryActor {
     /// Which part of what is wanted may start now, and why the rest may not.
     pub(super) fn decide(&self, wanted: Wanted, snapshot: &ShardSnapshot) -> Round {
         let Some(attempts) = &self.attempts else { return Round::default() };
-        let settings = self.world.settings();
-        let controls = self.world.controls();
-        let isolated = self.world.board.isolated(self.world.clock.now());
+        let settings = self.services.settings();
+        let controls = self.services.controls();
+        let isolated = self.services.board.isolated(self.services.clock.now());
         let switches = Switches {
-            recoveries_enabled: self.world.recoveries_enabled(),
+            recoveries_enabled: self.services.recoveries_enabled(),
             controls: &controls,
             isolated: isolated.as_deref(),
         };
@@ -26,10 +26,10 @@ impl RecoveryActor {
     }
 
     /// Keeps why nothing is done; one line of the log a change.
-    pub(super) fn hold(&mut self, held: Vec<Held>) {
+    pub(super) fn hold(&mut self, held: Vec<HeldBack>) {
         let held = if sabotage::has(Bug::KeepSilent) { Vec::new() } else { held };
-        let now = self.world.clock.now();
-        self.world.board.hold(&self.shard, false, &held, now);
+        let now = self.services.clock.now();
+        self.services.board.hold(&self.shard, false, &held, now);
         for one in held.iter().filter(|one| !self.held.contains(one)) {
             let tablet = one.tablet.as_ref().map(ToString::to_string).unwrap_or_default();
             warn!(self.log, "not recovering"; "reason" => &one.reason, "finding" => %one.finding,
@@ -38,7 +38,7 @@ impl RecoveryActor {
         let changed = self.held != held;
         self.held = held;
         if changed {
-            self.tell_standing(None);
+            self.tell_owner(None);
         }
     }
 }

@@ -40,7 +40,7 @@ pub type Failpoint = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// What every actor is given.
 #[derive(Clone)]
-pub struct World {
+pub struct Services {
     /// Probes servers.
     pub probes: Arc<dyn ProbePort>,
     /// Changes servers.
@@ -77,7 +77,7 @@ pub struct World {
     pub failpoint: Failpoint,
 }
 
-impl World {
+impl Services {
     /// The settings in force now.
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.borrow().clone()
