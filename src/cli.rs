@@ -6,9 +6,11 @@ mod vitess;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use vtorc_core::recovery::step::Failpoint;
 
 pub(crate) use topology::TopologyOptions;
 pub(crate) use vitess::VitessOptions;
@@ -81,7 +83,7 @@ pub(crate) struct DaemonOptions {
     pub(crate) address_file: Option<PathBuf>,
     /// End the process at this point of a recovery; for tests of what a crash leaves behind.
     #[arg(long, hide = true)]
-    pub(crate) failpoint: Option<String>,
+    pub(crate) failpoint: Option<Stop>,
 
     /// Write log files into this directory, with rotation.
     #[arg(long, help_heading = "Logging")]
@@ -349,6 +351,26 @@ pub(crate) fn print_completions(shell: clap_complete::Shell) {
 /// Seconds, fractions allowed, as a duration.
 pub(crate) fn seconds(value: f64) -> Duration {
     Duration::try_from_secs_f64(value).unwrap_or(Duration::ZERO)
+}
+
+/// Where a test stops the process, written `POINT` or `POINT@FILE`.
+#[derive(Clone, Debug)]
+pub(crate) struct Stop {
+    pub(crate) at: Failpoint,
+    /// Instead of ending, it makes this file and waits until it is gone.
+    pub(crate) gate: Option<PathBuf>,
+}
+
+impl FromStr for Stop {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (point, gate) = match text.split_once('@') {
+            Some((point, gate)) => (point, Some(PathBuf::from(gate))),
+            None => (text, None),
+        };
+        Ok(Self { at: point.parse()?, gate })
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use vtorc_core::ports::HistoryPort;
 use vtorc_core::time::Timestamp;
 
 use crate::Failure;
-use crate::cli::{DaemonOptions, seconds};
+use crate::cli::{DaemonOptions, Stop, seconds};
 use crate::config::Config;
 use crate::logging::AuditFile;
 
@@ -97,7 +97,7 @@ pub(crate) async fn start(
         ending: Arc::new(AtomicBool::new(false)),
         topology_wanted: Arc::default(),
         log,
-        failpoint: failpoint(options.failpoint.clone()),
+        failpoint: at_point(options.failpoint.clone()),
     };
     purge_daily(&services, config.audit_purge_days);
     let registry = Registry::launch(services.clone());
@@ -122,15 +122,11 @@ fn purge_daily(services: &Services, days: u32) {
     });
 }
 
-/// Ends the process at a named point, or with `POINT@FILE` makes that file and waits until it is gone.
-fn failpoint(wanted: Option<String>) -> vtorc_actors::services::Failpoint {
-    let Some(wanted) = wanted else { return Arc::new(|_| {}) };
-    let (name, gate) = match wanted.split_once('@') {
-        Some((name, gate)) => (name.to_owned(), Some(PathBuf::from(gate))),
-        None => (wanted, None),
-    };
+/// Ends the process at a point of a recovery, or makes a file there and waits until it is gone.
+fn at_point(wanted: Option<Stop>) -> vtorc_actors::services::AtPoint {
+    let Some(Stop { at, gate }) = wanted else { return Arc::new(|_| {}) };
     Arc::new(move |point| match &gate {
-        _ if point != name => {}
+        _ if point != at => {}
         None => std::process::abort(),
         Some(gate) => {
             // For tests only: where the file cannot be made there is nothing to wait for.

@@ -17,6 +17,7 @@ use vtorc_core::isolation::{self, OutOfSight};
 use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::recovery::kind::RecoveryKind;
+use vtorc_core::recovery::step::StepKind;
 use vtorc_core::reparent::prognosis::Prognosis;
 use vtorc_core::time::Timestamp;
 
@@ -80,9 +81,6 @@ pub struct SystemReport {
     /// Why vtorc doubts its own sight.
     pub isolated: Option<String>,
 }
-
-/// The step in which a recovery takes its shard's lock.
-pub(crate) const TAKE_LOCK: &str = "take the shard's lock";
 
 /// The board.
 #[derive(Default)]
@@ -280,7 +278,7 @@ impl Board {
     }
 
     fn count_lock_taken(&self, record: &RecoveryRecord) {
-        let taken = record.steps.iter().find(|step| step.name == TAKE_LOCK);
+        let taken = record.steps.iter().find(|step| step.kind == StepKind::TakeLock);
         let taken = taken.filter(|step| matches!(step.outcome, Some(StepOutcome::Done(_))));
         if let Some(took) = taken.and_then(|step| step.duration_ms) {
             self.count_lock(LockAction::Lock, took);

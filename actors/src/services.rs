@@ -12,6 +12,7 @@ use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
 use vtorc_core::knowledge::identity::Servers;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{HistoryPort, HookPort, MysqlPort, ProbePort, TopoPort};
+use vtorc_core::recovery::step::Failpoint;
 use vtorc_core::settings::RecoverySettings;
 use vtorc_core::status::ServerStatus;
 
@@ -35,8 +36,8 @@ pub struct Settings {
     pub watched: WatchList,
 }
 
-/// Ends the process at a named point of a recovery; for tests of what a crash leaves behind.
-pub type Failpoint = Arc<dyn Fn(&str) + Send + Sync>;
+/// Is told of every point of a recovery; for tests of what a crash leaves behind.
+pub type AtPoint = Arc<dyn Fn(Failpoint) + Send + Sync>;
 
 /// What every actor is given.
 #[derive(Clone)]
@@ -73,8 +74,8 @@ pub struct Services {
     pub topology_wanted: Arc<Notify>,
     /// Where to log.
     pub log: Logger,
-    /// Called with the name of each point of a recovery.
-    pub failpoint: Failpoint,
+    /// Called at each point of a recovery.
+    pub failpoint: AtPoint,
 }
 
 impl Services {

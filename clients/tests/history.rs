@@ -10,6 +10,7 @@ use vtorc_core::audit::{
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
 use vtorc_core::ports::{FindingsChange, HistoryPort, LockToken, RecoveryFilter};
 use vtorc_core::recovery::kind::RecoveryKind;
+use vtorc_core::recovery::step::StepKind;
 use vtorc_core::time::Timestamp;
 
 fn record(id: u64, shard: &str) -> RecoveryRecord {
@@ -27,7 +28,7 @@ fn record(id: u64, shard: &str) -> RecoveryRecord {
     record.new_primary = Some("zone1-7".parse().unwrap());
     record.write_outage_ms = Some(42);
     record.steps = vec![StepRecord {
-        name: "promote".into(),
+        kind: StepKind::Promote,
         tablet: Some("zone1-7".parse().unwrap()),
         started_at: at,
         duration_ms: Some(5),

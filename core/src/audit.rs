@@ -5,6 +5,7 @@ use std::fmt;
 use crate::analysis::{Finding, FindingKind};
 use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias};
 use crate::recovery::kind::RecoveryKind;
+use crate::recovery::step::StepKind;
 use crate::time::Timestamp;
 
 /// The whole story of one recovery.
@@ -86,8 +87,8 @@ pub enum Trigger {
 /// One step of a recovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepRecord {
-    /// What was done, in words.
-    pub name: String,
+    /// What was done.
+    pub kind: StepKind,
     /// On which tablet; none where it is about the shard.
     pub tablet: Option<TabletAlias>,
     /// When it began.

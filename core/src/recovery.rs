@@ -3,3 +3,4 @@
 pub mod catch_up;
 pub mod kind;
 pub mod replica;
+pub mod step;

@@ -340,7 +340,7 @@ pub fn conclude(stage: &mut Stage, mut verdict: Verdict) -> Verdict {
                 let ended = record.outcome.as_ref().map_or("unfinished", |outcome| outcome.name());
                 *verdict.outcomes.entry(format!("{} {ended}", record.kind)).or_default() += 1;
                 for step in &record.steps {
-                    *verdict.steps.entry(step.name.clone()).or_default() += 1;
+                    *verdict.steps.entry(step.kind.name().to_owned()).or_default() += 1;
                 }
             }
         }

@@ -434,7 +434,7 @@ impl RecoveryView {
 
 #[derive(Serialize)]
 struct StepView {
-    name: String,
+    name: &'static str,
     tablet: Option<String>,
     started_at: String,
     offset_ms: u64,
@@ -447,7 +447,7 @@ impl StepView {
     fn of(step: &StepRecord, recovery_started: Timestamp) -> Self {
         let offset = recovery_started.age(step.started_at).as_millis();
         Self {
-            name: step.name.clone(),
+            name: step.kind.name(),
             tablet: step.tablet.as_ref().map(name),
             started_at: time(step.started_at),
             offset_ms: u64::try_from(offset).unwrap_or(u64::MAX),

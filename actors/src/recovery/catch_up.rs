@@ -11,6 +11,7 @@ use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{CommandError, PromotionGrounds, RelayLog, ServerCommand, SourceChange};
 use vtorc_core::recovery::catch_up::{self, Choice, Progress};
+use vtorc_core::recovery::step::StepKind;
 use vtorc_core::reparent::election::{Candidate, Contender, Election};
 use vtorc_core::settings::UnappliedPolicy;
 use vtorc_core::status::ServerStatus;
@@ -251,7 +252,7 @@ impl Locked<'_> {
             relay_log: RelayLog::MustStay,
         };
         let timeout = self.job.settings.command_timeout;
-        self.command("follow the most advanced", &candidate.alias, follow, timeout).await?;
+        self.command(StepKind::FollowMostAdvanced, &candidate.alias, follow, timeout).await?;
         let patience = match candidate.sources.len() {
             1 => self.job.settings.wait_replicas_timeout,
             _ => SOURCE_PATIENCE.min(self.job.settings.wait_replicas_timeout),
@@ -271,9 +272,10 @@ impl Locked<'_> {
             // Remembered first: whatever becomes of it, it is put back.
             self.lifted.borrow_mut().insert(alias.clone(), replication.delay_seconds);
             let lift = ServerCommand::SetDelay { seconds: 0 };
-            self.command("lift its delay", alias, lift, timeout).await?;
+            self.command(StepKind::LiftDelay, alias, lift, timeout).await?;
         } else if !replication.applier_running {
-            self.command("start the applier", alias, ServerCommand::StartApplier, timeout).await?;
+            self.command(StepKind::StartApplier, alias, ServerCommand::StartApplier, timeout)
+                .await?;
         }
         Ok(())
     }
@@ -286,19 +288,19 @@ impl Locked<'_> {
     ) -> Result<ServerStatus, CommandError> {
         let wait = ServerCommand::WaitForPosition { target: target.clone(), timeout: patience };
         let deadline = patience + COMMAND_MARGIN;
-        self.command("wait until everything is applied", alias, wait, deadline).await
+        self.command(StepKind::CatchUp, alias, wait, deadline).await
     }
 
     async fn command(
         &self,
-        name: &str,
+        kind: StepKind,
         alias: &TabletAlias,
         command: ServerCommand,
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError> {
         let no_record = |_| CommandError::NotDone(format!("{alias} has no record"));
         let tablet = self.tablet(alias).map_err(no_record)?;
-        self.job.on(name, tablet, command, deadline).await
+        self.job.on(kind, tablet, command, deadline).await
     }
 }
 

@@ -4,6 +4,7 @@
 use vtorc_core::analysis::errant_gtids;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{RelayLog, ServerCommand, SourceChange};
+use vtorc_core::recovery::step::StepKind;
 use vtorc_core::tablet::{Tablet, TabletType};
 
 use super::job::{Locked, Stopped};
@@ -47,7 +48,7 @@ impl Locked<'_> {
             let follow = ServerCommand::Follow { source, semi_sync: false, change, relay_log };
             let timeout = self.job.settings.command_timeout;
             // That it acknowledges is a finding of its own as long as it does.
-            let _ = self.job.on("stop acknowledging", tablet, follow, timeout).await;
+            let _ = self.job.on(StepKind::StopAcknowledging, tablet, follow, timeout).await;
         }
         Ok(done)
     }
@@ -63,7 +64,7 @@ impl Locked<'_> {
         }
         let commit = ServerCommand::CommitEmpty { gtids };
         let timeout = self.job.settings.command_timeout;
-        match self.job.on("commit empty transactions", primary, commit, timeout).await {
+        match self.job.on(StepKind::CommitEmpty, primary, commit, timeout).await {
             Ok(_) => {
                 Ok(format!("{count} empty transaction(s) on {}: {}", primary.alias, errant.shown()))
             }
@@ -77,16 +78,16 @@ impl Locked<'_> {
         tablet: &Tablet,
         errant: &GtidSet,
     ) -> Result<String, Stopped> {
-        let (name, drained) = ("take it out of service", TabletType::Drained);
+        let (step, drained) = (StepKind::SetAside, TabletType::Drained);
         if tablet.vttablet.is_some() {
             // It publishes its type itself.
             let change = ServerCommand::ChangeType { tablet_type: drained };
             let changed =
-                self.job.on(name, tablet, change, self.job.settings.command_timeout).await;
+                self.job.on(step, tablet, change, self.job.settings.command_timeout).await;
             changed.map_err(|error| Stopped::Failed(error.to_string()))?;
         } else {
             let set = self.job.services.topo.set_tablet_type(&tablet.alias, drained, None);
-            self.job.topo_step(name, Some(&tablet.alias), set).await?;
+            self.job.topo_step(step, Some(&tablet.alias), set).await?;
         }
         Ok(format!("is DRAINED: it has transactions that the primary lacks: {}", errant.shown()))
     }

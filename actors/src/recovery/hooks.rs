@@ -2,6 +2,7 @@
 
 use vtorc_core::audit::{Outcome, StepOutcome};
 use vtorc_core::hooks::{Hook, Occasion};
+use vtorc_core::recovery::step::StepKind;
 
 use super::Task;
 use super::job::{Job, Locked, Stopped};
@@ -43,7 +44,7 @@ impl Job {
         }
         let occasion = Occasion::of_reparent(&self.seen, &self.told(), planned);
         let mut veto = None;
-        let step = self.begin_step(hook.key(), None);
+        let step = self.begin_step(StepKind::Hook(hook), None);
         let runs = self.services.hooks.run(hook, &occasion).await;
         let told: Vec<String> =
             runs.iter().map(|run| format!("{}: {}", run.command, run.outcome)).collect();

@@ -17,6 +17,7 @@ use vtorc_core::knowledge::identity;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, ShardLock, TopoError};
 use vtorc_core::recovery::kind::RecoveryKind;
+use vtorc_core::recovery::step::{Failpoint, StepKind};
 use vtorc_core::settings::RecoverySettings;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletAddress};
@@ -136,7 +137,7 @@ impl Job {
 
     async fn under_lock(&self, task: &Task) -> Result<String, Stopped> {
         let locked = self.lock(task).await?;
-        self.failpoint("locked");
+        self.failpoint(Failpoint::Locked);
         let done = locked.act(task).await;
         locked.release().await;
         done
@@ -211,13 +212,13 @@ impl Job {
     /// Runs a command on one server as a step of the story.
     pub(crate) async fn on(
         &self,
-        name: &str,
+        kind: StepKind,
         tablet: &Tablet,
         command: ServerCommand,
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError> {
-        self.failpoint(&format!("before {name}"));
-        let step = self.begin_step(name, Some(&tablet.alias));
+        self.failpoint(Failpoint::Before(kind));
+        let step = self.begin_step(kind, Some(&tablet.alias));
         let sent = match self.address_of(tablet, &command) {
             Ok(address) => self.services.mysql.run(&address, command, deadline).await,
             Err(error) => Err(error),
@@ -231,7 +232,7 @@ impl Job {
                 Err(CommandError::Unknown(why)) => StepOutcome::Unknown(why.clone()),
             },
         );
-        self.failpoint(&format!("after {name}"));
+        self.failpoint(Failpoint::After(kind));
         sent
     }
 
@@ -256,12 +257,12 @@ impl Job {
     /// Does something with the topology as a step of the story.
     pub(crate) async fn topo_step<T>(
         &self,
-        name: &str,
+        kind: StepKind,
         tablet: Option<&TabletAlias>,
         work: impl Future<Output = Result<T, TopoError>>,
     ) -> Result<T, Stopped> {
-        self.failpoint(&format!("before {name}"));
-        let step = self.begin_step(name, tablet);
+        self.failpoint(Failpoint::Before(kind));
+        let step = self.begin_step(kind, tablet);
         let done = work.await;
         self.end_step(
             step,
@@ -270,8 +271,8 @@ impl Job {
                 Err(error) => StepOutcome::NotDone(error.to_string()),
             },
         );
-        self.failpoint(&format!("after {name}"));
-        done.map_err(|error| Stopped::Failed(format!("{name}: {error}")))
+        self.failpoint(Failpoint::After(kind));
+        done.map_err(|error| Stopped::Failed(format!("{kind}: {error}")))
     }
 }
 
@@ -357,11 +358,7 @@ impl Locked<'_> {
         }
         let now = analysis::detect(&self.fresh, &self.job.settings);
         let now = now.first().map(ToString::to_string).unwrap_or_else(|| "nothing".into());
-        self.job.decided(
-            "look for the finding again",
-            None,
-            format!("it is gone; found now: {now}"),
-        );
+        self.job.decided(StepKind::LookAgain, None, format!("it is gone; found now: {now}"));
         Err(Stopped::AlreadyFixed)
     }
 

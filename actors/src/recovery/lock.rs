@@ -12,6 +12,7 @@ use vtorc_core::knowledge::health::ProbeHistory;
 use vtorc_core::knowledge::observe::Answer;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, TopoError};
+use vtorc_core::recovery::step::StepKind;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::tablet::Tablet;
 use vtorc_core::topology::{ShardTopology, TopologyRead, merge_shard};
@@ -19,7 +20,7 @@ use vtorc_core::topology::{ShardTopology, TopologyRead, merge_shard};
 use super::Task;
 use super::catch_up::LiftedDelays;
 use super::job::{Job, Locked, Stopped};
-use crate::board::{LockAction, TAKE_LOCK};
+use crate::board::LockAction;
 use crate::messages::{Audit, ReparentKind, ShardTopologyWasRead};
 
 /// An automatic recovery waits so long for the lock: whoever holds it is at work on the shard.
@@ -46,20 +47,20 @@ impl Job {
         let taking = async {
             match topo.lock_shard(shard, &action, Duration::ZERO).await {
                 Err(TopoError::Locked { holder, .. }) if !patience.is_zero() => {
-                    self.decided("wait for the shard's lock", None, format!("held by {holder}"));
+                    self.decided(StepKind::WaitForLock, None, format!("held by {holder}"));
                     topo.lock_shard(shard, &action, patience).await
                 }
                 other => other,
             }
         };
-        let lock = self.topo_step(TAKE_LOCK, None, taking).await?;
+        let lock = self.topo_step(StepKind::TakeLock, None, taking).await?;
         let locked_at = Instant::now();
         self.services.auditor.do_send(Audit::Lock(shard.clone(), lock.token()));
         let read = timeout(TOPO_TIMEOUT, topo.read_shard(shard));
         let read = async {
             read.await.unwrap_or_else(|_| Err(TopoError::Unavailable("no answer".into())))
         };
-        let read = self.topo_step("read the shard's records", None, read).await?;
+        let read = self.topo_step(StepKind::ReadRecords, None, read).await?;
         let (topology, unread) = self.with_what_was_known(read)?;
         self.shard.do_send(ShardTopologyWasRead(topology.clone()));
         let policy =
@@ -92,7 +93,7 @@ impl Job {
     async fn look_again(&self, topology: &ShardTopology) -> ShardSnapshot {
         let asked_at = self.services.clock.now();
         let tablets: Vec<Tablet> = topology.tablets.values().cloned().collect();
-        let step = self.begin_step("ask every server for its state", None);
+        let step = self.begin_step(StepKind::AskEverybody, None);
         let answers = self.ask_all(&tablets, ServerCommand::ReadStatus).await;
         let answered = answers.values().filter(|answer| answer.is_ok()).count();
         let text = format!("{answered} of {} answered", tablets.len());
@@ -129,7 +130,7 @@ impl Locked<'_> {
         }
         loop {
             let asked = Instant::now();
-            self.job.topo_step("make sure of the lock", None, self.lock.check()).await?;
+            self.job.topo_step(StepKind::CheckLock, None, self.lock.check()).await?;
             self.held_at.set(asked);
             // A process that was stopped meanwhile goes on with an answer that is as old as its sleep.
             if !self.trust_left().is_zero() || sabotage::has(Bug::BelieveOldAnswers) {

@@ -8,6 +8,7 @@ use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::recovery::kind::RecoveryKind;
+use vtorc_core::recovery::step::StepKind;
 use vtorc_core::reparent::election::{Constraints, Contender};
 use vtorc_core::reparent::safety;
 use vtorc_core::reparent::successor;
@@ -82,7 +83,7 @@ impl Locked<'_> {
                 "{why}; it does not wait for acknowledgements, so it is not replaced by force while it lives"
             )));
         }
-        self.job.decided("replace it by force", None, format!("it did not step down: {why}"));
+        self.job.decided(StepKind::ReplaceByForce, None, format!("it did not step down: {why}"));
         self.check_lock().await?;
         let request = self.away_from_primary(ReparentKind::Emergency);
         self.reparent(RecoveryKind::EmergencyReparent, Some(&request)).await
@@ -148,10 +149,8 @@ impl Locked<'_> {
         };
         let patience = self.job.settings.wait_replicas_timeout;
         let wait = ServerCommand::WaitForPosition { target, timeout: patience };
-        let waited = self
-            .job
-            .on("catch up before writes stop", candidate, wait, patience + COMMAND_MARGIN)
-            .await;
+        let waited =
+            self.job.on(StepKind::CatchUpFirst, candidate, wait, patience + COMMAND_MARGIN).await;
         waited
             .map(|_| ())
             .map_err(|error| Stopped::Refused(format!("{}: {error}", candidate.alias)))
@@ -161,7 +160,7 @@ impl Locked<'_> {
     async fn demote(&self, primary: &Tablet) -> Result<GtidSet, Stopped> {
         let demote = ServerCommand::Demote { sessions: Sessions::EndAfter(END_SESSIONS_AFTER_MS) };
         let timeout = self.job.settings.write_outage_max;
-        match self.job.on("stop writes", primary, demote, timeout).await {
+        match self.job.on(StepKind::StopWrites, primary, demote, timeout).await {
             Ok(status) => Ok(status.gtid_executed),
             Err(error) => Err(self.undo(primary, format!("{}: {error}", primary.alias)).await),
         }
@@ -178,7 +177,7 @@ impl Locked<'_> {
         let patience = self.job.settings.write_outage_max.saturating_sub(spent);
         let wait = ServerCommand::WaitForPosition { target, timeout: patience };
         let margin = Duration::from_millis(200);
-        match self.job.on("wait for the last position", candidate, wait, patience + margin).await {
+        match self.job.on(StepKind::ReachLastPosition, candidate, wait, patience + margin).await {
             Ok(_) => Ok(()),
             Err(error) => Err(format!("{}: {error}", candidate.alias)),
         }
@@ -197,7 +196,7 @@ impl Locked<'_> {
         }
         let fix = ServerCommand::FixPrimary { acks: self.policy.acks_required() };
         let timeout = self.job.settings.command_timeout;
-        match self.job.on("take writes again", primary, fix, timeout).await {
+        match self.job.on(StepKind::TakeWritesAgain, primary, fix, timeout).await {
             Ok(_) => Stopped::Undone(format!("{why}; {} serves as before", primary.alias)),
             Err(error) => Stopped::Unclear(format!(
                 "{why}; and {} could not be made to take writes again: {error}",

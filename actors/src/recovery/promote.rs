@@ -13,6 +13,7 @@ use vtorc_core::ports::{
     CommandError, PromotionGrounds, RelayLog, ServerCommand, SourceChange, TopoError,
 };
 use vtorc_core::recovery::replica;
+use vtorc_core::recovery::step::StepKind;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletType};
@@ -94,7 +95,8 @@ impl Locked<'_> {
         let promote = ServerCommand::Promote { acks, grounds };
         self.still_locked().await?;
         let timeout = self.job.settings.command_timeout;
-        match self.job.on("promote", winner, promote, timeout.min(self.trust_left())).await {
+        match self.job.on(StepKind::Promote, winner, promote, timeout.min(self.trust_left())).await
+        {
             Ok(status) if status.is_writable() => Ok(status),
             Ok(_) => {
                 Err(Stopped::Unclear(format!("{} was promoted and refuses writes", winner.alias)))
@@ -105,7 +107,7 @@ impl Locked<'_> {
             // No answer is no answer: look, and never promote another one on a guess.
             Err(CommandError::Unknown(why)) => {
                 let look = ServerCommand::ReadStatus;
-                let looked = self.job.on("see whether it was promoted", winner, look, timeout);
+                let looked = self.job.on(StepKind::SeeWhetherPromoted, winner, look, timeout);
                 promoted(&winner.alias, &why, looked.await)
             }
         }
@@ -128,7 +130,7 @@ impl Locked<'_> {
         match winner.vttablet {
             // It publishes its own type and the shard's primary itself.
             Some(_) => {
-                let name = "wait for its vttablet's records";
+                let name = StepKind::AwaitRecords;
                 let waited = self.recorded_by_itself(winner);
                 self.job.topo_step(name, Some(&winner.alias), waited).await.map_err(unclear)?;
             }
@@ -140,7 +142,7 @@ impl Locked<'_> {
                 self.still_locked().await.map_err(unclear)?;
                 let set = topo.set_tablet_type(&stale.alias, TabletType::Replica, None);
                 self.job
-                    .topo_step("record the old primary's type", Some(&stale.alias), set)
+                    .topo_step(StepKind::RecordOldPrimaryType, Some(&stale.alias), set)
                     .await
                     .map_err(unclear)?;
             }
@@ -153,10 +155,10 @@ impl Locked<'_> {
         let term = TermStart::after(self.fresh.newest_term(), self.job.services.clock.now());
         self.still_locked().await?;
         let set = topo.set_tablet_type(&winner.alias, TabletType::Primary, Some(term));
-        self.job.topo_step("record the primary's type", Some(&winner.alias), set).await?;
+        self.job.topo_step(StepKind::RecordPrimaryType, Some(&winner.alias), set).await?;
         self.still_locked().await?;
         let set = topo.set_shard_primary(&self.fresh.shard, &winner.alias, term);
-        self.job.topo_step("record the shard's primary", Some(&winner.alias), set).await
+        self.job.topo_step(StepKind::RecordShardPrimary, Some(&winner.alias), set).await
     }
 
     /// Waits until the shard's record names a winner whose vttablet records it.
@@ -199,7 +201,7 @@ impl Locked<'_> {
             time_created_ns: now.as_millis().saturating_mul(1_000_000),
         };
         let timeout = self.job.settings.command_timeout;
-        match self.job.on("write the reparent journal", winner, write, timeout).await {
+        match self.job.on(StepKind::WriteJournal, winner, write, timeout).await {
             Ok(_) => Ok(()),
             Err(error) => Err(Stopped::Unclear(format!(
                 "{} was promoted, but its first write did not complete: {error}",
@@ -264,7 +266,7 @@ impl Locked<'_> {
         let semi_sync = self.acknowledges(winner, tablet);
         let follow = ServerCommand::Follow { source, semi_sync, change, relay_log };
         let timeout = self.job.settings.command_timeout;
-        let done = self.job.on("follow the new primary", tablet, follow, timeout).await;
+        let done = self.job.on(StepKind::FollowNewPrimary, tablet, follow, timeout).await;
         self.put_delay_back(tablet).await;
         done.is_ok().then(|| tablet.alias.clone())
     }

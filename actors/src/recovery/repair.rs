@@ -11,6 +11,7 @@ use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{ServerCommand, Sessions};
 use vtorc_core::recovery::replica::{self, Case, Cure};
+use vtorc_core::recovery::step::StepKind;
 use vtorc_core::reparent::safety::Reach;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::status::{ReceiverState, ServerStatus};
@@ -34,7 +35,7 @@ impl Locked<'_> {
         self.check_lock().await?;
         let fix = ServerCommand::FixPrimary { acks: self.policy.acks_required() };
         let timeout = self.job.settings.command_timeout;
-        match self.job.on("fix the primary", &primary, fix, timeout).await {
+        match self.job.on(StepKind::FixPrimary, &primary, fix, timeout).await {
             Ok(status) if status.is_writable() => Ok(format!("{} is in order", primary.alias)),
             Ok(_) => Err(Stopped::Failed(format!("{} still refuses writes", primary.alias))),
             Err(error) => Err(Stopped::Failed(format!("{}: {error}", primary.alias))),
@@ -68,12 +69,12 @@ impl Locked<'_> {
                 let term =
                     TermStart::after(self.fresh.newest_term(), self.job.services.clock.now());
                 let set = topo.set_tablet_type(&primary.alias, TabletType::Primary, Some(term));
-                self.job.topo_step("record the primary's term", Some(&primary.alias), set).await?;
+                self.job.topo_step(StepKind::RecordPrimaryTerm, Some(&primary.alias), set).await?;
                 term
             }
         };
         let set = topo.set_shard_primary(&self.fresh.shard, &primary.alias, term);
-        self.job.topo_step("record the shard's primary", Some(&primary.alias), set).await?;
+        self.job.topo_step(StepKind::RecordShardPrimary, Some(&primary.alias), set).await?;
         Ok(format!("the shard's record names {}", primary.alias))
     }
 
@@ -105,7 +106,7 @@ impl Locked<'_> {
                 replication_of(state).map(|r| r.receiver) == Some(ReceiverState::Running);
             let restart = ServerCommand::RestartReceiver;
             let timeout = self.job.settings.command_timeout;
-            let restarted = self.job.on("restart the receiver", replica, restart, timeout).await;
+            let restarted = self.job.on(StepKind::RestartReceiver, replica, restart, timeout).await;
             restarted.map_err(|error| Stopped::Failed(format!("{}: {error}", replica.alias)))?;
             done.push(replica.alias.to_string());
             if receives && !self.receives_again(replica).await {
@@ -194,7 +195,7 @@ impl Locked<'_> {
         self.check_reached_for_incumbent()?;
         let primary = self.primary()?.tablet.clone();
         self.check_lock().await?;
-        let step = self.job.begin_step("stop those who follow a lost tablet", None);
+        let step = self.job.begin_step(StepKind::StopFollowersOfLost, None);
         let stopped = self.job.ask_all(&followers, ServerCommand::StopReceiver).await;
         let source = self.job.send(&primary, ServerCommand::ReadStatus).await;
         let ahead: Vec<String> = stopped
@@ -227,7 +228,7 @@ impl Locked<'_> {
         }
         self.check_lock().await?;
         let forget = self.job.services.topo.forget_tablet(alias);
-        self.job.topo_step("remove its record", Some(alias), forget).await?;
+        self.job.topo_step(StepKind::RemoveRecord, Some(alias), forget).await?;
         Ok(format!("{alias} is forgotten; what only it had is lost"))
     }
 
@@ -235,7 +236,7 @@ impl Locked<'_> {
     /// themselves. None if that is not why they wait.
     pub(super) async fn free_commits(&self) -> Option<String> {
         let primary = self.fresh.primary()?;
-        let name = "write nothing, so that an acknowledgement comes";
+        let name = StepKind::WriteNothing;
         let write = ServerCommand::WriteNothing;
         let written = self.job.on(name, &primary.tablet, write, FREE_COMMITS_PATIENCE).await;
         written.ok().map(|_| format!("commits on {} go on", primary.tablet.alias))
@@ -260,7 +261,7 @@ impl Locked<'_> {
         let primary = self.primary()?.tablet.clone();
         let timeout = self.job.settings.command_timeout;
         let read = ServerCommand::ReadStatus;
-        let source = self.job.on("read the primary's position", &primary, read, timeout);
+        let source = self.job.on(StepKind::ReadPrimaryPosition, &primary, read, timeout);
         let source = source.await.map_err(|error| Stopped::Failed(error.to_string()))?;
         let stale = kind == FindingKind::StaleTopoPrimary;
         if stale && tablet.vttablet.is_none() {
@@ -290,7 +291,8 @@ impl Locked<'_> {
         }
         self.check_lock().await?;
         let fence = ServerCommand::Demote { sessions: Sessions::EndAll };
-        let fenced = self.job.on("fence", tablet, fence, self.job.settings.command_timeout).await;
+        let fenced =
+            self.job.on(StepKind::Fence, tablet, fence, self.job.settings.command_timeout).await;
         fenced.map_err(|error| Stopped::Failed(error.to_string()))
     }
 
@@ -313,7 +315,7 @@ impl Locked<'_> {
                 let source = primary.address().ok_or_else(|| Stopped::Failed(no_address()))?;
                 let follow = ServerCommand::Follow { source, semi_sync, change, relay_log };
                 let timeout = self.job.settings.command_timeout;
-                let followed = self.job.on("follow the primary", tablet, follow, timeout).await;
+                let followed = self.job.on(StepKind::FollowPrimary, tablet, follow, timeout).await;
                 followed.map_err(|error| Stopped::Failed(error.to_string()))?;
                 Ok("follows the primary".into())
             }
@@ -322,7 +324,7 @@ impl Locked<'_> {
 
     async fn record_replica(&self, alias: &TabletAlias) -> Result<(), Stopped> {
         let set = self.job.services.topo.set_tablet_type(alias, TabletType::Replica, None);
-        self.job.topo_step("record its type", Some(alias), set).await
+        self.job.topo_step(StepKind::RecordType, Some(alias), set).await
     }
 
     pub(super) fn primary(&self) -> Result<&TabletState, Stopped> {

@@ -10,6 +10,7 @@ use vtorc_core::audit::StepOutcome;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::recovery::kind::RecoveryKind;
+use vtorc_core::recovery::step::{Failpoint, StepKind};
 use vtorc_core::reparent::election::{self, Constraints, Contender, Election, Reason};
 use vtorc_core::reparent::safety::Reach;
 use vtorc_core::sabotage::{self, Bug};
@@ -34,7 +35,7 @@ impl Locked<'_> {
         let first = kind == RecoveryKind::ElectPrimary;
         if first && let Some(reigning) = self.reigning() {
             self.job.decided(
-                "find the primary",
+                StepKind::FindPrimary,
                 Some(&reigning),
                 "all others follow it already".into(),
             );
@@ -137,7 +138,7 @@ impl Locked<'_> {
         &self,
         old_primary: Option<&TabletAlias>,
     ) -> Result<Vec<Contender>, Stopped> {
-        let step = self.job.begin_step("stop all receivers", None);
+        let step = self.job.begin_step(StepKind::StopAllReceivers, None);
         let tablets = self.to_be_stopped();
         let enough = |reached: &BTreeSet<TabletAlias>| {
             Reach::of(&self.fresh, self.policy, reached).check_reached(old_primary).is_ok()
@@ -167,7 +168,7 @@ impl Locked<'_> {
             ),
         };
         self.job.end_step(step, StepOutcome::Done(text));
-        self.job.failpoint("after stop all receivers");
+        self.job.failpoint(Failpoint::After(StepKind::StopAllReceivers));
         if !alone.is_empty() && !sabotage::has(Bug::LeaveWritable) {
             self.check_lock().await?;
             stopped.extend(self.demote_all(&alone).await);
@@ -176,7 +177,7 @@ impl Locked<'_> {
     }
 
     async fn demote_all(&self, alone: &[Tablet]) -> Vec<Contender> {
-        let step = self.job.begin_step("demote those who follow nobody", None);
+        let step = self.job.begin_step(StepKind::DemoteAlone, None);
         let demote = ServerCommand::Demote { sessions: Sessions::EndAll };
         let answers = self.job.ask_all(alone, demote).await;
         let mut demoted = Vec::new();
@@ -275,7 +276,7 @@ impl Locked<'_> {
         if replicas.is_empty() {
             return;
         }
-        let step = self.job.begin_step("start the receivers again", None);
+        let step = self.job.begin_step(StepKind::StartReceivers, None);
         let answers = self.job.ask_all(&replicas, ServerCommand::RestartReceiver).await;
         let failed: Vec<String> = answers
             .iter()
@@ -302,7 +303,7 @@ impl Locked<'_> {
         let set = ServerCommand::SetDelay { seconds };
         let timeout = self.job.settings.command_timeout;
         // Where it fails the story says so; the tablet replicates without a delay.
-        let _ = self.job.on("put its delay back", tablet, set, timeout).await;
+        let _ = self.job.on(StepKind::PutDelayBack, tablet, set, timeout).await;
     }
 
     /// Tells who was chosen, and why the others were not.
@@ -323,6 +324,6 @@ impl Locked<'_> {
             true => "not contested".to_owned(),
             false => format!("not {}", others.join("; ")),
         };
-        self.job.decided("elect", Some(chosen), text);
+        self.job.decided(StepKind::Elect, Some(chosen), text);
     }
 }

@@ -5,20 +5,21 @@ use std::sync::{MutexGuard, PoisonError};
 use slog::{info, warn};
 use vtorc_core::audit::{RecoveryRecord, StepOutcome, StepRecord};
 use vtorc_core::ids::TabletAlias;
+use vtorc_core::recovery::step::{Failpoint, StepKind};
 
 use super::job::Job;
 use crate::messages::Audit;
 
 impl Job {
     /// Notes a decision as a step without duration.
-    pub(crate) fn decided(&self, name: &str, tablet: Option<&TabletAlias>, text: String) {
-        let step = self.begin_step(name, tablet);
+    pub(crate) fn decided(&self, kind: StepKind, tablet: Option<&TabletAlias>, text: String) {
+        let step = self.begin_step(kind, tablet);
         self.end_step(step, StepOutcome::Done(text));
     }
 
-    pub(crate) fn begin_step(&self, name: &str, tablet: Option<&TabletAlias>) -> usize {
+    pub(crate) fn begin_step(&self, kind: StepKind, tablet: Option<&TabletAlias>) -> usize {
         let step = StepRecord {
-            name: name.to_owned(),
+            kind,
             tablet: tablet.cloned(),
             started_at: self.services.clock.now(),
             duration_ms: None,
@@ -41,11 +42,11 @@ impl Job {
             let tablet = step.tablet.as_ref().map(ToString::to_string).unwrap_or_default();
             match &outcome {
                 StepOutcome::Done(text) => {
-                    info!(self.log, "step"; "step" => &step.name, "tablet" => tablet, "ms" => took as u64,
+                    info!(self.log, "step"; "step" => %step.kind, "tablet" => tablet, "ms" => took as u64,
                         "text" => text);
                 }
                 StepOutcome::NotDone(why) | StepOutcome::Unknown(why) => {
-                    warn!(self.log, "step failed"; "step" => &step.name, "tablet" => tablet,
+                    warn!(self.log, "step failed"; "step" => %step.kind, "tablet" => tablet,
                         "ms" => took as u64, "outcome" => outcome.name(), "error" => why);
                 }
             }
@@ -74,7 +75,7 @@ impl Job {
         self.services.board.post_recovery(record);
     }
 
-    pub(crate) fn failpoint(&self, name: &str) {
-        (self.services.failpoint)(name);
+    pub(crate) fn failpoint(&self, point: Failpoint) {
+        (self.services.failpoint)(point);
     }
 }

@@ -7,6 +7,7 @@ use vtorc_core::audit::{Outcome, RecoveryRecord, StepOutcome, StepRecord, Trigge
 use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
 use vtorc_core::ports::RecoveryFilter;
 use vtorc_core::recovery::kind::RecoveryKind;
+use vtorc_core::recovery::step::StepKind;
 
 use super::{millis, number, timestamp};
 
@@ -25,7 +26,7 @@ struct StepRow {
 impl StepRow {
     fn of(step: &StepRecord) -> Self {
         Self {
-            name: step.name.clone(),
+            name: step.kind.name().to_owned(),
             tablet: step.tablet.as_ref().map(ToString::to_string),
             started_ms: step.started_at.as_millis(),
             duration_ms: step.duration_ms,
@@ -38,10 +39,11 @@ impl StepRow {
         }
     }
 
-    fn into_step(self) -> StepRecord {
+    /// A step; none where it is one that another version of vtorc knew.
+    fn into_step(self) -> Option<StepRecord> {
         let text = self.text;
-        StepRecord {
-            name: self.name,
+        Some(StepRecord {
+            kind: StepKind::from_name(&self.name)?,
             tablet: alias(self.tablet),
             started_at: vtorc_core::time::Timestamp::from_millis(self.started_ms),
             duration_ms: self.duration_ms,
@@ -50,7 +52,7 @@ impl StepRow {
                 "not_done" => StepOutcome::NotDone(text),
                 _ => StepOutcome::Unknown(text),
             }),
-        }
+        })
     }
 }
 
@@ -161,6 +163,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Option<RecoveryRecord>> {
         old_primary: alias(row.get(13)?),
         new_primary: alias(row.get(14)?),
         write_outage_ms: row.get::<_, Option<i64>>(15)?.map(i64::unsigned_abs),
-        steps: steps.into_iter().map(StepRow::into_step).collect(),
+        steps: steps.into_iter().filter_map(StepRow::into_step).collect(),
     }))
 }
