@@ -14,6 +14,7 @@ use vtorc_core::ports::{FindingsChange, HistoryError, LockToken, TopoError};
 use vtorc_core::remedy::Wanted;
 use vtorc_core::shard::{Pace, ProbeTarget};
 use vtorc_core::status::ServerStatus;
+use vtorc_core::tablet::TabletAddress;
 use vtorc_core::time::Timestamp;
 use vtorc_core::topology::{ShardTopology, TopologyRead};
 
@@ -103,8 +104,8 @@ pub struct ShardTopologyWasRead(pub ShardTopology);
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct ProbeCompleted {
-    /// Of which tablet.
-    pub alias: TabletAlias,
+    /// Which tablet was asked, and where.
+    pub address: TabletAddress,
     /// When it was sent.
     pub sent_at: Timestamp,
     /// Its answer.

@@ -177,9 +177,9 @@ fn report(
         }
     }
     shared.shard_meter.sent();
-    let alias = orders.target.address.alias.clone();
+    let address = orders.target.address.clone();
     // A newer observation supersedes one that finds the mailbox full.
-    if shared.shard.try_send(ProbeCompleted { alias, sent_at, result }).is_err() {
+    if shared.shard.try_send(ProbeCompleted { address, sent_at, result }).is_err() {
         shared.shard_meter.lost();
     }
 }

@@ -351,6 +351,7 @@ impl Handler<ShardTopologyWasRead> for ShardActor {
     fn handle(&mut self, message: ShardTopologyWasRead, context: &mut Context<Self>) {
         self.meter.handled();
         self.step(ShardEvent::TopologyRead(message.0), context);
+        self.services.know_servers(&self.state.latest());
     }
 }
 
@@ -358,12 +359,23 @@ impl Handler<ProbeCompleted> for ShardActor {
     type Result = ();
     fn handle(&mut self, message: ProbeCompleted, context: &mut Context<Self>) {
         self.meter.handled();
-        let ProbeCompleted { alias, sent_at, result } = message;
-        let first_word = self.state.latest().tablet(&alias).is_some_and(|t| t.status.is_none());
+        let ProbeCompleted { address, sent_at, result } = message;
+        let before = self.state.latest();
+        let Some(known) = before.tablet(&address.alias) else { return };
+        // It was asked where the tablet was before.
+        if known.tablet.address().is_some_and(|now| now != address) {
+            return;
+        }
+        let first_word = known.status.is_none();
+        let identity = known.identity.clone();
         let claimed_by = self.services.claimed_by(self.name(), result.as_ref().ok());
         let answer = Answer { sent_at, result: result.map(Arc::new), claimed_by };
-        self.step(ShardEvent::Probed { alias, answer: Box::new(answer) }, context);
-        self.services.know_servers(&self.state.latest());
+        let alias = address.alias;
+        self.step(ShardEvent::Probed { alias: alias.clone(), answer: Box::new(answer) }, context);
+        let now = self.state.latest();
+        if now.tablet(&alias).is_some_and(|state| state.identity != identity) {
+            self.services.know_servers(&now);
+        }
         if first_word || self.changed {
             self.post();
         }

@@ -230,14 +230,6 @@ impl MySqlGtidSet {
         Self::normalised(sources)
     }
 
-    /// Tells whether both have transactions of one source, whichever those are.
-    pub fn shares_source(&self, other: &Self) -> bool {
-        let uuids = |set: &Self| -> std::collections::BTreeSet<String> {
-            set.sources.keys().map(|(uuid, _)| uuid.clone()).collect()
-        };
-        !uuids(self).is_disjoint(&uuids(other))
-    }
-
     fn contains(&self, other: &Self) -> bool {
         other.sources.iter().all(|(source, theirs)| {
             let Some(mine) = self.sources.get(source) else { return false };

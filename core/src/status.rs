@@ -104,23 +104,30 @@ impl ServerStatus {
         }
     }
 
-    /// Tells whether this server has anything of somebody who wrote in the other's binary logs, as two servers of one shard
-    /// have, or nothing that the other lacks, as a restored one. What the other's binary logs no longer hold does not
+    /// Tells whether this server has anything that the other's binary logs hold or that it received, as two servers of one
+    /// shard have, or nothing that the other lacks, as a restored one. What the other's binary logs no longer hold does not
     /// count by itself: shards that were made from one backup have that in common.
     pub fn shares_history_of(&self, other: &ServerStatus) -> bool {
         let (received, has) = (self.gtid_received(), other.gtid_received());
-        let whole = !received.is_empty() && other.gtid_executed.contains(&received);
-        let wrote = |uuid: &String| !received.of_source(uuid).is_empty();
-        if whole || other.server_uuid.as_ref().is_some_and(wrote) {
+        if !received.is_empty() && other.gtid_executed.contains(&received) {
             return true;
         }
-        match (&received, &has.subtract(&other.gtid_purged)) {
-            (GtidSet::MySql(mine), GtidSet::MySql(logged)) => mine.shares_source(logged),
+        let logged = has.subtract(&other.gtid_purged);
+        match (&received, &logged) {
+            (GtidSet::MySql(_), GtidSet::MySql(_)) => logged.subtract(&received) != logged,
             (GtidSet::MariaDb(_), GtidSet::MariaDb(_)) => {
                 let mine = self.mariadb_writers();
                 !mine.is_disjoint(&other.mariadb_writers())
             }
             (GtidSet::MySql(_) | GtidSet::MariaDb(_), _) => false,
+        }
+    }
+
+    /// How many transactions it has, as far as that can be told.
+    pub fn written_count(&self) -> u64 {
+        match &self.gtid_executed {
+            all @ GtidSet::MySql(_) => all.count(),
+            GtidSet::MariaDb(position) => self.binlog_state.count().max(position.count()),
         }
     }
 

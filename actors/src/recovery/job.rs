@@ -88,7 +88,7 @@ pub(crate) struct Locked<'a> {
     pub(crate) unread: BTreeSet<TabletAlias>,
     pub(super) lifted: LiftedDelays,
     /// When the topology server was last asked whether the lock is held, and said so.
-    pub(super) held_at: Cell<Instant>,
+    pub(super) held_at: Cell<Option<Instant>>,
     pub(super) lock: Box<dyn ShardLock>,
 }
 

@@ -28,6 +28,8 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// An answer that the lock is held is believed if it took no longer than this: locks end with sessions that were silent
 /// for longer.
 const LOCK_ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Opening a server is begun with so much of that left.
+const OPENING_MIN: Duration = Duration::from_secs(4);
 /// Reading the shard's records takes at most this long.
 const TOPO_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -54,7 +56,6 @@ impl Job {
             }
         };
         let lock = self.topo_step(StepKind::TakeLock, None, taking).await?;
-        let locked_at = Instant::now();
         self.services.auditor.do_send(Audit::Lock(shard.clone(), lock.token()));
         let read = timeout(TOPO_TIMEOUT, topo.read_shard(shard));
         let read = async {
@@ -66,7 +67,7 @@ impl Job {
         let policy =
             topology.durability.clone().map_err(|unknown| Stopped::Refused(unknown.to_string()))?;
         let fresh = self.look_again(&topology).await;
-        let (lifted, held_at) = (LiftedDelays::default(), Cell::new(locked_at));
+        let (lifted, held_at) = (LiftedDelays::default(), Cell::new(None));
         Ok(Locked { job: self, fresh, policy, unread, lifted, held_at, lock })
     }
 
@@ -131,7 +132,7 @@ impl Locked<'_> {
         loop {
             let asked = Instant::now();
             self.job.topo_step(StepKind::CheckLock, None, self.lock.check()).await?;
-            self.held_at.set(asked);
+            self.held_at.set(Some(asked));
             // A process that was stopped meanwhile goes on with an answer that is as old as its sleep.
             if !self.trust_left().is_zero() || sabotage::has(Bug::BelieveOldAnswers) {
                 return Ok(());
@@ -149,7 +150,27 @@ impl Locked<'_> {
 
     /// How long it is still believed that the lock is held.
     pub(super) fn trust_left(&self) -> Duration {
-        LOCK_ANSWER_MAX.saturating_sub(self.held_at.get().elapsed())
+        let held_at = self.held_at.get();
+        held_at.map_or(Duration::ZERO, |at| LOCK_ANSWER_MAX.saturating_sub(at.elapsed()))
+    }
+
+    /// How long a command may take that opens this server: no longer than the lock is believed to be held. A vttablet's
+    /// call is cancelled where its caller gives up, and may take its time.
+    pub(super) async fn opening_patience(&self, tablet: &Tablet) -> Result<Duration, Stopped> {
+        if self.trust_left() < OPENING_MIN && !sabotage::has(Bug::BelieveOldAnswers) {
+            self.check_lock().await?;
+        }
+        let patience = self.job.settings.command_timeout;
+        let left = self.trust_left();
+        if tablet.vttablet.is_some() || sabotage::has(Bug::BelieveOldAnswers) {
+            return Ok(patience);
+        }
+        match left < OPENING_MIN / 2 {
+            true => Err(Stopped::Failed(
+                "the topology server is too slow in saying that the lock is held".into(),
+            )),
+            false => Ok(patience.min(left)),
+        }
     }
 
     pub(super) async fn release(self) {

@@ -195,7 +195,7 @@ impl Locked<'_> {
             ));
         }
         let fix = ServerCommand::FixPrimary { acks: self.policy.acks_required() };
-        let timeout = self.job.settings.command_timeout;
+        let timeout = self.job.settings.command_timeout.min(self.trust_left());
         match self.job.on(StepKind::TakeWritesAgain, primary, fix, timeout).await {
             Ok(_) => Stopped::Undone(format!("{why}; {} serves as before", primary.alias)),
             Err(error) => Stopped::Unclear(format!(

@@ -93,10 +93,9 @@ impl Locked<'_> {
         let Promotion { winner, grounds, .. } = promotion;
         let (acks, grounds) = (self.policy.acks_required(), grounds.clone());
         let promote = ServerCommand::Promote { acks, grounds };
-        self.still_locked().await?;
         let timeout = self.job.settings.command_timeout;
-        match self.job.on(StepKind::Promote, winner, promote, timeout.min(self.trust_left())).await
-        {
+        let patience = self.opening_patience(winner).await?;
+        match self.job.on(StepKind::Promote, winner, promote, patience).await {
             Ok(status) if status.is_writable() => Ok(status),
             Ok(_) => {
                 Err(Stopped::Unclear(format!("{} was promoted and refuses writes", winner.alias)))

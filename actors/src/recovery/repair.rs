@@ -34,8 +34,8 @@ impl Locked<'_> {
         self.check_incumbent()?;
         self.check_lock().await?;
         let fix = ServerCommand::FixPrimary { acks: self.policy.acks_required() };
-        let timeout = self.job.settings.command_timeout;
-        match self.job.on(StepKind::FixPrimary, &primary, fix, timeout).await {
+        let patience = self.opening_patience(&primary).await?;
+        match self.job.on(StepKind::FixPrimary, &primary, fix, patience).await {
             Ok(status) if status.is_writable() => Ok(format!("{} is in order", primary.alias)),
             Ok(_) => Err(Stopped::Failed(format!("{} still refuses writes", primary.alias))),
             Err(error) => Err(Stopped::Failed(format!("{}: {error}", primary.alias))),
@@ -73,6 +73,7 @@ impl Locked<'_> {
                 term
             }
         };
+        self.still_locked().await?;
         let set = topo.set_shard_primary(&self.fresh.shard, &primary.alias, term);
         self.job.topo_step(StepKind::RecordShardPrimary, Some(&primary.alias), set).await?;
         Ok(format!("the shard's record names {}", primary.alias))
@@ -323,6 +324,7 @@ impl Locked<'_> {
     }
 
     async fn record_replica(&self, alias: &TabletAlias) -> Result<(), Stopped> {
+        self.still_locked().await?;
         let set = self.job.services.topo.set_tablet_type(alias, TabletType::Replica, None);
         self.job.topo_step(StepKind::RecordType, Some(alias), set).await
     }

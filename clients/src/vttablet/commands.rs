@@ -111,13 +111,30 @@ fn concerns_the_server_alone(command: &ServerCommand) -> bool {
 
 impl TabletCommand<'_> {
     /// Makes sure that the vttablet looks after the server that is meant: its address may have been given to another one
-    /// since. One that does not answer is found out by what is sent next.
+    /// since. With a direct connection the server is asked besides, by each command; so one whose vttablet hangs is not
+    /// held up by that.
     async fn check_identity(&self) -> Result<(), CommandError> {
         let Some(meant) = &self.address.server else { return Ok(()) };
-        let Ok(full) = self.caller.full_status().await else { return Ok(()) };
-        let answer = status::server(&full, None).map_err(CommandError::NotDone)?;
-        let stranger = CommandError::of_stranger(Stranger::NotMeant);
-        if answer.identity() == *meant { Ok(()) } else { Err(stranger) }
+        let patience = match self.direct {
+            Some(_) => WORD_PATIENCE,
+            None => self.caller.left() / 2,
+        };
+        let answered = tokio::time::timeout(patience, self.caller.full_status()).await;
+        match answered.unwrap_or(Err(CallError::TimedOut)) {
+            // A disk that stalls lets it tell nothing else.
+            Ok(full) if full.disk_stalled => Ok(()),
+            Ok(full) => {
+                let answer = status::server(&full, None).map_err(CommandError::NotDone)?;
+                let stranger = CommandError::of_stranger(Stranger::NotMeant);
+                if answer.identity() == *meant { Ok(()) } else { Err(stranger) }
+            }
+            Err(_) if self.direct.is_some() => Ok(()),
+            // What was to be done was not sent.
+            Err(error) => match error.into_command_error() {
+                CommandError::Unknown(_) => Err(CommandError::Unreached(ProbeFailure::TimedOut)),
+                known @ (CommandError::NotDone(_) | CommandError::Unreached(_)) => Err(known),
+            },
+        }
     }
 
     async fn directly(&self, command: ServerCommand) -> Result<ServerStatus, CommandError> {

@@ -24,6 +24,11 @@ impl MariaDbGtidSet {
         self.domains.iter().map(|(domain, (server, _))| (*domain, *server))
     }
 
+    /// How many transactions led here, as far as sequence numbers tell.
+    pub fn count(&self) -> u64 {
+        self.domains.values().map(|(_, number)| *number).fold(0, u64::saturating_add)
+    }
+
     pub(super) fn contains(&self, other: &Self) -> bool {
         other.domains.iter().all(|(domain, (_, theirs))| {
             self.domains.get(domain).is_some_and(|(_, mine)| mine >= theirs)
@@ -95,6 +100,16 @@ pub struct MariaDbBinlogState {
 }
 
 impl MariaDbBinlogState {
+    /// How many transactions it tells of, as far as sequence numbers tell.
+    pub fn count(&self) -> u64 {
+        let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
+        for ((domain, _), number) in &self.last {
+            let end = ends.entry(*domain).or_default();
+            *end = (*end).max(*number);
+        }
+        ends.into_values().fold(0, u64::saturating_add)
+    }
+
     /// Everybody who wrote: domain and server.
     pub fn writers(&self) -> BTreeSet<(u32, u32)> {
         self.last.keys().copied().collect()

@@ -9,6 +9,7 @@ use super::snapshot::ShardSnapshot;
 use crate::ids::{KeyspaceShard, ServerIdentity, TabletAlias};
 use crate::sabotage::{self, Bug};
 use crate::status::ServerStatus;
+use crate::time::Timestamp;
 
 /// Why a server is taken for somebody else's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,7 @@ pub(super) fn recognise(
     state: &TabletState,
     status: &ServerStatus,
     claimed_by: Option<&TabletAlias>,
+    asked_at: Timestamp,
 ) -> Recognised {
     let mine = status.identity();
     if sabotage::has(Bug::TrustAddresses) {
@@ -61,16 +63,18 @@ pub(super) fn recognise(
     let leads = is_primary(snapshot, state);
     let references: Vec<&ServerStatus> = references(snapshot, state, &mine).collect();
     let shares = references.iter().any(|other| status.shares_history_of(other));
+    // A tablet that moved from one shard to another is its own neighbour for a while.
+    let claimed_by = claimed_by.filter(|owner| **owner != state.tablet.alias);
     match (claimed_by, &state.identity) {
         // The records' primary that has the shard's history is believed before a claim from elsewhere.
         (Some(_), None) if shares && leads => Recognised::Own(mine),
         (Some(owner), _) => Recognised::Stranger(Stranger::Belongs(owner.clone())),
         // What the primary was known to have is not there: the primary is gone, whoever this is.
-        (None, Some(_)) if leads && lacks_what_it_wrote(snapshot, state, status) => {
+        (None, Some(_)) if leads && lacks_what_it_wrote(snapshot, state, status, asked_at) => {
             Recognised::Stranger(Stranger::NotMeant)
         }
         (None, _) if shares || status.gtid_executed.is_empty() => Recognised::Own(mine),
-        (None, Some(_)) if !references.is_empty() || is_somebody(snapshot, status) => {
+        (None, Some(_)) if is_somebody(snapshot, status) => {
             Recognised::Stranger(Stranger::SharesNothing)
         }
         (None, Some(_)) => Recognised::Own(mine),
@@ -82,14 +86,16 @@ pub(super) fn recognise(
     }
 }
 
-/// Tells whether a new server in the primary's place lacks what the primary wrote, by what others have.
+/// Tells whether a new server in the primary's place lacks what the primary wrote, by what others had when it was asked.
 fn lacks_what_it_wrote(
     snapshot: &ShardSnapshot,
     state: &TabletState,
     status: &ServerStatus,
+    asked_at: Timestamp,
 ) -> bool {
     let has = status.gtid_received();
-    let mut others = snapshot.replicas_of(&state.tablet.alias);
+    let others = snapshot.replicas_of(&state.tablet.alias);
+    let mut others = others.filter(|other| other.answered_at <= asked_at);
     others.any(|other| {
         let Some(theirs) = other.status.as_ref().map(|other| other.gtid_received()) else {
             return false;
@@ -129,21 +135,22 @@ fn recognise_primary(
 /// A server that was only set up belongs to nobody yet. One that has written, that others acknowledge to, or that follows
 /// somebody outside of the shard, has another place.
 fn is_somebody(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
-    status.gtid_executed.count() > SET_UP_MAX
+    status.written_count() > SET_UP_MAX
         || status.semi_sync.clients > 0
         || follows_outside(snapshot, status)
 }
 
-/// Which server a command to a tablet is meant for: none where that is not known. A stranger is sent none. Where the shard
-/// has no primary, or this is it, nor is somebody who follows a server outside of the shard and shares nothing with the
-/// others: it may be another shard's replica.
+/// Which server a command to a tablet is meant for: none where that is not known. A stranger is sent none, nor is somebody
+/// who may be one by what else is known of the shard.
 pub fn meant(
     snapshot: &ShardSnapshot,
     state: &TabletState,
 ) -> Result<Option<ServerIdentity>, Stranger> {
-    let decisive = snapshot.primary().is_none() || is_primary(snapshot, state);
-    if decisive && state.identity.is_none() && is_from_outside(snapshot, state) {
-        return Err(Stranger::FollowsOutside);
+    if state.identity.is_none()
+        && let Some(status) = state.valid_status()
+        && let Some(doubt) = doubt(snapshot, state, status)
+    {
+        return Err(doubt);
     }
     match state.reachability.failure() {
         Some(ProbeFailure::Stranger(stranger)) => Err(stranger.clone()),
@@ -167,7 +174,8 @@ fn twin<'a>(
     mine: &ServerIdentity,
     is_known: bool,
 ) -> Option<&'a TabletAlias> {
-    if is_primary(snapshot, state) || !is_unique(mine) {
+    let believed = is_primary(snapshot, state) && (is_known || state.identity.is_none());
+    if believed || !is_unique(mine) {
         return None;
     }
     let others = snapshot.tablets.values().filter(|other| other.tablet.alias != state.tablet.alias);
@@ -211,17 +219,43 @@ fn others_followed_another(
     })
 }
 
-fn is_from_outside(snapshot: &ShardSnapshot, state: &TabletState) -> bool {
-    let Some(status) = state.valid_status() else { return false };
-    let identity = status.identity();
-    let mut others = references(snapshot, state, &identity);
-    follows_outside(snapshot, status) && !others.any(|other| status.shares_history_of(other))
+/// Why a server of which nobody knows whose it is must not be changed. In the primary's place, or where there is none, it
+/// may be another shard's replica; elsewhere, another shard's primary beside one that is not sure of itself.
+fn doubt(snapshot: &ShardSnapshot, state: &TabletState, status: &ServerStatus) -> Option<Stranger> {
+    let primary = snapshot.primary();
+    let decisive = primary.is_none() || is_primary(snapshot, state);
+    let others = snapshot.tablets.values().filter(|other| match decisive {
+        true => other.tablet.alias != state.tablet.alias,
+        false => is_primary(snapshot, other),
+    });
+    let others = others.filter_map(|other| other.status.as_deref());
+    let mut others = others.filter(|status| !status.gtid_executed.is_empty()).peekable();
+    // Where there was a primary, and nobody else has anything, there is nobody to compare it with.
+    let is_first = decisive && snapshot.record.term_start.is_none();
+    let compared = others.peek().is_some() || is_first;
+    if !compared || others.any(|other| status.shares_history_of(other)) {
+        return None;
+    }
+    match decisive {
+        true => follows_outside(snapshot, status).then_some(Stranger::FollowsOutside),
+        false => is_somebody(snapshot, status).then_some(Stranger::SharesNothing),
+    }
 }
 
+/// Tells whether it was connected to a server that is no tablet's. Names differ between the topology and replication, so
+/// who was never connected to its source tells nothing.
 fn follows_outside(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
     let Some(replication) = &status.replication else { return false };
+    let was_connected =
+        replication.source_uuid.is_some() || replication.source_server_id.is_some_and(|id| id != 0);
     let mut tablets = snapshot.tablets.values();
-    !tablets.any(|tablet| tablet.tablet.mysql.as_ref() == Some(&replication.source))
+    let is_inside = tablets.any(|other| {
+        let address = other.tablet.mysql.as_ref();
+        let known = other.status.as_ref();
+        address == Some(&replication.source)
+            || known.is_some_and(|known| known.is_source_of(replication, address))
+    });
+    was_connected && !is_inside
 }
 
 fn is_primary(snapshot: &ShardSnapshot, state: &TabletState) -> bool {

@@ -1,6 +1,7 @@
 //! One shard at one moment: what the topology says beside what the probes found.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::health::ProbeFailure;
 use super::identity::{self, Recognised};
@@ -8,6 +9,7 @@ use super::observe::{Answer, TabletState};
 use crate::durability::{DurabilityPolicy, UnknownPolicy};
 use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::sabotage::{self, Bug};
+use crate::status::ServerStatus;
 use crate::tablet::{Tablet, TabletType};
 use crate::time::Timestamp;
 use crate::topology::{Place, ShardRecord, ShardTopology};
@@ -103,14 +105,18 @@ impl ShardSnapshot {
             return answer;
         };
         let identity = status.identity();
-        let recognised = identity::recognise(self, state, status, answer.claimed_by.as_ref());
+        let recognised =
+            identity::recognise(self, state, status, answer.claimed_by.as_ref(), answer.sent_at);
         let Some(state) = self.tablets.get_mut(alias) else { return answer };
         match recognised {
             Recognised::Own(identity) => state.identity = Some(identity),
             Recognised::Unsettled => {}
             Recognised::Stranger(stranger) => {
-                // It was taken for the tablet's own before its owner was known.
+                // What it said before its owner was known are no words of the tablet's.
                 state.identity = state.identity.take().filter(|known| *known != identity);
+                let is_his = |said: &Arc<ServerStatus>| said.identity() == identity;
+                state.status = state.status.take().filter(|said| !is_his(said));
+                state.earlier.retain(|(said, _)| !is_his(said));
                 return Answer { result: Err(ProbeFailure::Stranger(stranger)), ..answer };
             }
         }
