@@ -12,6 +12,7 @@ mod fence;
 mod probe;
 mod sql;
 mod status;
+mod tablet_command;
 mod tablets;
 mod tls;
 

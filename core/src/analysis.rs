@@ -15,7 +15,6 @@ pub use warnings::{Told, WARNINGS, Warning};
 
 use crate::ids::TabletAlias;
 use crate::knowledge::snapshot::ShardSnapshot;
-use crate::remedy::{self, Remedy};
 use crate::settings::RecoverySettings;
 
 /// Everything that can be found wrong, by the name that operators know.
@@ -288,17 +287,6 @@ pub fn still_present(
         now.tablet == finding.tablet
             && (now.kind == finding.kind || both_dead(now.kind, finding.kind))
     })
-}
-
-/// What says that the records' primary does not serve, or that another server may: writes cannot be moved away from it
-/// in peace.
-pub fn not_in_charge(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Option<Finding> {
-    let first = detect(snapshot, settings).into_iter().next()?;
-    let repaired_alone =
-        matches!(first.kind, FindingKind::PrimaryHasPrimary | FindingKind::PrimaryIsReadOnly);
-    let remedy = remedy::remedy(first.kind);
-    let moved_away = remedy == Remedy::PlannedReparent;
-    (repaired_alone || (remedy.is_reparent() && !moved_away)).then_some(first)
 }
 
 /// Between two probes a replica may join or leave; the primary is dead either way.

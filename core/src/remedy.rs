@@ -1,6 +1,6 @@
 //! What would help: the recovery that belongs to each finding.
 
-use crate::analysis::{Finding, FindingKind};
+use crate::analysis::{self, Finding, FindingKind};
 use crate::ids::TabletAlias;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::recovery::kind::RecoveryKind;
@@ -116,6 +116,17 @@ pub fn remedy(kind: FindingKind) -> Remedy {
         | FindingKind::LostTransactions
         | FindingKind::MixedBinlogFormats => Remedy::WatchOnly,
     }
+}
+
+/// What says that the records' primary does not serve, or that another server may: writes cannot be moved away from it
+/// in peace.
+pub fn not_in_charge(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Option<Finding> {
+    let first = analysis::detect(snapshot, settings).into_iter().next()?;
+    let repaired_alone =
+        matches!(first.kind, FindingKind::PrimaryHasPrimary | FindingKind::PrimaryIsReadOnly);
+    let remedy = remedy(first.kind);
+    let moved_away = remedy == Remedy::PlannedReparent;
+    (repaired_alone || (remedy.is_reparent() && !moved_away)).then_some(first)
 }
 
 /// What a shard wants done now.

@@ -5,8 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use actix_web::{HttpRequest, HttpResponse, web};
 use rust_embed::RustEmbed;
 
+use crate::context::WebContext;
 use crate::error::ApiError;
-use crate::server::WebContext;
 
 #[derive(RustEmbed)]
 #[folder = "console/"]

@@ -10,8 +10,8 @@ use vtorc_actors::services::Services;
 use vtorc_core::controls::Control;
 use vtorc_core::ports::HistoryError;
 
+use crate::context::WebContext;
 use crate::error::ApiError;
-use crate::server::WebContext;
 use crate::views::time;
 
 /// The history takes milliseconds; with a disk that hangs, an order is answered all the same.

@@ -13,8 +13,8 @@ use tokio::time::timeout;
 use vtorc_actors::board::Event;
 use vtorc_actors::services::Services;
 
+use crate::context::WebContext;
 use crate::error::ApiError;
-use crate::server::WebContext;
 use crate::system::system_json;
 use crate::views::{RecoveryView, ShardView};
 

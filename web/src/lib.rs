@@ -13,6 +13,7 @@
 
 pub mod access;
 mod console;
+mod context;
 mod controls;
 mod error;
 mod events;
@@ -26,5 +27,6 @@ mod views;
 mod vtorc;
 
 pub use access::{Access, Authentication, Policy};
-pub use server::{Tls, WebContext, serve};
+pub use context::WebContext;
+pub use server::{Tls, serve};
 pub use snapshot::SnapshotFile;

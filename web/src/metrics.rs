@@ -7,8 +7,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use serde_json::{Map, Value, json};
 
+use crate::context::WebContext;
 use crate::error::ApiError;
-use crate::server::WebContext;
 use figures::{Family, Kind, families};
 use timings::Timings;
 

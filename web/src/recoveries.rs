@@ -8,9 +8,9 @@ use vtorc_actors::messages::SwitchRecoveries;
 use vtorc_core::ids::RecoveryId;
 use vtorc_core::ports::RecoveryFilter;
 
+use crate::context::WebContext;
 use crate::controls::in_the_history;
 use crate::error::ApiError;
-use crate::server::WebContext;
 use crate::views::{RecoveryView, time};
 
 const LIMIT_DEFAULT: u32 = 50;

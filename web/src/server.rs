@@ -1,20 +1,15 @@
 //! The HTTP server: routes, limits, TLS.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
-use actix::Addr;
 use actix_web::dev::Server;
 use actix_web::error::JsonPayloadError;
 use actix_web::middleware::Compress;
 use actix_web::{App, HttpServer, web};
 use slog::{info, warn};
-use vtorc_actors::registry::Registry;
-use vtorc_actors::services::Services;
 
-use crate::access::Access;
+use crate::context::WebContext;
 use crate::error::ApiError;
 use crate::{console, controls, events, metrics, recoveries, shards, system, vtorc};
 
@@ -25,23 +20,6 @@ const SHUTDOWN_S: u64 = 1;
 
 /// A ready TLS configuration.
 pub type Tls = Arc<rustls::ServerConfig>;
-
-/// What the handlers need.
-#[derive(Clone)]
-pub struct WebContext {
-    /// The board, the history, the settings.
-    pub services: Services,
-    /// Where requests go.
-    pub registry: Addr<Registry>,
-    /// Who may do what.
-    pub access: Access,
-    /// The configuration in force, without its secrets.
-    pub config: serde_json::Value,
-    /// When the process began.
-    pub started: Instant,
-    /// The console's files, if not the embedded ones.
-    pub console_directory: Option<PathBuf>,
-}
 
 /// Starts serving on a socket that is bound already. The server runs until it is stopped.
 pub fn serve(

@@ -15,8 +15,8 @@ use vtorc_actors::preflight::examine;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::topology::merge_shard;
 
+use crate::context::WebContext;
 use crate::error::ApiError;
-use crate::server::WebContext;
 use crate::snapshot::SnapshotFile;
 use crate::views::{BlockView, ConcernView, ShardView};
 

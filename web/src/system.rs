@@ -4,9 +4,9 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 use vtorc_actors::services::Services;
 
+use crate::context::WebContext;
 use crate::controls;
 use crate::error::ApiError;
-use crate::server::WebContext;
 use crate::views::ActorView;
 
 pub(crate) async fn actors(

@@ -10,10 +10,10 @@ use vtorc_actors::board::ShardReport;
 use vtorc_actors::messages::SwitchRecoveries;
 use vtorc_core::analysis::errant_gtids;
 
+use crate::context::WebContext;
 use crate::controls::in_the_history;
 use crate::error::ApiError;
 use crate::metrics;
-use crate::server::WebContext;
 use views::{Instance, analyses, database_state};
 
 pub(crate) fn routes(config: &mut web::ServiceConfig) {

@@ -1,7 +1,6 @@
 //! Candidates catch up side by side, and the best of those who are ready is chosen.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::{self, Either};
@@ -16,14 +15,10 @@ use vtorc_core::reparent::election::{Candidate, Contender, Election};
 use vtorc_core::settings::UnappliedPolicy;
 use vtorc_core::status::ServerStatus;
 
-use super::job::{Locked, Stopped};
-use super::reparent::COMMAND_MARGIN;
+use super::job::{COMMAND_MARGIN, Locked, Stopped};
 
 /// A source that does not give what is wanted in this time leaves the next one its turn.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Delays that were lifted, in seconds: they are put back when it is over.
-pub(super) type LiftedDelays = RefCell<BTreeMap<TabletAlias, u64>>;
 
 /// Who is to be promoted.
 pub(super) struct Chosen {

@@ -1,6 +1,6 @@
 //! The frame of every recovery: lock, look again, act step by step, keep the story.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -23,7 +23,6 @@ use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletAddress};
 
 use super::Task;
-use super::catch_up::LiftedDelays;
 use crate::messages::{ReparentKind, ReparentRequest, ShardTopologyWasRead};
 use crate::services::Services;
 
@@ -33,6 +32,12 @@ const LAST_CALL: Duration = Duration::from_millis(50);
 const STRAGGLERS: Duration = Duration::from_secs(1);
 /// A command that ran out of time says so itself, and why, within this.
 const LAST_WORDS: Duration = Duration::from_millis(1200);
+
+/// Added to what a command may take when it is itself told how long to wait.
+pub(super) const COMMAND_MARGIN: Duration = Duration::from_secs(2);
+
+/// Delays that were lifted, in seconds: they are put back when it is over.
+pub(super) type LiftedDelays = RefCell<BTreeMap<TabletAlias, u64>>;
 
 /// Why a recovery stopped before its end.
 #[derive(Clone, Debug)]

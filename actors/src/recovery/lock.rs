@@ -18,8 +18,7 @@ use vtorc_core::tablet::Tablet;
 use vtorc_core::topology::{ShardTopology, TopologyRead, merge_shard};
 
 use super::Task;
-use super::catch_up::LiftedDelays;
-use super::job::{Job, Locked, Stopped};
+use super::job::{Job, LiftedDelays, Locked, Stopped};
 use crate::board::LockAction;
 use crate::messages::{Audit, ReparentKind, ShardTopologyWasRead};
 

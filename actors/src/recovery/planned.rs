@@ -3,21 +3,20 @@
 
 use std::time::Duration;
 
-use vtorc_core::analysis;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::recovery::step::StepKind;
+use vtorc_core::remedy;
 use vtorc_core::reparent::election::{Constraints, Contender};
 use vtorc_core::reparent::safety;
 use vtorc_core::reparent::successor;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::tablet::Tablet;
 
-use super::job::{Locked, Stopped};
+use super::job::{COMMAND_MARGIN, Locked, Stopped};
 use super::promote::Promotion;
-use super::reparent::COMMAND_MARGIN;
 use crate::messages::{ReparentKind, ReparentRequest};
 
 /// Sessions that hold the demotion up for so long are ended: writes are refused meanwhile.
@@ -104,7 +103,7 @@ impl Locked<'_> {
                 primary.tablet.alias
             )));
         };
-        if let Some(finding) = analysis::not_in_charge(&self.fresh, &self.job.settings) {
+        if let Some(finding) = remedy::not_in_charge(&self.fresh, &self.job.settings) {
             return Err(Stopped::Refused(format!("{finding}: {}; that goes first", finding.why)));
         }
         let alias = &primary.tablet.alias;

@@ -4,7 +4,6 @@
 //! let the winner apply what it received; promote it while the others are already being repointed.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use vtorc_core::audit::StepOutcome;
 use vtorc_core::ids::TabletAlias;
@@ -21,9 +20,6 @@ use super::catch_up::Chosen;
 use super::job::{Locked, Stopped};
 use super::promote::Promotion;
 use crate::messages::ReparentRequest;
-
-/// Added to what a command may take when it is itself told how long to wait.
-pub(super) const COMMAND_MARGIN: Duration = Duration::from_secs(2);
 
 impl Locked<'_> {
     /// Elects among all tablets that answer, and makes the winner primary.

@@ -7,26 +7,23 @@ use std::time::Duration;
 
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::knowledge::health::ProbeFailure;
-use vtorc_core::knowledge::identity::Stranger;
 use vtorc_core::ports::{
-    CommandError, MysqlPort, PromotionGrounds, RelayLog, ServerCommand, Sessions, SourceChange,
+    CommandError, PromotionGrounds, RelayLog, ServerCommand, Sessions, SourceChange,
 };
-use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus, VttabletState};
+use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus};
 use vtorc_core::tablet::{TabletAddress, TabletType};
 
-use super::calls::{CallError, Caller};
-use super::{delay, fence, status};
+use super::calls::CallError;
+use super::tablet_command::{MISSING, TabletCommand};
+use super::{delay, fence};
 use crate::interface::replicationdata::StopReplicationMode;
 use crate::interface::tabletmanagerdata as messages;
 use crate::interface::topodata;
 use crate::mysql::{
-    CREATE_DATABASE, SETTINGS, SemiSyncNames, WorkerPool, name_value, once_open, quoted, refusal,
-    semi_sync, semi_sync_settings,
+    CREATE_DATABASE, SETTINGS, SemiSyncNames, name_value, once_open, quoted, refusal, semi_sync,
+    semi_sync_settings,
 };
 
-/// A vttablet beside a server that answers is waited for so long.
-const WORD_PATIENCE: Duration = Duration::from_millis(300);
 /// A vttablet lets its own clients finish for 3 s (`--shutdown-grace-period`). Who holds the server up after that came
 /// to it past the vttablet. Half of the time that writes may be refused is waited for at most.
 const CLIENTS_PATIENCE: Duration = Duration::from_secs(4);
@@ -37,14 +34,6 @@ const DEMOTE_PATIENCE: Duration = Duration::from_secs(2);
 const DRAIN_RELAY_LOG: Duration = Duration::from_millis(300);
 /// A new primary makes the journal's table by itself; it is looked for again after this.
 const JOURNAL_RETRY: Duration = Duration::from_millis(50);
-
-/// A command for one tablet.
-pub(crate) struct TabletCommand<'a> {
-    pub(crate) caller: Caller<'a>,
-    pub(crate) address: &'a TabletAddress,
-    pub(crate) direct: Option<&'a WorkerPool>,
-    pub(crate) heartbeat_period: Duration,
-}
 
 /// Runs a command and answers with the server's state afterwards.
 pub(crate) async fn run(
@@ -110,94 +99,6 @@ fn concerns_the_server_alone(command: &ServerCommand) -> bool {
 }
 
 impl TabletCommand<'_> {
-    /// Makes sure that the vttablet looks after the server that is meant: its address may have been given to another one
-    /// since. With a direct connection the server is asked besides, by each command; so one whose vttablet hangs is not
-    /// held up by that.
-    async fn check_identity(&self) -> Result<(), CommandError> {
-        let Some(meant) = &self.address.server else { return Ok(()) };
-        let patience = match self.direct {
-            Some(_) => WORD_PATIENCE,
-            None => self.caller.left() / 2,
-        };
-        let answered = tokio::time::timeout(patience, self.caller.full_status()).await;
-        match answered.unwrap_or(Err(CallError::TimedOut)) {
-            // A disk that stalls lets it tell nothing else.
-            Ok(full) if full.disk_stalled => Ok(()),
-            Ok(full) => {
-                let answer = status::server(&full, None).map_err(CommandError::NotDone)?;
-                let stranger = CommandError::of_stranger(Stranger::NotMeant);
-                if answer.identity() == *meant { Ok(()) } else { Err(stranger) }
-            }
-            Err(_) if self.direct.is_some() => Ok(()),
-            // What was to be done was not sent.
-            Err(error) => match error.into_command_error() {
-                CommandError::Unknown(_) => Err(CommandError::Unreached(ProbeFailure::TimedOut)),
-                known @ (CommandError::NotDone(_) | CommandError::Unreached(_)) => Err(known),
-            },
-        }
-    }
-
-    async fn directly(&self, command: ServerCommand) -> Result<ServerStatus, CommandError> {
-        match self.direct {
-            Some(workers) => workers.run(self.address, command, self.caller.left()).await,
-            None => Err(CommandError::NotDone("there is no direct connection".into())),
-        }
-    }
-
-    /// Whoever is to be promoted needs a vttablet that answers, and the server cannot tell of that.
-    async fn directly_with_word(
-        &self,
-        command: ServerCommand,
-    ) -> Result<ServerStatus, CommandError> {
-        let (answer, word) = tokio::join!(self.directly(command), self.word());
-        let mut status = answer?;
-        status.vttablet = word;
-        Ok(status)
-    }
-
-    /// What the vttablet says of itself.
-    async fn word(&self) -> Option<VttabletState> {
-        let answered = tokio::time::timeout(WORD_PATIENCE, self.caller.full_status()).await;
-        match answered.unwrap_or(Err(CallError::TimedOut)) {
-            Ok(full) => Some(status::vttablet(&full)),
-            Err(error) => error.into_vttablet_state(),
-        }
-    }
-
-    /// The server's state, directly where that is possible.
-    pub(super) async fn status(&self) -> Result<ServerStatus, CommandError> {
-        if self.direct.is_some() {
-            return self.directly(ServerCommand::ReadStatus).await;
-        }
-        let answer = self.caller.full_status_and_besides().await;
-        let (full, besides) = answer.map_err(CallError::into_command_error)?;
-        if full.disk_stalled {
-            return Err(CommandError::Unreached(ProbeFailure::DiskStalled));
-        }
-        status::server(&full, besides.as_deref()).map_err(CommandError::NotDone)
-    }
-
-    /// The server's state with the number of reparents that it knows of.
-    async fn status_with_journal(&self) -> Result<ServerStatus, CommandError> {
-        if self.direct.is_some() {
-            // It tells of its journal itself.
-            return self.status().await;
-        }
-        let mut client = self.caller.client.clone();
-        let request = self.caller.request(messages::ReadReparentJournalInfoRequest {});
-        let sent = client.read_reparent_journal_info(request);
-        let journal = self.caller.answer("ReadReparentJournalInfo", sent);
-        let (answer, journal) = tokio::join!(self.status(), journal);
-        let mut status = answer?;
-        // Unknown, where it cannot be read.
-        status.journal_length = match journal {
-            Ok(journal) => u64::try_from(journal.length).ok(),
-            Err(error) if error.is_refusal(MISSING) => Some(0),
-            Err(_) => None,
-        };
-        Ok(status)
-    }
-
     async fn stop_receiver(&self) -> Result<(), CommandError> {
         let mut client = self.caller.client.clone();
         let stop_replication_mode = StopReplicationMode::Iothreadonly.into();
@@ -548,8 +449,6 @@ const THROWN_AWAY: &str = "would throw it away, since its applier stands";
 /// A thread that stands, in a vttablet's answer.
 const STOPPED: i32 = 1;
 
-/// The sidecar database, or a table of it, is not there.
-const MISSING: &[u16] = &[1049, 1146];
 /// `ER_DUP_ENTRY`.
 const DUPLICATE: u16 = 1062;
 

@@ -5,7 +5,7 @@ use vtorc_core::ports::CommandError;
 use vtorc_core::status::{ReceiverState, ServerStatus};
 
 use super::calls::CallError;
-use super::commands::TabletCommand;
+use super::tablet_command::TabletCommand;
 use crate::mysql::{goes_on_trying, refusal, start_as_nobody};
 
 /// Applies what is received so many seconds late.

@@ -12,8 +12,9 @@ use vtorc_core::tablet::TabletAddress;
 
 use super::access::{Connections, VttabletAccess};
 use super::calls::{CallError, Caller};
-use super::commands::{self, TabletCommand};
+use super::commands;
 use super::probe::{Both, ByVttablet, with_vttablets_word};
+use super::tablet_command::TabletCommand;
 use crate::mysql::{AsyncProber, MysqlAccess, WorkerPool};
 
 /// Reaches every tablet by the way that its record tells.

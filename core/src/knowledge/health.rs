@@ -4,8 +4,21 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use super::identity::Stranger;
+use crate::ids::TabletAlias;
 use crate::time::Timestamp;
+
+/// Why a server is taken for somebody else's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// It is the server of this tablet, of another shard or of the same one.
+    Belongs(TabletAlias),
+    /// Nothing that it has was ever written by a server of this shard.
+    SharesNothing,
+    /// It follows a server that is no tablet of this shard, and has nothing of the shard's history.
+    FollowsOutside,
+    /// A command that was meant for the tablet's server found another one.
+    NotMeant,
+}
 
 /// How a probe failed.
 #[derive(Clone, Debug, PartialEq, Eq)]

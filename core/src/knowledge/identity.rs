@@ -2,36 +2,59 @@
 //! that is not the tablet's is named, and never changed.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::health::ProbeFailure;
-use super::observe::TabletState;
+pub use super::health::Stranger;
+use super::observe::{Answer, TabletState};
 use super::snapshot::ShardSnapshot;
 use crate::ids::{KeyspaceShard, ServerIdentity, TabletAlias};
 use crate::sabotage::{self, Bug};
 use crate::status::ServerStatus;
 use crate::time::Timestamp;
 
-/// Why a server is taken for somebody else's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stranger {
-    /// It is the server of this tablet, of another shard or of the same one.
-    Belongs(TabletAlias),
-    /// Nothing that it has was ever written by a server of this shard.
-    SharesNothing,
-    /// It follows a server that is no tablet of this shard, and has nothing of the shard's history.
-    FollowsOutside,
-    /// A command that was meant for the tablet's server found another one.
-    NotMeant,
-}
-
 /// What an answer says about who gave it.
-pub(super) enum Recognised {
+enum Recognised {
     /// The tablet's own server.
     Own(ServerIdentity),
     /// Not enough is known of the shard to tell. It is believed until more is known.
     Unsettled,
     /// Somebody else's.
     Stranger(Stranger),
+}
+
+impl ShardSnapshot {
+    /// Takes in an answer of one server, or that there was none.
+    pub fn take_answer(&mut self, alias: &TabletAlias, answer: Answer, now: Timestamp) {
+        let answer = self.recognised(alias, answer);
+        if let Some(state) = self.tablets.get_mut(alias) {
+            state.observe(answer, now);
+        }
+        self.now = now;
+    }
+
+    /// What a stranger answers says nothing of the tablet but that its own server is not there.
+    fn recognised(&mut self, alias: &TabletAlias, answer: Answer) -> Answer {
+        let (Ok(status), Some(state)) = (&answer.result, self.tablets.get(alias)) else {
+            return answer;
+        };
+        let identity = status.identity();
+        let recognised = recognise(self, state, status, answer.claimed_by.as_ref(), answer.sent_at);
+        let Some(state) = self.tablets.get_mut(alias) else { return answer };
+        match recognised {
+            Recognised::Own(identity) => state.identity = Some(identity),
+            Recognised::Unsettled => {}
+            Recognised::Stranger(stranger) => {
+                // What it said before its owner was known are no words of the tablet's.
+                state.identity = state.identity.take().filter(|known| *known != identity);
+                let is_his = |said: &Arc<ServerStatus>| said.identity() == identity;
+                state.status = state.status.take().filter(|said| !is_his(said));
+                state.earlier.retain(|(said, _)| !is_his(said));
+                return Answer { result: Err(ProbeFailure::Stranger(stranger)), ..answer };
+            }
+        }
+        answer
+    }
 }
 
 /// So many transactions at most come from setting a server up: creating its users and its monitoring.
@@ -42,7 +65,7 @@ const SET_UP_MAX: u64 = 100;
 /// A server that was there before is the tablet's own. So is a new one that has the shard's history, as after a restore,
 /// or hardly any at all. Two records that lead to one server are told apart by whose it was first; the primary's comes
 /// before all others, since a stranger in the primary's place is replaced.
-pub(super) fn recognise(
+fn recognise(
     snapshot: &ShardSnapshot,
     state: &TabletState,
     status: &ServerStatus,

@@ -1,15 +1,11 @@
 //! One shard at one moment: what the topology says beside what the probes found.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use super::health::ProbeFailure;
-use super::identity::{self, Recognised};
-use super::observe::{Answer, TabletState};
+use super::observe::TabletState;
 use crate::durability::{DurabilityPolicy, UnknownPolicy};
 use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::sabotage::{self, Bug};
-use crate::status::ServerStatus;
 use crate::tablet::{Tablet, TabletType};
 use crate::time::Timestamp;
 use crate::topology::{Place, ShardRecord, ShardTopology};
@@ -88,39 +84,6 @@ impl ShardSnapshot {
             }
         }
         *self = fresh;
-    }
-
-    /// Takes in an answer of one server, or that there was none.
-    pub fn take_answer(&mut self, alias: &TabletAlias, answer: Answer, now: Timestamp) {
-        let answer = self.recognised(alias, answer);
-        if let Some(state) = self.tablets.get_mut(alias) {
-            state.observe(answer, now);
-        }
-        self.now = now;
-    }
-
-    /// What a stranger answers says nothing of the tablet but that its own server is not there.
-    fn recognised(&mut self, alias: &TabletAlias, answer: Answer) -> Answer {
-        let (Ok(status), Some(state)) = (&answer.result, self.tablets.get(alias)) else {
-            return answer;
-        };
-        let identity = status.identity();
-        let recognised =
-            identity::recognise(self, state, status, answer.claimed_by.as_ref(), answer.sent_at);
-        let Some(state) = self.tablets.get_mut(alias) else { return answer };
-        match recognised {
-            Recognised::Own(identity) => state.identity = Some(identity),
-            Recognised::Unsettled => {}
-            Recognised::Stranger(stranger) => {
-                // What it said before its owner was known are no words of the tablet's.
-                state.identity = state.identity.take().filter(|known| *known != identity);
-                let is_his = |said: &Arc<ServerStatus>| said.identity() == identity;
-                state.status = state.status.take().filter(|said| !is_his(said));
-                state.earlier.retain(|(said, _)| !is_his(said));
-                return Answer { result: Err(ProbeFailure::Stranger(stranger)), ..answer };
-            }
-        }
-        answer
     }
 
     /// Says what everybody's probes amount to at a later moment, until which nothing more was heard.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::hooks::Hook;
+use super::hook::Hook;
 
 /// What a step of a recovery does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

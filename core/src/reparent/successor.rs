@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::election::{
-    Candidate, Constraints, Contender, Election, logs_statements, passed, unfit,
-};
+use super::contender::{empty_like, passed};
+use super::election::{Candidate, Constraints, Contender, Election, logs_statements, unfit};
 use super::reason::{NoCandidate, Reason};
-use super::trust::empty_like;
 use crate::ids::TabletAlias;
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;

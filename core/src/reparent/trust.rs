@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::election::{Constraints, Contender, lost_own, passed};
+use super::contender::{Constraints, Contender, empty_like, lost_own, passed};
 use super::reason::{NoCandidate, PassedOver, Reason};
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
-use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
 use crate::status::{Flavor, ServerStatus};
 
@@ -91,13 +90,6 @@ fn followed(contender: &Contender) -> Option<&str> {
     contender.status.replication.as_ref()?.source_uuid.as_deref()
 }
 
-pub(super) fn empty_like(set: &GtidSet) -> GtidSet {
-    match set {
-        GtidSet::MySql(_) => GtidSet::empty_mysql(),
-        GtidSet::MariaDb(_) => GtidSet::empty_mariadb(),
-    }
-}
-
 /// A tablet with errant transactions acknowledges like any other: what else it has must not be lost.
 pub(super) fn check_held_by_errant(
     everybody: &[Contender],
@@ -153,20 +145,6 @@ pub(super) fn check_held_by_filtered(
         }
     }
     Ok(())
-}
-
-/// What a tablet had when it answered before the primary was last asked, and the primary lacked: it cannot be what the
-/// primary acknowledged later. None where that cannot be told: MariaDB's positions do not say.
-pub(super) fn had_before(alias: &TabletAlias, snapshot: &ShardSnapshot) -> Option<GtidSet> {
-    let primary = snapshot.primary().filter(|primary| primary.tablet.alias != *alias)?;
-    let (state, source) = (snapshot.tablet(alias)?, primary.status.as_deref()?);
-    let uuid = source.server_uuid.as_ref().filter(|_| source.flavor == Flavor::MySql)?;
-    let last = state.status.iter().map(|status| (status, state.answered_at));
-    let words = state.earlier.iter().map(|(status, at)| (status, *at)).chain(last);
-    let timely = words.filter(|(_, answered_at)| *answered_at <= primary.status_at);
-    let had =
-        timely.fold(GtidSet::empty_mysql(), |all, (status, _)| all.union(&status.gtid_received()));
-    Some(had.subtract(&source.gtid_executed).without_source(uuid))
 }
 
 /// Where histories differ and the policy demands acknowledgements: what a server wrote and no acker of its

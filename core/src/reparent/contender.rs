@@ -1,0 +1,146 @@
+//! Who takes part in an election, and what the winner must satisfy.
+
+use std::collections::BTreeSet;
+
+use crate::durability::DurabilityPolicy;
+use crate::gtid::GtidSet;
+use crate::ids::TabletAlias;
+use crate::knowledge::snapshot::ShardSnapshot;
+use crate::sabotage::{self, Bug};
+use crate::settings::RecoverySettings;
+use crate::status::{Flavor, ServerStatus};
+use crate::tablet::Tablet;
+
+use super::reason::{PassedOver, Reason};
+
+/// A tablet that answered while everything stood still: its record and its server's state.
+#[derive(Clone, Debug)]
+pub struct Contender {
+    /// The record.
+    pub tablet: Tablet,
+    /// Its server, read after its receiver was stopped.
+    pub status: ServerStatus,
+    /// It was replicating from something before its receiver was stopped.
+    pub was_replica: bool,
+    /// What it had while the primary was asked and lacked it: whatever that is, the primary never acknowledged it.
+    pub had_before: GtidSet,
+}
+
+impl Contender {
+    /// A tablet as it answered, and what is known of it from before.
+    pub fn new(tablet: &Tablet, status: ServerStatus, snapshot: &ShardSnapshot) -> Self {
+        Self {
+            tablet: tablet.clone(),
+            was_replica: status.replication.is_some(),
+            had_before: had_before(&tablet.alias, snapshot)
+                .unwrap_or_else(|| empty_like(&status.gtid_executed)),
+            status,
+        }
+    }
+
+    /// Everybody of a snapshot who answered the last probe.
+    pub fn of(snapshot: &ShardSnapshot) -> Vec<Self> {
+        let answered = snapshot.tablets.values();
+        let answered = answered.filter_map(|state| Some((state, state.valid_status()?.clone())));
+        answered.map(|(state, status)| Self::new(&state.tablet, status, snapshot)).collect()
+    }
+
+    /// Its GTIDs stand for data that it does not have: others cannot get it from here, and its acknowledgement is
+    /// worth nothing.
+    pub fn is_filtered(&self) -> bool {
+        self.status.is_filtered() && !sabotage::has(Bug::TrustFiltered)
+    }
+
+    /// Others can get what it has from its binary logs.
+    pub(super) fn is_source(&self) -> bool {
+        let logs = self.status.log_bin && self.status.log_replica_updates;
+        logs && self.status.gtid_mode_on && !self.is_filtered()
+    }
+
+    /// Applies late on purpose.
+    pub(super) fn delay_seconds(&self) -> u64 {
+        self.status.replication.as_ref().map_or(0, |replication| replication.delay_seconds)
+    }
+
+    /// Everything it committed or received.
+    pub fn received(&self) -> GtidSet {
+        self.status.gtid_received()
+    }
+
+    pub(super) fn journal(&self) -> u64 {
+        self.status.journal_length.unwrap_or(0)
+    }
+
+    /// The other's binary logs still hold all that this one lacks. (A clone's begin where it was made.)
+    pub(super) fn can_follow(&self, source: &Contender) -> bool {
+        let needed = &source.status.gtid_purged;
+        needed.is_empty() || self.received().contains(needed)
+    }
+
+    /// It has something received that nobody is applying.
+    pub(super) fn applier_stands(&self) -> bool {
+        let stopped = self
+            .status
+            .replication
+            .as_ref()
+            .is_some_and(|replication| !replication.applier_running);
+        stopped && self.received() != self.status.gtid_executed
+    }
+}
+
+/// What the winner must satisfy beside its position.
+#[derive(Clone, Debug)]
+pub struct Constraints<'a> {
+    /// The keyspace's policy.
+    pub policy: DurabilityPolicy,
+    /// The configuration.
+    pub settings: &'a RecoverySettings,
+    /// The primary that is replaced.
+    pub old_primary: Option<&'a TabletAlias>,
+    /// The tablet that an operator asked for.
+    pub wanted: Option<&'a TabletAlias>,
+    /// The tablet that an operator wants to avoid.
+    pub avoid: Option<&'a TabletAlias>,
+    /// Everybody who could hold a write of this shard was reached.
+    pub complete: bool,
+    /// What the old primary last answered: what it had is no error of anybody else.
+    pub last_known: Option<&'a ServerStatus>,
+    /// Those who may have acknowledged what the old primary wrote; none where any of them may have.
+    pub ackers: Option<BTreeSet<TabletAlias>>,
+    /// Those whose records cannot be read now: that they are primary could not be written there.
+    pub unread: &'a BTreeSet<TabletAlias>,
+}
+
+pub(super) fn passed(contender: &Contender, reason: Reason) -> PassedOver {
+    PassedOver { alias: contender.tablet.alias.clone(), reason }
+}
+
+/// What it wrote, somebody else has, and it has no more.
+pub(super) fn lost_own(contender: &Contender, everybody: &[Contender]) -> Option<GtidSet> {
+    if sabotage::has(Bug::TrustSurvivors) {
+        return None;
+    }
+    let mut lost = everybody.iter().filter_map(|other| contender.status.lost_to(&other.status));
+    lost.next()
+}
+
+pub(super) fn empty_like(set: &GtidSet) -> GtidSet {
+    match set {
+        GtidSet::MySql(_) => GtidSet::empty_mysql(),
+        GtidSet::MariaDb(_) => GtidSet::empty_mariadb(),
+    }
+}
+
+/// What a tablet had when it answered before the primary was last asked, and the primary lacked: it cannot be what the
+/// primary acknowledged later. None where that cannot be told: MariaDB's positions do not say.
+pub(super) fn had_before(alias: &TabletAlias, snapshot: &ShardSnapshot) -> Option<GtidSet> {
+    let primary = snapshot.primary().filter(|primary| primary.tablet.alias != *alias)?;
+    let (state, source) = (snapshot.tablet(alias)?, primary.status.as_deref()?);
+    let uuid = source.server_uuid.as_ref().filter(|_| source.flavor == Flavor::MySql)?;
+    let last = state.status.iter().map(|status| (status, state.answered_at));
+    let words = state.earlier.iter().map(|(status, at)| (status, *at)).chain(last);
+    let timely = words.filter(|(_, answered_at)| *answered_at <= primary.status_at);
+    let had =
+        timely.fold(GtidSet::empty_mysql(), |all, (status, _)| all.union(&status.gtid_received()));
+    Some(had.subtract(&source.gtid_executed).without_source(uuid))
+}
