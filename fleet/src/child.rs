@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::FleetError;
 
 /// The kernel stops all threads of a process within this.
-const FREEZE_MAX: Duration = Duration::from_secs(2);
+const FREEZE_MAX: Duration = Duration::from_secs(10);
 
 /// A server of a topology serves within this.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -21,6 +21,32 @@ const START_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Child {
     process: process::Child,
+}
+
+fn send(process: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) {
+        // Gone already: nothing to be told.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Stops a process in its tracks. Returns when none of its threads runs any more: until then they may still take and
+/// answer requests, although the signal was sent.
+pub fn freeze(process: u32) {
+    send(process, Signal::STOP);
+    let deadline = Instant::now() + FREEZE_MAX;
+    while !all_threads_stopped(process) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn all_threads_stopped(process: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        // After the name in parentheses comes the state; T is stopped. One that ended counts as well.
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
+    })
 }
 
 impl Child {
@@ -42,37 +68,17 @@ impl Child {
 
     /// Sends it a signal; it may be gone already.
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // Gone already: nothing to be told.
-            let _ = kill_process(pid, signal);
-        }
+        send(self.id(), signal);
     }
 
-    /// Stops it in its tracks. Returns when none of its threads runs any more: until then they may still
-    /// take and answer requests, although the signal was sent.
+    /// Stops it in its tracks.
     pub fn freeze(&self) {
-        self.signal(Signal::STOP);
-        let deadline = Instant::now() + FREEZE_MAX;
-        while !self.all_threads_stopped() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        freeze(self.id());
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
-    }
-
-    fn all_threads_stopped(&self) -> bool {
-        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.process.id())) else {
-            return true;
-        };
-        threads.flatten().all(|thread| {
-            // After the name in parentheses comes the state; T is stopped. One that ended counts as well.
-            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
-        })
     }
 
     /// Ends it at once, as a crash would, and waits until it is gone.

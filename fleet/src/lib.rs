@@ -12,7 +12,7 @@ mod template;
 mod zookeeper;
 
 pub use binary::{Flavor, ServerBinary};
-pub use child::{Child, free_port, free_ports};
+pub use child::{Child, free_port, free_ports, freeze};
 pub use consul::{CONSUL_MASTER_TOKEN, Consul, ConsulOptions};
 pub use etcd::Etcd;
 pub use server::{Server, ServerOptions};

@@ -13,7 +13,7 @@ use vtorc_core::ports::{
 };
 use vtorc_core::status::{ReceiverState, ServerStatus};
 use vtorc_core::tablet::{MysqlAddress, TabletAddress};
-use vtorc_fleet::{Flavor, Server, ServerOptions};
+use vtorc_fleet::{Flavor, Server, ServerOptions, freeze};
 
 use crate::harness::{PATIENCE, template, wait_for};
 use crate::proxy::{Ear, Proxy};
@@ -139,11 +139,6 @@ fn before(server: &Server, words: &'static str, act: impl Fn() + Send + Sync + '
     Proxy::with_ears(server.address(), ear).address
 }
 
-fn signal(pid: u32, which: &str) {
-    let status = std::process::Command::new("kill").args([which, &pid.to_string()]).status();
-    assert!(status.unwrap().success());
-}
-
 /// Waits until no session of vtorc's is left: whatever it sent was run, or never will be.
 fn vtorc_is_gone(server: &Server) {
     let left = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = 'orc_client_user'";
@@ -184,7 +179,7 @@ fn a_server_that_wakes_up_after_the_deadline_does_not_take_writes() {
         server.run(&log).unwrap();
         let pid = server.pid();
         // The statement waits in the socket of a server that stands still.
-        let proxy = before(server, "SET GLOBAL read_only = IF", move || signal(pid, "-STOP"));
+        let proxy = before(server, "SET GLOBAL read_only = IF", move || freeze(pid));
         for command in [bench.promotion(1), ServerCommand::FixPrimary { acks: 0 }] {
             let outcome = bench.run_at(&proxy, command, Duration::from_millis(1500));
             server.thaw();
