@@ -360,17 +360,19 @@ impl Handler<ProbeCompleted> for ShardActor {
     fn handle(&mut self, message: ProbeCompleted, context: &mut Context<Self>) {
         self.meter.handled();
         let ProbeCompleted { address, sent_at, result } = message;
-        let before = self.state.latest();
-        let Some(known) = before.tablet(&address.alias) else { return };
-        // It was asked where the tablet was before.
-        if known.tablet.address().is_some_and(|now| now != address) {
-            return;
-        }
-        let first_word = known.status.is_none();
-        let identity = known.identity.clone();
+        let alias = address.alias.clone();
+        // Nobody may hold the snapshot while the step changes it, or all of it is copied.
+        let (first_word, identity) = {
+            let latest = self.state.latest();
+            let Some(known) = latest.tablet(&alias) else { return };
+            // It was asked where the tablet was before.
+            if known.tablet.address().is_some_and(|now| now != address) {
+                return;
+            }
+            (known.status.is_none(), known.identity.clone())
+        };
         let claimed_by = self.services.claimed_by(self.name(), result.as_ref().ok());
         let answer = Answer { sent_at, result: result.map(Arc::new), claimed_by };
-        let alias = address.alias;
         self.step(ShardEvent::Probed { alias: alias.clone(), answer: Box::new(answer) }, context);
         let now = self.state.latest();
         if now.tablet(&alias).is_some_and(|state| state.identity != identity) {
