@@ -1,7 +1,5 @@
 //! The topology in a real ZooKeeper: its restarts, its silence, its sessions and its locks.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +18,7 @@ use crate::cells::{
 };
 use crate::certificates::certificates;
 use crate::harness::{Cluster, THREE, wait_for};
+use crate::proxy::{Ear, Proxy};
 use crate::topologies::{dies_at_rest, killed_with_the_lock, lost_in_the_middle, topo_flags};
 
 fn on_zookeeper() -> (Cluster, ZooKeeper) {
@@ -285,44 +284,31 @@ fn a_lock_is_checked_and_records_are_read_under_it_after_a_sync() {
 
 /// Passes on what is said to a server, and notes which requests were made.
 fn overheard(port: u16) -> (String, Arc<Mutex<Vec<i32>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
     let asked = Arc::new(Mutex::new(Vec::new()));
     let noted = asked.clone();
-    std::thread::spawn(move || {
-        for client in listener.incoming() {
-            let Ok(mut client) = client else { return };
-            let mut server = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            let (mut answers, mut back) =
-                (server.try_clone().unwrap(), client.try_clone().unwrap());
-            std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
-            let noted = noted.clone();
-            std::thread::spawn(move || pass_on(&mut client, &mut server, &noted));
-        }
-    });
-    (address, asked)
+    let proxy = Proxy::with_ears(format!("127.0.0.1:{port}"), move || ear(noted.clone()));
+    (proxy.address, asked)
 }
 
 /// Requests are told by their length, their number, and what they are; the first one, which connects, is not.
-fn pass_on(
-    client: &mut TcpStream,
-    server: &mut TcpStream,
-    noted: &Mutex<Vec<i32>>,
-) -> std::io::Result<()> {
+fn ear(noted: Arc<Mutex<Vec<i32>>>) -> Ear {
     const PING: i32 = 11;
-    for number in 0.. {
-        let mut length = [0; 4];
-        client.read_exact(&mut length)?;
-        let mut request = vec![0; usize::try_from(i32::from_be_bytes(length)).unwrap()];
-        client.read_exact(&mut request)?;
-        let what = i32::from_be_bytes(request[4..8].try_into().unwrap());
-        if number > 0 && what != PING {
-            noted.lock().unwrap().push(what);
+    let (mut said, mut number) = (Vec::new(), 0);
+    Box::new(move |words| {
+        said.extend_from_slice(words);
+        while let Some(length) = said.first_chunk() {
+            let end = 4 + usize::try_from(i32::from_be_bytes(*length)).unwrap();
+            if said.len() < end {
+                return;
+            }
+            let request: Vec<u8> = said.drain(..end).collect();
+            let what = i32::from_be_bytes(request[8..12].try_into().unwrap());
+            if number > 0 && what != PING {
+                noted.lock().unwrap().push(what);
+            }
+            number += 1;
         }
-        server.write_all(&length)?;
-        server.write_all(&request)?;
-    }
-    Ok(())
+    })
 }
 
 /// A session of another client than the program's own. It ends when this is dropped.

@@ -1,9 +1,9 @@
 //! No two files need one another, on whatever way: each can be read with what stands below it.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+use crate::{files_below, root};
 
 /// The crates that are looked at. The simulator's universe holds everything in it, and each of its parts acts on the
 /// universe: its files are one piece.
@@ -14,10 +14,9 @@ type Module = Vec<String>;
 
 #[test]
 fn no_files_need_one_another_in_a_circle() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut circles = Vec::new();
     for name in CRATES {
-        let files = files(&root.join(name).join("src"));
+        let files = files(&root().join(name).join("src"));
         assert!(files.len() > 5, "{name} has hardly any files");
         let needs: BTreeMap<&Module, BTreeSet<&Module>> =
             files.iter().map(|(module, file)| (module, needed(module, file, &files))).collect();
@@ -39,22 +38,14 @@ fn what_a_file_needs_is_read_from_it() {
 }
 
 fn files(source: &Path) -> BTreeMap<Module, PathBuf> {
-    let mut waiting = vec![source.to_owned()];
-    let mut found = BTreeMap::new();
-    while let Some(directory) = waiting.pop() {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                waiting.push(path);
-            } else if path.extension().is_some_and(|kind| kind == "rs") {
-                let inside = path.strip_prefix(source).unwrap().with_extension("");
-                let parts = inside.iter().map(|part| part.to_str().unwrap().to_owned());
-                let parts: Module = parts.filter(|part| part != "lib" && part != "main").collect();
-                found.insert(parts, path);
-            }
-        }
-    }
-    found
+    let mut found = files_below([source.to_owned()]);
+    found.retain(|file| file.extension().is_some_and(|kind| kind == "rs"));
+    let module = |file: &PathBuf| -> Module {
+        let inside = file.strip_prefix(source).unwrap().with_extension("");
+        let parts = inside.iter().map(|part| part.to_str().unwrap().to_owned());
+        parts.filter(|part| part != "lib" && part != "main").collect()
+    };
+    found.into_iter().map(|file| (module(&file), file)).collect()
 }
 
 /// The files whose items a file names at its head.

@@ -1,6 +1,8 @@
 //! The house rules that no tool checks: arrows between crates, lengths, words, and tables in the documentation.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod circles;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,24 +14,28 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn sources(ending: &str) -> Vec<PathBuf> {
-    let mut waiting: Vec<PathBuf> =
-        ["src", "core", "actors", "clients", "web", "fleet", "sim", "tests"]
-            .iter()
-            .map(|dir| root().join(dir))
-            .collect();
+/// Every file below these directories. What cargo and git made is nobody's.
+fn files_below(directories: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
+    let mut waiting: Vec<PathBuf> = directories.into_iter().collect();
     let mut found = Vec::new();
     while let Some(directory) = waiting.pop() {
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() {
-                waiting.push(path);
-            } else if path.to_string_lossy().ends_with(ending) {
-                found.push(path);
+            match path.is_dir() {
+                true if path.ends_with("target") || path.ends_with(".git") => {}
+                true => waiting.push(path),
+                false => found.push(path),
             }
         }
     }
     found.sort();
+    found
+}
+
+fn sources(ending: &str) -> Vec<PathBuf> {
+    let crates = ["src", "core", "actors", "clients", "web", "fleet", "sim", "tests"];
+    let mut found = files_below(crates.map(|directory| root().join(directory)));
+    found.retain(|file| file.to_string_lossy().ends_with(ending));
     found
 }
 
@@ -215,19 +221,9 @@ const HOSTS: &[&str] = &["127.0.0.1", "localhost", "h", "www.w3.org"];
 
 /// Everything that is written by hand, of whatever kind. `Cargo.lock` is cargo's, and names its index.
 fn written_by_hand() -> Vec<PathBuf> {
-    let mut waiting = vec![root().to_owned()];
-    let mut found = Vec::new();
-    while let Some(directory) = waiting.pop() {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            match path.is_dir() {
-                true if name != "target" && name != ".git" => waiting.push(path),
-                false if name != "Cargo.lock" && name != ".git" => found.push(path),
-                true | false => {}
-            }
-        }
-    }
+    let mut found = files_below([root().to_owned()]);
+    // In a work tree of its own, git leaves a file and no directory.
+    found.retain(|file| !file.ends_with("Cargo.lock") && !file.ends_with(".git"));
     found
 }
 
