@@ -55,7 +55,7 @@ pub(crate) use task::Task;
 const MAILBOX_MAX: usize = 64;
 
 /// The history is given so long to tell of a block, ...
-const LEDGER_PATIENCE: Duration = Duration::from_secs(2);
+const BLOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// ... is asked again after this, ...
 const LEDGER_RETRY: Duration = Duration::from_secs(1);
 /// ... and is not waited for after this.
@@ -275,7 +275,7 @@ impl RecoveryActor {
         let (services, shard, log) = (self.services.clone(), self.shard.clone(), self.log.clone());
         let read = async move {
             give_back_lock(&services, &shard, &log).await;
-            answer_within(LEDGER_PATIENCE, services.history.block(&shard)).await
+            answer_within(BLOCK_PATIENCE, services.history.block(&shard)).await
         };
         context.spawn(read.into_actor(self).then(|block, _, context| {
             context.notify(BlockWasRead(block));

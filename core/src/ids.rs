@@ -60,15 +60,6 @@ pub enum ServerIdentity {
     Id(u32),
 }
 
-impl fmt::Display for ServerIdentity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Uuid(uuid) => write!(f, "server_uuid {uuid}"),
-            Self::Id(id) => write!(f, "server_id {id}"),
-        }
-    }
-}
-
 /// A shard and the keyspace that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyspaceShard {

@@ -11,7 +11,7 @@ use crate::audit::{AuditEntry, FindingSpan, RecoveryRecord, StepOutcome};
 use crate::controls::Controls;
 use crate::gtid::GtidSet;
 use crate::hooks::{Hook, Occasion};
-use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias, WatchList};
+use crate::ids::{KeyspaceShard, RecoveryId, ServerIdentity, TabletAlias, WatchList};
 use crate::knowledge::health::ProbeFailure;
 use crate::knowledge::identity::Stranger;
 use crate::preflight::Inspection;
@@ -215,6 +215,11 @@ impl CommandError {
     /// Nothing was sent: somebody else's server answers there.
     pub fn of_stranger(stranger: Stranger) -> Self {
         Self::Unreached(ProbeFailure::Stranger(stranger))
+    }
+
+    /// Refuses what was meant for one server where another one is found.
+    pub fn check_meant(meant: &ServerIdentity, found: &ServerIdentity) -> Result<(), Self> {
+        if meant == found { Ok(()) } else { Err(Self::of_stranger(Stranger::NotMeant)) }
     }
 
     /// What it says of a server that was only to tell its state.

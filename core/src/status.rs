@@ -362,6 +362,11 @@ pub struct ReplicationStatus {
 }
 
 impl ReplicationStatus {
+    /// It was connected to its source, and knows which server that is.
+    pub fn knows_source(&self) -> bool {
+        self.source_uuid.is_some() || self.source_server_id.is_some_and(|id| id != 0)
+    }
+
     /// Tells whether both threads run.
     pub fn is_healthy(&self) -> bool {
         self.receiver == ReceiverState::Running && self.applier_running

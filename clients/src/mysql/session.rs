@@ -7,7 +7,6 @@ use mysql::prelude::Queryable;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::ServerIdentity;
 use vtorc_core::knowledge::health::ProbeFailure;
-use vtorc_core::knowledge::identity::Stranger;
 use vtorc_core::ports::CommandError;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::MysqlAddress;
@@ -50,20 +49,14 @@ impl<'a> Session<'a> {
         meant: Option<&ServerIdentity>,
     ) -> Result<(), CommandError> {
         let Some(meant) = meant else { return Ok(()) };
-        let what = "ask which server answers";
-        let is_meant = match (meant, self.is_mariadb()) {
-            (ServerIdentity::Uuid(uuid), false) => {
-                let answer = self.value(what, "SELECT @@GLOBAL.server_uuid")?;
-                answer.is_some_and(|answer| answer.eq_ignore_ascii_case(uuid))
-            }
-            (ServerIdentity::Id(id), true) => {
-                let answer = self.value(what, "SELECT @@GLOBAL.server_id")?;
-                answer.is_some_and(|answer| answer == id.to_string())
-            }
-            (ServerIdentity::Uuid(_), true) | (ServerIdentity::Id(_), false) => false,
+        let asked = if self.is_mariadb() { "server_id" } else { "server_uuid" };
+        let answer = self.value("ask which server answers", &format!("SELECT @@GLOBAL.{asked}"))?;
+        let answer = answer.unwrap_or_default();
+        let found = match self.is_mariadb() {
+            true => ServerIdentity::Id(answer.parse().unwrap_or_default()),
+            false => ServerIdentity::Uuid(answer.to_ascii_lowercase()),
         };
-        let stranger = CommandError::of_stranger(Stranger::NotMeant);
-        if is_meant { Ok(()) } else { Err(stranger) }
+        CommandError::check_meant(meant, &found)
     }
 
     /// Time left until the deadline.

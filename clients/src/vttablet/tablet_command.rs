@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use vtorc_core::knowledge::health::ProbeFailure;
-use vtorc_core::knowledge::identity::Stranger;
 use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand};
 use vtorc_core::status::{ServerStatus, VttabletState};
 use vtorc_core::tablet::TabletAddress;
 
 use super::calls::{CallError, Caller};
 use super::status;
+use crate::interface::replicationdata::FullStatus;
 use crate::interface::tabletmanagerdata as messages;
 use crate::mysql::WorkerPool;
 
@@ -37,14 +37,12 @@ impl TabletCommand<'_> {
             Some(_) => WORD_PATIENCE,
             None => self.caller.left() / 2,
         };
-        let answered = tokio::time::timeout(patience, self.caller.full_status()).await;
-        match answered.unwrap_or(Err(CallError::TimedOut)) {
+        match self.full_status_within(patience).await {
             // A disk that stalls lets it tell nothing else.
             Ok(full) if full.disk_stalled => Ok(()),
             Ok(full) => {
                 let answer = status::server(&full, None).map_err(CommandError::NotDone)?;
-                let stranger = CommandError::of_stranger(Stranger::NotMeant);
-                if answer.identity() == *meant { Ok(()) } else { Err(stranger) }
+                CommandError::check_meant(meant, &answer.identity())
             }
             Err(_) if self.direct.is_some() => Ok(()),
             // What was to be done was not sent.
@@ -76,10 +74,14 @@ impl TabletCommand<'_> {
         Ok(status)
     }
 
+    async fn full_status_within(&self, patience: Duration) -> Result<FullStatus, CallError> {
+        let answered = tokio::time::timeout(patience, self.caller.full_status()).await;
+        answered.unwrap_or(Err(CallError::TimedOut))
+    }
+
     /// What the vttablet says of itself.
     async fn word(&self) -> Option<VttabletState> {
-        let answered = tokio::time::timeout(WORD_PATIENCE, self.caller.full_status()).await;
-        match answered.unwrap_or(Err(CallError::TimedOut)) {
+        match self.full_status_within(WORD_PATIENCE).await {
             Ok(full) => Some(status::vttablet(&full)),
             Err(error) => error.into_vttablet_state(),
         }

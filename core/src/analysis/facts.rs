@@ -403,8 +403,8 @@ fn others_ahead(
     };
     let mut everybody = Contender::of(snapshot);
     everybody.retain(|one| one.tablet.tablet_type.is_managed());
-    let standing = election::position_of_primary(primary, &everybody, policy, witnesses);
-    standing == PrimaryPosition::Behind && !sabotage::has(Bug::FixBlindly)
+    let position = election::position_of_primary(primary, &everybody, policy, witnesses);
+    position == PrimaryPosition::Behind && !sabotage::has(Bug::FixBlindly)
 }
 
 /// A crash may take the end of a binary log along (`sync_binlog` is not 1): what replicas acknowledged is gone from

@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 /// What an answer says about who gave it.
 enum Recognised {
     /// The tablet's own server.
-    Own(ServerIdentity),
+    Own,
     /// Not enough is known of the shard to tell. It is believed until more is known.
     Unsettled,
     /// Somebody else's.
@@ -39,10 +39,10 @@ impl ShardSnapshot {
             return answer;
         };
         let identity = status.identity();
-        let recognised = recognise(self, state, status, answer.claimed_by.as_ref(), answer.sent_at);
+        let recognised = recognise(self, state, status, &identity, &answer);
         let Some(state) = self.tablets.get_mut(alias) else { return answer };
         match recognised {
-            Recognised::Own(identity) => state.identity = Some(identity),
+            Recognised::Own => state.identity = Some(identity),
             Recognised::Unsettled => {}
             Recognised::Stranger(stranger) => {
                 // What it said before its owner was known are no words of the tablet's.
@@ -60,7 +60,7 @@ impl ShardSnapshot {
 /// So many transactions at most come from setting a server up: creating its users and its monitoring.
 const SET_UP_MAX: u64 = 100;
 
-/// Says whose server gave an answer. `claimed_by` is the tablet of another shard whose server it is known to be.
+/// Says whose server gave an answer. `status` and `mine` are what it says, and of itself.
 ///
 /// A server that was there before is the tablet's own. So is a new one that has the shard's history, as after a restore,
 /// or hardly any at all. Two records that lead to one server are told apart by whose it was first; the primary's comes
@@ -69,38 +69,39 @@ fn recognise(
     snapshot: &ShardSnapshot,
     state: &TabletState,
     status: &ServerStatus,
-    claimed_by: Option<&TabletAlias>,
-    asked_at: Timestamp,
+    mine: &ServerIdentity,
+    answer: &Answer,
 ) -> Recognised {
-    let mine = status.identity();
     if sabotage::has(Bug::TrustAddresses) {
         return Recognised::Unsettled;
     }
-    let is_known = state.identity.as_ref() == Some(&mine);
-    if let Some(twin) = twin(snapshot, state, &mine, is_known) {
+    let is_known = state.identity.as_ref() == Some(mine);
+    if let Some(twin) = twin(snapshot, state, mine, is_known) {
         return Recognised::Stranger(Stranger::Belongs(twin.clone()));
     }
     if is_known {
-        return Recognised::Own(mine);
+        return Recognised::Own;
     }
     let leads = is_primary(snapshot, state);
-    let references: Vec<&ServerStatus> = references(snapshot, state, &mine).collect();
+    let references: Vec<&ServerStatus> = references(snapshot, state, mine).collect();
     let shares = references.iter().any(|other| status.shares_history_of(other));
     // A tablet that moved from one shard to another is its own neighbour for a while.
-    let claimed_by = claimed_by.filter(|owner| **owner != state.tablet.alias);
+    let claimed_by = answer.claimed_by.as_ref().filter(|owner| **owner != state.tablet.alias);
     match (claimed_by, &state.identity) {
         // The records' primary that has the shard's history is believed before a claim from elsewhere.
-        (Some(_), None) if shares && leads => Recognised::Own(mine),
+        (Some(_), None) if shares && leads => Recognised::Own,
         (Some(owner), _) => Recognised::Stranger(Stranger::Belongs(owner.clone())),
         // What the primary was known to have is not there: the primary is gone, whoever this is.
-        (None, Some(_)) if leads && lacks_what_it_wrote(snapshot, state, status, asked_at) => {
+        (None, Some(_))
+            if leads && lacks_what_it_wrote(snapshot, state, status, answer.sent_at) =>
+        {
             Recognised::Stranger(Stranger::NotMeant)
         }
-        (None, _) if shares || status.gtid_executed.is_empty() => Recognised::Own(mine),
+        (None, _) if shares || status.gtid_executed.is_empty() => Recognised::Own,
         (None, Some(_)) if is_somebody(snapshot, status) => {
             Recognised::Stranger(Stranger::SharesNothing)
         }
-        (None, Some(_)) => Recognised::Own(mine),
+        (None, Some(_)) => Recognised::Own,
         (None, None) if leads => recognise_primary(snapshot, state, status, &references),
         (None, None) if !references.is_empty() && is_somebody(snapshot, status) => {
             Recognised::Stranger(Stranger::SharesNothing)
@@ -140,7 +141,7 @@ fn recognise_primary(
     others: &[&ServerStatus],
 ) -> Recognised {
     if others.iter().any(|other| other.shares_history_of(status)) {
-        return Recognised::Own(status.identity());
+        return Recognised::Own;
     }
     if others_followed_another(snapshot, state, status) {
         return Recognised::Stranger(Stranger::SharesNothing);
@@ -150,7 +151,7 @@ fn recognise_primary(
     let all_asked =
         others_asked.all(|other| other.status.is_some() || other.reachability.is_unreachable());
     match others.is_empty() && all_asked {
-        true => Recognised::Own(status.identity()),
+        true => Recognised::Own,
         false => Recognised::Unsettled,
     }
 }
@@ -214,14 +215,14 @@ fn references<'a>(
     mine: &'a ServerIdentity,
 ) -> impl Iterator<Item = &'a ServerStatus> {
     let leads = is_primary(snapshot, state);
-    let concerned = snapshot.tablets.values().filter(move |other| {
-        let is_itself = other.tablet.alias == state.tablet.alias;
-        is_itself || leads || (is_primary(snapshot, other) && other.identity.is_some())
-    });
-    let said = concerned.filter_map(move |other| {
-        let is_itself = other.tablet.alias == state.tablet.alias;
-        // Nobody vouches for itself.
-        other.status.as_deref().filter(|said| !is_itself || said.identity() != *mine)
+    let said = snapshot.tablets.values().filter_map(move |other| {
+        let said = other.status.as_deref()?;
+        let vouches = match other.tablet.alias == state.tablet.alias {
+            // Nobody vouches for itself.
+            true => said.identity() != *mine,
+            false => leads || (is_primary(snapshot, other) && other.identity.is_some()),
+        };
+        vouches.then_some(said)
     });
     said.filter(|status| !status.gtid_executed.is_empty())
 }
@@ -236,9 +237,9 @@ fn others_followed_another(
     let replicas = snapshot.replicas_of(&state.tablet.alias);
     let mut followed = replicas.filter_map(|replica| replica.valid_status()?.replication.as_ref());
     followed.any(|replication| {
-        let knows = replication.source_uuid.is_some()
-            || replication.source_server_id.is_some_and(|id| id != 0);
-        knows && address == Some(&replication.source) && !status.is_source_of(replication, address)
+        replication.knows_source()
+            && address == Some(&replication.source)
+            && !status.is_source_of(replication, address)
     })
 }
 
@@ -269,8 +270,6 @@ fn doubt(snapshot: &ShardSnapshot, state: &TabletState, status: &ServerStatus) -
 /// who was never connected to its source tells nothing.
 fn follows_outside(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
     let Some(replication) = &status.replication else { return false };
-    let was_connected =
-        replication.source_uuid.is_some() || replication.source_server_id.is_some_and(|id| id != 0);
     let mut tablets = snapshot.tablets.values();
     let is_inside = tablets.any(|other| {
         let address = other.tablet.mysql.as_ref();
@@ -278,7 +277,7 @@ fn follows_outside(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
         address == Some(&replication.source)
             || known.is_some_and(|known| known.is_source_of(replication, address))
     });
-    was_connected && !is_inside
+    replication.knows_source() && !is_inside
 }
 
 fn is_primary(snapshot: &ShardSnapshot, state: &TabletState) -> bool {

@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::ServerIdentity;
-use vtorc_core::knowledge::identity::Stranger;
 use vtorc_core::ports::{
     CommandError, MysqlPort, PromotionGrounds, ServerCommand, Sessions, SourceChange,
 };
@@ -61,8 +60,7 @@ impl MysqlPort for Outside {
 impl Line {
     async fn check_identity(&self, meant: Option<&ServerIdentity>) -> Result<(), CommandError> {
         let Some(meant) = meant else { return Ok(()) };
-        let stranger = CommandError::of_stranger(Stranger::NotMeant);
-        if self.status().await?.identity() == *meant { Ok(()) } else { Err(stranger) }
+        CommandError::check_meant(meant, &self.status().await?.identity())
     }
 
     async fn run(&self, command: ServerCommand) -> Result<(), CommandError> {
