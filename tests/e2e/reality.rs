@@ -144,7 +144,7 @@ fn a_candidate_that_a_backup_locks_is_not_waited_for() {
 fn a_replica_with_filters_neither_acknowledges_nor_is_promoted() {
     let tablets = ["zone1-101", "zone1-102", "zone1-103", "zone1-104"];
     let (mut cluster, first) = cluster_of(Flavor::MySql, &tablets);
-    let [filtered, other] = replicas(&first);
+    let [filtered, _] = replicas(&first);
     let filter = [
         "STOP REPLICA",
         "CHANGE REPLICATION FILTER REPLICATE_IGNORE_TABLE = (test.left_out)",
@@ -157,9 +157,11 @@ fn a_replica_with_filters_neither_acknowledges_nor_is_promoted() {
         (on == "0").then_some(())
     };
     wait_for(silent).expect("it still acknowledges");
+    // Which of the other two goes is not said: the last probe may have seen either of them ahead.
     let report = cluster.daemon().shard()["if_primary_died"].clone();
-    assert_eq!(report["new_primary"], other.as_str(), "{report:#}");
+    assert_eq!(report["outcome"], "promotes", "{report:#}");
+    assert_ne!(report["new_primary"], filtered.as_str(), "{report:#}");
     let why_not = report["not"][&filtered].as_str().unwrap_or_default();
     assert!(why_not.contains("replication filters"), "{report:#}");
-    assert_eq!(is_replaced(&mut cluster, &first, &[&filtered]), other);
+    assert_ne!(is_replaced(&mut cluster, &first, &[&filtered]), filtered);
 }
