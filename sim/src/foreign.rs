@@ -108,6 +108,10 @@ impl Tool {
         if before.replication.is_none() {
             return Err(GaveUp::Unfit("the candidate follows nobody"));
         }
+        // Whoever asks for a reparent does not ask for one to a server that lacks data.
+        if before.is_filtered() {
+            return Err(GaveUp::Unfit("the candidate does not apply everything"));
+        }
         lock.check().await?;
         let acks = topology.durability.clone().map_or(0, |policy| policy.acks_required());
         let handed_over = self.hand_over(&primary, &candidate, lock).await;

@@ -299,7 +299,9 @@ impl Universe {
         let could_win = |one: &&u8| {
             let other = self.server(**one);
             let tablet = self.topology.tablets.get(&other.alias);
-            other.is_awake() && tablet.is_some_and(|tablet| tablet.tablet_type.is_promotable())
+            // Nobody can tell which GTIDs of a filtered one stand for data.
+            let whole = other.is_awake() && !other.ills.filtered;
+            whole && tablet.is_some_and(|tablet| tablet.tablet_type.is_promotable())
         };
         let asked = ledger.asked.get(&manager).into_iter().flatten();
         let refused: Vec<u8> =

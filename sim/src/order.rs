@@ -79,7 +79,9 @@ impl Universe {
     fn replica_disorder(&self, replica: &Server, primary: &Server) -> Option<String> {
         let number = replica.number;
         let tablet = self.topology.tablets.get(&replica.alias)?;
-        if !replica.read_only && replica.is_awake() {
+        // Whoever restores a server writes to it.
+        let restored = tablet.tablet_type == TabletType::Restore;
+        if !replica.read_only && replica.is_awake() && !restored {
             return Some(format!("s{number} takes writes and is no primary"));
         }
         if !tablet.tablet_type.is_managed() || replica.ills.never_up {

@@ -45,7 +45,7 @@ pub fn stray_ackers(snapshot: &ShardSnapshot) -> StrayAckers {
 }
 
 /// It follows somebody, and acknowledges what it receives.
-fn acknowledges(status: &ServerStatus) -> bool {
+pub(super) fn acknowledges(status: &ServerStatus) -> bool {
     status.semi_sync.replica_enabled && status.replication.is_some()
 }
 

@@ -11,6 +11,7 @@ use crate::settings::RecoverySettings;
 use crate::status::{Flavor, ServerStatus};
 use crate::tablet::Tablet;
 
+use super::ackers::acknowledges;
 use super::reason::{PassedOver, Reason};
 
 /// A tablet that answered while everything stood still: its record and its server's state.
@@ -49,6 +50,12 @@ impl Contender {
     /// worth nothing.
     pub fn is_filtered(&self) -> bool {
         self.status.is_filtered() && !sabotage::has(Bug::TrustFiltered)
+    }
+
+    /// What it has counts: by its type, or because it acknowledges whatever its type is.
+    pub(super) fn is_witness(&self) -> bool {
+        let stray = acknowledges(&self.status) && !sabotage::has(Bug::CountPolicyAckersOnly);
+        self.tablet.tablet_type.is_witness() || stray
     }
 
     /// Others can get what it has from its binary logs.

@@ -84,7 +84,7 @@ pub fn possible_ackers(
         })
     };
     let of_this_term = |one: &Contender| one.tablet.alias == old.tablet.alias || follows_old(one);
-    let mut counted = everybody.iter().filter(|one| one.tablet.tablet_type.is_witness());
+    let mut counted = everybody.iter().filter(|one| one.is_witness());
     let certain = counted.all(|one| of_this_term(one) && lost_own(one, everybody).is_none());
     certain.then(|| reach.ackers_of(&old.tablet))
 }
@@ -158,7 +158,7 @@ fn trusted<'a>(
     passed_over: &mut Vec<PassedOver>,
 ) -> Result<Vec<&'a Contender>, NoCandidate> {
     let mut trusted: Vec<&Contender> = Vec::new();
-    for contender in everybody.iter().filter(|one| one.tablet.tablet_type.is_witness()) {
+    for contender in everybody.iter().filter(|one| one.is_witness()) {
         if contender.is_filtered() {
             passed_over.push(passed(contender, Reason::Filtered));
             continue;

@@ -22,8 +22,7 @@ pub(super) fn mistrust(
     }
     let received = contender.received();
     let others = everybody.iter().filter(|one| one.tablet.alias != contender.tablet.alias);
-    let witnesses: Vec<&Contender> =
-        others.filter(|one| one.tablet.tablet_type.is_witness()).collect();
+    let witnesses: Vec<&Contender> = others.filter(|one| one.is_witness()).collect();
     let longest = witnesses.iter().map(|one| one.journal()).max().unwrap_or(0);
     // Its own journal is only complete when it has applied all that it received, and lost nothing that it wrote: that
     // may have been a row of it.
