@@ -233,6 +233,7 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
     if !sabotage::has(Bug::TrustOldRecords) {
         promote_unread(new, read);
     }
+    promote_named(new);
     new.known_cells = old.map(|old| old.known_cells.clone()).unwrap_or_default();
     new.known_cells.extend(read.read_cells.iter().cloned());
     let cells = read.unread_cells.iter().filter(|(cell, _)| !new.known_cells.contains(*cell));
@@ -270,6 +271,23 @@ fn promote_unread(new: &mut ShardTopology, read: &TopologyRead) {
     {
         tablet.tablet_type = TabletType::Primary;
         tablet.term_start = term;
+    }
+}
+
+/// Where no tablet is PRIMARY, the one that the shard's record names is: its own record was deleted and written anew, as
+/// REPLICA. (A vttablet that starts takes itself for the primary by the same rule.) Its term is not known, which makes
+/// the records disagree, and is repaired.
+fn promote_named(new: &mut ShardTopology) {
+    let is_primary = |tablet: &Tablet| tablet.tablet_type == TabletType::Primary;
+    if new.tablets.values().any(is_primary) || new.record.term_start.is_none() {
+        return;
+    }
+    let Some(alias) = &new.record.primary_alias else { return };
+    if let Some(tablet) = new.tablets.get_mut(alias)
+        && tablet.tablet_type == TabletType::Replica
+    {
+        tablet.tablet_type = TabletType::Primary;
+        tablet.term_start = None;
     }
 }
 
@@ -334,6 +352,35 @@ mod tests {
         assert!(after.says_the_same(&before));
         after.tablets.clear();
         assert!(!after.says_the_same(&before));
+    }
+
+    #[test]
+    fn whom_the_shards_record_names_is_primary_where_nobody_else_is() {
+        let named: TabletAlias = "zone1-1".parse().unwrap();
+        let term = Some(TermStart { seconds: 5, nanos: 0 });
+        for (term, types, expected) in [
+            (term, [TabletType::Replica, TabletType::Replica], Some(&named)),
+            // Somebody is PRIMARY: records are only on their way.
+            (term, [TabletType::Replica, TabletType::Primary], None),
+            // Out of service by somebody's will.
+            (term, [TabletType::Drained, TabletType::Replica], None),
+            // There never was one.
+            (None, [TabletType::Replica, TabletType::Replica], None),
+        ] {
+            let mut read = read(&["zone1-1", "zone1-2"]);
+            let shard = read.shards.values_mut().next().unwrap();
+            shard.record.primary_alias = Some(named.clone());
+            shard.record.term_start = term;
+            for (tablet, tablet_type) in shard.tablets.values_mut().zip(types) {
+                tablet.tablet_type = tablet_type;
+            }
+            let merged = merge(&BTreeMap::new(), read);
+            let mut tablets = merged.values().flat_map(|shard| shard.tablets.values());
+            let primary = tablets.find(|one| one.tablet_type == TabletType::Primary);
+            let promoted = primary.map(|one| &one.alias).filter(|one| **one == named);
+            assert_eq!(promoted, expected, "{types:?}");
+            assert!(expected.is_none() || primary.is_some_and(|one| one.term_start.is_none()));
+        }
     }
 
     #[test]

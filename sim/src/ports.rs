@@ -311,11 +311,21 @@ impl Universe {
         None
     }
 
+    /// It wrote hardly anything: by its data it could be anybody.
+    fn has_no_history(&self, server: u8) -> bool {
+        self.server(server).executed.iter().count() <= SET_UP_MAX
+    }
+
+    /// It answers at its own address and at another one, and nothing tells which of the two records is its own.
+    pub fn is_behind_two_records(&self, server: u8) -> bool {
+        let elsewhere = self.strangers.values().any(|stranger| *stranger == server);
+        elsewhere && self.behind(server) == server && self.has_no_history(server)
+    }
+
     /// A server is told something that was meant for a tablet of another shard. Nobody can tell one that wrote hardly
     /// anything from one that was only set up. The other tool knows no identities.
     fn strangers_are_told(&mut self, manager: u8, address: u8, server: u8, what: &Statement) {
-        let set_up = self.server(server).executed.iter().count() <= SET_UP_MAX;
-        if set_up || manager == FOREIGN {
+        if self.has_no_history(server) || manager == FOREIGN {
             return;
         }
         self.violated(format!(

@@ -73,7 +73,8 @@ impl Human<'_> {
     }
 
     fn in_sight(&self, number: u8) -> Option<u8> {
-        let known = self.view.known.contains(&number);
+        let recognised = !self.universe.is_behind_two_records(number);
+        let known = self.view.known.contains(&number) && recognised;
         (known && self.universe.answers(self.manager, number)).then_some(number)
     }
 
