@@ -401,8 +401,7 @@ fn others_ahead(
     } else {
         Witnesses::SomeOutOfSight
     };
-    let mut everybody = Contender::of(snapshot);
-    everybody.retain(|one| one.tablet.tablet_type.is_managed());
+    let everybody = Contender::of(snapshot);
     let position = election::position_of_primary(primary, &everybody, policy, witnesses);
     position == PrimaryPosition::Behind && !sabotage::has(Bug::FixBlindly)
 }

@@ -265,7 +265,8 @@ pub fn position_of_primary(
             None => return PrimaryPosition::Leads,
         }
     }
-    let others = everybody.iter().filter(|one| one.tablet.alias != *primary);
+    // One that is out of service counts only as who may have written what the others have.
+    let others = everybody.iter().filter(|one| one.tablet.alias != *primary && one.is_witness());
     let counts = |one: &&Contender| {
         let mut extra = one.received().subtract(&mine);
         let doubt = mistrust(one, everybody, Some(&incumbent.status));
