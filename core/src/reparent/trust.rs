@@ -285,7 +285,12 @@ pub fn position_of_primary(
             Witnesses::All => extra.subtract(&unacknowledged(one, everybody, policy, None)),
             Witnesses::SomeOutOfSight => extra.clone(),
         };
-        one.received().contains(&mine) || (policy.acks_required() > 0 && !acknowledged().is_empty())
+        if policy.acks_required() == 0 {
+            // Nothing was promised. Where the primary cannot get it, as from a clone whose logs begin later, a reparent
+            // would leave it primary without it.
+            return one.received().contains(&mine) && incumbent.can_follow(one);
+        }
+        one.received().contains(&mine) || !acknowledged().is_empty()
     };
     if others.filter(counts).count() > 0 { PrimaryPosition::Behind } else { PrimaryPosition::Leads }
 }
