@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use vtorc_core::analysis::{self, Finding, FindingKind};
 use vtorc_core::audit::{Outcome, RecoveryRecord, StepOutcome};
 use vtorc_core::durability::DurabilityPolicy;
-use vtorc_core::ids::TabletAlias;
+use vtorc_core::ids::{ServerIdentity, TabletAlias};
 use vtorc_core::knowledge::identity;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, ShardLock, TopoError};
@@ -210,8 +210,7 @@ impl Job {
         tablet: &Tablet,
         command: ServerCommand,
     ) -> Result<ServerStatus, CommandError> {
-        let address = self.address_of(tablet, &command)?;
-        self.services.mysql.run(&address, command, self.settings.command_timeout).await
+        self.command(tablet, command, self.settings.command_timeout).await
     }
 
     /// Runs a command on one server as a step of the story.
@@ -224,10 +223,7 @@ impl Job {
     ) -> Result<ServerStatus, CommandError> {
         self.failpoint(Failpoint::Before(kind));
         let step = self.begin_step(kind, Some(&tablet.alias));
-        let sent = match self.address_of(tablet, &command) {
-            Ok(address) => self.services.mysql.run(&address, command, deadline).await,
-            Err(error) => Err(error),
-        };
+        let sent = self.command(tablet, command, deadline).await;
         self.end_step(
             step,
             match &sent {
@@ -241,22 +237,42 @@ impl Job {
         sent
     }
 
-    /// Where a command goes, and which server it is meant for. Whoever is only asked may be another one than before:
-    /// whose server it is, is told from its answer.
-    fn address_of(
+    /// Runs a command on the server that was looked at under the lock, and on no other.
+    async fn command(
+        &self,
+        tablet: &Tablet,
+        command: ServerCommand,
+        deadline: Duration,
+    ) -> Result<ServerStatus, CommandError> {
+        let missing = || CommandError::NotDone("its record has no MySQL address".into());
+        let address = tablet.address().ok_or_else(missing)?;
+        let meant = self.meant(tablet, &command)?;
+        if command != ServerCommand::ReadStatus {
+            let address = TabletAddress { server: meant, ..address };
+            return self.services.mysql.run(&address, command, deadline).await;
+        }
+        // Whose server answers a question is told from the answer.
+        let status = self.services.mysql.run(&address, command, deadline).await?;
+        if let Some(meant) = meant {
+            CommandError::check_meant(&meant, &status.identity())?;
+        }
+        Ok(status)
+    }
+
+    /// Which server a command is meant for. The look under the lock itself asks whoever is there.
+    fn meant(
         &self,
         tablet: &Tablet,
         command: &ServerCommand,
-    ) -> Result<TabletAddress, CommandError> {
-        let missing = || CommandError::NotDone("its record has no MySQL address".into());
-        let address = tablet.address().ok_or_else(missing)?;
-        let known = self.looked.get().unwrap_or(&self.seen);
-        let state = known.tablet(&tablet.alias);
-        let server = match state.filter(|_| *command != ServerCommand::ReadStatus) {
-            Some(state) => identity::meant(known, state).map_err(CommandError::of_stranger)?,
-            None => None,
+    ) -> Result<Option<ServerIdentity>, CommandError> {
+        let known = match self.looked.get() {
+            Some(looked) => looked,
+            None if *command == ServerCommand::ReadStatus => return Ok(None),
+            None => &self.seen,
         };
-        Ok(TabletAddress { server, ..address })
+        let state = known.tablet(&tablet.alias);
+        let meant = state.map(|state| identity::meant(known, state)).transpose();
+        Ok(meant.map_err(CommandError::of_stranger)?.flatten())
     }
 
     /// Does something with the topology as a step of the story.

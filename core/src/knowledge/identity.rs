@@ -164,8 +164,8 @@ fn is_somebody(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
         || follows_outside(snapshot, status)
 }
 
-/// Which server a command to a tablet is meant for: none where that is not known. A stranger is sent none, nor is somebody
-/// who may be one by what else is known of the shard.
+/// Which server a command to a tablet is meant for: the one that is known as the tablet's, else the one whose answer was
+/// judged. A stranger is sent none, nor is somebody who may be one by what else is known of the shard.
 pub fn meant(
     snapshot: &ShardSnapshot,
     state: &TabletState,
@@ -187,7 +187,10 @@ pub fn meant(
             | ProbeFailure::DiskStalled
             | ProbeFailure::TooOld(_),
         )
-        | None => Ok(state.identity.clone()),
+        | None => {
+            let judged = || state.status.as_ref().map(|status| status.identity());
+            Ok(state.identity.clone().or_else(judged))
+        }
     }
 }
 
