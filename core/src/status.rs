@@ -77,6 +77,9 @@ pub struct ServerStatus {
     pub log_bin: bool,
     /// `log_replica_updates`.
     pub log_replica_updates: bool,
+    /// It has replication filters: some of what it receives, or would receive, is not applied, on purpose. Through a
+    /// vttablet that is only known of one that has a source.
+    pub filtered: bool,
     /// `binlog_format`; none where it is not told.
     pub binlog_format: Option<BinlogFormat>,
     /// Everything the server has committed.
@@ -143,11 +146,6 @@ impl ServerStatus {
     /// Tells whether clients could write here.
     pub fn is_writable(&self) -> bool {
         !self.read_only
-    }
-
-    /// It does not apply everything that it receives, on purpose.
-    pub fn is_filtered(&self) -> bool {
-        self.replication.as_ref().is_some_and(|replication| replication.filtered)
     }
 
     /// Everything the server has committed or received.
@@ -347,8 +345,6 @@ pub struct ReplicationStatus {
     pub retrieved: GtidSet,
     /// GTID auto-positioning is on.
     pub auto_position: bool,
-    /// Some of what is received is not applied, on purpose.
-    pub filtered: bool,
     /// Seconds behind the source; unknown is not zero.
     pub lag_seconds: Option<u64>,
     /// Configured delay.

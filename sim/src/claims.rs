@@ -72,7 +72,11 @@ impl Universe {
     /// A vtorc gives a primary a term: terms decide who is primary, so a new one is later than all that it read.
     pub fn check_new_term(&mut self, manager: u8, alias: &TabletAlias, term: TermStart) {
         let Some(tablet) = self.topology.tablets.get(alias) else { return };
-        let is_new = tablet.term_start != Some(term);
+        // The shard's record tells of it where the tablet's own was written anew.
+        let shard = self.topology.shards.iter().find(|records| records.name == tablet.shard);
+        let of_shard = shard.filter(|shard| shard.record.primary_alias.as_ref() == Some(alias));
+        let known = [tablet.term_start, of_shard.and_then(|shard| shard.record.term_start)];
+        let is_new = !known.contains(&Some(term));
         let ledger = self.at(&tablet.shard).and_then(|at| self.books.get(at));
         let read = ledger.and_then(|ledger| ledger.terms_read.get(&manager)).copied();
         if let Some(read) = read.filter(|read| is_new && *read >= term) {

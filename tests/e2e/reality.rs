@@ -165,3 +165,37 @@ fn a_replica_with_filters_neither_acknowledges_nor_is_promoted() {
     assert!(why_not.contains("replication filters"), "{report:#}");
     assert_ne!(is_replaced(&mut cluster, &first, &[&filtered]), filtered);
 }
+
+/// A primary that would filter what it gets, once it is a replica, does not acknowledge then: also where its filters were
+/// never seen beside a source.
+#[test]
+fn a_primary_with_filters_does_not_acknowledge_once_it_is_a_replica() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let (cluster, first) = cluster_of(flavor, &["zone1-101", "zone1-102", "zone1-103"]);
+        let (filter, acknowledges) = match flavor {
+            Flavor::MySql => (
+                "CHANGE REPLICATION FILTER REPLICATE_IGNORE_TABLE = (test.left_out)",
+                "SELECT @@rpl_semi_sync_replica_enabled",
+            ),
+            Flavor::MariaDb => (
+                "SET GLOBAL replicate_ignore_table = 'test.left_out'",
+                "SELECT @@rpl_semi_sync_slave_enabled",
+            ),
+        };
+        cluster.server(&first).run(&[filter]).unwrap();
+        let [next, _] = replicas(&first);
+        let seen = wait_for(|| {
+            let snapshot = cluster.daemon().get("/api/v1/shards/ks/0/snapshot");
+            let tablets = snapshot["tablets"].as_array()?;
+            let primary = tablets.iter().find(|one| one["alias"] == first.as_str())?;
+            (primary["server"]["filtered"] == true).then_some(())
+        });
+        seen.expect("its filters are not seen");
+        let moved = json!({"new_primary": next, "reason": "test"});
+        let (status, answer) =
+            cluster.daemon().post("/api/v1/shards/ks/0/planned-reparent?wait=true", moved);
+        assert_eq!(status, 200, "{answer:#}");
+        cluster.daemon().finding("ReplicationFilters");
+        assert_eq!(cluster.server(&first).value(acknowledges).unwrap(), "0", "{flavor:?}");
+    }
+}

@@ -247,7 +247,9 @@ impl Locked<'_> {
             relay_log: RelayLog::MustStay,
         };
         let timeout = self.job.settings.command_timeout;
-        self.command(StepKind::FollowMostAdvanced, &candidate.alias, follow, timeout).await?;
+        let followed =
+            self.command(StepKind::FollowMostAdvanced, &candidate.alias, follow, timeout).await?;
+        catch_up::check_source_helps(&followed)?;
         let patience = match candidate.sources.len() {
             1 => self.job.settings.wait_replicas_timeout,
             _ => SOURCE_PATIENCE.min(self.job.settings.wait_replicas_timeout),

@@ -65,14 +65,12 @@ impl Locked<'_> {
         let topo = &self.job.services.topo;
         let term = match self.fresh.settled_term(&primary) {
             Some(term) => term,
-            None => {
-                let term =
-                    TermStart::after(self.fresh.newest_term(), self.job.services.clock.now());
-                let set = topo.set_tablet_type(&primary.alias, TabletType::Primary, Some(term));
-                self.job.topo_step(StepKind::RecordPrimaryTerm, Some(&primary.alias), set).await?;
-                term
-            }
+            None => TermStart::after(self.fresh.newest_term(), self.job.services.clock.now()),
         };
+        if primary.term_start != Some(term) {
+            let set = topo.set_tablet_type(&primary.alias, TabletType::Primary, Some(term));
+            self.job.topo_step(StepKind::RecordPrimaryTerm, Some(&primary.alias), set).await?;
+        }
         self.still_locked().await?;
         let set = topo.set_shard_primary(&self.fresh.shard, &primary.alias, term);
         self.job.topo_step(StepKind::RecordShardPrimary, Some(&primary.alias), set).await?;

@@ -58,7 +58,7 @@ impl Dialect {
     }
 
     /// The statements of one probe, most important first: where one fails, the later ones are lost.
-    pub(crate) fn probe_statements(self) -> [&'static str; 5] {
+    pub(crate) fn probe_statements(self) -> [&'static str; 6] {
         match self {
             Self::MySql => [
                 "SELECT @@global.server_id AS server_id, @@global.server_uuid AS server_uuid, \
@@ -70,6 +70,7 @@ impl Dialect {
                 SETTINGS,
                 SEMI_SYNC_STATUS,
                 HEARTBEATS,
+                FILTERS,
             ],
             Self::OldMySql => [
                 "SELECT @@global.server_id AS server_id, @@global.server_uuid AS server_uuid, \
@@ -81,6 +82,7 @@ impl Dialect {
                 SETTINGS,
                 SEMI_SYNC_STATUS,
                 HEARTBEATS,
+                FILTERS,
             ],
             Self::MariaDb => [
                 "SELECT @@global.server_id AS server_id, VERSION() AS version, \
@@ -92,14 +94,19 @@ impl Dialect {
                 SETTINGS,
                 SEMI_SYNC_STATUS,
                 "DO 0",
+                "DO 0",
             ],
         }
     }
 }
 
+/// From this one on a probe's statements may be refused.
+pub(crate) const MAY_BE_MISSING: usize = 4;
+
 /// Servers have them or not, by version and plugins; asked for like this, none is missed.
 pub(crate) const SETTINGS: &str = "SHOW GLOBAL VARIABLES \
-     WHERE Variable_name LIKE 'rpl\\_semi\\_sync\\_%' OR Variable_name = 'binlog_format'";
+     WHERE Variable_name LIKE 'rpl\\_semi\\_sync\\_%' OR Variable_name = 'binlog_format' \
+     OR Variable_name LIKE 'replicate\\_%'";
 const SEMI_SYNC_STATUS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl\\_semi\\_sync\\_%'";
 /// Empty where performance_schema is off; then a silent source only shows by `replica_net_timeout`.
 const HEARTBEATS: &str = "SELECT c.HEARTBEAT_INTERVAL AS heartbeat_interval, \
@@ -108,6 +115,10 @@ const HEARTBEATS: &str = "SELECT c.HEARTBEAT_INTERVAL AS heartbeat_interval, \
      FROM performance_schema.replication_connection_status s \
      JOIN performance_schema.replication_connection_configuration c USING (CHANNEL_NAME) \
      WHERE CHANNEL_NAME = ''";
+
+/// What would be filtered of a source that is not configured yet; MySQL 5.7 has no such table.
+const FILTERS: &str = "SELECT FILTER_RULE AS filter_rule \
+     FROM performance_schema.replication_applier_global_filters";
 
 /// The names of the semi-sync variables on one server, taken from those that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

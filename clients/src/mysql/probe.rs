@@ -13,7 +13,7 @@ use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{MysqlAddress, TabletAddress};
 
 use super::access::MysqlAccess;
-use super::dialect::{Dialect, Row};
+use super::dialect::{Dialect, MAY_BE_MISSING, Row};
 use super::{errors, status};
 
 /// Probes servers with the topology user.
@@ -138,19 +138,16 @@ async fn ask(
 ) -> Result<status::Answers, mysql_async::Error> {
     let mut result = conn.query_iter(statements).await?;
     let mut answers = Vec::new();
-    // The last set may be refused (no grant on performance_schema); the ones before it count.
+    // The last two may be refused (no grant on performance_schema, no such table); the ones before them count.
     while !result.is_empty() {
         match result.collect::<mysql_async::Row>().await {
             Ok(rows) => answers.push(rows.into_iter().map(text_row).collect()),
-            Err(mysql_async::Error::Server(_)) if answers.len() == HEARTBEAT_SET => break,
+            Err(mysql_async::Error::Server(_)) if answers.len() >= MAY_BE_MISSING => break,
             Err(error) => return Err(error),
         }
     }
     Ok(answers)
 }
-
-/// Index of the result set that may be missing.
-const HEARTBEAT_SET: usize = 4;
 
 fn text_row(row: mysql_async::Row) -> Row {
     let names: Vec<String> =

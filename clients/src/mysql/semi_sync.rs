@@ -79,7 +79,7 @@ pub(crate) fn set_replica_semi_sync(
 }
 
 pub(crate) fn semi_sync_names(session: &mut Session<'_>) -> Result<SemiSyncNames, CommandError> {
-    let [_, _, variables, _, _] = session.dialect.probe_statements();
+    let [_, _, variables, ..] = session.dialect.probe_statements();
     let rows = session.rows("read the semi-sync variables", variables)?;
     Ok(SemiSyncNames::of(&name_value(&rows)))
 }

@@ -26,9 +26,17 @@ pub(crate) fn read(dialect: Dialect, answers: &Answers) -> Result<ServerStatus, 
         Dialect::MySql | Dialect::OldMySql => parse_gtid(dialect, &text(server, "gtid_purged"))?,
     };
     let read_only = flag(server, "read_only");
-    let replication = match default_channel(dialect, set(1)) {
+    let channel = default_channel(dialect, set(1));
+    let replication = match channel {
         Some(row) => replication(dialect, row, set(4).first())?,
         None => None,
+    };
+    let filtered = match channel {
+        Some(row) => has_filter(row),
+        None => {
+            variables.iter().any(|(name, value)| is_filter(name) && !value.is_empty())
+                || set(5).iter().any(|row| !text(row, "filter_rule").is_empty())
+        }
     };
     Ok(ServerStatus {
         flavor: dialect.flavor(),
@@ -48,6 +56,7 @@ pub(crate) fn read(dialect: Dialect, answers: &Answers) -> Result<ServerStatus, 
         },
         log_bin: flag(server, "log_bin"),
         log_replica_updates: flag(server, "log_replica_updates"),
+        filtered,
         binlog_format: variables
             .get("binlog_format")
             .and_then(|name| BinlogFormat::from_name(name)),
@@ -63,7 +72,13 @@ pub(crate) fn read(dialect: Dialect, answers: &Answers) -> Result<ServerStatus, 
     })
 }
 
-/// The columns of the replication filters.
+/// Tells whether a channel has replication filters.
+fn has_filter(channel: &Row) -> bool {
+    let mut columns = channel.iter();
+    columns.any(|(name, value)| is_filter(name) && value.as_ref().is_some_and(|v| !v.is_empty()))
+}
+
+/// The columns of the replication filters, on MariaDB also the variables.
 fn is_filter(column: &str) -> bool {
     ["replicate_do_", "replicate_ignore_", "replicate_wild_"].iter().any(|p| column.starts_with(p))
         && !column.contains("server_ids")
@@ -140,9 +155,6 @@ fn replication(
             Dialect::MySql | Dialect::OldMySql => text(row, "auto_position") == "1",
             Dialect::MariaDb => !text(row, "using_gtid").eq_ignore_ascii_case("no"),
         },
-        filtered: row
-            .iter()
-            .any(|(name, value)| is_filter(name) && value.as_ref().is_some_and(|v| !v.is_empty())),
         lag_seconds: either("seconds_behind_source", "seconds_behind_master").parse().ok(),
         delay_seconds: number(row, "sql_delay").unwrap_or(0),
         heartbeat_period_ms,

@@ -79,6 +79,7 @@ fn server_by_itself(full: &FullStatus) -> Result<ServerStatus, String> {
         gtid_mode_on: flavor == Flavor::MariaDb || full.gtid_mode.eq_ignore_ascii_case("on"),
         log_bin: full.log_bin_enabled,
         log_replica_updates: full.log_replica_updates,
+        filtered: full.replication_status.as_ref().is_some_and(|one| one.has_replication_filters),
         binlog_format: BinlogFormat::from_name(&full.binlog_format),
         binlog_state: MariaDbBinlogState::default(),
         gtid_executed,
@@ -119,7 +120,6 @@ fn replication(status: &Status, full: &FullStatus) -> Result<Option<ReplicationS
         applier_error: status.last_sql_error.clone(),
         retrieved: parse_position(&status.relay_log_position)?,
         auto_position: status.auto_position || status.using_gtid,
-        filtered: status.has_replication_filters,
         lag_seconds: (!status.replication_lag_unknown)
             .then_some(u64::from(status.replication_lag_seconds)),
         delay_seconds: u64::from(status.sql_delay),

@@ -81,8 +81,8 @@ pub struct Facts {
     pub primary_semi_sync_available: bool,
     /// The shard's record names the primary and its term.
     pub record_names_primary: bool,
-    /// The primary's record is published by its vttablet.
-    pub primary_has_vttablet: bool,
+    /// The primary's vttablet publishes the records, and has done so since it is primary.
+    pub primary_records_itself: bool,
     /// The primary's vttablet says that it cannot write to its disk.
     pub primary_disk_stalled: bool,
     /// The primary's vttablet does not take itself for one, and its term is not new.
@@ -213,7 +213,9 @@ fn asked_before_term(primary: &TabletState, snapshot: &ShardSnapshot) -> bool {
 }
 
 fn vttablet_of_primary(facts: &mut Facts, snapshot: &ShardSnapshot, primary: &TabletState) {
-    facts.primary_has_vttablet = primary.tablet.vttablet.is_some();
+    // One whose record was written anew by somebody else does not look at it.
+    facts.primary_records_itself =
+        primary.tablet.vttablet.is_some() && primary.tablet.term_start.is_some();
     facts.primary_disk_stalled = primary.disk_stalled();
     let known = primary.valid_status().and_then(|status| status.vttablet.as_ref());
     let Some(known) = known else { return };
@@ -469,7 +471,7 @@ pub(crate) const SEMI_SYNC_TIMEOUT_MIN_MS: u64 = 24 * 3600 * 1000;
 fn acks_for(replica: &ServerStatus, primary: &ServerStatus, primary_state: &TabletState) -> bool {
     let address = primary_state.tablet.mysql.as_ref();
     replica.semi_sync.replica_enabled
-        && !replica.is_filtered()
+        && !replica.filtered
         && replica.replication.as_ref().is_some_and(|replication| {
             replication.receiver == ReceiverState::Running
                 && primary.is_source_of(replication, address)

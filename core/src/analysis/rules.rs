@@ -190,8 +190,8 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         kind: FindingKind::ShardRecordMismatch,
-        why: "the shard's record does not name the primary and its term",
-        holds: |f| f.primary_valid && !f.record_names_primary && !f.primary_has_vttablet,
+        why: "the record of the shard and that of its primary do not agree",
+        holds: |f| f.primary_valid && !f.record_names_primary && !f.primary_records_itself,
         lets_replicas_be_repaired: true,
     },
 ];

@@ -150,9 +150,11 @@ impl ShardSnapshot {
         tablets.chain(self.record.term_start).max()
     }
 
-    /// The term that this primary's record names, if it can stand. Not where the shard's record knows a later one, as
+    /// The term that this primary's record names, or the shard's record for it, if it can stand. Not where the shard's record knows a later one, as
     /// after two who had the lock one after the other, and wrote as if each had it alone: a record never goes back.
     pub fn settled_term(&self, primary: &Tablet) -> Option<crate::time::TermStart> {
-        primary.term_start.filter(|term| self.record.term_start.is_none_or(|known| known <= *term))
+        let named = self.record.primary_alias.as_ref() == Some(&primary.alias);
+        let term = primary.term_start.or(self.record.term_start.filter(|_| named));
+        term.filter(|term| self.record.term_start.is_none_or(|known| known <= *term))
     }
 }

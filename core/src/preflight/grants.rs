@@ -17,6 +17,7 @@ enum Scope {
     Everywhere,
     Vt,
     Heartbeats,
+    Filters,
 }
 
 const RESTS: &str = "client sessions of a demoted primary are not ended, and hold the demotion up";
@@ -48,6 +49,11 @@ const NEEDED_MYSQL: &[Needed] = &[
         names: &["SELECT"],
         scope: Scope::Heartbeats,
         without: "heartbeats cannot be seen, and a frozen primary shows late",
+    },
+    Needed {
+        names: &["SELECT"],
+        scope: Scope::Filters,
+        without: "replication filters of a server that follows nobody cannot be seen",
     },
 ];
 
@@ -121,6 +127,9 @@ pub fn missing_grants(grants: &[String], flavor: Flavor) -> Vec<(String, &'stati
         match needed.scope {
             Scope::Everywhere => format!("{first} ON *.*"),
             Scope::Vt => format!("{first} ON _vt.*"),
+            Scope::Filters => {
+                format!("{first} ON performance_schema.replication_applier_global_filters")
+            }
             Scope::Heartbeats => {
                 format!(
                     "{first} ON performance_schema.replication_connection_status and …_configuration"
@@ -137,6 +146,10 @@ fn covers(scope: &str, needed: Scope) -> bool {
         _ if scope == "*.*" => true,
         Scope::Everywhere => false,
         Scope::Vt => scope == "_vt.*",
+        Scope::Filters => {
+            scope == "performance_schema.*"
+                || scope == "performance_schema.replication_applier_global_filters"
+        }
         // Both tables are granted together in init_db.sql.
         Scope::Heartbeats => {
             scope == "performance_schema.*"
@@ -167,7 +180,8 @@ mod tests {
         let mysql = "GRANT RELOAD, PROCESS, REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO `o`@`%`\n\
              GRANT CONNECTION_ADMIN,REPLICATION_SLAVE_ADMIN,SYSTEM_VARIABLES_ADMIN ON *.* TO `o`@`%`\n\
              GRANT SELECT, INSERT, CREATE ON `_vt`.* TO `o`@`%`\n\
-             GRANT SELECT ON `performance_schema`.`replication_connection_status` TO `o`@`%`";
+             GRANT SELECT ON `performance_schema`.`replication_connection_status` TO `o`@`%`\n\
+             GRANT SELECT ON `performance_schema`.`replication_applier_global_filters` TO `o`@`%`";
         assert!(missing(mysql, Flavor::MySql).is_empty(), "{:?}", missing(mysql, Flavor::MySql));
         let fewer = mysql.replace("RELOAD, ", "").replace("INSERT, ", "");
         assert_eq!(missing(&fewer, Flavor::MySql), ["RELOAD ON *.*", "INSERT ON _vt.*"]);
@@ -183,7 +197,7 @@ mod tests {
         );
         assert_eq!(
             missing(all.replace("ALL PRIVILEGES", "USAGE").as_str(), Flavor::MySql).len(),
-            10
+            11
         );
         assert!(missing_grants(&[], Flavor::MySql).is_empty());
         for odd in ["", "GRANT", "GRANT  ON  TO ", "GRANT PROXY ON ''@'' TO 'root'@'localhost'"] {

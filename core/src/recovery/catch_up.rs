@@ -5,9 +5,11 @@
 use std::time::Duration;
 
 use crate::gtid::GtidSet;
-use crate::reparent::election::{Candidate, Election};
+use crate::ports::CommandError;
+use crate::reparent::election::{Candidate, Election, Reason};
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
+use crate::status::ServerStatus;
 
 /// Once a candidate is ready, those that rank before it get so much more time.
 pub const BETTER_WITHIN: Duration = Duration::from_secs(1);
@@ -50,6 +52,15 @@ pub fn positions(candidate: &Candidate, election: &Election) -> (GtidSet, GtidSe
         false => required.clone(),
     };
     (required, all)
+}
+
+/// What a candidate gets from a source is worth nothing where it does not apply all of it. Of one that had no source, a
+/// vttablet only tells then that it has filters.
+pub fn check_source_helps(follower: &ServerStatus) -> Result<(), CommandError> {
+    match follower.filtered && !sabotage::has(Bug::TrustFiltered) {
+        true => Err(CommandError::NotDone(Reason::Filtered.to_string())),
+        false => Ok(()),
+    }
 }
 
 /// How far a candidate had come that had committed this when its receiver was stopped.

@@ -46,10 +46,14 @@ impl Contender {
         answered.map(|(state, status)| Self::new(&state.tablet, status, snapshot)).collect()
     }
 
-    /// Its GTIDs stand for data that it does not have: others cannot get it from here, and its acknowledgement is
-    /// worth nothing.
+    /// Its GTIDs stand for data that it does not have: others cannot get it from here.
     pub fn is_filtered(&self) -> bool {
-        self.status.is_filtered() && !sabotage::has(Bug::TrustFiltered)
+        self.was_replica && self.filters()
+    }
+
+    /// It would not apply all that it gets from others: it cannot catch up, and its acknowledgement is worth nothing.
+    pub(super) fn filters(&self) -> bool {
+        self.status.filtered && !sabotage::has(Bug::TrustFiltered)
     }
 
     /// What it has counts: by its type, or because it acknowledges whatever its type is.

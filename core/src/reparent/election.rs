@@ -107,7 +107,7 @@ pub fn elect(
         |alias: &TabletAlias| passed_over.iter().any(|one| one.alias == *alias && one.is_errant());
     let reached: BTreeSet<&TabletAlias> = everybody
         .iter()
-        .filter(|one| !one.is_filtered())
+        .filter(|one| !one.filters())
         .map(|one| &one.tablet.alias)
         .filter(|alias| trusted.iter().any(|one| one.tablet.alias == **alias) || is_errant(alias))
         .collect();
@@ -118,7 +118,8 @@ pub fn elect(
         let received = contender.received();
         let lost = sources.is_empty() && !received.contains(&required);
         let reason = unfit(contender, everybody, &reached, constraints);
-        match reason.or(lost.then_some(Reason::CannotCatchUp)) {
+        let why_lost = if contender.filters() { Reason::Filtered } else { Reason::CannotCatchUp };
+        match reason.or(lost.then_some(why_lost)) {
             Some(reason) => passed_over.push(passed(contender, reason)),
             None => {
                 let left = everybody.iter().filter(|one| !one.can_follow(contender)).count();
@@ -199,7 +200,7 @@ fn sources_for(
     trusted: &[&Contender],
     target: &GtidSet,
 ) -> Vec<TabletAlias> {
-    if contender.received().contains(target) {
+    if contender.received().contains(target) || contender.filters() {
         return Vec::new();
     }
     let has_all = |one: &&&Contender| one.is_source() && one.received().contains(target);

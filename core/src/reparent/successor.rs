@@ -21,7 +21,7 @@ pub fn choose_successor(
     let mut everybody: Vec<Contender> = replicas.to_vec();
     everybody.push(primary.clone());
     let reached: BTreeSet<&TabletAlias> =
-        everybody.iter().filter(|one| !one.is_filtered()).map(|one| &one.tablet.alias).collect();
+        everybody.iter().filter(|one| !one.filters()).map(|one| &one.tablet.alias).collect();
     let mut passed_over = Vec::new();
     let statements = everybody.iter().any(logs_statements);
     let mut ranked: Vec<(PromotionRule, bool, bool, u64, TabletAlias)> = Vec::new();

@@ -21,6 +21,8 @@ pub(super) struct ServerFile {
     log_bin: bool,
     log_replica_updates: bool,
     #[serde(default)]
+    filtered: bool,
+    #[serde(default)]
     binlog_format: Option<String>,
     #[serde(default)]
     binlog_state: String,
@@ -82,6 +84,8 @@ struct ReplicationFile {
     applier_error: String,
     retrieved: String,
     auto_position: bool,
+    /// Files of earlier versions say it here.
+    #[serde(default, skip_serializing)]
     filtered: bool,
     lag_seconds: Option<u64>,
     delay_seconds: u64,
@@ -136,6 +140,7 @@ impl ServerFile {
             gtid_mode_on: status.gtid_mode_on,
             log_bin: status.log_bin,
             log_replica_updates: status.log_replica_updates,
+            filtered: status.filtered,
             binlog_format: status.binlog_format.map(|format| format.name().to_owned()),
             binlog_state: status.binlog_state.to_string(),
             gtid_executed: status.gtid_executed.to_string(),
@@ -151,6 +156,7 @@ impl ServerFile {
         let flavors = [Flavor::MySql, Flavor::MariaDb];
         let flavor = flavors.into_iter().find(|flavor| flavor.name() == self.flavor);
         let flavor = flavor.ok_or_else(|| format!("no flavor {:?}", self.flavor))?;
+        let filtered = self.filtered || self.replication.as_ref().is_some_and(|one| one.filtered);
         Ok(ServerStatus {
             gtid_executed: gtids(flavor, &self.gtid_executed)?,
             gtid_purged: gtids(flavor, &self.gtid_purged)?,
@@ -165,6 +171,7 @@ impl ServerFile {
             gtid_mode_on: self.gtid_mode_on,
             log_bin: self.log_bin,
             log_replica_updates: self.log_replica_updates,
+            filtered,
             binlog_format: self.binlog_format.as_deref().and_then(BinlogFormat::from_name),
             binlog_state: self.binlog_state.parse().map_err(|error| format!("{error}"))?,
             journal_length: self.journal_length,
@@ -241,7 +248,7 @@ impl ReplicationFile {
             applier_error: status.applier_error.clone(),
             retrieved: status.retrieved.to_string(),
             auto_position: status.auto_position,
-            filtered: status.filtered,
+            filtered: false,
             lag_seconds: status.lag_seconds,
             delay_seconds: status.delay_seconds,
             heartbeat_period_ms: status.heartbeat_period_ms,
@@ -263,7 +270,6 @@ impl ReplicationFile {
             applier_error: self.applier_error,
             retrieved: gtids(flavor, &self.retrieved)?,
             auto_position: self.auto_position,
-            filtered: self.filtered,
             lag_seconds: self.lag_seconds,
             delay_seconds: self.delay_seconds,
             heartbeat_period_ms: self.heartbeat_period_ms,
