@@ -246,7 +246,7 @@ fn count_replicas(
             facts.replicas_valid += 1;
         }
         let from_another = follows_another(replica, primary, snapshot);
-        let receiving = match replica.receiving(asked_at, snapshot.now) {
+        let receiving = match replica.receiving(asked_at) {
             Receiving::Yes if from_another => Receiving::No,
             given @ (Receiving::Yes | Receiving::No | Receiving::Unknown) => given,
         };
@@ -309,7 +309,8 @@ fn receiving_evidence(
                 format!("{alias} follows {} and not the primary", replication.source)
             }
             ReceiverState::Running => {
-                let silent = replica.received_at.unwrap_or_default().age(snapshot.now).as_millis();
+                let silent = replica.received_at.unwrap_or_default().age(replica.answered_at);
+                let silent = silent.as_millis();
                 format!("{alias} hears nothing from its source for {silent} ms")
             }
             ReceiverState::Connecting | ReceiverState::Stopped => format!(

@@ -163,11 +163,12 @@ impl TabletState {
             || self.reachability.failure() == Some(&ProbeFailure::DiskStalled)
     }
 
-    /// Whether this replica receives from its source, judged only by answers younger than `asked_at`.
+    /// Whether this replica receives from its source, judged only by answers younger than `asked_at`, and by what was so
+    /// when it answered: a vtorc that stood still meanwhile must not take its own silence for the source's.
     ///
     /// A receiver that is merely idle proves nothing: without heartbeats that can be seen, a running
     /// receiver counts as receiving until the server itself notices.
-    pub fn receiving(&self, asked_at: Timestamp, now: Timestamp) -> Receiving {
+    pub fn receiving(&self, asked_at: Timestamp) -> Receiving {
         let Some(status) = self.valid_status() else { return Receiving::Unknown };
         if self.status_at < asked_at {
             return Receiving::Unknown;
@@ -184,7 +185,7 @@ impl TabletState {
         }
         let silence_max = Duration::from_millis(period) * HEARTBEATS_MISSED_MAX;
         match self.received_at {
-            Some(received_at) if received_at.age(now) >= silence_max => Receiving::No,
+            Some(received_at) if received_at.age(self.answered_at) >= silence_max => Receiving::No,
             Some(_) | None => Receiving::Yes,
         }
     }
