@@ -71,7 +71,7 @@ pub(crate) async fn start(
     let controls = history.controls().await;
     let controls = controls.map_err(|error| Failure::while_doing("read the controls", error))?;
     let board = Arc::new(Board::new());
-    let meter = board.register("auditor", "auditor");
+    let meter = board.meters.register("auditor", "auditor");
     let kept: Arc<dyn HistoryPort> = history;
     let auditor = Auditor::new(kept.clone(), meter.clone(), log.clone());
     let auditor = start_guarded(auditor, 4096, meter).recipient();

@@ -7,8 +7,8 @@ use slog::{Logger, error};
 use std::collections::VecDeque;
 use vtorc_core::ports::{HistoryError, HistoryPort};
 
-use crate::board::Meter;
 use crate::messages::{Audit, Kept};
+use crate::meters::Meter;
 
 /// Writes to the history.
 pub struct Auditor {

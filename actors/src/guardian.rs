@@ -15,7 +15,7 @@ use actix::dev::ContextFut;
 use actix::{Actor, Addr, AsyncContext, Context, Supervised};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::board::{ActorState, Meter};
+use crate::meters::{ActorState, Meter};
 
 /// Pause before the first restart; it doubles with each further one.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn the_same_address_serves_after_a_panic() {
         run(async {
-            let meter = Board::new().register("test", "fragile");
+            let meter = Board::new().meters.register("test", "fragile");
             let actor = Fragile { handled: 0, restarted: 0 };
             let address = start_guarded(actor, 16, meter.clone());
             assert_eq!(address.send(Handle { panics: false }).await.unwrap(), (1, 0));
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn too_many_panics_are_the_end() {
         run(async {
-            let meter = Board::new().register("test", "fragile");
+            let meter = Board::new().meters.register("test", "fragile");
             let address = start_guarded(Fragile { handled: 0, restarted: 0 }, 16, meter.clone());
             for _ in 0..PANICS_MAX {
                 assert!(address.send(Handle { panics: true }).await.is_err());

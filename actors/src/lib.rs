@@ -9,13 +9,16 @@
 //! ```
 //!
 //! [`messages`] is the map of the system; [`recovery`] is where servers and records are changed, and nowhere
-//! else. What everybody may read lies on the [`board`]. [`preflight`] looks at a shard when somebody asks.
+//! else. What everybody may read lies on the [`board`], with its [`counters`] and the actors' [`meters`]. [`preflight`] looks at a shard when somebody asks.
 
 pub mod auditor;
 pub mod board;
 pub mod clock;
+pub mod counters;
 pub mod guardian;
+mod locked;
 pub mod messages;
+pub mod meters;
 pub mod numbers;
 mod patience;
 pub mod preflight;

@@ -15,8 +15,8 @@ use vtorc_core::ports::ProbeConnection;
 use vtorc_core::shard::{Pace, ProbeTarget};
 use vtorc_core::status::ServerStatus;
 
-use crate::board::Meter;
 use crate::messages::{Aim, ProbeCompleted, SetPace, Stop};
+use crate::meters::Meter;
 use crate::services::Services;
 
 /// Between two probes while the shard is in doubt.
@@ -168,7 +168,7 @@ fn report(
     sent_at: vtorc_core::time::Timestamp,
     result: Result<ServerStatus, ProbeFailure>,
 ) {
-    shared.services.board.count_probe(result.as_ref().err());
+    shared.services.board.counters.count_probe(result.as_ref().err());
     match &result {
         Ok(_) => meter.doing("reached"),
         Err(failure) => {

@@ -39,12 +39,12 @@ use vtorc_core::ports::HistoryError;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::time::Timestamp;
 
-use crate::board::Meter;
 use crate::guardian::start_guarded;
 use crate::messages::{
     Accepted, Audit, CircumstancesChanged, LiftBlock, Recover, RecoveryReport, Rejected,
     ShardTopologyWasRead, StartRequested, Stop,
 };
+use crate::meters::Meter;
 use crate::patience::answer_within;
 use crate::services::Services;
 use give_back::give_back_lock;
@@ -141,7 +141,7 @@ impl RecoveryActor {
         shard: KeyspaceShard,
         owner: Owner,
     ) -> (Addr<Self>, Arc<Meter>) {
-        let meter = services.board.register("recovery", &format!("{shard}/recovery"));
+        let meter = services.board.meters.register("recovery", &format!("{shard}/recovery"));
         let log = services
             .log
             .new(o!("keyspace" => shard.keyspace.clone(), "shard" => shard.shard.clone()));

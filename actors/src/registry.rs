@@ -12,12 +12,12 @@ use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::ports::TopoError;
 use vtorc_core::topology::{ShardTopology, TopologyRead, merge};
 
-use crate::board::Meter;
 use crate::guardian::start_guarded;
 use crate::messages::{
     Acknowledge, Audit, ChangeControl, ControlChange, Rejected, RequestRecovery,
     ShardTopologyWasRead, SwitchRecoveries, TopologyWasRead,
 };
+use crate::meters::Meter;
 use crate::services::Services;
 use crate::shard::{Retire, ShardActor};
 use crate::topo_watcher::TopoWatcher;
@@ -34,7 +34,7 @@ pub struct Registry {
 impl Registry {
     /// Starts everything.
     pub fn launch(services: Services) -> Addr<Self> {
-        let meter = services.board.register("registry", "registry");
+        let meter = services.board.meters.register("registry", "registry");
         let registry = Self {
             services,
             topologies: BTreeMap::new(),
@@ -105,7 +105,8 @@ impl Actor for Registry {
     type Context = Context<Self>;
     fn started(&mut self, context: &mut Context<Self>) {
         if self.watcher.is_none() {
-            let meter = self.services.board.register("topo-watcher", "registry/topo-watcher");
+            let meter =
+                self.services.board.meters.register("topo-watcher", "registry/topo-watcher");
             let watcher = TopoWatcher::new(
                 self.services.clone(),
                 context.address().recipient(),

@@ -21,12 +21,13 @@ use vtorc_core::reparent::prognosis::{self, Prognosis};
 use vtorc_core::shard::{Effect, Pace, ProbeTarget, ShardEvent, ShardState};
 use vtorc_core::topology::ShardTopology;
 
-use crate::board::{Meter, News, ShardReport};
+use crate::board::{News, ShardReport};
 use crate::guardian::start_guarded;
 use crate::messages::{
     Acknowledge, Aim, Audit, CircumstancesChanged, LiftBlock, ProbeCompleted, Recover,
     RecoveryReport, RequestRecovery, SetPace, ShardTopologyWasRead, StartRequested, Stop,
 };
+use crate::meters::Meter;
 use crate::prober::ProberActor;
 use crate::recovery::{Owner, RecoveryActor};
 use crate::services::Services;
@@ -65,7 +66,7 @@ impl ShardActor {
     /// Starts the shard's actors.
     pub(crate) fn launch(services: &Services, topology: ShardTopology) -> (Addr<Self>, Arc<Meter>) {
         let name = topology.shard.clone();
-        let meter = services.board.register("shard", &name.to_string());
+        let meter = services.board.meters.register("shard", &name.to_string());
         let log = services
             .log
             .new(o!("keyspace" => name.keyspace.clone(), "shard" => name.shard.clone()));
@@ -202,6 +203,7 @@ impl ShardActor {
         let meter = self
             .services
             .board
+            .meters
             .register("prober", &format!("{}/{}", self.name(), target.address.alias));
         let shard = (context.address(), self.meter.clone());
         let prober = ProberActor::new(
@@ -230,7 +232,7 @@ impl ShardActor {
 
     fn log_findings(&self, appeared: &[Finding], gone: &[Finding]) {
         for finding in appeared {
-            self.services.board.count_detected(self.name(), finding.kind);
+            self.services.board.counters.count_detected(self.name(), finding.kind);
             let tablet = finding.tablet.as_ref().map(ToString::to_string).unwrap_or_default();
             warn!(self.log, "found"; "finding" => %finding.kind, "tablet" => tablet,
                 "why" => finding.why, "evidence" => finding.evidence.join("; "));

@@ -7,8 +7,8 @@ use actix::{Actor, AsyncContext, Context, Recipient, Supervised, WrapFuture};
 use tokio::time::{sleep, timeout};
 use vtorc_core::topology::TopologyRead;
 
-use crate::board::Meter;
 use crate::messages::TopologyWasRead;
+use crate::meters::Meter;
 use crate::services::Services;
 
 /// Several changes in a row are read together.

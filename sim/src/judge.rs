@@ -175,7 +175,7 @@ pub fn collect_findings(stage: &mut Stage) {
     check_claims(stage);
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     for manager in stage.managers.iter().flatten() {
-        for ((finding, _), count) in manager.board.detected_counts() {
+        for ((finding, _), count) in manager.board.counters.detected_counts() {
             *seen.entry(finding.to_string()).or_default() += count;
         }
     }

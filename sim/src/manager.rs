@@ -91,7 +91,7 @@ impl Manager {
         let now = universe.lock().now;
         let base = (EPOCH_MS + now).saturating_add_signed(clock_skew_ms);
         let started = tasks.run_until(async {
-            let meter = board.register("auditor", "auditor");
+            let meter = board.meters.register("auditor", "auditor");
             let auditor = Auditor::new(history.clone(), meter.clone(), log.clone());
             let services = Services {
                 probes: Arc::new(outside.clone()),

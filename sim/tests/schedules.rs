@@ -23,7 +23,7 @@ const FOUND: &[u64] = &[
 /// Hostile ones that found something.
 const HOSTILE_FOUND: &[u64] = &[
     1315, 1640, 2063, 2204, 2486, 2510, 2694, 2881, 3590, 3886, 3946, 5491, 5633, 5910, 5918,
-    100955, 101201, 104758, 200484, 200781, 200785, 204562, 205334, 206839,
+    100_955, 101_201, 104_758, 200_484, 200_781, 200_785, 204_562, 205_334, 206_839,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);

@@ -15,14 +15,14 @@ pub(crate) async fn actors(
 ) -> Result<HttpResponse, ApiError> {
     context.access.may_read(&request)?;
     let views: Vec<ActorView> =
-        context.services.board.actors().into_iter().map(ActorView::of).collect();
+        context.services.board.meters.actors().into_iter().map(ActorView::of).collect();
     Ok(HttpResponse::Ok().json(views))
 }
 
 pub(crate) fn system_json(services: &Services) -> Value {
     let isolated = services.board.isolated(services.clock.now());
     let system = services.board.system();
-    let (probes, probe_failures) = services.board.probe_counts();
+    let (probes, probe_failures) = services.board.counters.probe_counts();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "recoveries_enabled": services.recoveries_enabled(),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use vtorc_actors::board::{ActorReport, ActorState, ShardReport};
+use vtorc_actors::board::ShardReport;
+use vtorc_actors::meters::{ActorReport, ActorState};
 use vtorc_core::admission::Block;
 use vtorc_core::admission::inaction::Decision;
 use vtorc_core::analysis::{Finding, errant_gtids};

@@ -19,7 +19,7 @@ use vtorc_core::topology::{ShardTopology, TopologyRead, merge_shard};
 
 use super::Task;
 use super::job::{Job, LiftedDelays, Locked, Stopped};
-use crate::board::LockAction;
+use crate::counters::LockAction;
 use crate::messages::{Audit, ReparentKind, ShardTopologyWasRead};
 
 /// An automatic recovery waits so long for the lock: whoever holds it is at work on the shard.
@@ -178,7 +178,7 @@ impl Locked<'_> {
         self.lock.release().await;
         services.auditor.do_send(Audit::Lock(self.job.seen.shard.clone(), None));
         let took = u64::try_from(before.age(services.clock.now()).as_millis());
-        services.board.count_lock(LockAction::Unlock, took.unwrap_or(u64::MAX));
+        services.board.counters.count_lock(LockAction::Unlock, took.unwrap_or(u64::MAX));
     }
 }
 

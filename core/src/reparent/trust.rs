@@ -265,8 +265,10 @@ pub fn position_of_primary(
             None => return PrimaryPosition::Leads,
         }
     }
-    // One that is out of service counts only as who may have written what the others have.
-    let others = everybody.iter().filter(|one| one.tablet.alias != *primary && one.is_witness());
+    // One that is out of service counts only as who may have written what the others have. From one with filters nothing is
+    // to be had.
+    let others = everybody.iter().filter(|one| one.tablet.alias != *primary);
+    let others = others.filter(|one| one.is_witness() && !one.is_filtered());
     let counts = |one: &&Contender| {
         let mut extra = one.received().subtract(&mine);
         let doubt = mistrust(one, everybody, Some(&incumbent.status));

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use vtorc_actors::board::{Board, EndedKey};
+use vtorc_actors::board::Board;
+use vtorc_actors::counters::EndedKey;
 use vtorc_actors::services::Services;
 use vtorc_core::analysis::FindingKind;
 use vtorc_core::analysis::errant_gtids;
@@ -64,14 +65,14 @@ pub(super) fn families(services: &Services, up: Duration) -> Vec<Family> {
 
 fn of_process(services: &Services) -> Vec<Family> {
     let board = &services.board;
-    let (probes, failures) = board.probe_counts();
+    let (probes, failures) = board.counters.probe_counts();
     let topology_readable = u64::from(board.system().topology_error.is_none());
     let isolated = u64::from(board.isolated(services.clock.now()).is_some());
     let running = board.running().len() as u64;
-    let actors = board.actors();
+    let actors = board.meters.actors();
     let restarts = actors.iter().map(|actor| actor.restarts).sum();
     let dropped = actors.iter().map(|actor| actor.dropped).sum();
-    let late = board.late_probes();
+    let late = board.counters.late_probes();
     let enabled = u64::from(services.recoveries_enabled());
     vec![
         Family::single("Probes", "Probes sent.", probes).counted(),
@@ -234,7 +235,7 @@ fn vtorc_reparent(kind: RecoveryKind) -> Option<Reparent> {
 fn of_recoveries(board: &Board) -> Vec<Family> {
     let (mut successful, mut failed, mut all) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let (mut emergency, mut planned) = (BTreeMap::new(), BTreeMap::new());
-    for (EndedKey { kind, finding, shard, outcome }, count) in board.recovery_counts() {
+    for (EndedKey { kind, finding, shard, outcome }, count) in board.counters.recovery_counts() {
         let labels = of_shard(vtorc_name(kind, finding), &shard);
         *all.entry(labels.clone()).or_insert(0) += count;
         let succeeded = match outcome {
@@ -255,7 +256,7 @@ fn of_recoveries(board: &Board) -> Vec<Family> {
     }
     const RECOVERY: &[&str] = &["RecoveryType", "Keyspace", "Shard"];
     const REPARENT: &[&str] = &["Keyspace", "Shard", "Result"];
-    let held = board.held_counts().into_iter();
+    let held = board.counters.held_counts().into_iter();
     let held = held.map(|((finding, why, shard), count)| {
         let remedy = remedy(finding);
         let recovery = match remedy.recovery() {
@@ -264,7 +265,7 @@ fn of_recoveries(board: &Board) -> Vec<Family> {
         };
         ([of_shard(recovery, &shard), vec![why.name().to_owned()]].concat(), count)
     });
-    let detected = board.detected_counts().into_iter();
+    let detected = board.counters.detected_counts().into_iter();
     let detected =
         detected.map(|((finding, shard), count)| (of_shard(&finding.to_string(), &shard), count));
     vec![

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use prometheus::{HistogramOpts, HistogramVec};
 use serde_json::{Map, Value, json};
-use vtorc_actors::board::LockAction;
+use vtorc_actors::counters::LockAction;
 use vtorc_actors::services::Services;
 
 use super::{prometheus_name, snake_case};
@@ -27,7 +27,7 @@ impl Timings {
     pub(super) fn of_locks(services: &Services) -> Self {
         // As in Vitess, both are there before the first lock.
         let mut took = BTreeMap::from([("Lock", BTreeMap::new()), ("Unlock", BTreeMap::new())]);
-        for ((action, ms), times) in services.board.lock_timings() {
+        for ((action, ms), times) in services.board.counters.lock_timings() {
             let action = match action {
                 LockAction::Lock => "Lock",
                 LockAction::Unlock => "Unlock",
