@@ -108,8 +108,11 @@ fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool 
         })
     };
     let universe = stage.universe.lock();
-    let drained = |tablet: &&Tablet| tablet.tablet_type == TabletType::Drained;
-    let depleted = universe.topology.tablets_of(shard).filter(drained).count() > 0;
+    let out_of_service = |tablet: &Tablet| {
+        let filtered = universe.server_of(&tablet.alias).is_some_and(|one| one.ills.filtered);
+        tablet.tablet_type == TabletType::Drained || filtered
+    };
+    let depleted = universe.topology.tablets_of(shard).any(out_of_service);
     drop(universe);
     ((mistaken || tails > 1) && refuses(&LEFT_TO_A_PERSON)) || (depleted && refuses(&TOO_FEW))
 }
