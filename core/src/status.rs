@@ -180,6 +180,17 @@ impl ServerStatus {
         Some(self.lacks_of_its_own(other)).filter(|lost| believed && !lost.is_empty())
     }
 
+    /// What it wrote itself, as far as that can be told, of what it has committed.
+    pub fn written_by_itself(&self) -> GtidSet {
+        match (&self.gtid_executed, &self.server_uuid) {
+            (executed @ GtidSet::MySql(_), Some(uuid)) => executed.of_source(uuid),
+            (GtidSet::MySql(_), None) => GtidSet::empty_mysql(),
+            (GtidSet::MariaDb(position), _) => {
+                GtidSet::MariaDb(position.written_by(self.server_id))
+            }
+        }
+    }
+
     fn lacks_of_its_own(&self, other: &ServerStatus) -> GtidSet {
         match (self.flavor, &self.server_uuid) {
             (Flavor::MySql, Some(uuid)) => {
@@ -395,4 +406,7 @@ pub struct SemiSyncStatus {
     pub falls_back_alone: bool,
     /// Sessions that wait for an acknowledgement now.
     pub waiting_sessions: u32,
+    /// A transaction that can be seen was acknowledged (`rpl_semi_sync_source_wait_point = AFTER_SYNC`, MySQL's default);
+    /// else it can be seen before.
+    pub seen_is_acknowledged: bool,
 }

@@ -33,7 +33,7 @@ use vtorc_core::knowledge::observe::{Answer, TabletState};
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::preflight::{Inspection, concerns};
 use vtorc_core::remedy::{Wanted, wanted};
-use vtorc_core::reparent::election::{Constraints, Contender, elect, possible_ackers};
+use vtorc_core::reparent::election::{Constraints, Contender, elect, possible_ackers, promised};
 use vtorc_core::reparent::prognosis::{Prognosis, if_primary_died};
 use vtorc_core::reparent::safety::Reach;
 use vtorc_core::status::{
@@ -167,6 +167,7 @@ fn election(
     let policy = *snapshot.durability.as_ref().unwrap();
     let reach = Reach::of(snapshot, policy, &reached);
     let writer = old.as_ref().and_then(|old| snapshot.tablet(old));
+    let promised = promised(policy, writer);
     let constraints = Constraints {
         policy,
         settings: &settings,
@@ -177,6 +178,7 @@ fn election(
             .as_ref()
             .and_then(|old| snapshot.tablet(old))
             .and_then(|state| state.status.as_deref()),
+        promised: promised.as_ref(),
         complete: !args.contains_key("incomplete"),
         ackers: possible_ackers(&reach, writer, &contenders),
         unread: &unread,
@@ -401,6 +403,10 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         "filtered" => status.filtered = true,
         "noapply" => status.replication.as_mut().unwrap().applier_running = false,
         "waits" => (status.semi_sync.source_enabled, status.semi_sync.wait_count) = (true, 1),
+        // What is seen of it was acknowledged.
+        "acked" => {
+            (status.semi_sync.source_active, status.semi_sync.seen_is_acknowledged) = (true, true);
+        }
         "acks" => status.semi_sync.replica_enabled = true,
         "gtid" => status.gtid_executed = gtid(value),
         "got" => status.replication.as_mut().unwrap().retrieved = gtid(value),

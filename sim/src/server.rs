@@ -327,6 +327,14 @@ impl Server {
         self.start_receiver(now);
     }
 
+    /// What others can see of what it executed: not what waits for an acknowledgement.
+    fn seen(&self) -> TxnSet {
+        let mut seen = self.executed.clone();
+        let waiting: Vec<Txn> = self.waiting.iter().map(|commit| commit.txn).collect();
+        seen.remove_all(&waiting);
+        seen
+    }
+
     /// What a probe finds.
     pub fn status(&self, now: Millis) -> ServerStatus {
         let purged = self.binlog.iter().take(self.purged).copied().collect::<TxnSet>();
@@ -343,7 +351,7 @@ impl Server {
             filtered: self.ills.filtered,
             binlog_format: Some(BinlogFormat::Row),
             binlog_state: MariaDbBinlogState::default(),
-            gtid_executed: self.executed.to_gtid_set(),
+            gtid_executed: self.seen().to_gtid_set(),
             gtid_purged: purged.to_gtid_set(),
             replication: self.source.map(|source| self.replication(source, now)),
             semi_sync: SemiSyncStatus {
@@ -358,6 +366,7 @@ impl Server {
                 timeout_ms: SEMI_SYNC_TIMEOUT_MS,
                 falls_back_alone: false,
                 waiting_sessions: u32::try_from(self.waiting.len()).unwrap_or(u32::MAX),
+                seen_is_acknowledged: true,
             },
             journal_length: Some(self.journal),
             vttablet: None,

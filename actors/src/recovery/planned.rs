@@ -126,6 +126,7 @@ impl Locked<'_> {
             avoid: request.avoid_primary.as_ref(),
             complete: false,
             last_known: Some(status),
+            promised: None,
             ackers: None,
             unread: &self.unread,
         };

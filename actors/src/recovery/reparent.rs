@@ -238,6 +238,7 @@ impl Locked<'_> {
         }
         // Whoever asks for an emergency reparent wants another primary than this one.
         let asked_away = request.filter(|request| request.new_primary.is_none()).and(old_primary);
+        let promised = election::promised(self.policy, self.fresh.primary());
         let constraints = Constraints {
             policy: self.policy,
             settings: &self.job.settings,
@@ -247,6 +248,7 @@ impl Locked<'_> {
             complete: reach.is_complete(),
             last_known: self.fresh.primary().and_then(|state| state.status.as_deref()),
             unread: &self.unread,
+            promised: promised.as_ref(),
             ackers: election::possible_ackers(
                 &reach,
                 self.fresh.primary().filter(|_| old_primary.is_some()),

@@ -222,6 +222,9 @@ pub(crate) fn semi_sync(
             .and_then(|variable| variables.get(variable))
             .is_some_and(|value| !is_on(value)),
         waiting_sessions: small(count(status, format!("rpl_semi_sync_{source}_wait_sessions"))),
+        seen_is_acknowledged: variables
+            .get(&format!("rpl_semi_sync_{source}_wait_point"))
+            .is_some_and(|point| point.eq_ignore_ascii_case("after_sync")),
     }
 }
 

@@ -160,6 +160,8 @@ fn semi_sync(full: &FullStatus) -> SemiSyncStatus {
         timeout_ms: full.semi_sync_primary_timeout,
         falls_back_alone: false,
         waiting_sessions: u32::from(full.semi_sync_blocked),
+        // It does not tell, and leaves MySQL's default.
+        seen_is_acknowledged: true,
     }
 }
 

@@ -127,7 +127,10 @@ impl Attempts {
         if kind == RecoveryKind::RestartReceiver {
             for finding in findings.iter().map(|finding| finding.kind) {
                 let broken = finding == FindingKind::UnreachablePrimaryWithBrokenReplicas;
-                let pause = if broken { BROKEN_RESTART_PAUSE } else { RECEIVER_RESTART_PAUSE };
+                // What was not done showed nothing.
+                let not_done = matches!(outcome, Outcome::AlreadyFixed | Outcome::Refused(_));
+                let soon = broken || not_done;
+                let pause = if soon { BROKEN_RESTART_PAUSE } else { RECEIVER_RESTART_PAUSE };
                 self.receivers.entry(finding).or_default().pause_until(now + pause);
             }
             return false;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
+use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
@@ -13,6 +14,7 @@ use crate::tablet::Tablet;
 
 use super::ackers::acknowledges;
 use super::reason::{PassedOver, Reason};
+use super::safety::cannot_acknowledge_alone;
 
 /// A tablet that answered while everything stood still: its record and its server's state.
 #[derive(Clone, Debug)]
@@ -116,10 +118,32 @@ pub struct Constraints<'a> {
     pub complete: bool,
     /// What the old primary last answered: what it had is no error of anybody else.
     pub last_known: Option<&'a ServerStatus>,
+    /// What the old primary, which was not reached, was seen to have had acknowledged: nobody is promoted without it.
+    pub promised: Option<&'a Promised>,
     /// Those who may have acknowledged what the old primary wrote; none where any of them may have.
     pub ackers: Option<BTreeSet<TabletAlias>>,
     /// Those whose records cannot be read now: that they are primary could not be written there.
     pub unread: &'a BTreeSet<TabletAlias>,
+}
+
+/// What a primary was seen to have had acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promised {
+    /// Which primary.
+    pub by: TabletAlias,
+    /// What it wrote.
+    pub gtids: GtidSet,
+}
+
+/// What the primary that is replaced was last seen to have written, where all that can be seen was acknowledged by the
+/// policy's measure.
+pub fn promised(policy: DurabilityPolicy, old_primary: Option<&TabletState>) -> Option<Promised> {
+    let old = old_primary?;
+    let last = old.status.as_deref()?;
+    let acknowledged = cannot_acknowledge_alone(policy, Some(last))
+        && last.semi_sync.seen_is_acknowledged
+        && last.semi_sync.source_active;
+    acknowledged.then(|| Promised { by: old.tablet.alias.clone(), gtids: last.written_by_itself() })
 }
 
 pub(super) fn passed(contender: &Contender, reason: Reason) -> PassedOver {

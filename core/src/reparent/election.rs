@@ -12,13 +12,14 @@ use crate::sabotage::{self, Bug};
 use crate::status::{BinlogFormat, ServerStatus, VttabletState};
 use crate::tablet::PromotionRule;
 
-pub use super::contender::{Constraints, Contender};
+pub use super::contender::{Constraints, Contender, Promised, promised};
 use super::contender::{empty_like, lost_own, passed};
 pub use super::reason::{NoCandidate, PassedOver, Reason};
 use super::safety::Reach;
 pub use super::trust::{PrimaryPosition, Witnesses, position_of_primary};
 use super::trust::{
-    check_held_by_errant, check_held_by_filtered, drop_unacknowledged, mistrust, most_advanced,
+    check_held_by_errant, check_held_by_filtered, check_promised, drop_unacknowledged, mistrust,
+    most_advanced,
 };
 
 /// The outcome of an election.
@@ -101,6 +102,7 @@ pub fn elect(
     let target = most_advanced(&trusted)?.received();
     check_held_by_errant(everybody, &passed_over, &target, constraints)?;
     check_held_by_filtered(everybody, &target, constraints)?;
+    check_promised(everybody, constraints)?;
     let required = required(&trusted, &target, constraints);
     // One with errant transactions is never promoted; it follows and acknowledges like any other.
     let is_errant =

@@ -74,6 +74,8 @@ pub fn if_primary_died(
         avoid: None,
         complete: false,
         last_known: primary.status.as_deref(),
+        // Others were asked before the primary was: that they lack something now says nothing.
+        promised: None,
         unread: &BTreeSet::new(),
         ackers: election::possible_ackers(&reach, Some(primary), &everybody),
     };

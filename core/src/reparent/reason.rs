@@ -175,6 +175,14 @@ pub enum NoCandidate {
         /// What nobody else has.
         only: Box<GtidSet>,
     },
+    /// The primary that is gone had more than anybody who was reached, though enough ackers were: they lost it.
+    #[error("{by}, the primary, was seen with {}, which was acknowledged and which nobody who was reached has any more; bring {by} back, or give that up: ask for an emergency reparent to a tablet, or forget {by}", .only.shown())]
+    OnlyOldPrimaryHas {
+        /// The primary.
+        by: TabletAlias,
+        /// What nobody else has.
+        only: Box<GtidSet>,
+    },
     /// Everybody was passed over.
     #[error("no tablet can be promoted: {}", list(.0))]
     AllPassedOver(Vec<PassedOver>),

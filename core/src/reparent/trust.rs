@@ -146,6 +146,28 @@ pub(super) fn check_held_by_filtered(
     Ok(())
 }
 
+/// A crash takes along what a replica had received and not applied (`relay_log_recovery`). What the primary was seen to have
+/// had acknowledged, and no longer anybody has, is on the primary alone. Whoever asks for a certain tablet knows that.
+pub(super) fn check_promised(
+    everybody: &[Contender],
+    constraints: &Constraints<'_>,
+) -> Result<(), NoCandidate> {
+    let Some(promised) = constraints.promised.filter(|_| constraints.wanted.is_none()) else {
+        return Ok(());
+    };
+    if everybody.iter().any(|one| one.tablet.alias == promised.by) {
+        return Ok(());
+    }
+    let left =
+        everybody.iter().fold(promised.gtids.clone(), |left, one| left.subtract(&one.received()));
+    match left.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(NoCandidate::OnlyOldPrimaryHas { by: promised.by.clone(), only: Box::new(left) })
+        }
+    }
+}
+
 /// Where histories differ and the policy demands acknowledgements: what a server wrote and no acker of its
 /// ever received was written in vain. No client was told that it is done, so whoever has it does not stand
 /// in the way, provided that everybody who could have acknowledged it was reached, and nobody is known to have lost

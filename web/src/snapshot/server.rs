@@ -68,6 +68,8 @@ struct SemiSyncFile {
     #[serde(default)]
     falls_back_alone: bool,
     waiting_sessions: u32,
+    #[serde(default)]
+    seen_is_acknowledged: bool,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -202,6 +204,7 @@ impl SemiSyncFile {
             timeout_ms: status.timeout_ms,
             falls_back_alone: status.falls_back_alone,
             waiting_sessions: status.waiting_sessions,
+            seen_is_acknowledged: status.seen_is_acknowledged,
         }
     }
 
@@ -218,6 +221,7 @@ impl SemiSyncFile {
             timeout_ms: self.timeout_ms,
             falls_back_alone: self.falls_back_alone,
             waiting_sessions: self.waiting_sessions,
+            seen_is_acknowledged: self.seen_is_acknowledged,
         }
     }
 }
