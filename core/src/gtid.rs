@@ -136,6 +136,22 @@ impl GtidSet {
         }
     }
 
+    /// What is left without what another channel brought. MariaDB's positions only tell of domains: those that the shard
+    /// knows stay.
+    pub fn without_received(&self, received: &GtidSet, of_shard: &[Option<&GtidSet>]) -> GtidSet {
+        match (self, received) {
+            (Self::MySql(_), Self::MySql(_)) => self.subtract(received),
+            (Self::MariaDb(mine), Self::MariaDb(theirs)) => {
+                let known = of_shard.iter().flatten().filter_map(|set| match set {
+                    Self::MariaDb(set) => Some(set),
+                    Self::MySql(_) => None,
+                });
+                Self::MariaDb(mine.without_domains(theirs, known))
+            }
+            (Self::MySql(_) | Self::MariaDb(_), _) => self.clone(),
+        }
+    }
+
     /// The single transactions, as `uuid:number`, at most so many (MySQL only).
     pub fn each(&self, most: u64) -> Vec<String> {
         let Self::MySql(set) = self else { return Vec::new() };

@@ -1,6 +1,7 @@
 //! What is known of a shard: answers become knowledge here and nowhere else, for the probes and for the second look
 //! under the shard's lock alike.
 
+pub mod channels;
 pub mod health;
 pub mod identity;
 pub mod observe;

@@ -278,6 +278,15 @@ impl Report {
             let cure = "read_only = ON (MySQL: super_read_only = ON) in its my.cnf; vtorc opens the primary";
             self.add(Severity::Warning, "StartsWritable", alias, what, cure);
         }
+        for channel in &status.channels {
+            let what = format!(
+                "it also pulls from {} (channel {:?}): vtorc leaves that channel alone, and what it brings goes to all \
+                 tablets while this one is primary",
+                channel.source, channel.channel
+            );
+            let cure = "where that is not wanted, let it never be promoted: vtorc ctl set promotion ALIAS must_not";
+            self.add(Severity::Warning, "OtherChannel", alias, what, cure);
+        }
         let heartbeat = status.replication.as_ref().and_then(|r| r.heartbeat_period_ms);
         if let (Some(timeout), Some(heartbeat)) = (seen.net_timeout_s, heartbeat)
             && heartbeat.saturating_mul(2) > timeout.saturating_mul(1000)

@@ -90,6 +90,8 @@ pub struct ServerStatus {
     pub binlog_state: MariaDbBinlogState,
     /// Its replication, if a source is configured.
     pub replication: Option<ReplicationStatus>,
+    /// Its other channels, which pull from elsewhere. Who reads a server alone takes the unnamed one for the shard's.
+    pub channels: Vec<ReplicationStatus>,
     /// Semi-synchronous replication, both sides.
     pub semi_sync: SemiSyncStatus,
     /// Rows of the reparent journal; read only where a recovery asks for it.
@@ -338,6 +340,8 @@ pub enum ReceiverErrorKind {
 /// A replica's side of replication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicationStatus {
+    /// The channel's name (MariaDB: the connection's); most have none.
+    pub channel: String,
     /// The configured source.
     pub source: MysqlAddress,
     /// The source's uuid, once the replica was connected to it (MySQL).
@@ -356,10 +360,14 @@ pub struct ReplicationStatus {
     pub retrieved: GtidSet,
     /// GTID auto-positioning is on.
     pub auto_position: bool,
+    /// Some of what this channel receives is not applied, on purpose.
+    pub filtered: bool,
     /// Seconds behind the source; unknown is not zero.
     pub lag_seconds: Option<u64>,
     /// Configured delay.
     pub delay_seconds: u64,
+    /// It gives up for good when it could not connect for so many seconds; none if never, or unknown.
+    pub gives_up_after_s: Option<u64>,
     /// Heartbeats expected every so many milliseconds; none if unknown or off.
     pub heartbeat_period_ms: Option<u64>,
     /// Changes whenever anything arrives from the source, a heartbeat included. Only compared with itself.

@@ -171,6 +171,8 @@ pub struct TabletAddress {
     /// Which server is meant: a command that changes something is refused to any other that answers there. None where
     /// it is not known, and where anybody may answer.
     pub server: Option<ServerIdentity>,
+    /// What the shard's replication channel is called there; most have no name.
+    pub channel: String,
 }
 
 /// A tablet as its record describes it.
@@ -210,7 +212,13 @@ impl Tablet {
     /// How it is reached; none if the record has no MySQL address.
     pub fn address(&self) -> Option<TabletAddress> {
         let (alias, vttablet) = (self.alias.clone(), self.vttablet.clone());
-        Some(TabletAddress { alias, mysql: self.mysql.clone()?, vttablet, server: None })
+        Some(TabletAddress {
+            alias,
+            mysql: self.mysql.clone()?,
+            vttablet,
+            server: None,
+            channel: String::new(),
+        })
     }
 
     /// The tablet as it would be under another primary: a former primary whose record still says PRIMARY

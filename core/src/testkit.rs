@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use crate::durability::DurabilityPolicy;
+use crate::gtid::{GtidSet, MariaDbBinlogState};
 use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::settings::{RecoverySettings, UnappliedPolicy};
+use crate::status::{BinlogFormat, Flavor, SemiSyncStatus, ServerStatus};
 use crate::tablet::{Tablet, TabletType};
 use crate::topology::{ShardRecord, ShardTopology};
 
@@ -35,6 +37,31 @@ pub fn shard(replicas: &[TabletAlias]) -> ShardTopology {
         damaged: Default::default(),
         known_cells: Default::default(),
         unseen: Default::default(),
+    }
+}
+
+/// A MySQL server that has nothing and follows nobody.
+pub fn status() -> ServerStatus {
+    ServerStatus {
+        flavor: Flavor::MySql,
+        version: "9.7".into(),
+        server_id: 1,
+        server_uuid: None,
+        read_only: true,
+        super_read_only: true,
+        gtid_mode_on: true,
+        log_bin: true,
+        log_replica_updates: true,
+        filtered: false,
+        binlog_format: Some(BinlogFormat::Row),
+        gtid_executed: GtidSet::empty_mysql(),
+        gtid_purged: GtidSet::empty_mysql(),
+        binlog_state: MariaDbBinlogState::default(),
+        replication: None,
+        channels: Vec::new(),
+        semi_sync: SemiSyncStatus::default(),
+        journal_length: None,
+        vttablet: None,
     }
 }
 

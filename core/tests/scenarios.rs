@@ -25,7 +25,7 @@ use std::time::Duration;
 use vtorc_core::admission::Switches;
 use vtorc_core::analysis::detect;
 use vtorc_core::controls::{Controls, Grounds};
-use vtorc_core::gtid::{GtidSet, MariaDbBinlogState};
+use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::health::{ProbeFailure, ProbeHistory, Reachability, RecentProbes};
 use vtorc_core::knowledge::identity::meant;
@@ -37,7 +37,7 @@ use vtorc_core::reparent::election::{Constraints, Contender, elect, possible_ack
 use vtorc_core::reparent::prognosis::{Prognosis, if_primary_died};
 use vtorc_core::reparent::safety::Reach;
 use vtorc_core::status::{
-    BinlogFormat, Flavor, ReceiverError, ReceiverErrorKind, ReceiverState, ReplicationStatus,
+    BinlogFormat, ReceiverError, ReceiverErrorKind, ReceiverState, ReplicationStatus,
     SemiSyncStatus, ServerStatus, VttabletState,
 };
 use vtorc_core::tablet::{MysqlAddress, PromotionRule, Tablet, TabletType};
@@ -412,6 +412,10 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         "got" => status.replication.as_mut().unwrap().retrieved = gtid(value),
         "journal" => status.journal_length = value.parse().ok(),
         "lag" => status.replication.as_mut().unwrap().lag_seconds = value.parse().ok(),
+        "gives_up" => {
+            let after = value.parse().ok();
+            status.replication.as_mut().unwrap().gives_up_after_s = after;
+        }
         "beats" => {
             let period = value.parse().ok();
             status.replication.as_mut().unwrap().heartbeat_period_ms = period;
@@ -469,21 +473,8 @@ fn address(alias: &TabletAlias) -> MysqlAddress {
 
 fn server(alias: &TabletAlias) -> ServerStatus {
     ServerStatus {
-        flavor: Flavor::MySql,
-        version: "9.7".into(),
         server_id: alias.uid,
         server_uuid: Some(uuid(letter(alias))),
-        read_only: true,
-        super_read_only: true,
-        gtid_mode_on: true,
-        log_bin: true,
-        log_replica_updates: true,
-        filtered: false,
-        binlog_format: Some(BinlogFormat::Row),
-        binlog_state: MariaDbBinlogState::default(),
-        gtid_executed: GtidSet::empty_mysql(),
-        gtid_purged: GtidSet::empty_mysql(),
-        replication: None,
         semi_sync: SemiSyncStatus {
             source_available: true,
             replica_available: true,
@@ -492,7 +483,7 @@ fn server(alias: &TabletAlias) -> ServerStatus {
             ..SemiSyncStatus::default()
         },
         journal_length: Some(0),
-        vttablet: None,
+        ..testkit::status()
     }
 }
 
@@ -512,6 +503,9 @@ fn replication(kind: &str, source: &str) -> ReplicationStatus {
         applier_error: String::new(),
         retrieved: GtidSet::empty_mysql(),
         auto_position: true,
+        filtered: false,
+        gives_up_after_s: None,
+        channel: String::new(),
         lag_seconds: Some(0),
         delay_seconds: 0,
         heartbeat_period_ms: Some(250),

@@ -354,6 +354,7 @@ impl Server {
             gtid_executed: self.seen().to_gtid_set(),
             gtid_purged: purged.to_gtid_set(),
             replication: self.source.map(|source| self.replication(source, now)),
+            channels: Vec::new(),
             semi_sync: SemiSyncStatus {
                 source_available: true,
                 replica_available: true,
@@ -384,6 +385,7 @@ impl Server {
             lag = lag.max(now.saturating_sub(self.ills.idle_since) / 1000);
         }
         ReplicationStatus {
+            channel: String::new(),
             source: Self::address(source),
             source_uuid: Some(uuid(source)),
             source_server_id: Some(u32::from(source) + 1),
@@ -393,8 +395,10 @@ impl Server {
             applier_error: String::new(),
             retrieved: self.retrieved.to_gtid_set(),
             auto_position: true,
+            filtered: self.ills.filtered,
             lag_seconds: self.applier_running.then_some(lag),
             delay_seconds: self.ills.delay_seconds,
+            gives_up_after_s: None,
             heartbeat_period_ms: Some(self.heartbeat_ms),
             received_marker: self.heard.to_string(),
             marker_sees_heartbeats: self.heartbeats_seen,

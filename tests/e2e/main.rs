@@ -15,6 +15,7 @@ mod bringup;
 mod busy;
 mod cells;
 mod certificates;
+mod channels;
 mod check;
 mod console;
 mod consul;

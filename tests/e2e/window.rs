@@ -122,7 +122,13 @@ pub fn access() -> MysqlAccess {
 pub fn plain(address: &str) -> TabletAddress {
     let (host, port) = address.rsplit_once(':').unwrap();
     let mysql = MysqlAddress { host: host.into(), port: port.parse().unwrap() };
-    TabletAddress { alias: "zone1-101".parse().unwrap(), mysql, vttablet: None, server: None }
+    TabletAddress {
+        alias: "zone1-101".parse().unwrap(),
+        mysql,
+        vttablet: None,
+        server: None,
+        channel: String::new(),
+    }
 }
 
 /// Passes everything on to a server, and does something before a client's words with these in them.

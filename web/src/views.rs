@@ -16,7 +16,7 @@ use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::preflight::Concern;
 use vtorc_core::remedy;
 use vtorc_core::reparent::prognosis::Prognosis;
-use vtorc_core::status::{ReplicationStatus, SemiSyncStatus, ServerStatus, VttabletState};
+use vtorc_core::status::{ReplicationStatus, SemiSyncStatus, VttabletState};
 use vtorc_core::time::{TermStart, Timestamp};
 
 use crate::snapshot::state_name;
@@ -238,6 +238,8 @@ struct TabletView {
     /// What it has and the primary lacks.
     errant_gtids: Option<String>,
     replication: Option<ReplicationView>,
+    /// Pull from elsewhere; vtorc leaves them alone.
+    other_channels: Vec<ReplicationView>,
     semi_sync: Option<SemiSyncView>,
     vttablet: Option<VttabletView>,
 }
@@ -306,7 +308,12 @@ impl TabletView {
             super_read_only: status.map(|status| status.super_read_only),
             gtid_executed: status.map(|status| status.gtid_executed.shown().to_string()),
             errant_gtids: errant.map(|errant| errant.shown().to_string()),
-            replication: status.and_then(ReplicationView::of),
+            replication: status
+                .and_then(|status| status.replication.as_ref())
+                .map(ReplicationView::of),
+            other_channels: status
+                .map(|status| status.channels.iter().map(ReplicationView::of).collect())
+                .unwrap_or_default(),
             semi_sync: status.map(|status| SemiSyncView::of(&status.semi_sync)),
             vttablet: VttabletView::of(state),
         }
@@ -315,6 +322,7 @@ impl TabletView {
 
 #[derive(Serialize)]
 struct ReplicationView {
+    channel: String,
     source_host: String,
     source_port: u16,
     source_uuid: Option<String>,
@@ -334,9 +342,9 @@ pub(crate) fn receiver_error(replication: &ReplicationStatus) -> String {
 }
 
 impl ReplicationView {
-    fn of(status: &ServerStatus) -> Option<Self> {
-        let replication: &ReplicationStatus = status.replication.as_ref()?;
-        Some(Self {
+    fn of(replication: &ReplicationStatus) -> Self {
+        Self {
+            channel: replication.channel.clone(),
             source_host: replication.source.host.clone(),
             source_port: replication.source.port,
             source_uuid: replication.source_uuid.clone(),
@@ -348,7 +356,7 @@ impl ReplicationView {
             lag_seconds: replication.lag_seconds,
             delay_seconds: replication.delay_seconds,
             heartbeat_period_ms: replication.heartbeat_period_ms,
-        })
+        }
     }
 }
 

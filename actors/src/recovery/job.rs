@@ -247,16 +247,25 @@ impl Job {
         let missing = || CommandError::NotDone("its record has no MySQL address".into());
         let address = tablet.address().ok_or_else(missing)?;
         let meant = self.meant(tablet, &command)?;
-        if command != ServerCommand::ReadStatus {
+        let known = self.known();
+        let address = TabletAddress { channel: known.channel_of(&tablet.alias), ..address };
+        let status = if command == ServerCommand::ReadStatus {
+            // Whose server answers a question is told from the answer.
+            let status = self.services.mysql.run(&address, command, deadline).await?;
+            if let Some(meant) = meant {
+                CommandError::check_meant(&meant, &status.identity())?;
+            }
+            status
+        } else {
             let address = TabletAddress { server: meant, ..address };
-            return self.services.mysql.run(&address, command, deadline).await;
-        }
-        // Whose server answers a question is told from the answer.
-        let status = self.services.mysql.run(&address, command, deadline).await?;
-        if let Some(meant) = meant {
-            CommandError::check_meant(&meant, &status.identity())?;
-        }
-        Ok(status)
+            self.services.mysql.run(&address, command, deadline).await?
+        };
+        Ok(Arc::unwrap_or_clone(known.with_own_channel(&tablet.alias, Arc::new(status))))
+    }
+
+    /// What was seen under the lock; before that, what is watched.
+    fn known(&self) -> &ShardSnapshot {
+        self.looked.get().unwrap_or(&self.seen)
     }
 
     /// Which server a command is meant for. The look under the lock itself asks whoever is there.
@@ -265,11 +274,10 @@ impl Job {
         tablet: &Tablet,
         command: &ServerCommand,
     ) -> Result<Option<ServerIdentity>, CommandError> {
-        let known = match self.looked.get() {
-            Some(looked) => looked,
-            None if *command == ServerCommand::ReadStatus => return Ok(None),
-            None => &self.seen,
-        };
+        if self.looked.get().is_none() && *command == ServerCommand::ReadStatus {
+            return Ok(None);
+        }
+        let known = self.known();
         let state = known.tablet(&tablet.alias);
         let meant = state.map(|state| identity::meant(known, state)).transpose();
         Ok(meant.map_err(CommandError::of_stranger)?.flatten())

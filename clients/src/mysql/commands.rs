@@ -9,9 +9,9 @@ use vtorc_core::status::{ReceiverState, ServerStatus};
 
 use super::dialect::Dialect;
 use super::semi_sync::{set_replica_semi_sync, set_source_semi_sync};
-use super::session::Session;
+use super::session::{Session, Thread};
 use super::text::quoted;
-use super::{delay, fence, follow, opening, relay_log};
+use super::{delay, fence, follow, opening, other_channels, relay_log};
 
 pub(crate) const CREATE_DATABASE: &str = "CREATE DATABASE IF NOT EXISTS _vt";
 const CREATE_JOURNAL: &str = "CREATE TABLE IF NOT EXISTS _vt.reparent_journal (\
@@ -24,6 +24,26 @@ const JOURNAL_LOCK_WAIT: u32 = 1;
 
 /// Runs a command and answers with the server's state afterwards.
 pub(crate) fn run(
+    session: &mut Session<'_>,
+    command: ServerCommand,
+) -> Result<ServerStatus, CommandError> {
+    let changes_receiver = matches!(
+        command,
+        ServerCommand::StopReceiver
+            | ServerCommand::RestartReceiver
+            | ServerCommand::Follow { .. }
+            | ServerCommand::Promote { .. }
+            | ServerCommand::FixPrimary { .. }
+    );
+    let status = run_for_shard(session, command)?;
+    if changes_receiver && !status.channels.is_empty() {
+        // What was asked for is done, whatever becomes of these.
+        let _ = other_channels::log_in_anew(session, &status);
+    }
+    Ok(status)
+}
+
+fn run_for_shard(
     session: &mut Session<'_>,
     command: ServerCommand,
 ) -> Result<ServerStatus, CommandError> {
@@ -42,8 +62,7 @@ pub(crate) fn run(
             if session.is_mariadb() {
                 relay_log::check_start(&session.status()?)?;
             }
-            let replica = session.dialect.replica();
-            session.run("start the applier", &format!("START {replica} SQL_THREAD"))?;
+            session.start(Thread::Applier)?;
         }
         ServerCommand::Promote { acks, grounds } => return promote(session, acks, &grounds),
         ServerCommand::FixPrimary { acks } => return fix_primary(session, acks),
@@ -55,9 +74,8 @@ pub(crate) fn run(
             if session.is_mariadb() {
                 relay_log::check_restart(&session.status()?)?;
             }
-            let replica = session.dialect.replica();
-            session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))?;
-            session.run("start the receiver", &format!("START {replica} IO_THREAD"))?;
+            session.stop(Thread::Receiver)?;
+            session.start(Thread::Receiver)?;
         }
         ServerCommand::ChangeType { .. } => {
             return Err(CommandError::NotDone("it has no vttablet whose type could change".into()));
@@ -108,8 +126,7 @@ fn stop_receiver(session: &mut Session<'_>) -> Result<(), CommandError> {
     let status = session.status()?;
     let running = |receiver| receiver != ReceiverState::Stopped;
     if status.replication.is_some_and(|replication| running(replication.receiver)) {
-        let replica = session.dialect.replica();
-        session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))?;
+        session.stop(Thread::Receiver)?;
     }
     Ok(())
 }
@@ -141,11 +158,10 @@ fn promote(
     acks: u32,
     grounds: &PromotionGrounds,
 ) -> Result<ServerStatus, CommandError> {
-    let replica = session.dialect.replica();
     let status = with_journal(session)?;
     grounds.check(&status)?;
     if status.replication.is_some() {
-        session.run("stop replication", &format!("STOP {replica}"))?;
+        session.stop(Thread::Both)?;
     }
     set_source_semi_sync(session, &status, acks)?;
     set_replica_semi_sync(session, &status, false)?;
@@ -161,15 +177,14 @@ fn forget_source(session: &mut Session<'_>, status: &ServerStatus) -> Result<(),
     if status.replication.is_none() {
         return Ok(());
     }
-    let replica = session.dialect.replica();
-    session.run("forget the source", &format!("RESET {replica} ALL"))
+    let (replica, for_channel) = (session.dialect.replica(), session.for_channel());
+    session.run("forget the source", &format!("RESET {replica} ALL{for_channel}"))
 }
 
 fn fix_primary(session: &mut Session<'_>, acks: u32) -> Result<ServerStatus, CommandError> {
     let status = session.status()?;
-    let replica = session.dialect.replica();
     if status.replication.is_some() {
-        session.run("stop replication", &format!("STOP {replica}"))?;
+        session.stop(Thread::Both)?;
         forget_source(session, &status)?;
     }
     set_source_semi_sync(session, &status, acks)?;

@@ -5,7 +5,7 @@ use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus};
 
 use super::dialect::Row;
 use super::relay_log::refusal;
-use super::session::Session;
+use super::session::{Session, Thread};
 use super::text::quoted;
 
 /// Whom a receiver logs in as that is to receive nothing. The source denies it, and it goes on trying.
@@ -34,20 +34,20 @@ pub(crate) fn set_delay(session: &mut Session<'_>, seconds: u64) -> Result<(), C
 
 /// A receiver that runs, or has nothing to lose.
 fn change(session: &mut Session<'_>, seconds: u64) -> Result<(), CommandError> {
-    let replica = session.dialect.replica();
-    session.run("stop the applier", &format!("STOP {replica} SQL_THREAD"))?;
+    session.stop(Thread::Applier)?;
     let status = session.status()?;
     let receiver = status.replication.as_ref().map(|replication| replication.receiver);
     let safe = receiver != Some(ReceiverState::Stopped) || status.unapplied().is_empty();
+    let for_channel = session.for_channel();
     let changed = match safe {
         true => session.run_either(
             "set the delay",
-            &format!("CHANGE REPLICATION SOURCE TO SOURCE_DELAY = {seconds}"),
-            &format!("CHANGE MASTER TO MASTER_DELAY = {seconds}"),
+            &format!("CHANGE REPLICATION SOURCE TO SOURCE_DELAY = {seconds}{for_channel}"),
+            &format!("CHANGE MASTER TO MASTER_DELAY = {seconds}{for_channel}"),
         ),
         false => Err(refusal(&status, "would throw it away, since its receiver stopped meanwhile")),
     };
-    session.run("start the applier", &format!("START {replica} SQL_THREAD"))?;
+    session.start(Thread::Applier)?;
     changed
 }
 
@@ -60,11 +60,11 @@ fn beside_a_receiver(
 ) -> Result<(), CommandError> {
     let replica = session.dialect.replica();
     let rows = session.rows("read the receiver's settings", &format!("SHOW {replica} STATUS"))?;
-    if !rows.iter().any(goes_on_trying) {
+    if !rows.iter().any(|row| goes_on_trying(row, &session.channel)) {
         let why = "its receiver, which must run meanwhile, would give up too soon";
         return Err(refusal(before, why));
     }
-    let nobody = start_as_nobody(replica);
+    let nobody = start_as_nobody(replica, &session.for_channel());
     session.run("let a receiver run that receives nothing", &nobody)?;
     let done = match receiver(session)? {
         Some(ReceiverState::Connecting) => change(session, seconds),
@@ -72,7 +72,7 @@ fn beside_a_receiver(
             Err(refusal(before, "its receiver would receive more"))
         }
     };
-    session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))?;
+    session.stop(Thread::Receiver)?;
     done
 }
 
@@ -81,10 +81,11 @@ fn receiver(session: &mut Session<'_>) -> Result<Option<ReceiverState>, CommandE
 }
 
 /// Starts a receiver that no source lets in; whom replication logs in as stays as it is.
-pub(crate) fn start_as_nobody(replica: &str) -> String {
+pub(crate) fn start_as_nobody(replica: &str, for_channel: &str) -> String {
     // An account of this name with this password is nobody's.
     let password = format!("{:016x}", fresh_number());
-    format!("START {replica} IO_THREAD USER = {} PASSWORD = {}", quoted(NOBODY), quoted(&password))
+    let (user, password) = (quoted(NOBODY), quoted(&password));
+    format!("START {replica} IO_THREAD USER = {user} PASSWORD = {password}{for_channel}")
 }
 
 fn fresh_number() -> u64 {
@@ -94,15 +95,15 @@ fn fresh_number() -> u64 {
 
 /// Whether a receiver with these settings goes on trying long enough. (A count of 0 is no try at all or no end of
 /// them, by version.)
-pub(crate) fn goes_on_trying(row: &Row) -> bool {
+pub(crate) fn goes_on_trying(row: &Row, channel: &str) -> bool {
     let number = |new: &str, old: &str| -> u64 {
         let text = row.get(new).or_else(|| row.get(old)).cloned().flatten();
         text.and_then(|text| text.parse().ok()).unwrap_or(0)
     };
-    let default_channel = row.get("channel_name").cloned().flatten().unwrap_or_default().is_empty();
+    let is_own = row.get("channel_name").cloned().flatten().unwrap_or_default() == channel;
     let pause = number("connect_retry", "connect_retry");
     let tries = number("source_retry_count", "master_retry_count");
-    default_channel && pause.saturating_mul(tries.saturating_sub(1)) >= TRIES_FOR_S
+    is_own && pause.saturating_mul(tries.saturating_sub(1)) >= TRIES_FOR_S
 }
 
 /// MariaDB changes a delay only while both threads stand, and then throws away what it received.
@@ -117,17 +118,16 @@ fn set_mariadb(
     if !before.unapplied().is_empty() {
         return Err(refusal(before, why));
     }
-    session.run("stop the receiver", "STOP SLAVE IO_THREAD")?;
+    session.stop(Thread::Receiver)?;
     let status = session.status()?;
     if status.unapplied().is_empty() {
-        session.run("stop the applier", "STOP SLAVE SQL_THREAD")?;
+        session.stop(Thread::Applier)?;
         session.run("set the delay", &format!("CHANGE MASTER TO MASTER_DELAY = {seconds}"))?;
-        let threads = if received { "START SLAVE" } else { "START SLAVE SQL_THREAD" };
-        return session.run("start the applier", threads);
+        return session.start(if received { Thread::Both } else { Thread::Applier });
     }
     // It received something more at the last moment. Beside a running applier the receiver starts without a loss.
     if received && replication.applier_running {
-        session.run("start the receiver", "START SLAVE IO_THREAD")?;
+        session.start(Thread::Receiver)?;
     }
     Err(refusal(&status, why))
 }

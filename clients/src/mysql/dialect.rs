@@ -109,12 +109,11 @@ pub(crate) const SETTINGS: &str = "SHOW GLOBAL VARIABLES \
      OR Variable_name LIKE 'replicate\\_%'";
 const SEMI_SYNC_STATUS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl\\_semi\\_sync\\_%'";
 /// Empty where performance_schema is off; then a silent source only shows by `replica_net_timeout`.
-const HEARTBEATS: &str = "SELECT c.HEARTBEAT_INTERVAL AS heartbeat_interval, \
+const HEARTBEATS: &str = "SELECT CHANNEL_NAME AS channel_name, c.HEARTBEAT_INTERVAL AS heartbeat_interval, \
      s.COUNT_RECEIVED_HEARTBEATS AS heartbeats, s.LAST_HEARTBEAT_TIMESTAMP AS last_heartbeat, \
      s.LAST_QUEUED_TRANSACTION AS last_queued, s.QUEUEING_TRANSACTION AS queueing \
      FROM performance_schema.replication_connection_status s \
-     JOIN performance_schema.replication_connection_configuration c USING (CHANNEL_NAME) \
-     WHERE CHANNEL_NAME = ''";
+     JOIN performance_schema.replication_connection_configuration c USING (CHANNEL_NAME)";
 
 /// What would be filtered of a source that is not configured yet; MySQL 5.7 has no such table.
 const FILTERS: &str = "SELECT FILTER_RULE AS filter_rule \

@@ -1,14 +1,15 @@
 //! Making a server a replica: only what is wrong is changed, and nothing received is thrown away that must stay.
 
+use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{CommandError, RelayLog, Sessions, SourceChange};
 use vtorc_core::status::{ReceiverState, ServerStatus};
 use vtorc_core::tablet::MysqlAddress;
 
 use super::dialect::Dialect;
 use super::semi_sync::{set_replica_semi_sync, set_source_semi_sync};
-use super::session::Session;
+use super::session::{Session, Thread};
 use super::text::quoted;
-use super::{fence, relay_log};
+use super::{fence, other_channels, relay_log};
 
 /// Refuses writes, follows the source, acknowledges as told, runs both threads.
 pub(crate) fn follow(
@@ -47,20 +48,25 @@ pub(crate) fn follow(
     set_source_semi_sync(session, &status, 0)
 }
 
+/// A replica goes on trying to connect to its source for more than a hundred years, one try a second. MySQL's default is ten
+/// tries since 8.4: a replica whose source is away for ten seconds would have to be started by somebody.
+pub(crate) const RETRIES: u32 = u32::MAX;
+
 /// Where the relay log is kept, the applier runs and only the source's address changes.
 fn repoint_mysql(
     session: &mut Session<'_>,
     source: &MysqlAddress,
     keeps_relay_log: bool,
 ) -> Result<(), CommandError> {
-    let replica = session.dialect.replica();
     let access = session.access;
+    let for_channel = session.for_channel();
     let settings = |word: &str| {
         let auto_position =
             if keeps_relay_log { String::new() } else { format!(", {word}_AUTO_POSITION = 1") };
         format!(
             "{word}_HOST = {}, {word}_PORT = {}, {word}_USER = {}, {word}_PASSWORD = {}, \
-             {word}_CONNECT_RETRY = 1, {word}_HEARTBEAT_PERIOD = {:.3}, GET_{word}_PUBLIC_KEY = 1{auto_position}",
+             {word}_CONNECT_RETRY = 1, {word}_RETRY_COUNT = {RETRIES}, {word}_HEARTBEAT_PERIOD = {:.3}, \
+             GET_{word}_PUBLIC_KEY = 1{auto_position}{for_channel}",
             quoted(&source.host),
             source.port,
             quoted(&access.replica_user),
@@ -73,7 +79,7 @@ fn repoint_mysql(
         &format!("CHANGE REPLICATION SOURCE TO {}", settings("SOURCE")),
         &format!("CHANGE MASTER TO {}", settings("MASTER")),
     )?;
-    session.run("start replication", &format!("START {replica}"))
+    session.start(Thread::Both)
 }
 
 fn repoint_mariadb(
@@ -82,11 +88,9 @@ fn repoint_mariadb(
     status: &ServerStatus,
 ) -> Result<(), CommandError> {
     if status.replication.is_some() {
-        session.run("stop replication", "STOP SLAVE")?;
+        session.stop(Thread::Both)?;
     }
-    // A former primary's own writes are not in gtid_slave_pos, from which it will be asked to go on.
-    let executed = quoted(&session.status()?.gtid_executed.to_string());
-    session.run("set the position", &format!("SET GLOBAL gtid_slave_pos = {executed}"))?;
+    set_position(session)?;
     let access = session.access;
     let statement = format!(
         "CHANGE MASTER TO MASTER_HOST = {}, MASTER_PORT = {}, MASTER_USER = {}, MASTER_PASSWORD = {}, \
@@ -98,7 +102,23 @@ fn repoint_mariadb(
         access.heartbeat_period.as_secs_f64(),
     );
     session.run(&format!("follow {source}"), &statement)?;
-    session.run("start replication", "START SLAVE")
+    session.start(Thread::Both)
+}
+
+/// A former primary's own writes are not in `gtid_slave_pos`, from which it will be asked to go on. MariaDB sets that only
+/// while no connection runs: others stand for the moment.
+fn set_position(session: &mut Session<'_>) -> Result<(), CommandError> {
+    let applied = session.value("read the position", "SELECT @@GLOBAL.gtid_slave_pos")?;
+    let applied = GtidSet::parse_mariadb(&applied.unwrap_or_default());
+    let before = session.status()?;
+    if applied.is_ok_and(|applied| applied.contains(&before.gtid_executed)) {
+        return Ok(());
+    }
+    let stopped = other_channels::stop(session, &before)?;
+    let executed = quoted(&session.status()?.gtid_executed.to_string());
+    let set = session.run("set the position", &format!("SET GLOBAL gtid_slave_pos = {executed}"));
+    other_channels::start(session, &stopped)?;
+    set
 }
 
 /// It follows the right source: start what stands, and let the receiver log in anew if it is to
@@ -109,7 +129,6 @@ fn resume(
     anew: bool,
     relay_log: RelayLog,
 ) -> Result<(), CommandError> {
-    let replica = session.dialect.replica();
     let Some(replication) = &status.replication else {
         return Err(CommandError::NotDone("it has no source to keep".into()));
     };
@@ -119,17 +138,17 @@ fn resume(
     }
     if receives && !replication.applier_running {
         // Before the receiver stops: in MariaDB nothing may be started once both stand.
-        session.run("start the applier", &format!("START {replica} SQL_THREAD"))?;
+        session.start(Thread::Applier)?;
     }
     if anew && receives {
         if relay_log == RelayLog::MustStay && session.is_mariadb() {
             relay_log::check_restart(&session.status()?)?;
         }
-        session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))?;
-        session.run("start the receiver", &format!("START {replica} IO_THREAD"))?;
+        session.stop(Thread::Receiver)?;
+        session.start(Thread::Receiver)?;
     }
     if !receives {
-        session.run("start replication", &format!("START {replica}"))?;
+        session.start(Thread::Both)?;
     }
     Ok(())
 }

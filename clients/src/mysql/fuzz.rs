@@ -84,7 +84,7 @@ proptest! {
         answers in prop::collection::vec(prop::collection::vec(row(), 0..3), 0..6),
         dialect in prop::sample::select(vec![Dialect::MySql, Dialect::OldMySql, Dialect::MariaDb]),
     ) {
-        if let Ok(status) = status::read(dialect, &answers) {
+        if let Ok(status) = status::read(dialect, &answers, "") {
             let received = status.gtid_received();
             prop_assert!(received.contains(&status.gtid_executed));
             let _ = received.subtract(&status.gtid_executed).to_string();

@@ -81,7 +81,7 @@ impl ProbeConnection for LiveConnection {
             Err(_elapsed) => return Err(silent(&self.address).await),
         };
         self.conn = Some(conn);
-        status::read(dialect, &answers).map_err(ProbeFailure::Garbled)
+        status::read(dialect, &answers, "").map_err(ProbeFailure::Garbled)
     }
 
     async fn listen(&mut self, pause: Duration, grace: Duration) -> Result<(), ProbeFailure> {

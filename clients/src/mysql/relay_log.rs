@@ -16,7 +16,7 @@ use vtorc_core::ports::{CommandError, RelayLog};
 use vtorc_core::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus};
 
 use super::dialect::Dialect;
-use super::session::Session;
+use super::session::{Session, Thread};
 
 /// How long MariaDB, which throws its relay log away when it is repointed, may take to apply it first.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -85,7 +85,7 @@ pub(crate) fn make_ready(
             restored(session, replication, outcome)
         }
         (Dialect::MariaDb, RelayLog::MayGo) => {
-            session.run("stop the receiver", "STOP SLAVE IO_THREAD")?;
+            session.stop(Thread::Receiver)?;
             if replication.applier_running {
                 drain(session, &replication.retrieved)?;
             }
@@ -108,11 +108,10 @@ fn restored(
     outcome: Result<bool, CommandError>,
 ) -> Result<bool, CommandError> {
     if outcome.is_err() && before.receiver != ReceiverState::Stopped {
-        let replica = session.dialect.replica();
         let now = session.status()?;
         let applies = now.replication.is_some_and(|replication| replication.applier_running);
         if applies || !session.is_mariadb() {
-            session.run("start the receiver", &format!("START {replica} IO_THREAD"))?;
+            session.start(Thread::Receiver)?;
         }
     }
     outcome
@@ -125,8 +124,7 @@ fn stop_receiver(
     if replication.receiver == ReceiverState::Stopped {
         return Ok(());
     }
-    let replica = session.dialect.replica();
-    session.run("stop the receiver", &format!("STOP {replica} IO_THREAD"))
+    session.stop(Thread::Receiver)
 }
 
 /// With the applier running, MySQL keeps its relay logs when only the source's address changes. So what was received is
@@ -135,22 +133,20 @@ fn keep_if_it_runs(
     session: &mut Session<'_>,
     replication: &ReplicationStatus,
 ) -> Result<bool, CommandError> {
-    let replica = session.dialect.replica();
     let may_run = replication.applier_error.is_empty() && !replication.retrieved.is_empty();
     if replication.auto_position && (replication.applier_running || may_run) {
         if !replication.applier_running {
-            session.run("start the applier", &format!("START {replica} SQL_THREAD"))?;
+            session.start(Thread::Applier)?;
         }
         return Ok(true);
     }
-    session.run("stop replication", &format!("STOP {replica}"))?;
+    session.stop(Thread::Both)?;
     Ok(false)
 }
 
 /// The receiver stands. An applier that stops by an error between the last look and the change is not seen: MySQL has no
 /// statement that looks and changes in one.
 fn keep_mysql(session: &mut Session<'_>) -> Result<bool, CommandError> {
-    let replica = session.dialect.replica();
     let mut status = session.status()?;
     let stands = |status: &ServerStatus| {
         status.replication.as_ref().is_none_or(|replication| !replication.applier_running)
@@ -159,7 +155,7 @@ fn keep_mysql(session: &mut Session<'_>) -> Result<bool, CommandError> {
         status.replication.as_ref().is_some_and(|replication| !replication.applier_error.is_empty())
     };
     if !status.unapplied().is_empty() && stands(&status) && !error(&status) {
-        session.run("start the applier", &format!("START {replica} SQL_THREAD"))?;
+        session.start(Thread::Applier)?;
         session.wait_for(&status.unapplied(), STANDS_AGAIN.min(session.left() / 2))?;
         status = session.status()?;
     }
@@ -167,7 +163,7 @@ fn keep_mysql(session: &mut Session<'_>) -> Result<bool, CommandError> {
     match (status.unapplied().is_empty(), by_gtid, stands(&status)) {
         (_, true, false) => Ok(true),
         (true, _, _) => {
-            session.run("stop replication", &format!("STOP {replica}"))?;
+            session.stop(Thread::Both)?;
             Ok(false)
         }
         (false, true, true) => {
@@ -189,7 +185,7 @@ fn start_mariadb_applier(
         return Ok(());
     }
     check_start(status)?;
-    session.run("start the applier", "START SLAVE SQL_THREAD")?;
+    session.start(Thread::Applier)?;
     session.wait_for(&replication.retrieved, STANDS_AGAIN.min(session.left() / 2))?;
     check_restart(&session.status()?)
 }

@@ -13,6 +13,7 @@ use vtorc_core::tablet::MysqlAddress;
 
 use super::access::MysqlAccess;
 use super::dialect::{Dialect, MAY_BE_MISSING, Row, SYNTAX_ERROR};
+use super::text::quoted;
 use super::{errors, status};
 
 /// A fresh connection to one server.
@@ -20,9 +21,40 @@ pub(crate) struct Session<'a> {
     pub(crate) access: &'a MysqlAccess,
     pub(crate) address: &'a MysqlAddress,
     pub(crate) dialect: Dialect,
+    /// What the shard's replication channel is called here.
+    pub(crate) channel: String,
     conn: mysql::Conn,
     deadline: Instant,
     called_off: &'a AtomicBool,
+}
+
+/// Threads of a replication channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Thread {
+    /// Gets transactions from the source.
+    Receiver,
+    /// Applies them.
+    Applier,
+    /// Both.
+    Both,
+}
+
+impl Thread {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Receiver => "the receiver",
+            Self::Applier => "the applier",
+            Self::Both => "replication",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Receiver => " IO_THREAD",
+            Self::Applier => " SQL_THREAD",
+            Self::Both => "",
+        }
+    }
 }
 
 impl<'a> Session<'a> {
@@ -40,7 +72,39 @@ impl<'a> Session<'a> {
         let unreached = |error: mysql::Error| CommandError::Unreached(probe_failure(&error));
         let mut conn = connect(access, address, left).map_err(unreached)?;
         let dialect = detect(&mut conn).map_err(unreached)?;
-        Ok(Self { access, address, dialect, conn, deadline, called_off })
+        Ok(Self { access, address, dialect, channel: String::new(), conn, deadline, called_off })
+    }
+
+    /// All that is said of replication is said of this channel.
+    pub(crate) fn use_channel(&mut self, channel: String) -> Result<(), CommandError> {
+        if self.is_mariadb() && !channel.is_empty() {
+            let name = format!("SET default_master_connection = {}", quoted(&channel));
+            self.run("choose the replication connection", &name)?;
+        }
+        self.channel = channel;
+        Ok(())
+    }
+
+    /// Added to a statement about replication: without it MySQL takes all channels, or refuses. MariaDB's session knows.
+    pub(crate) fn for_channel(&self) -> String {
+        match self.dialect {
+            Dialect::MySql | Dialect::OldMySql => format!(" FOR CHANNEL {}", quoted(&self.channel)),
+            Dialect::MariaDb => String::new(),
+        }
+    }
+
+    /// Stops threads of the shard's channel.
+    pub(crate) fn stop(&mut self, thread: Thread) -> Result<(), CommandError> {
+        let (replica, for_channel) = (self.dialect.replica(), self.for_channel());
+        let statement = format!("STOP {replica}{}{for_channel}", thread.words());
+        self.run(&format!("stop {}", thread.name()), &statement)
+    }
+
+    /// Starts threads of the shard's channel.
+    pub(crate) fn start(&mut self, thread: Thread) -> Result<(), CommandError> {
+        let (replica, for_channel) = (self.dialect.replica(), self.for_channel());
+        let statement = format!("START {replica}{}{for_channel}", thread.words());
+        self.run(&format!("start {}", thread.name()), &statement)
     }
 
     /// Makes sure that this is the server that was meant: an address may have been given to another one since.
@@ -140,7 +204,7 @@ impl<'a> Session<'a> {
                 Err(error) => return Err(error),
             }
         }
-        status::read(self.dialect, &answers).map_err(CommandError::NotDone)
+        status::read(self.dialect, &answers, &self.channel).map_err(CommandError::NotDone)
     }
 
     /// Waits until everything of `target` is applied; false if it was not within `patience`.

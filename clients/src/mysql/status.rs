@@ -15,7 +15,12 @@ use super::errors;
 pub(crate) type Answers = Vec<Vec<Row>>;
 
 /// Reads the answers; the error says what was missing or wrong.
-pub(crate) fn read(dialect: Dialect, answers: &Answers) -> Result<ServerStatus, String> {
+/// `channel` is the shard's.
+pub(crate) fn read(
+    dialect: Dialect,
+    answers: &Answers,
+    channel: &str,
+) -> Result<ServerStatus, String> {
     let set = |at: usize| answers.get(at).map(Vec::as_slice).unwrap_or_default();
     let server = set(0).first().ok_or("no answer to the server's variables")?;
     let variables = name_value(set(2));
@@ -26,13 +31,18 @@ pub(crate) fn read(dialect: Dialect, answers: &Answers) -> Result<ServerStatus, 
         Dialect::MySql | Dialect::OldMySql => parse_gtid(dialect, &text(server, "gtid_purged"))?,
     };
     let read_only = flag(server, "read_only");
-    let channel = default_channel(dialect, set(1));
-    let replication = match channel {
-        Some(row) => replication(dialect, row, set(4).first())?,
-        None => None,
-    };
-    let filtered = match channel {
-        Some(row) => has_filter(row),
+    let (mut replication, mut channels) = (None, Vec::new());
+    for row in set(1) {
+        let name = channel_of(dialect, row);
+        let heartbeats = set(4).iter().find(|row| text(row, "channel_name") == name);
+        match read_channel(dialect, row, heartbeats)? {
+            Some(read) if name == channel => replication = Some(read),
+            Some(read) => channels.push(read),
+            None => {}
+        }
+    }
+    let filtered = match &replication {
+        Some(own) => own.filtered,
         None => {
             variables.iter().any(|(name, value)| is_filter(name) && !value.is_empty())
                 || set(5).iter().any(|row| !text(row, "filter_rule").is_empty())
@@ -66,6 +76,7 @@ pub(crate) fn read(dialect: Dialect, answers: &Answers) -> Result<ServerStatus, 
         gtid_executed,
         gtid_purged,
         replication,
+        channels,
         semi_sync: semi_sync(&variables, &status),
         journal_length: None,
         vttablet: None,
@@ -103,16 +114,17 @@ fn parse_gtid(dialect: Dialect, text: &str) -> Result<GtidSet, String> {
     parsed.map_err(|error| error.to_string())
 }
 
-/// Named channels belong to somebody else; vtorc looks after the unnamed one.
-fn default_channel(dialect: Dialect, rows: &[Row]) -> Option<&Row> {
-    let name = match dialect {
-        Dialect::MySql | Dialect::OldMySql => "channel_name",
-        Dialect::MariaDb => "connection_name",
-    };
-    rows.iter().find(|row| text(row, name).is_empty())
+fn channel_of(dialect: Dialect, row: &Row) -> String {
+    text(
+        row,
+        match dialect {
+            Dialect::MySql | Dialect::OldMySql => "channel_name",
+            Dialect::MariaDb => "connection_name",
+        },
+    )
 }
 
-fn replication(
+fn read_channel(
     dialect: Dialect,
     row: &Row,
     heartbeats: Option<&Row>,
@@ -132,7 +144,11 @@ fn replication(
     };
     let receiver = either("replica_io_running", "slave_io_running");
     let (heartbeat_period_ms, beats) = heartbeat(dialect, row, heartbeats);
+    let retries = either("source_retry_count", "master_retry_count").parse::<u64>().ok();
+    let pause = number(row, "connect_retry");
+    let gives_up_after_s = retries.filter(|count| *count > 0).zip(pause);
     Ok(Some(ReplicationStatus {
+        channel: channel_of(dialect, row),
         source: MysqlAddress {
             host,
             port: either("source_port", "master_port").parse().unwrap_or(3306),
@@ -155,6 +171,8 @@ fn replication(
             Dialect::MySql | Dialect::OldMySql => text(row, "auto_position") == "1",
             Dialect::MariaDb => !text(row, "using_gtid").eq_ignore_ascii_case("no"),
         },
+        filtered: has_filter(row),
+        gives_up_after_s: gives_up_after_s.map(|(count, pause)| count.saturating_mul(pause)),
         lag_seconds: either("seconds_behind_source", "seconds_behind_master").parse().ok(),
         delay_seconds: number(row, "sql_delay").unwrap_or(0),
         heartbeat_period_ms,

@@ -137,9 +137,10 @@ impl MysqlPort for WorkerPool {
         command: ServerCommand,
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError> {
-        let meant = address.server.clone();
+        let (meant, channel) = (address.server.clone(), address.channel.clone());
         let work = move |session: &mut Session<'_>| {
             session.check_identity(meant.as_ref())?;
+            session.use_channel(channel)?;
             commands::run(session, command)
         };
         self.on_worker(&address.mysql, deadline, work).await

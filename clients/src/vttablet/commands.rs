@@ -20,8 +20,8 @@ use crate::interface::replicationdata::StopReplicationMode;
 use crate::interface::tabletmanagerdata as messages;
 use crate::interface::topodata;
 use crate::mysql::{
-    CREATE_DATABASE, SETTINGS, SemiSyncNames, name_value, once_open, quoted, refusal, semi_sync,
-    semi_sync_settings,
+    CREATE_DATABASE, RETRIES, SETTINGS, SemiSyncNames, name_value, once_open, quoted, refusal,
+    semi_sync, semi_sync_settings,
 };
 
 /// A vttablet lets its own clients finish for 3 s (`--shutdown-grace-period`). Who holds the server up after that came
@@ -377,7 +377,8 @@ impl TabletCommand<'_> {
         }
         let settings = |word: &str| {
             format!(
-                "{word}_HOST = {}, {word}_PORT = {}, {word}_HEARTBEAT_PERIOD = {:.3}",
+                "{word}_HOST = {}, {word}_PORT = {}, {word}_RETRY_COUNT = {RETRIES}, \
+                 {word}_HEARTBEAT_PERIOD = {:.3}",
                 quoted(&source.mysql.host),
                 source.mysql.port,
                 self.heartbeat_period.as_secs_f64()

@@ -22,11 +22,11 @@ pub(super) async fn set_delay(job: &TabletCommand<'_>, seconds: u64) -> Result<(
     }
     let rows = job.caller.rows("SHOW REPLICA STATUS").await;
     let rows = rows.map_err(CallError::into_command_error)?;
-    if !rows.iter().any(goes_on_trying) {
+    if !rows.iter().any(|row| goes_on_trying(row, "")) {
         let why = "its receiver, which must run meanwhile, would give up too soon";
         return Err(refusal(&status, why));
     }
-    let nobody = start_as_nobody("REPLICA");
+    let nobody = start_as_nobody("REPLICA", "");
     job.caller.run("let a receiver run that receives nothing", &nobody).await?;
     let done = match receiver(&job.status().await?) {
         Some(ReceiverState::Connecting) => change(job, seconds).await,

@@ -85,6 +85,8 @@ fn server_by_itself(full: &FullStatus) -> Result<ServerStatus, String> {
         gtid_executed,
         gtid_purged: parse_position(&full.gtid_purged)?,
         replication,
+        // It tells of the unnamed channel alone.
+        channels: Vec::new(),
         semi_sync: semi_sync(full),
         journal_length: None,
         vttablet: Some(vttablet(full)),
@@ -110,6 +112,7 @@ fn replication(status: &Status, full: &FullStatus) -> Result<Option<ReplicationS
     let port = u16::try_from(status.source_port).unwrap_or(0);
     let heartbeat = full.replication_configuration.as_ref().map(|config| config.heartbeat_interval);
     Ok(Some(ReplicationStatus {
+        channel: String::new(),
         source: MysqlAddress { host: status.source_host.clone(), port },
         source_uuid: Some(status.source_uuid.clone())
             .filter(|uuid| !uuid.is_empty() && uuid != NO_UUID),
@@ -120,9 +123,11 @@ fn replication(status: &Status, full: &FullStatus) -> Result<Option<ReplicationS
         applier_error: status.last_sql_error.clone(),
         retrieved: parse_position(&status.relay_log_position)?,
         auto_position: status.auto_position || status.using_gtid,
+        filtered: status.has_replication_filters,
         lag_seconds: (!status.replication_lag_unknown)
             .then_some(u64::from(status.replication_lag_seconds)),
         delay_seconds: u64::from(status.sql_delay),
+        gives_up_after_s: None,
         heartbeat_period_ms: heartbeat.map(|seconds| (seconds * 1000.0).round() as u64),
         received_marker: format!(
             "{} {}",

@@ -229,6 +229,11 @@ pub const REPLICA_RULES: &[ReplicaRule] = &[
         holds: |r| !r.only_fenced && r.heartbeats_too_rare,
     },
     ReplicaRule {
+        kind: FindingKind::ReplicaMisconfigured,
+        why: "it gives up for good when its source is away for less than an hour",
+        holds: |r| !r.only_fenced && r.gives_up_soon,
+    },
+    ReplicaRule {
         kind: FindingKind::ReplicaSemiSyncMustBeSet,
         why: "the policy wants it to acknowledge and it does not",
         holds: |r| {

@@ -24,6 +24,19 @@ impl MariaDbGtidSet {
         self.domains.iter().map(|(domain, (server, _))| (*domain, *server))
     }
 
+    /// What is left without the domains of another position, except those that others know as well.
+    pub(super) fn without_domains<'a>(
+        &self,
+        theirs: &Self,
+        known: impl Iterator<Item = &'a Self>,
+    ) -> Self {
+        let known: BTreeSet<u32> = known.flat_map(|one| one.domains.keys().copied()).collect();
+        let mut rest = self.clone();
+        rest.domains
+            .retain(|domain, _| !theirs.domains.contains_key(domain) || known.contains(domain));
+        rest
+    }
+
     /// How many transactions led here, as far as sequence numbers tell.
     pub fn count(&self) -> u64 {
         self.domains.values().map(|(_, number)| *number).fold(0, u64::saturating_add)

@@ -26,7 +26,8 @@ enum Recognised {
 impl ShardSnapshot {
     /// Takes in an answer of one server, or that there was none.
     pub fn take_answer(&mut self, alias: &TabletAlias, answer: Answer, now: Timestamp) {
-        let answer = self.recognised(alias, answer);
+        let result = answer.result.map(|status| self.with_own_channel(alias, status));
+        let answer = self.recognised(alias, Answer { result, ..answer });
         if let Some(state) = self.tablets.get_mut(alias) {
             state.observe(answer, now);
         }

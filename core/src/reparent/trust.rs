@@ -47,7 +47,9 @@ pub(super) fn mistrust(
     }
     if let Some(primary) = last_known {
         extra = extra.subtract(&primary.gtid_executed);
-        if let Some(uuid) = &primary.server_uuid {
+        // What it pulled from elsewhere came to the others from it.
+        let pulled = primary.channels.iter().filter_map(|channel| channel.source_uuid.as_ref());
+        for uuid in primary.server_uuid.iter().chain(pulled) {
             extra = extra.without_source(uuid);
         }
     }

@@ -33,6 +33,8 @@ pub(super) struct ServerFile {
     vttablet: Option<VttabletFile>,
     semi_sync: SemiSyncFile,
     replication: Option<ReplicationFile>,
+    #[serde(default)]
+    channels: Vec<ReplicationFile>,
 }
 
 /// What is known of a vttablet.
@@ -75,6 +77,8 @@ struct SemiSyncFile {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct ReplicationFile {
+    #[serde(default)]
+    channel: String,
     source_host: String,
     source_port: u16,
     source_uuid: Option<String>,
@@ -86,11 +90,12 @@ struct ReplicationFile {
     applier_error: String,
     retrieved: String,
     auto_position: bool,
-    /// Files of earlier versions say it here.
-    #[serde(default, skip_serializing)]
+    /// In files of earlier versions it is the server's as well.
     filtered: bool,
     lag_seconds: Option<u64>,
     delay_seconds: u64,
+    #[serde(default)]
+    gives_up_after_s: Option<u64>,
     heartbeat_period_ms: Option<u64>,
     received_marker: String,
     marker_sees_heartbeats: bool,
@@ -151,6 +156,7 @@ impl ServerFile {
             vttablet: status.vttablet.as_ref().map(VttabletFile::of),
             semi_sync: SemiSyncFile::of(&status.semi_sync),
             replication: status.replication.as_ref().map(ReplicationFile::of),
+            channels: status.channels.iter().map(ReplicationFile::of).collect(),
         }
     }
 
@@ -159,7 +165,9 @@ impl ServerFile {
         let flavor = flavors.into_iter().find(|flavor| flavor.name() == self.flavor);
         let flavor = flavor.ok_or_else(|| format!("no flavor {:?}", self.flavor))?;
         let filtered = self.filtered || self.replication.as_ref().is_some_and(|one| one.filtered);
+        let channels = self.channels.into_iter().map(|file| file.into_core(flavor));
         Ok(ServerStatus {
+            channels: channels.collect::<Result<_, _>>()?,
             gtid_executed: gtids(flavor, &self.gtid_executed)?,
             gtid_purged: gtids(flavor, &self.gtid_purged)?,
             replication: self.replication.map(|file| file.into_core(flavor)).transpose()?,
@@ -242,6 +250,7 @@ impl ReceiverErrorFile {
 impl ReplicationFile {
     fn of(status: &ReplicationStatus) -> Self {
         Self {
+            channel: status.channel.clone(),
             source_host: status.source.host.clone(),
             source_port: status.source.port,
             source_uuid: status.source_uuid.clone(),
@@ -252,9 +261,10 @@ impl ReplicationFile {
             applier_error: status.applier_error.clone(),
             retrieved: status.retrieved.to_string(),
             auto_position: status.auto_position,
-            filtered: false,
+            filtered: status.filtered,
             lag_seconds: status.lag_seconds,
             delay_seconds: status.delay_seconds,
+            gives_up_after_s: status.gives_up_after_s,
             heartbeat_period_ms: status.heartbeat_period_ms,
             received_marker: status.received_marker.clone(),
             marker_sees_heartbeats: status.marker_sees_heartbeats,
@@ -265,6 +275,7 @@ impl ReplicationFile {
         let states = [ReceiverState::Running, ReceiverState::Connecting, ReceiverState::Stopped];
         let receiver = states.into_iter().find(|state| state.to_string() == self.receiver);
         Ok(ReplicationStatus {
+            channel: self.channel,
             source: MysqlAddress { host: self.source_host, port: self.source_port },
             source_uuid: self.source_uuid,
             source_server_id: self.source_server_id,
@@ -274,8 +285,10 @@ impl ReplicationFile {
             applier_error: self.applier_error,
             retrieved: gtids(flavor, &self.retrieved)?,
             auto_position: self.auto_position,
+            filtered: self.filtered,
             lag_seconds: self.lag_seconds,
             delay_seconds: self.delay_seconds,
+            gives_up_after_s: self.gives_up_after_s,
             heartbeat_period_ms: self.heartbeat_period_ms,
             received_marker: self.received_marker,
             marker_sees_heartbeats: self.marker_sees_heartbeats,

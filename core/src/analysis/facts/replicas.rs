@@ -1,5 +1,7 @@
 //! The facts about one replica of a primary that is in order.
 
+use std::time::Duration;
+
 use super::on_off;
 use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
@@ -30,6 +32,8 @@ pub struct ReplicaFacts {
     pub stopped: bool,
     /// It expects heartbeats too seldom.
     pub heartbeats_too_rare: bool,
+    /// It gives up for good when its source is away for a while.
+    pub gives_up_soon: bool,
     /// It acknowledges.
     pub semi_sync: bool,
     /// It was told to acknowledge, does not, and the primary has too few who do: its receiver was not
@@ -79,6 +83,9 @@ pub fn replica_facts(
         }),
         heartbeats_too_rare: replication
             .is_some_and(|replication| heartbeats_too_rare(replication, settings)),
+        gives_up_soon: replication
+            .and_then(|replication| replication.gives_up_after_s)
+            .is_some_and(|seconds| Duration::from_secs(seconds) < TRIES_FOR_MIN),
         semi_sync: status.semi_sync.replica_enabled,
         semi_sync_idle: status.semi_sync.replica_enabled
             && !status.semi_sync.replica_active
@@ -95,6 +102,10 @@ pub fn replica_facts(
 fn lacks_purged(replica: &ServerStatus, source: &ServerStatus) -> bool {
     !source.gtid_purged.subtract(&replica.gtid_received()).is_empty()
 }
+
+/// A source may be away for so long, and vtorc with it: then nobody but the replica itself goes back. (MySQL gives up after ten
+/// tries since 8.4.)
+const TRIES_FOR_MIN: Duration = Duration::from_secs(3600);
 
 /// Tells whether a silent source would show much later than it should. Servers round the period, so twice
 /// as long is still right; one that is not known, or off where it cannot be seen, is nobody's fault.

@@ -1,0 +1,202 @@
+//! Which of a server's replication channels is the shard's. The others are somebody else's: what they bring is no error of
+//! the server's, and they are never touched.
+
+use std::sync::Arc;
+
+use super::snapshot::ShardSnapshot;
+use crate::gtid::GtidSet;
+use crate::ids::{ServerIdentity, TabletAlias};
+use crate::status::{ReplicationStatus, ServerStatus};
+
+/// The shard's channel where somebody else has the unnamed one.
+const BESIDE_UNNAMED: &str = "vtorc";
+
+impl ShardSnapshot {
+    /// A server's answer with the shard's channel told from the others. What came by those does not count, except on the
+    /// primary, from which the shard has it.
+    pub fn with_own_channel(
+        &self,
+        alias: &TabletAlias,
+        status: Arc<ServerStatus>,
+    ) -> Arc<ServerStatus> {
+        if status.channels.is_empty() {
+            return status;
+        }
+        let mut settled = Arc::unwrap_or_clone(status);
+        let mut all: Vec<ReplicationStatus> = settled.replication.take().into_iter().collect();
+        all.append(&mut settled.channels);
+        let to_primary = self.primary().map(|primary| primary.tablet.alias.clone());
+        let leads_to_primary = |one: &ReplicationStatus| {
+            to_primary.as_ref().is_some_and(|primary| self.leads_to(one, alias, Some(primary)))
+        };
+        let own = (all.iter().position(leads_to_primary))
+            .or_else(|| all.iter().position(|one| self.leads_to(one, alias, None)))
+            .or_else(|| all.iter().position(|one| one.channel.is_empty()));
+        if let Some(own) = own {
+            let own = all.remove(own);
+            settled.filtered = own.filtered;
+            settled.replication = Some(own);
+        }
+        settled.channels = all;
+        if to_primary.as_ref() != Some(alias) {
+            settled.gtid_executed = self.without_others(alias, &settled);
+        }
+        Arc::new(settled)
+    }
+
+    /// What the shard's channel is called on a tablet's server.
+    pub fn channel_of(&self, alias: &TabletAlias) -> String {
+        let Some(status) = self.tablet(alias).and_then(|state| state.status.as_ref()) else {
+            return String::new();
+        };
+        match &status.replication {
+            Some(own) => own.channel.clone(),
+            None if status.channels.iter().any(|one| one.channel.is_empty()) => {
+                BESIDE_UNNAMED.to_owned()
+            }
+            None => String::new(),
+        }
+    }
+
+    /// Tells whether a channel of this tablet's leads to another tablet of the shard, or to this one.
+    fn leads_to(
+        &self,
+        channel: &ReplicationStatus,
+        from: &TabletAlias,
+        to: Option<&TabletAlias>,
+    ) -> bool {
+        let mut others = self.tablets.values().filter(|other| {
+            other.tablet.alias != *from && to.is_none_or(|to| other.tablet.alias == *to)
+        });
+        others.any(|other| {
+            let address = other.tablet.mysql.as_ref();
+            let known = channel.source_uuid.as_ref().map(|uuid| uuid.to_ascii_lowercase());
+            let is_known = match (&other.identity, known) {
+                (Some(ServerIdentity::Uuid(uuid)), Some(known)) => *uuid == known,
+                _ => false,
+            };
+            let status = other.status.as_ref();
+            is_known
+                || address == Some(&channel.source)
+                || status.is_some_and(|status| status.is_source_of(channel, address))
+        })
+    }
+
+    /// What it has executed and did not get by other channels.
+    fn without_others(&self, alias: &TabletAlias, status: &ServerStatus) -> GtidSet {
+        let foreign: Vec<&ReplicationStatus> =
+            status.channels.iter().filter(|one| !self.leads_to(one, alias, None)).collect();
+        let primary = self.primary().and_then(|primary| primary.status.as_ref());
+        let own = status.replication.as_ref().map(|own| &own.retrieved);
+        foreign.iter().fold(status.gtid_executed.clone(), |left, channel| {
+            let of_shard = [own, primary.map(|primary| &primary.gtid_executed)];
+            let left = left.without_received(&channel.retrieved, &of_shard);
+            match &channel.source_uuid {
+                Some(uuid) => left.without_source(uuid),
+                None => left,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::ReceiverState;
+    use crate::tablet::{MysqlAddress, TabletType};
+    use crate::testkit;
+    use crate::time::Timestamp;
+
+    fn uuid(letter: char) -> String {
+        format!("{}-0000-0000-0000-000000000000", letter.to_string().repeat(8))
+    }
+
+    fn channel(name: &str, host: &str, source: char, retrieved: &str) -> ReplicationStatus {
+        ReplicationStatus {
+            channel: name.to_owned(),
+            source: MysqlAddress { host: host.to_owned(), port: 3306 },
+            source_uuid: Some(uuid(source)),
+            source_server_id: None,
+            receiver: ReceiverState::Running,
+            receiver_error: None,
+            applier_running: true,
+            applier_error: String::new(),
+            retrieved: GtidSet::parse_mysql(retrieved).unwrap(),
+            auto_position: true,
+            filtered: name == "filtered",
+            gives_up_after_s: None,
+            lag_seconds: Some(0),
+            delay_seconds: 0,
+            heartbeat_period_ms: None,
+            received_marker: String::new(),
+            marker_sees_heartbeats: false,
+        }
+    }
+
+    /// A shard with a primary and a replica; what the replica, or the primary, is found to be.
+    fn settled(who: &str, channels: Vec<ReplicationStatus>) -> (Arc<ServerStatus>, String) {
+        let aliases: Vec<TabletAlias> =
+            ["zone1-1", "zone1-2"].map(|one| one.parse().unwrap()).to_vec();
+        let mut topology = testkit::shard(&aliases);
+        for (tablet, host) in topology.tablets.values_mut().zip(["h1", "h2"]) {
+            tablet.mysql = Some(MysqlAddress { host: host.to_owned(), port: 3306 });
+        }
+        let primary = topology.tablets.values_mut().next().unwrap();
+        primary.tablet_type = TabletType::Primary;
+        let mut snapshot = ShardSnapshot::unprobed(&topology, Timestamp::default());
+        let executed = format!("{}:1-9,{}:1-5", uuid('a'), uuid('d'));
+        let mut status = testkit::status();
+        status.gtid_executed = GtidSet::parse_mysql(&executed).unwrap();
+        let (unnamed, named): (Vec<_>, Vec<_>) =
+            channels.into_iter().partition(|one| one.channel.is_empty());
+        status.replication = unnamed.into_iter().next();
+        status.channels = named;
+        let alias: TabletAlias = who.parse().unwrap();
+        let settled = snapshot.with_own_channel(&alias, Arc::new(status));
+        if let Some(state) = snapshot.tablets.get_mut(&alias) {
+            state.status = Some(settled.clone());
+        }
+        (settled, snapshot.channel_of(&alias))
+    }
+
+    #[test]
+    fn the_shards_channel_leads_to_a_tablet() {
+        let pulled = format!("{}:1-4", uuid('d'));
+        let dw = || channel("dw", "h9", 'd', &pulled);
+        let unnamed = || channel("", "h1", 'a', "");
+        let named = || channel("filtered", "h1", 'a', "");
+        // Whose; the channels; the shard's and how many others; what it has.
+        for (who, channels, own, others, executed) in [
+            ("zone1-2", vec![unnamed()], Some(""), 0, "ad"),
+            ("zone1-2", vec![unnamed(), dw()], Some(""), 1, "a"),
+            ("zone1-2", vec![named()], Some("filtered"), 0, "ad"),
+            ("zone1-2", vec![named(), dw()], Some("filtered"), 1, "a"),
+            ("zone1-2", vec![dw()], None, 1, "a"),
+            // What the primary pulled is the shard's.
+            ("zone1-1", vec![dw()], None, 1, "ad"),
+            // The unnamed one is somebody else's.
+            ("zone1-2", vec![channel("", "h9", 'd', &pulled), named()], Some("filtered"), 1, "a"),
+            // Its source has another name in the records.
+            ("zone1-2", vec![channel("", "x", 'x', ""), dw()], Some(""), 1, "a"),
+        ] {
+            let names: Vec<String> = channels.iter().map(|one| one.channel.clone()).collect();
+            let (status, _) = settled(who, channels);
+            let found = status.replication.as_ref().map(|one| one.channel.as_str());
+            assert_eq!((found, status.channels.len()), (own, others), "{who}: {names:?}");
+            let has = |letter: char| !status.gtid_executed.of_source(&uuid(letter)).is_empty();
+            let all: String = ['a', 'd'].into_iter().filter(|letter| has(*letter)).collect();
+            assert_eq!(all, executed, "{who}: {names:?}");
+            assert_eq!(status.filtered, own == Some("filtered"), "{who}: {names:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_channel_gets_a_name_where_the_unnamed_one_is_taken() {
+        let foreign = || channel("", "h9", 'd', "");
+        let leads = |name: &str| channel(name, "h1", 'a', "");
+        assert_eq!(settled("zone1-2", vec![leads("")]).1, "");
+        assert_eq!(settled("zone1-2", vec![leads("own")]).1, "own");
+        assert_eq!(settled("zone1-2", vec![foreign(), leads("own")]).1, "own");
+        assert_eq!(settled("zone1-2", vec![channel("dw", "h9", 'd', "")]).1, "");
+    }
+}
