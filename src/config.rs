@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use vtorc_clients::mysql::{MysqlAccess, TlsFiles};
+use vtorc_clients::mysql::{Login, MysqlAccess, TlsFiles};
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::settings::{RecoverySettings, UnappliedPolicy};
 use vtorc_core::tablet::PromotionRule;
@@ -37,11 +37,12 @@ pub(crate) struct Config {
     #[serde(rename = "MySQLTopologyCredentialsConfigFile")]
     pub(crate) topology_credentials_file: String,
     #[serde(rename = "MySQLReplicaUser")]
-    pub(crate) replica_user: String,
+    pub(crate) replica_user: Option<String>,
     #[serde(rename = "MySQLReplicaPassword")]
     pub(crate) replica_password: Password,
     #[serde(rename = "MySQLReplicaCredentialsConfigFile")]
     pub(crate) replica_credentials_file: String,
+    pub(crate) replication_credentials_query: String,
     pub(crate) recovery_period_block_seconds: Option<f64>,
     pub(crate) recovery_period_block_minutes: Option<f64>,
     pub(crate) durability: String,
@@ -124,7 +125,8 @@ impl Default for Config {
             topology_user: None,
             topology_password: Password::default(),
             topology_credentials_file: String::new(),
-            replica_user: "vt_repl".into(),
+            replica_user: None,
+            replication_credentials_query: String::new(),
             replica_password: Password::default(),
             replica_credentials_file: String::new(),
             recovery_period_block_seconds: None,
@@ -348,6 +350,7 @@ impl Config {
                 .tolerable_lag
                 .unwrap_or(seconds(self.reasonable_replication_lag_seconds)),
             heartbeat_period: seconds(self.replica_heartbeat_seconds),
+            keeps_logins: self.keeps_logins(),
             command_timeout: seconds(self.topology_read_timeout_seconds),
         })
     }
@@ -369,17 +372,29 @@ impl Config {
             || self.topology_user.as_ref().is_some_and(|user| !user.is_empty())
     }
 
+    /// Nobody said whom replicas log in as: each keeps what its channel uses.
+    fn keeps_logins(&self) -> bool {
+        self.replica_credentials_file.is_empty()
+            && self.replica_user.as_ref().is_none_or(String::is_empty)
+    }
+
     pub(crate) fn mysql_access(&self) -> Result<MysqlAccess, Failure> {
         let topology = credentials(
             "MySQLTopology",
             (self.topology_user.as_deref().unwrap_or(DEFAULT_USER), &self.topology_password),
             &self.topology_credentials_file,
         )?;
-        let replica = credentials(
-            "MySQLReplica",
-            (&self.replica_user, &self.replica_password),
-            &self.replica_credentials_file,
-        )?;
+        let replica = match self.keeps_logins() {
+            true => None,
+            false => {
+                let named = self.replica_user.as_deref().unwrap_or_default();
+                let password = &self.replica_password;
+                let file = &self.replica_credentials_file;
+                let (user, password) = credentials("MySQLReplica", (named, password), file)?;
+                Some(Login { user, password })
+            }
+        };
+        let query = &self.replication_credentials_query;
         let path = |text: &String| (!text.is_empty()).then(|| PathBuf::from(text));
         let wants_tls = self.topology_use_mutual_tls
             || self.topology_ssl_skip_verify
@@ -394,8 +409,8 @@ impl Config {
         Ok(MysqlAccess {
             user: topology.0,
             password: topology.1,
-            replica_user: replica.0,
-            replica_password: replica.1,
+            replica,
+            replica_query: (!query.is_empty()).then(|| query.clone()),
             tls,
             connect_timeout: self.connect_timeout(),
             use_super_read_only: self.use_super_read_only,

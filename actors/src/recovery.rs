@@ -8,6 +8,7 @@ mod give_back;
 mod hooks;
 mod job;
 mod lock;
+mod login;
 mod planned;
 mod promote;
 mod repair;

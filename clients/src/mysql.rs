@@ -14,6 +14,7 @@ mod follow;
 #[cfg(test)]
 mod fuzz;
 mod inspect;
+mod login;
 mod opening;
 mod other_channels;
 mod probe;
@@ -24,7 +25,7 @@ mod status;
 mod text;
 mod workers;
 
-pub use access::{MysqlAccess, Secret, TlsFiles};
+pub use access::{Login, MysqlAccess, Secret, TlsFiles};
 pub use discover::{Discovered, discover};
 pub use probe::AsyncProber;
 pub use workers::WorkerPool;

@@ -39,6 +39,7 @@ pub mod remedy;
 pub mod reparent;
 #[doc(hidden)]
 pub mod sabotage;
+pub mod secret;
 pub mod settings;
 pub mod shard;
 pub mod status;

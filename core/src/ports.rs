@@ -15,6 +15,7 @@ use crate::ids::{KeyspaceShard, RecoveryId, ServerIdentity, TabletAlias, WatchLi
 use crate::knowledge::health::ProbeFailure;
 use crate::knowledge::identity::Stranger;
 use crate::preflight::Inspection;
+use crate::secret::Login;
 use crate::status::{ReceiverState, ServerStatus};
 use crate::tablet::{MysqlAddress, TabletAddress, TabletType};
 use crate::time::{TermStart, Timestamp};
@@ -90,6 +91,8 @@ pub enum ServerCommand {
         change: SourceChange,
         /// What becomes of what was received and is not applied.
         relay_log: RelayLog,
+        /// Whom to log in as there; where none is given, as the configuration or its channel says.
+        login: Option<Login>,
     },
     /// Stop and start the receiver.
     RestartReceiver,
@@ -254,6 +257,13 @@ pub trait MysqlPort: Send + Sync {
         command: ServerCommand,
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError>;
+
+    /// Whom the server logs in as at its source, or is to: none where nothing tells.
+    async fn login(
+        &self,
+        address: &TabletAddress,
+        deadline: Duration,
+    ) -> Result<Option<Login>, CommandError>;
 
     /// Looks at what matters on the bad day and does not change by itself: grants, settings at start.
     async fn inspect(

@@ -3,5 +3,6 @@
 pub mod catch_up;
 pub mod hook;
 pub mod kind;
+pub mod login;
 pub mod replica;
 pub mod step;

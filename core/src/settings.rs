@@ -46,6 +46,8 @@ pub struct RecoverySettings {
     pub disk_stalled_recovery: bool,
     /// What vtorc sets as every replica's heartbeat period.
     pub heartbeat_period: Duration,
+    /// Replicas keep whom they log in as at their source (`MySQLReplicaUser` is not set).
+    pub keeps_logins: bool,
     /// One statement on a server that answers takes at most this long.
     pub command_timeout: Duration,
 }

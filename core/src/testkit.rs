@@ -85,6 +85,7 @@ pub fn settings() -> RecoverySettings {
         promotion_ignore_hosts: Vec::new(),
         drain_errant: false,
         heartbeat_period: Duration::from_millis(250),
+        keeps_logins: false,
         command_timeout: Duration::from_secs(5),
     }
 }

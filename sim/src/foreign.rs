@@ -194,7 +194,7 @@ impl Tool {
         let (Ok(policy), true) = (&topology.durability, managed) else { return };
         let semi_sync = policy.is_acker(candidate, &tablet.as_replica());
         let (change, relay_log) = (SourceChange::Repoint, RelayLog::MayGo);
-        let follow = ServerCommand::Follow { source, semi_sync, change, relay_log };
+        let follow = ServerCommand::Follow { source, semi_sync, change, relay_log, login: None };
         // One that does not follow is left to others.
         let _ = self.call(tablet, follow).await;
     }

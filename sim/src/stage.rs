@@ -188,6 +188,7 @@ fn settings(schedule: &Schedule) -> RecoverySettings {
         promotion_ignore_hosts: Vec::new(),
         drain_errant: false,
         heartbeat_period: Duration::from_millis(crate::server::HEARTBEAT_MS),
+        keeps_logins: false,
         command_timeout: Duration::from_secs(3),
     }
 }

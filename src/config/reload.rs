@@ -1,8 +1,6 @@
 //! What a configuration that is read again changes.
 
-use std::time::Duration;
-
-use vtorc_clients::mysql::{MysqlAccess, Secret, TlsFiles};
+use vtorc_clients::mysql::MysqlAccess;
 
 use super::Config;
 
@@ -23,7 +21,7 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
         at_once("recoveries", old.recovery_settings().ok() != new.recovery_settings().ok()),
         later(
             "MySQLTopologyUser, MySQLReplicaUser or their passwords, timeouts or certificates",
-            old.mysql_access().ok().map(told) != new.mysql_access().ok().map(told),
+            old.mysql_access().ok().map(identity) != new.mysql_access().ok().map(identity),
         ),
         at_once("*Processes, HookTimeoutSeconds or Webhook*", old.hooks != new.hooks),
         later("ListenAddress", old.listen_address != new.listen_address),
@@ -45,9 +43,7 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
 }
 
 /// What distinguishes one access from another.
-fn told(access: MysqlAccess) -> (String, Secret, String, Secret, Option<TlsFiles>, Duration) {
-    let MysqlAccess {
-        user, password, replica_user, replica_password, tls, connect_timeout, ..
-    } = access;
-    (user, password, replica_user, replica_password, tls, connect_timeout)
+fn identity(access: MysqlAccess) -> impl PartialEq {
+    let MysqlAccess { user, password, replica, replica_query, tls, connect_timeout, .. } = access;
+    (user, password, replica, replica_query, tls, connect_timeout)
 }

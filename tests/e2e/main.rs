@@ -21,6 +21,7 @@ mod console;
 mod consul;
 mod controls;
 mod crash;
+mod credentials;
 mod daemon;
 mod damage;
 mod demo;

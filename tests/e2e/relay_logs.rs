@@ -63,6 +63,7 @@ impl Bench {
             semi_sync: false,
             change: SourceChange::Repoint,
             relay_log,
+            login: None,
         }
     }
 }
@@ -122,6 +123,7 @@ fn a_mariadb_whose_applier_stands_keeps_what_it_received() {
         semi_sync: false,
         change: SourceChange::Keep,
         relay_log: RelayLog::MustStay,
+        login: None,
     };
     bench.is_refused(keep);
 }

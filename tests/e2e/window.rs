@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mysql::prelude::Queryable;
 use tempfile::TempDir;
-use vtorc_clients::mysql::{MysqlAccess, Secret, WorkerPool};
+use vtorc_clients::mysql::{Login, MysqlAccess, Secret, WorkerPool};
 use vtorc_core::ports::{
     CommandError, MysqlPort, PromotionGrounds, RelayLog, ServerCommand, Sessions, SourceChange,
 };
@@ -85,7 +85,7 @@ impl Bench {
     ) -> Result<ServerStatus, CommandError> {
         let source = self.tablet(source);
         let semi_sync = false;
-        self.run(at, ServerCommand::Follow { source, semi_sync, change, relay_log })
+        self.run(at, ServerCommand::Follow { source, semi_sync, change, relay_log, login: None })
     }
 
     /// What this server would be promoted on now.
@@ -109,8 +109,8 @@ pub fn access() -> MysqlAccess {
     MysqlAccess {
         user: "orc_client_user".into(),
         password: Secret::new("orc_client_user_password"),
-        replica_user: "vt_repl".into(),
-        replica_password: Secret::new(""),
+        replica: Some(Login { user: "vt_repl".into(), password: Secret::new("") }),
+        replica_query: None,
         tls: None,
         connect_timeout: Duration::from_secs(5),
         use_super_read_only: true,
@@ -270,8 +270,8 @@ fn a_statement_that_is_given_up_does_not_run_later() {
 fn a_password_with_quotes_and_backslashes_is_told_as_it_is() {
     let password = "it's \\ 'so\\";
     for flavor in BOTH {
-        let replica_password = Secret::new(password);
-        let bench = Bench::apart(flavor, 2, MysqlAccess { replica_password, ..access() });
+        let replica = Some(Login { user: "vt_repl".into(), password: Secret::new(password) });
+        let bench = Bench::apart(flavor, 2, MysqlAccess { replica, ..access() });
         create_table(&bench.servers[0]);
         let set = [
             "SET sql_mode = 'NO_BACKSLASH_ESCAPES'".to_owned(),

@@ -245,6 +245,7 @@ impl Locked<'_> {
             semi_sync: false,
             change: SourceChange::Repoint,
             relay_log: RelayLog::MustStay,
+            login: None,
         };
         let timeout = self.job.settings.command_timeout;
         let followed =

@@ -45,7 +45,8 @@ impl Locked<'_> {
             && let Some(source) = primary.address()
         {
             let (change, relay_log) = (SourceChange::Keep, RelayLog::MustStay);
-            let follow = ServerCommand::Follow { source, semi_sync: false, change, relay_log };
+            let follow =
+                ServerCommand::Follow { source, semi_sync: false, change, relay_log, login: None };
             let timeout = self.job.settings.command_timeout;
             // That it acknowledges is a finding of its own as long as it does.
             let _ = self.job.on(StepKind::StopAcknowledging, tablet, follow, timeout).await;

@@ -241,12 +241,17 @@ impl Job {
     async fn command(
         &self,
         tablet: &Tablet,
-        command: ServerCommand,
+        mut command: ServerCommand,
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError> {
         let missing = || CommandError::NotDone("its record has no MySQL address".into());
         let address = tablet.address().ok_or_else(missing)?;
         let meant = self.meant(tablet, &command)?;
+        if let ServerCommand::Follow { login, .. } = &mut command
+            && login.is_none()
+        {
+            *login = self.login_for(tablet).await?;
+        }
         let known = self.known();
         let address = TabletAddress { channel: known.channel_of(&tablet.alias), ..address };
         let status = if command == ServerCommand::ReadStatus {
@@ -264,7 +269,7 @@ impl Job {
     }
 
     /// What was seen under the lock; before that, what is watched.
-    fn known(&self) -> &ShardSnapshot {
+    pub(super) fn known(&self) -> &ShardSnapshot {
         self.looked.get().unwrap_or(&self.seen)
     }
 

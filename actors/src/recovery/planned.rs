@@ -32,6 +32,7 @@ impl Locked<'_> {
         let (Some(candidate), primary) = (candidate, primary) else {
             return Ok("the tablet that was asked for is primary already".into());
         };
+        self.check_logins(std::slice::from_ref(&primary)).await?;
         let chosen = self.status_of(&candidate.alias)?;
         self.job.note(|record| record.old_primary = Some(primary.alias.clone()));
         if !sabotage::has(Bug::SkipWaiting) {

@@ -263,7 +263,7 @@ impl Locked<'_> {
         let follows_already = self.follows(tablet, winner);
         let change = if follows_already { SourceChange::Keep } else { SourceChange::Repoint };
         let semi_sync = self.acknowledges(winner, tablet);
-        let follow = ServerCommand::Follow { source, semi_sync, change, relay_log };
+        let follow = ServerCommand::Follow { source, semi_sync, change, relay_log, login: None };
         let timeout = self.job.settings.command_timeout;
         let done = self.job.on(StepKind::FollowNewPrimary, tablet, follow, timeout).await;
         self.put_delay_back(tablet).await;

@@ -312,7 +312,8 @@ impl Locked<'_> {
             Cure::Follow { semi_sync, change, relay_log } => {
                 let no_address = || format!("{} has no MySQL address", primary.alias);
                 let source = primary.address().ok_or_else(|| Stopped::Failed(no_address()))?;
-                let follow = ServerCommand::Follow { source, semi_sync, change, relay_log };
+                let follow =
+                    ServerCommand::Follow { source, semi_sync, change, relay_log, login: None };
                 let timeout = self.job.settings.command_timeout;
                 let followed = self.job.on(StepKind::FollowPrimary, tablet, follow, timeout).await;
                 followed.map_err(|error| Stopped::Failed(error.to_string()))?;

@@ -37,6 +37,9 @@ impl Locked<'_> {
             );
             return self.adopt(&reigning).await;
         }
+        if first {
+            self.check_logins(&self.managed()).await?;
+        }
         let old_primary = self.fresh.primary().map(|state| state.tablet.alias.clone());
         self.job.note(|record| record.old_primary.clone_from(&old_primary));
         self.check_lock().await?;

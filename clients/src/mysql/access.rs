@@ -1,34 +1,12 @@
 //! Whom vtorc logs in as, and how it protects the connection.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use vtorc_core::secret::{Login, Secret};
 use vtorc_core::tablet::MysqlAddress;
 
 use super::text::PLAIN_SESSION;
-
-/// A password. It never shows when printed.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps a password.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The password itself.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "(empty)" } else { "(hidden)" })
-    }
-}
 
 /// Certificates for connections to MySQL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,10 +30,10 @@ pub struct MysqlAccess {
     pub user: String,
     /// Its password.
     pub password: Secret,
-    /// The user that replicas log in with at their source.
-    pub replica_user: String,
-    /// Its password.
-    pub replica_password: Secret,
+    /// Whom replicas log in as at their source; none where each keeps what its channel uses.
+    pub replica: Option<Login>,
+    /// Answers user and password for a server that has no channel to keep them from (`ReplicationCredentialsQuery`).
+    pub replica_query: Option<String>,
     /// TLS, if wanted.
     pub tls: Option<TlsFiles>,
     /// Longest wait for a connection.

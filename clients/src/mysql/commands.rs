@@ -8,6 +8,7 @@ use vtorc_core::ports::{CommandError, PromotionGrounds, ServerCommand};
 use vtorc_core::status::{ReceiverState, ServerStatus};
 
 use super::dialect::Dialect;
+use super::follow::Source;
 use super::semi_sync::{set_replica_semi_sync, set_source_semi_sync};
 use super::session::{Session, Thread};
 use super::text::quoted;
@@ -66,8 +67,9 @@ fn run_for_shard(
         }
         ServerCommand::Promote { acks, grounds } => return promote(session, acks, &grounds),
         ServerCommand::FixPrimary { acks } => return fix_primary(session, acks),
-        ServerCommand::Follow { source, semi_sync, change, relay_log } => {
-            follow::follow(session, &source.mysql, semi_sync, change, relay_log)?;
+        ServerCommand::Follow { source, semi_sync, change, relay_log, login } => {
+            let source = Source { address: &source.mysql, login: login.as_ref() };
+            follow::follow(session, source, semi_sync, change, relay_log)?;
         }
         ServerCommand::SetDelay { seconds } => delay::set_delay(session, seconds)?,
         ServerCommand::RestartReceiver => {

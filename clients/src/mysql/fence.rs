@@ -185,7 +185,8 @@ pub(crate) fn column_text(row: &Row, column: &str) -> String {
 
 /// Replication, the server's own threads and vtorc's sessions stay.
 fn is_client(access: &MysqlAccess, user: &str, command: &str) -> bool {
-    let own = user == access.user || user == access.replica_user;
+    let replica = access.replica.as_ref().is_some_and(|login| login.user == user);
+    let own = user == access.user || replica;
     !own && !is_of_server(user, command)
 }
 

@@ -2,6 +2,8 @@
 
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{CommandError, RelayLog, Sessions, SourceChange};
+use vtorc_core::recovery::login::UNKNOWN;
+use vtorc_core::secret::Login;
 use vtorc_core::status::{ReceiverState, ServerStatus};
 use vtorc_core::tablet::MysqlAddress;
 
@@ -11,15 +13,28 @@ use super::session::{Session, Thread};
 use super::text::quoted;
 use super::{fence, other_channels, relay_log};
 
+/// Whom to follow, and whom to log in as there.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) address: &'a MysqlAddress,
+    /// None where the configuration or the channel says.
+    pub(crate) login: Option<&'a Login>,
+}
+
 /// Refuses writes, follows the source, acknowledges as told, runs both threads.
 pub(crate) fn follow(
     session: &mut Session<'_>,
-    source: &MysqlAddress,
+    source: Source<'_>,
     semi_sync: bool,
     change: SourceChange,
     relay_log: RelayLog,
 ) -> Result<(), CommandError> {
     let status = session.status()?;
+    let login = session.access.replica.as_ref().or(source.login).cloned();
+    let to = Target { address: source.address, login };
+    if to.login.is_none() && status.replication.is_none() {
+        return Err(CommandError::NotDone(UNKNOWN.into()));
+    }
     let wants_super = session.access.use_super_read_only && !session.is_mariadb();
     if status.is_writable() {
         fence::refuse_writes(session, Sessions::EndAll)?;
@@ -32,9 +47,9 @@ pub(crate) fn follow(
             set_replica_semi_sync(session, &status, semi_sync)?;
             match session.dialect {
                 Dialect::MySql | Dialect::OldMySql => {
-                    repoint_mysql(session, source, keeps_relay_log)?;
+                    repoint_mysql(session, &to, keeps_relay_log)?;
                 }
-                Dialect::MariaDb => repoint_mariadb(session, source, &status)?,
+                Dialect::MariaDb => repoint_mariadb(session, &to, &status)?,
             }
         }
         SourceChange::Keep => {
@@ -52,10 +67,24 @@ pub(crate) fn follow(
 /// tries since 8.4: a replica whose source is away for ten seconds would have to be started by somebody.
 pub(crate) const RETRIES: u32 = u32::MAX;
 
+/// Whom to follow, as it is written down: without a login the channel keeps its own.
+struct Target<'a> {
+    address: &'a MysqlAddress,
+    login: Option<Login>,
+}
+
+impl Target<'_> {
+    fn login(&self, word: &str) -> String {
+        let Some(login) = &self.login else { return String::new() };
+        let (user, password) = (quoted(&login.user), quoted(login.password.reveal()));
+        format!("{word}_USER = {user}, {word}_PASSWORD = {password}, ")
+    }
+}
+
 /// Where the relay log is kept, the applier runs and only the source's address changes.
 fn repoint_mysql(
     session: &mut Session<'_>,
-    source: &MysqlAddress,
+    to: &Target<'_>,
     keeps_relay_log: bool,
 ) -> Result<(), CommandError> {
     let access = session.access;
@@ -64,18 +93,17 @@ fn repoint_mysql(
         let auto_position =
             if keeps_relay_log { String::new() } else { format!(", {word}_AUTO_POSITION = 1") };
         format!(
-            "{word}_HOST = {}, {word}_PORT = {}, {word}_USER = {}, {word}_PASSWORD = {}, \
+            "{word}_HOST = {}, {word}_PORT = {}, {}\
              {word}_CONNECT_RETRY = 1, {word}_RETRY_COUNT = {RETRIES}, {word}_HEARTBEAT_PERIOD = {:.3}, \
              GET_{word}_PUBLIC_KEY = 1{auto_position}{for_channel}",
-            quoted(&source.host),
-            source.port,
-            quoted(&access.replica_user),
-            quoted(access.replica_password.reveal()),
+            quoted(&to.address.host),
+            to.address.port,
+            to.login(word),
             access.heartbeat_period.as_secs_f64(),
         )
     };
     session.run_either(
-        &format!("follow {source}"),
+        &format!("follow {}", to.address),
         &format!("CHANGE REPLICATION SOURCE TO {}", settings("SOURCE")),
         &format!("CHANGE MASTER TO {}", settings("MASTER")),
     )?;
@@ -84,7 +112,7 @@ fn repoint_mysql(
 
 fn repoint_mariadb(
     session: &mut Session<'_>,
-    source: &MysqlAddress,
+    to: &Target<'_>,
     status: &ServerStatus,
 ) -> Result<(), CommandError> {
     if status.replication.is_some() {
@@ -93,15 +121,14 @@ fn repoint_mariadb(
     set_position(session)?;
     let access = session.access;
     let statement = format!(
-        "CHANGE MASTER TO MASTER_HOST = {}, MASTER_PORT = {}, MASTER_USER = {}, MASTER_PASSWORD = {}, \
+        "CHANGE MASTER TO MASTER_HOST = {}, MASTER_PORT = {}, {}\
          MASTER_CONNECT_RETRY = 1, MASTER_HEARTBEAT_PERIOD = {:.3}, MASTER_USE_GTID = slave_pos",
-        quoted(&source.host),
-        source.port,
-        quoted(&access.replica_user),
-        quoted(access.replica_password.reveal()),
+        quoted(&to.address.host),
+        to.address.port,
+        to.login("MASTER"),
         access.heartbeat_period.as_secs_f64(),
     );
-    session.run(&format!("follow {source}"), &statement)?;
+    session.run(&format!("follow {}", to.address), &statement)?;
     session.start(Thread::Both)
 }
 

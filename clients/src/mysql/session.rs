@@ -193,6 +193,18 @@ impl<'a> Session<'a> {
         Ok(rows.into_iter().next().and_then(|row| row.into_values().next()).flatten())
     }
 
+    /// Asks for a row whose columns are told by their order.
+    pub(crate) fn ordered_row(
+        &mut self,
+        what: &str,
+        statement: &str,
+    ) -> Result<Vec<Option<String>>, CommandError> {
+        self.may_go_on(what)?;
+        let outcome: Result<Option<mysql::Row>, _> = self.conn.query_first(statement);
+        let row = outcome.map_err(|error| self.failed(what, &error))?;
+        Ok(row.map(|row| row.unwrap().into_iter().map(text_value).collect()).unwrap_or_default())
+    }
+
     /// Reads the server's state.
     pub(crate) fn status(&mut self) -> Result<ServerStatus, CommandError> {
         let mut answers = Vec::new();

@@ -10,12 +10,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::oneshot;
 use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand};
 use vtorc_core::preflight::Inspection;
+use vtorc_core::secret::Login;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{MysqlAddress, TabletAddress};
 
 use super::access::MysqlAccess;
 use super::session::Session;
-use super::{commands, inspect};
+use super::{commands, inspect, login};
 
 /// Commands that wait for a worker. Each shard has a handful under way at most, so a full queue means that
 /// nothing works any more.
@@ -142,6 +143,19 @@ impl MysqlPort for WorkerPool {
             session.check_identity(meant.as_ref())?;
             session.use_channel(channel)?;
             commands::run(session, command)
+        };
+        self.on_worker(&address.mysql, deadline, work).await
+    }
+
+    async fn login(
+        &self,
+        address: &TabletAddress,
+        deadline: Duration,
+    ) -> Result<Option<Login>, CommandError> {
+        let channel = address.channel.clone();
+        let work = move |session: &mut Session<'_>| {
+            session.use_channel(channel)?;
+            login::login(session)
         };
         self.on_worker(&address.mysql, deadline, work).await
     }

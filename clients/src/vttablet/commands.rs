@@ -75,7 +75,7 @@ pub(crate) async fn run(
             job.fix_primary(acks).await?;
             return once_open(job.status().await);
         }
-        ServerCommand::Follow { source, semi_sync, change, relay_log } => {
+        ServerCommand::Follow { source, semi_sync, change, relay_log, login: _ } => {
             job.follow(&source, semi_sync, change, relay_log).await?;
         }
         ServerCommand::ChangeType { tablet_type } => job.change_type(tablet_type).await?,
@@ -263,7 +263,8 @@ impl TabletCommand<'_> {
         if source.vttablet.is_none() && self.direct.is_some() {
             // A vttablet asks the vttablet of whom it is to follow for its position.
             let source = source.clone();
-            let follow = ServerCommand::Follow { source, semi_sync, change, relay_log };
+            let follow =
+                ServerCommand::Follow { source, semi_sync, change, relay_log, login: None };
             return self.directly(follow).await.map(|_| ());
         }
         let follows = status.replication.as_ref();
@@ -292,7 +293,8 @@ impl TabletCommand<'_> {
             // Its vttablet is gone, the server is not.
             Err(CallError::Unreachable(_)) if self.direct.is_some() => {
                 let source = source.clone();
-                let follow = ServerCommand::Follow { source, semi_sync, change, relay_log };
+                let follow =
+                    ServerCommand::Follow { source, semi_sync, change, relay_log, login: None };
                 self.directly(follow).await.map(|_| ())
             }
             Err(error) => Err(error.into_command_error()),

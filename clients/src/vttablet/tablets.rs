@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::ports::{CommandError, MysqlPort, ProbeConnection, ProbePort, ServerCommand};
 use vtorc_core::preflight::Inspection;
+use vtorc_core::secret::Login;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::TabletAddress;
 
@@ -76,6 +77,17 @@ impl MysqlPort for Tablets {
         let heartbeat_period = self.vttablets.access().heartbeat_period;
         let job = TabletCommand { caller, address, direct: self.direct(), heartbeat_period };
         commands::run(&job, command).await
+    }
+
+    async fn login(
+        &self,
+        address: &TabletAddress,
+        deadline: Duration,
+    ) -> Result<Option<Login>, CommandError> {
+        if address.vttablet.is_some() && self.direct().is_none() {
+            return Ok(None);
+        }
+        self.workers.login(address, deadline).await
     }
 
     async fn inspect(

@@ -10,6 +10,7 @@ use vtorc_core::ports::{
     CommandError, MysqlPort, PromotionGrounds, ServerCommand, Sessions, SourceChange,
 };
 use vtorc_core::preflight::Inspection;
+use vtorc_core::secret::Login;
 use vtorc_core::status::{ReceiverState, ServerStatus};
 use vtorc_core::tablet::TabletAddress;
 
@@ -52,6 +53,10 @@ impl MysqlPort for Outside {
         Ok(status)
     }
 
+    async fn login(&self, _: &TabletAddress, _: Duration) -> Result<Option<Login>, CommandError> {
+        Ok(None)
+    }
+
     async fn inspect(&self, _: &TabletAddress, _: Duration) -> Result<Inspection, CommandError> {
         Err(CommandError::NotDone("simulated servers have no settings to look at".into()))
     }
@@ -73,7 +78,7 @@ impl Line {
             ServerCommand::Promote { acks, grounds } => self.promote(acks, &grounds).await,
             ServerCommand::SetDelay { seconds } => self.tell(Statement::Delay(seconds)).await,
             ServerCommand::FixPrimary { acks } => self.fix_primary(acks).await,
-            ServerCommand::Follow { source, semi_sync, change, relay_log: _ } => {
+            ServerCommand::Follow { source, semi_sync, change, relay_log: _, login: _ } => {
                 self.follow(Server::number_of(&source.mysql), semi_sync, change).await
             }
             ServerCommand::RestartReceiver => {
@@ -100,7 +105,7 @@ impl Line {
                 }
             }
             ServerCommand::FixPrimary { acks } => self.call(What::UndoDemote { acks }).await,
-            ServerCommand::Follow { source, semi_sync, change, relay_log: _ } => {
+            ServerCommand::Follow { source, semi_sync, change, relay_log: _, login: _ } => {
                 let source = Server::number_of(&source.mysql);
                 self.follow_by_vttablet(source, semi_sync, change).await
             }

@@ -88,7 +88,8 @@ impl Shard {
 
     fn to_the_other(&self, relay_log: RelayLog) -> Result<ServerStatus, CommandError> {
         let (source, change) = (self.address(&self.other), SourceChange::Repoint);
-        let follow = ServerCommand::Follow { source, semi_sync: false, change, relay_log };
+        let follow =
+            ServerCommand::Follow { source, semi_sync: false, change, relay_log, login: None };
         self.run(&self.replica, follow)
     }
 

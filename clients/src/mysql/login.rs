@@ -1,0 +1,41 @@
+//! Whom a server logs in as at its source, where the configuration does not say.
+
+use vtorc_core::ports::CommandError;
+use vtorc_core::secret::{Login, Secret};
+
+use super::dialect::{Dialect, Row};
+use super::session::Session;
+use super::text::quoted;
+
+/// Asks the server: by the operator's own query, else (MySQL) where it keeps what its channel uses.
+pub(crate) fn login(session: &mut Session<'_>) -> Result<Option<Login>, CommandError> {
+    if let Some(query) = session.access.replica_query.clone() {
+        let row = session.ordered_row("ask for the replication credentials", &query)?;
+        let mut columns = row.into_iter().map(Option::unwrap_or_default);
+        let user = columns.next().filter(|user| !user.is_empty());
+        let password = Secret::new(columns.next().unwrap_or_default());
+        return Ok(user.map(|user| Login { user, password }));
+    }
+    match session.dialect {
+        Dialect::MariaDb => Ok(None),
+        Dialect::MySql | Dialect::OldMySql => of_channel(session),
+    }
+}
+
+fn of_channel(session: &mut Session<'_>) -> Result<Option<Login>, CommandError> {
+    let kept = format!(
+        "SELECT User_name AS user, User_password AS password FROM mysql.slave_master_info \
+         WHERE Channel_name = {} AND User_name <> ''",
+        quoted(&session.channel)
+    );
+    let rows = match session.rows("read what its channel logs in as", &kept) {
+        Ok(rows) => rows,
+        // No grant.
+        Err(CommandError::NotDone(_)) => return Ok(None),
+        Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => return Err(error),
+    };
+    let text = |row: &Row, column: &str| row.get(column).cloned().flatten().unwrap_or_default();
+    Ok(rows
+        .first()
+        .map(|row| Login { user: text(row, "user"), password: Secret::new(text(row, "password")) }))
+}

@@ -1,0 +1,29 @@
+//! Whom a server logs in as at its source, where `MySQLReplicaUser` does not say: what its channel uses is kept; one that
+//! follows nobody has none, and is told what others use.
+
+use crate::knowledge::snapshot::ShardSnapshot;
+use crate::settings::RecoverySettings;
+use crate::tablet::Tablet;
+
+/// Why nobody can be told.
+pub const UNKNOWN: &str = "nobody knows whom it is to log in as at its source, since it follows nobody: set MySQLReplicaUser, \
+     or ReplicationCredentialsQuery, or GRANT SELECT ON mysql.slave_master_info to the topology user";
+
+/// Tells whether a server must be told whom to log in as before it can follow anybody. A vttablet knows by itself.
+pub fn must_be_told(
+    snapshot: &ShardSnapshot,
+    tablet: &Tablet,
+    settings: &RecoverySettings,
+) -> bool {
+    let status = snapshot.tablet(&tablet.alias).and_then(|state| state.status.as_ref());
+    let follows = status.is_some_and(|status| status.replication.is_some());
+    settings.keeps_logins && tablet.vttablet.is_none() && !follows
+}
+
+/// Who may know it: the server itself, by the operator's query, then those that follow somebody.
+pub fn who_may_know<'a>(snapshot: &'a ShardSnapshot, tablet: &'a Tablet) -> Vec<&'a Tablet> {
+    let others = snapshot.tablets.values().filter(|state| state.tablet.alias != tablet.alias);
+    let follows = others
+        .filter(|state| state.valid_status().is_some_and(|status| status.replication.is_some()));
+    std::iter::once(tablet).chain(follows.map(|state| &state.tablet)).collect()
+}
