@@ -13,10 +13,11 @@ use crate::controls::Controls;
 use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
+use crate::recovery::login;
 use crate::remedy::{self, Remedy};
 use crate::reparent::prognosis::{self, Prognosis};
 use crate::settings::RecoverySettings;
-use crate::tablet::Tablet;
+use crate::tablet::{MysqlAddress, Tablet};
 
 pub use grants::missing_grants;
 
@@ -39,6 +40,19 @@ pub struct Inspection {
     pub readers_see_unacknowledged: Option<bool>,
     /// How far the server's clock is ahead of this machine's; negative if it is behind.
     pub clock_ahead_ms: Option<i64>,
+    /// What came of logging in as replicas do; none where it is not known as whom, or the server could not be reached.
+    pub login_trial: Option<LoginTrial>,
+}
+
+/// An attempt, from this machine, to log in where and as a replica would.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginTrial {
+    /// As whom.
+    pub user: String,
+    /// Where.
+    pub at: MysqlAddress,
+    /// Why it does not do for replication, if so.
+    pub trouble: Option<String>,
 }
 
 /// How bad it is.
@@ -90,6 +104,7 @@ pub fn concerns(
     for (alias, inspection) in inspections {
         if let Some(state) = snapshot.tablet(alias) {
             report.server(state, inspection, snapshot);
+            report.login(state, inspection, snapshot, settings);
         }
     }
     report.0.sort_by(|one, other| {
@@ -262,6 +277,38 @@ impl Report {
                     "bring a candidate in order",
                 );
             }
+        }
+    }
+
+    /// Whether replicas are let in at their source.
+    fn login(
+        &mut self,
+        state: &TabletState,
+        seen: &Inspection,
+        snapshot: &ShardSnapshot,
+        settings: &RecoverySettings,
+    ) {
+        let alias = Some(&state.tablet.alias);
+        let Some(trial) = &seen.login_trial else {
+            let known = login::who_may_know(snapshot, &state.tablet).len() > 1;
+            if login::must_be_told(snapshot, &state.tablet, settings) && !known {
+                self.add(
+                    Severity::Error,
+                    "UnknownReplicaUser",
+                    alias,
+                    login::UNKNOWN,
+                    "set MySQLReplicaUser",
+                );
+            }
+            return;
+        };
+        if let Some(trouble) = &trial.trouble {
+            let what = format!(
+                "a replica that logs in at {} as {:?} is not served there, as seen from this machine: {trouble}",
+                trial.at, trial.user
+            );
+            let cure = "create the user there with REPLICATION SLAVE, or correct MySQLReplicaUser and its password";
+            self.add(Severity::Error, "ReplicaUserRefused", alias, what, cure);
         }
     }
 

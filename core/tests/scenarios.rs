@@ -31,7 +31,7 @@ use vtorc_core::knowledge::health::{ProbeFailure, ProbeHistory, Reachability, Re
 use vtorc_core::knowledge::identity::meant;
 use vtorc_core::knowledge::observe::{Answer, TabletState};
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
-use vtorc_core::preflight::{Inspection, concerns};
+use vtorc_core::preflight::{Inspection, LoginTrial, concerns};
 use vtorc_core::remedy::{Wanted, wanted};
 use vtorc_core::reparent::election::{Constraints, Contender, elect, possible_ackers, promised};
 use vtorc_core::reparent::prognosis::{Prognosis, if_primary_died};
@@ -119,6 +119,12 @@ fn inspections(input: &str) -> BTreeMap<TabletAlias, Inspection> {
                     "early" => seen.readers_see_unacknowledged = Some(true),
                     "skew" => seen.clock_ahead_ms = value.parse().ok(),
                     "nettimeout" => seen.net_timeout_s = value.parse().ok(),
+                    "noentry" => {
+                        let at = MysqlAddress { host: value.to_owned(), port: 3306 };
+                        let trouble = Some("access denied".to_owned());
+                        let user = "repl".to_owned();
+                        seen.login_trial = Some(LoginTrial { user, at, trouble });
+                    }
                     "ungranted" => {
                         seen.grants = vec!["GRANT RELOAD, PROCESS ON *.* TO `o`@`%`".into()];
                     }
@@ -434,7 +440,7 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
             status.replication.as_mut().unwrap().receiver_error = error;
         }
         "format" => status.binlog_format = BinlogFormat::from_name(value),
-        "opens" | "fast" | "early" | "skew" | "nettimeout" | "ungranted" => {}
+        "opens" | "fast" | "early" | "skew" | "nettimeout" | "ungranted" | "noentry" => {}
         "uuid" => status.server_uuid = Some(uuid(value.chars().next().unwrap())),
         "id" => status.server_id = value.parse().unwrap(),
         "purged" => status.gtid_purged = gtid(value),

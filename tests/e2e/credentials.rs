@@ -128,3 +128,32 @@ fn a_new_shard_without_a_login_is_not_brought_up() {
     cluster.daemon().held_back("MySQLReplicaUser");
     assert!(cluster.daemon().shard()["primary"].is_null());
 }
+
+/// Before the bad day: `check` logs in as a replica would.
+#[test]
+fn a_replica_user_that_is_not_let_in_is_told_by_check() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let mut cluster = Cluster::new(flavor, "none", THREE);
+        cluster.start_daemon(&[]);
+        let first = cluster.healthy(&[]);
+        let codes = |cluster: &Cluster| -> Vec<String> {
+            let shown = cluster.daemon().get("/api/v1/shards/ks/0/check");
+            let shown = shown.as_array().unwrap().iter();
+            let errors = shown.filter(|one| one["severity"] == "error");
+            errors
+                .map(|one| format!("{} {}", one["code"].as_str().unwrap(), one["tablet"]))
+                .collect()
+        };
+        assert!(codes(&cluster).is_empty(), "{flavor:?}: {:?}", codes(&cluster));
+        let server = cluster.server(&first);
+        server
+            .run(&["SET sql_log_bin = 0", "REVOKE REPLICATION SLAVE ON *.* FROM vt_repl@'%'"])
+            .unwrap();
+        let refused = [format!("ReplicaUserRefused \"{first}\"")];
+        // One that does not answer in time is not judged.
+        let told = || (codes(&cluster) == refused).then_some(());
+        wait_for(told).unwrap_or_else(|| panic!("{flavor:?}: {:?}", codes(&cluster)));
+        server.run(&["SET sql_log_bin = 0", "DROP USER vt_repl@'%'"]).unwrap();
+        wait_for(told).unwrap_or_else(|| panic!("{flavor:?}: {:?}", codes(&cluster)));
+    }
+}

@@ -2,11 +2,16 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use vtorc_core::ports::CommandError;
-use vtorc_core::preflight::Inspection;
+use mysql::prelude::Queryable;
 
+use vtorc_core::ports::CommandError;
+use vtorc_core::preflight::{Inspection, LoginTrial};
+use vtorc_core::secret::Login;
+
+use super::access::MysqlAccess;
 use super::dialect::name_value;
-use super::session::Session;
+use super::login;
+use super::session::{Session, connect};
 
 /// Looks at a server's grants and settings.
 pub(crate) fn inspect(session: &mut Session<'_>) -> Result<Inspection, CommandError> {
@@ -26,7 +31,45 @@ pub(crate) fn inspect(session: &mut Session<'_>) -> Result<Inspection, CommandEr
         commits_are_durable: durable.map(|(binlog, engine)| binlog == 1 && engine == 1),
         readers_see_unacknowledged: wait_point.map(|point| point == "AFTER_COMMIT"),
         clock_ahead_ms: clock_ahead_ms(session)?,
+        login_trial: login_trial(session)?,
     })
+}
+
+/// Logs in as replicas do: at the server itself where the configuration says as whom, else where its channel leads.
+fn login_trial(session: &mut Session<'_>) -> Result<Option<LoginTrial>, CommandError> {
+    let (login, at) = match session.access.replica.clone() {
+        Some(login) => (login, session.address.clone()),
+        None => {
+            let source = session.status()?.replication.map(|replication| replication.source);
+            match (login::login(session)?, source) {
+                (Some(login), Some(source)) => (login, source),
+                (Some(login), None) => (login, session.address.clone()),
+                (None, _) => return Ok(None),
+            }
+        }
+    };
+    let Login { user, password } = login;
+    let access = MysqlAccess { user: user.clone(), password, ..session.access.clone() };
+    let trouble = match connect(&access, &at, session.left() / 2) {
+        Ok(mut conn) => match lacks_grant(&mut conn) {
+            Ok(lacks) => lacks.then(|| "it lacks REPLICATION SLAVE".to_owned()),
+            Err(_) => return Ok(None),
+        },
+        Err(mysql::Error::MySqlError(error)) => Some(error.message),
+        // It is away: that says nothing of the user.
+        Err(_) => return Ok(None),
+    };
+    Ok(Some(LoginTrial { user, at, trouble }))
+}
+
+fn lacks_grant(conn: &mut mysql::Conn) -> Result<bool, mysql::Error> {
+    let grants: Vec<String> = conn.query("SHOW GRANTS")?;
+    let serves = |line: &String| {
+        let line = line.to_ascii_uppercase();
+        let named = ["REPLICATION SLAVE", "REPLICATION REPLICA", "ALL PRIVILEGES"];
+        line.contains(" ON *.* ") && named.iter().any(|name| line.contains(name))
+    };
+    Ok(!grants.iter().any(serves))
 }
 
 const SETTINGS: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('replica_net_timeout', \
