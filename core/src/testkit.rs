@@ -6,8 +6,10 @@ use crate::durability::DurabilityPolicy;
 use crate::gtid::{GtidSet, MariaDbBinlogState};
 use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::settings::{RecoverySettings, UnappliedPolicy};
-use crate::status::{BinlogFormat, Flavor, SemiSyncStatus, ServerStatus};
-use crate::tablet::{Tablet, TabletType};
+use crate::status::{
+    BinlogFormat, Flavor, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
+};
+use crate::tablet::{MysqlAddress, Tablet, TabletType};
 use crate::topology::{ShardRecord, ShardTopology};
 
 /// A tablet of `ks/0` of which nothing more is known.
@@ -62,6 +64,29 @@ pub fn status() -> ServerStatus {
         semi_sync: SemiSyncStatus::default(),
         journal_length: None,
         vttablet: None,
+    }
+}
+
+/// Replication from this source that is well, and has brought nothing yet.
+pub fn replication(source: MysqlAddress) -> ReplicationStatus {
+    ReplicationStatus {
+        channel: String::new(),
+        source,
+        source_uuid: None,
+        source_server_id: None,
+        receiver: ReceiverState::Running,
+        receiver_error: None,
+        applier_running: true,
+        applier_error: String::new(),
+        retrieved: GtidSet::empty_mysql(),
+        auto_position: true,
+        filtered: false,
+        gives_up_after_s: None,
+        lag_seconds: Some(0),
+        delay_seconds: 0,
+        heartbeat_period_ms: Some(250),
+        received_marker: "1".into(),
+        marker_sees_heartbeats: true,
     }
 }
 

@@ -496,7 +496,6 @@ fn server(alias: &TabletAlias) -> ServerStatus {
 fn replication(kind: &str, source: &str) -> ReplicationStatus {
     let source: TabletAlias = source.parse().unwrap();
     ReplicationStatus {
-        source: address(&source),
         source_uuid: Some(uuid(letter(&source))),
         source_server_id: Some(source.uid),
         receiver: match kind {
@@ -504,18 +503,6 @@ fn replication(kind: &str, source: &str) -> ReplicationStatus {
             "halted" => ReceiverState::Stopped,
             _ => ReceiverState::Running,
         },
-        receiver_error: None,
-        applier_running: true,
-        applier_error: String::new(),
-        retrieved: GtidSet::empty_mysql(),
-        auto_position: true,
-        filtered: false,
-        gives_up_after_s: None,
-        channel: String::new(),
-        lag_seconds: Some(0),
-        delay_seconds: 0,
-        heartbeat_period_ms: Some(250),
-        received_marker: "1".into(),
-        marker_sees_heartbeats: true,
+        ..testkit::replication(address(&source))
     }
 }

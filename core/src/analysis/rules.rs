@@ -225,13 +225,9 @@ pub const REPLICA_RULES: &[ReplicaRule] = &[
     },
     ReplicaRule {
         kind: FindingKind::ReplicaMisconfigured,
-        why: "it expects heartbeats so seldom that a silent source would show late",
-        holds: |r| !r.only_fenced && r.heartbeats_too_rare,
-    },
-    ReplicaRule {
-        kind: FindingKind::ReplicaMisconfigured,
-        why: "it gives up for good when its source is away for less than an hour",
-        holds: |r| !r.only_fenced && r.gives_up_soon,
+        why: "it expects heartbeats so seldom that a silent source would show late, or gives up for good when its source is \
+              away for less than an hour",
+        holds: |r| !r.only_fenced && (r.heartbeats_too_rare || r.gives_up_soon),
     },
     ReplicaRule {
         kind: FindingKind::ReplicaSemiSyncMustBeSet,

@@ -102,7 +102,6 @@ impl ShardSnapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::ReceiverState;
     use crate::tablet::{MysqlAddress, TabletType};
     use crate::testkit;
     use crate::time::Timestamp;
@@ -112,24 +111,13 @@ mod tests {
     }
 
     fn channel(name: &str, host: &str, source: char, retrieved: &str) -> ReplicationStatus {
+        let source_address = MysqlAddress { host: host.to_owned(), port: 3306 };
         ReplicationStatus {
             channel: name.to_owned(),
-            source: MysqlAddress { host: host.to_owned(), port: 3306 },
             source_uuid: Some(uuid(source)),
-            source_server_id: None,
-            receiver: ReceiverState::Running,
-            receiver_error: None,
-            applier_running: true,
-            applier_error: String::new(),
             retrieved: GtidSet::parse_mysql(retrieved).unwrap(),
-            auto_position: true,
             filtered: name == "filtered",
-            gives_up_after_s: None,
-            lag_seconds: Some(0),
-            delay_seconds: 0,
-            heartbeat_period_ms: None,
-            received_marker: String::new(),
-            marker_sees_heartbeats: false,
+            ..testkit::replication(source_address)
         }
     }
 
