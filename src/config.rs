@@ -42,7 +42,8 @@ pub(crate) struct Config {
     pub(crate) replica_password: Password,
     #[serde(rename = "MySQLReplicaCredentialsConfigFile")]
     pub(crate) replica_credentials_file: String,
-    pub(crate) replication_credentials_query: String,
+    /// May hold a password.
+    pub(crate) replication_credentials_query: Password,
     pub(crate) recovery_period_block_seconds: Option<f64>,
     pub(crate) recovery_period_block_minutes: Option<f64>,
     pub(crate) durability: String,
@@ -126,7 +127,7 @@ impl Default for Config {
             topology_password: Password::default(),
             topology_credentials_file: String::new(),
             replica_user: None,
-            replication_credentials_query: String::new(),
+            replication_credentials_query: Password::default(),
             replica_password: Password::default(),
             replica_credentials_file: String::new(),
             recovery_period_block_seconds: None,
@@ -394,7 +395,12 @@ impl Config {
                 Some(Login { user, password })
             }
         };
-        let query = &self.replication_credentials_query;
+        let password = self.replica_password.resolve("MySQLReplicaPassword")?;
+        if replica.is_none() && !password.reveal().is_empty() {
+            let why = "MySQLReplicaPassword without MySQLReplicaUser: name the user as well, or leave both away";
+            return Err(Failure(why.into()));
+        }
+        let query = self.replication_credentials_query.resolve("ReplicationCredentialsQuery")?;
         let path = |text: &String| (!text.is_empty()).then(|| PathBuf::from(text));
         let wants_tls = self.topology_use_mutual_tls
             || self.topology_ssl_skip_verify
@@ -410,7 +416,7 @@ impl Config {
             user: topology.0,
             password: topology.1,
             replica,
-            replica_query: (!query.is_empty()).then(|| query.clone()),
+            replica_query: (!query.reveal().is_empty()).then_some(query),
             tls,
             connect_timeout: self.connect_timeout(),
             use_super_read_only: self.use_super_read_only,

@@ -124,7 +124,9 @@ fn reload(options: &DaemonOptions, old: Config, running: &Running, log: &Logger)
         Ok((wiring::settings(&loaded.config, options)?, hooks, loaded))
     });
     match read {
-        Ok((settings, hooks, loaded)) => {
+        Ok((mut settings, hooks, loaded)) => {
+            // Whom replicas log in as changes with the next start.
+            settings.recovery.keeps_logins = running.settings.borrow().recovery.keeps_logins;
             tell(&loaded, log);
             let changes = config::changes(&old, &loaded.config);
             if changes.is_empty() {

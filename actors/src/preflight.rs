@@ -32,7 +32,7 @@ pub async fn examine(
 ) -> Vec<Concern> {
     let asked = topology.tablets.values().filter_map(|tablet| {
         let address = tablet.address()?;
-        Some(async move { (tablet.alias.clone(), ask(mysql, &address).await) })
+        Some(async move { (tablet.alias.clone(), ask(mysql, &address, topology, now).await) })
     });
     let mut snapshot = ShardSnapshot::unprobed(topology, now);
     let mut inspections = BTreeMap::new();
@@ -51,10 +51,21 @@ pub async fn examine(
     concerns(&snapshot, &inspections, settings)
 }
 
-async fn ask(mysql: &dyn MysqlPort, address: &TabletAddress) -> Told {
+async fn ask(
+    mysql: &dyn MysqlPort,
+    address: &TabletAddress,
+    topology: &ShardTopology,
+    now: Timestamp,
+) -> Told {
     let status = mysql.run(address, ServerCommand::ReadStatus, PATIENCE).await;
-    let inspection = match status {
-        Ok(_) => mysql.inspect(address, PATIENCE).await.ok(),
+    let inspection = match &status {
+        Ok(status) => {
+            let known = ShardSnapshot::unprobed(topology, now);
+            let own = known.with_own_channel(&address.alias, Arc::new(status.clone()));
+            let own = own.replication.as_ref().map(|own| own.channel.clone());
+            let address = TabletAddress { channel: own.unwrap_or_default(), ..address.clone() };
+            mysql.inspect(&address, PATIENCE).await.ok()
+        }
         Err(_) => None,
     };
     (status, inspection)

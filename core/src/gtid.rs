@@ -138,17 +138,13 @@ impl GtidSet {
 
     /// What is left without what another channel brought. MariaDB's positions only tell of domains: those that the shard
     /// knows stay.
-    pub fn without_received(&self, received: &GtidSet, of_shard: &[Option<&GtidSet>]) -> GtidSet {
-        match (self, received) {
-            (Self::MySql(_), Self::MySql(_)) => self.subtract(received),
-            (Self::MariaDb(mine), Self::MariaDb(theirs)) => {
-                let known = of_shard.iter().flatten().filter_map(|set| match set {
-                    Self::MariaDb(set) => Some(set),
-                    Self::MySql(_) => None,
-                });
+    pub fn without_received(&self, received: &GtidSet, of_shard: &GtidSet) -> GtidSet {
+        match (self, received, of_shard) {
+            (Self::MySql(_), Self::MySql(_), _) => self.subtract(received),
+            (Self::MariaDb(mine), Self::MariaDb(theirs), Self::MariaDb(known)) => {
                 Self::MariaDb(mine.without_domains(theirs, known))
             }
-            (Self::MySql(_) | Self::MariaDb(_), _) => self.clone(),
+            (Self::MySql(_) | Self::MariaDb(_), _, _) => self.clone(),
         }
     }
 

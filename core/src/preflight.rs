@@ -104,7 +104,12 @@ pub fn concerns(
     for (alias, inspection) in inspections {
         if let Some(state) = snapshot.tablet(alias) {
             report.server(state, inspection, snapshot);
-            report.login(state, inspection, snapshot, settings);
+            let somebody_tells = inspections.values().any(|one| one.login_trial.is_some());
+            if login::must_be_told(snapshot, &state.tablet, settings) && !somebody_tells {
+                let (code, what) = ("UnknownReplicaUser", login::UNKNOWN);
+                report.add(Severity::Error, code, Some(alias), what, "set MySQLReplicaUser");
+            }
+            report.login(state, inspection);
         }
     }
     report.0.sort_by(|one, other| {
@@ -281,34 +286,16 @@ impl Report {
     }
 
     /// Whether replicas are let in at their source.
-    fn login(
-        &mut self,
-        state: &TabletState,
-        seen: &Inspection,
-        snapshot: &ShardSnapshot,
-        settings: &RecoverySettings,
-    ) {
+    fn login(&mut self, state: &TabletState, seen: &Inspection) {
         let alias = Some(&state.tablet.alias);
-        let Some(trial) = &seen.login_trial else {
-            let known = login::who_may_know(snapshot, &state.tablet).len() > 1;
-            if login::must_be_told(snapshot, &state.tablet, settings) && !known {
-                self.add(
-                    Severity::Error,
-                    "UnknownReplicaUser",
-                    alias,
-                    login::UNKNOWN,
-                    "set MySQLReplicaUser",
-                );
-            }
-            return;
-        };
+        let Some(trial) = &seen.login_trial else { return };
         if let Some(trouble) = &trial.trouble {
             let what = format!(
                 "a replica that logs in at {} as {:?} is not served there, as seen from this machine: {trouble}",
                 trial.at, trial.user
             );
             let cure = "create the user there with REPLICATION SLAVE, or correct MySQLReplicaUser and its password";
-            self.add(Severity::Error, "ReplicaUserRefused", alias, what, cure);
+            self.add(Severity::Warning, "ReplicaUserRefused", alias, what, cure);
         }
     }
 

@@ -139,7 +139,7 @@ fn a_replica_user_that_is_not_let_in_is_told_by_check() {
         let codes = |cluster: &Cluster| -> Vec<String> {
             let shown = cluster.daemon().get("/api/v1/shards/ks/0/check");
             let shown = shown.as_array().unwrap().iter();
-            let errors = shown.filter(|one| one["severity"] == "error");
+            let errors = shown.filter(|one| one["code"] == "ReplicaUserRefused");
             errors
                 .map(|one| format!("{} {}", one["code"].as_str().unwrap(), one["tablet"]))
                 .collect()

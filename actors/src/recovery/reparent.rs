@@ -37,8 +37,10 @@ impl Locked<'_> {
             );
             return self.adopt(&reigning).await;
         }
-        if first {
-            self.check_logins(&self.managed()).await?;
+        let managed = self.managed();
+        // One alone follows nobody.
+        if first && managed.len() > 1 {
+            self.check_logins(&managed).await?;
         }
         let old_primary = self.fresh.primary().map(|state| state.tablet.alias.clone());
         self.job.note(|record| record.old_primary.clone_from(&old_primary));

@@ -33,7 +33,7 @@ pub struct MysqlAccess {
     /// Whom replicas log in as at their source; none where each keeps what its channel uses.
     pub replica: Option<Login>,
     /// Answers user and password for a server that has no channel to keep them from (`ReplicationCredentialsQuery`).
-    pub replica_query: Option<String>,
+    pub replica_query: Option<Secret>,
     /// TLS, if wanted.
     pub tls: Option<TlsFiles>,
     /// Longest wait for a connection.

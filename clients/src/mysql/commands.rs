@@ -30,8 +30,7 @@ pub(crate) fn run(
 ) -> Result<ServerStatus, CommandError> {
     let changes_receiver = matches!(
         command,
-        ServerCommand::StopReceiver
-            | ServerCommand::RestartReceiver
+        ServerCommand::RestartReceiver
             | ServerCommand::Follow { .. }
             | ServerCommand::Promote { .. }
             | ServerCommand::FixPrimary { .. }

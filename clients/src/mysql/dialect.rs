@@ -116,7 +116,7 @@ const HEARTBEATS: &str = "SELECT CHANNEL_NAME AS channel_name, c.HEARTBEAT_INTER
      JOIN performance_schema.replication_connection_configuration c USING (CHANNEL_NAME)";
 
 /// What would be filtered of a source that is not configured yet; MySQL 5.7 has no such table.
-const FILTERS: &str = "SELECT FILTER_RULE AS filter_rule \
+const FILTERS: &str = "SELECT FILTER_NAME AS filter_name, FILTER_RULE AS filter_rule \
      FROM performance_schema.replication_applier_global_filters";
 
 /// The names of the semi-sync variables on one server, taken from those that it has.

@@ -142,8 +142,10 @@ fn set_position(session: &mut Session<'_>) -> Result<(), CommandError> {
         return Ok(());
     }
     let stopped = other_channels::stop(session, &before)?;
-    let executed = quoted(&session.status()?.gtid_executed.to_string());
-    let set = session.run("set the position", &format!("SET GLOBAL gtid_slave_pos = {executed}"));
+    let set = session.status().and_then(|status| {
+        let executed = quoted(&status.gtid_executed.to_string());
+        session.run("set the position", &format!("SET GLOBAL gtid_slave_pos = {executed}"))
+    });
     other_channels::start(session, &stopped)?;
     set
 }

@@ -31,7 +31,8 @@ pub(crate) fn inspect(session: &mut Session<'_>) -> Result<Inspection, CommandEr
         commits_are_durable: durable.map(|(binlog, engine)| binlog == 1 && engine == 1),
         readers_see_unacknowledged: wait_point.map(|point| point == "AFTER_COMMIT"),
         clock_ahead_ms: clock_ahead_ms(session)?,
-        login_trial: login_trial(session)?,
+        // What cannot be tried says nothing of the rest.
+        login_trial: login_trial(session).unwrap_or(None),
     })
 }
 
@@ -55,12 +56,15 @@ fn login_trial(session: &mut Session<'_>) -> Result<Option<LoginTrial>, CommandE
             Ok(lacks) => lacks.then(|| "it lacks REPLICATION SLAVE".to_owned()),
             Err(_) => return Ok(None),
         },
-        Err(mysql::Error::MySqlError(error)) => Some(error.message),
-        // It is away: that says nothing of the user.
+        Err(mysql::Error::MySqlError(error)) if DENIED.contains(&error.code) => Some(error.message),
+        // It is away, or full: that says nothing of the user.
         Err(_) => return Ok(None),
     };
     Ok(Some(LoginTrial { user, at, trouble }))
 }
+
+/// `ER_ACCESS_DENIED_ERROR` and `ER_ACCESS_DENIED_NO_PASSWORD_ERROR`.
+const DENIED: [u16; 2] = [1045, 1698];
 
 fn lacks_grant(conn: &mut mysql::Conn) -> Result<bool, mysql::Error> {
     let grants: Vec<String> = conn.query("SHOW GRANTS")?;

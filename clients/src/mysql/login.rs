@@ -10,7 +10,7 @@ use super::text::quoted;
 /// Asks the server: by the operator's own query, else (MySQL) where it keeps what its channel uses.
 pub(crate) fn login(session: &mut Session<'_>) -> Result<Option<Login>, CommandError> {
     if let Some(query) = session.access.replica_query.clone() {
-        let row = session.ordered_row("ask for the replication credentials", &query)?;
+        let row = session.ordered_row("ask for the replication credentials", query.reveal())?;
         let mut columns = row.into_iter().map(Option::unwrap_or_default);
         let user = columns.next().filter(|user| !user.is_empty());
         let password = Secret::new(columns.next().unwrap_or_default());

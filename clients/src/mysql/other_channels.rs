@@ -25,12 +25,15 @@ pub(crate) fn log_in_anew(
     }
     for channel in &status.channels {
         match channel.receiver {
-            ReceiverState::Running | ReceiverState::Connecting => {
-                receiver(session, "STOP", channel)?;
+            ReceiverState::Running => {
+                let stopped = receiver(session, "STOP", channel);
+                // Whatever became of that: it is not left stopped.
                 receiver(session, "START", channel)?;
+                stopped?;
             }
             ReceiverState::Stopped if broke(channel) => receiver(session, "START", channel)?,
-            ReceiverState::Stopped => {}
+            // One that connects logs in anew anyway.
+            ReceiverState::Connecting | ReceiverState::Stopped => {}
         }
     }
     Ok(())
@@ -50,7 +53,11 @@ pub(crate) fn stop(
         if channel.applier_running {
             ran.push(format!("{name} SQL_THREAD"));
         }
-        session.run("stop another connection for a moment", &format!("STOP SLAVE {name}"))?;
+        let stop = format!("STOP SLAVE {name}");
+        if let Err(error) = session.run("stop another connection for a moment", &stop) {
+            start(session, &ran)?;
+            return Err(error);
+        }
     }
     Ok(ran)
 }
@@ -58,10 +65,12 @@ pub(crate) fn stop(
 /// Starts them again, the appliers first: MariaDB throws a relay log away where both threads stand, and what was in it is
 /// asked for again.
 pub(crate) fn start(session: &mut Session<'_>, ran: &[String]) -> Result<(), CommandError> {
+    let mut outcome = Ok(());
     for thread in ran.iter().rev() {
-        session.run("start another connection again", &format!("START SLAVE {thread}"))?;
+        let start = format!("START SLAVE {thread}");
+        outcome = outcome.and(session.run("start another connection again", &start));
     }
-    Ok(())
+    outcome
 }
 
 fn broke(channel: &ReplicationStatus) -> bool {

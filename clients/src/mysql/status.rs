@@ -45,7 +45,7 @@ pub(crate) fn read(
         Some(own) => own.filtered,
         None => {
             variables.iter().any(|(name, value)| is_filter(name) && !value.is_empty())
-                || set(5).iter().any(|row| !text(row, "filter_rule").is_empty())
+                || set(5).iter().any(has_global_filter)
         }
     };
     Ok(ServerStatus {
@@ -87,6 +87,11 @@ pub(crate) fn read(
 fn has_filter(channel: &Row) -> bool {
     let mut columns = channel.iter();
     columns.any(|(name, value)| is_filter(name) && value.as_ref().is_some_and(|v| !v.is_empty()))
+}
+
+fn has_global_filter(row: &Row) -> bool {
+    is_filter(&text(row, "filter_name").to_ascii_lowercase())
+        && !text(row, "filter_rule").is_empty()
 }
 
 /// The columns of the replication filters, on MariaDB also the variables.
@@ -240,9 +245,11 @@ pub(crate) fn semi_sync(
             .and_then(|variable| variables.get(variable))
             .is_some_and(|value| !is_on(value)),
         waiting_sessions: small(count(status, format!("rpl_semi_sync_{source}_wait_sessions"))),
-        seen_is_acknowledged: variables
-            .get(&format!("rpl_semi_sync_{source}_wait_point"))
-            .is_some_and(|point| point.eq_ignore_ascii_case("after_sync")),
+        // MariaDB's position moves before a commit is acknowledged; it alone has no count to wait for.
+        seen_is_acknowledged: names.has_wait_count
+            && variables
+                .get(&format!("rpl_semi_sync_{source}_wait_point"))
+                .is_some_and(|point| point.eq_ignore_ascii_case("after_sync")),
     }
 }
 

@@ -165,6 +165,11 @@ impl MysqlPort for WorkerPool {
         address: &TabletAddress,
         deadline: Duration,
     ) -> Result<Inspection, CommandError> {
-        self.on_worker(&address.mysql, deadline, inspect::inspect).await
+        let channel = address.channel.clone();
+        let work = move |session: &mut Session<'_>| {
+            session.use_channel(channel)?;
+            inspect::inspect(session)
+        };
+        self.on_worker(&address.mysql, deadline, work).await
     }
 }

@@ -23,12 +23,14 @@ pub(crate) fn vttablet(full: &FullStatus) -> VttabletState {
 }
 
 /// What a FullStatus lacks, asked of the server through its vttablet: the sessions that wait for an
-/// acknowledgement, whether the source falls back when it is alone, and whatever arrived last from the source.
+/// acknowledgement, whether the source falls back when it is alone, whether it waits before the commit, and whatever
+/// arrived last from the source.
 pub(crate) const BESIDES: &str = "SELECT VARIABLE_NAME AS variable_name, VARIABLE_VALUE AS value \
      FROM performance_schema.global_status \
      WHERE VARIABLE_NAME LIKE 'Rpl\\_semi\\_sync\\_%\\_wait\\_sessions' \
      UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM performance_schema.global_variables \
      WHERE VARIABLE_NAME LIKE 'rpl\\_semi\\_sync\\_%\\_wait\\_no\\_%' \
+     OR VARIABLE_NAME LIKE 'rpl\\_semi\\_sync\\_%\\_wait\\_point' \
      UNION ALL SELECT 'received', CONCAT_WS(' ', COUNT_RECEIVED_HEARTBEATS, LAST_HEARTBEAT_TIMESTAMP, \
      LAST_QUEUED_TRANSACTION, QUEUEING_TRANSACTION) \
      FROM performance_schema.replication_connection_status WHERE CHANNEL_NAME = ''";
@@ -46,6 +48,9 @@ pub(crate) fn server(full: &FullStatus, besides: Option<&[Row]>) -> Result<Serve
             }
         } else if name.ends_with("wait_sessions") {
             status.semi_sync.waiting_sessions = value.parse().unwrap_or(0);
+        } else if name.ends_with("wait_point") {
+            let before_commit = value.eq_ignore_ascii_case("after_sync");
+            status.semi_sync.seen_is_acknowledged = before_commit && status.flavor == Flavor::MySql;
         } else {
             status.semi_sync.falls_back_alone |= value.eq_ignore_ascii_case("off");
         }
@@ -165,8 +170,8 @@ fn semi_sync(full: &FullStatus) -> SemiSyncStatus {
         timeout_ms: full.semi_sync_primary_timeout,
         falls_back_alone: false,
         waiting_sessions: u32::from(full.semi_sync_blocked),
-        // It does not tell, and leaves MySQL's default.
-        seen_is_acknowledged: true,
+        // It does not tell.
+        seen_is_acknowledged: false,
     }
 }
 

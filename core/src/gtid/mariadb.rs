@@ -25,15 +25,11 @@ impl MariaDbGtidSet {
     }
 
     /// What is left without the domains of another position, except those that others know as well.
-    pub(super) fn without_domains<'a>(
-        &self,
-        theirs: &Self,
-        known: impl Iterator<Item = &'a Self>,
-    ) -> Self {
-        let known: BTreeSet<u32> = known.flat_map(|one| one.domains.keys().copied()).collect();
+    pub(super) fn without_domains(&self, theirs: &Self, known: &Self) -> Self {
         let mut rest = self.clone();
-        rest.domains
-            .retain(|domain, _| !theirs.domains.contains_key(domain) || known.contains(domain));
+        rest.domains.retain(|domain, _| {
+            !theirs.domains.contains_key(domain) || known.domains.contains_key(domain)
+        });
         rest
     }
 

@@ -1,5 +1,5 @@
 //! Which of a server's replication channels is the shard's. The others are somebody else's: what they bring is no error of
-//! the server's, and they are never touched.
+//! the server's, and they are left alone. An unnamed channel is the shard's where no other leads to one of its tablets.
 
 use std::sync::Arc;
 
@@ -7,9 +7,6 @@ use super::snapshot::ShardSnapshot;
 use crate::gtid::GtidSet;
 use crate::ids::{ServerIdentity, TabletAlias};
 use crate::status::{ReplicationStatus, ServerStatus};
-
-/// The shard's channel where somebody else has the unnamed one.
-const BESIDE_UNNAMED: &str = "vtorc";
 
 impl ShardSnapshot {
     /// A server's answer with the shard's channel told from the others. What came by those does not count, except on the
@@ -46,16 +43,9 @@ impl ShardSnapshot {
 
     /// What the shard's channel is called on a tablet's server.
     pub fn channel_of(&self, alias: &TabletAlias) -> String {
-        let Some(status) = self.tablet(alias).and_then(|state| state.status.as_ref()) else {
-            return String::new();
-        };
-        match &status.replication {
-            Some(own) => own.channel.clone(),
-            None if status.channels.iter().any(|one| one.channel.is_empty()) => {
-                BESIDE_UNNAMED.to_owned()
-            }
-            None => String::new(),
-        }
+        let status = self.tablet(alias).and_then(|state| state.status.as_ref());
+        let own = status.and_then(|status| status.replication.as_ref());
+        own.map(|own| own.channel.clone()).unwrap_or_default()
     }
 
     /// Tells whether a channel of this tablet's leads to another tablet of the shard, or to this one.
@@ -82,20 +72,27 @@ impl ShardSnapshot {
         })
     }
 
-    /// What it has executed and did not get by other channels.
+    /// What it has executed, less what it got by other channels and the primary lacks. Where nobody knows what the primary
+    /// has, all of it counts.
     fn without_others(&self, alias: &TabletAlias, status: &ServerStatus) -> GtidSet {
-        let foreign: Vec<&ReplicationStatus> =
-            status.channels.iter().filter(|one| !self.leads_to(one, alias, None)).collect();
+        let executed = status.gtid_executed.clone();
         let primary = self.primary().and_then(|primary| primary.status.as_ref());
-        let own = status.replication.as_ref().map(|own| &own.retrieved);
-        foreign.iter().fold(status.gtid_executed.clone(), |left, channel| {
-            let of_shard = [own, primary.map(|primary| &primary.gtid_executed)];
-            let left = left.without_received(&channel.retrieved, &of_shard);
+        let Some(primary) = primary else { return executed };
+        let received = status.replication.as_ref().map(|own| &own.retrieved);
+        let known = received.map_or_else(
+            || primary.gtid_executed.clone(),
+            |received| primary.gtid_executed.union(received),
+        );
+        let beyond = executed.subtract(&known);
+        let foreign = status.channels.iter().filter(|one| !self.leads_to(one, alias, None));
+        let own = foreign.fold(beyond.clone(), |left, channel| {
+            let left = left.without_received(&channel.retrieved, &known);
             match &channel.source_uuid {
                 Some(uuid) => left.without_source(uuid),
                 None => left,
             }
-        })
+        });
+        executed.without_received(&beyond.subtract(&own), &known)
     }
 }
 
@@ -132,6 +129,10 @@ mod tests {
         let primary = topology.tablets.values_mut().next().unwrap();
         primary.tablet_type = TabletType::Primary;
         let mut snapshot = ShardSnapshot::unprobed(&topology, Timestamp::default());
+        let mut of_primary = testkit::status();
+        of_primary.gtid_executed =
+            GtidSet::parse_mysql(&format!("{}:1-9,{}:1-2", uuid('a'), uuid('d'))).unwrap();
+        snapshot.tablets.values_mut().next().unwrap().status = Some(Arc::new(of_primary));
         let executed = format!("{}:1-9,{}:1-5", uuid('a'), uuid('d'));
         let mut status = testkit::status();
         status.gtid_executed = GtidSet::parse_mysql(&executed).unwrap();
@@ -153,38 +154,38 @@ mod tests {
         let dw = || channel("dw", "h9", 'd', &pulled);
         let unnamed = || channel("", "h1", 'a', "");
         let named = || channel("filtered", "h1", 'a', "");
-        // Whose; the channels; the shard's and how many others; what it has.
+        // Whose; the channels; the shard's and how many others; how much it has of what was pulled: the primary has two.
         for (who, channels, own, others, executed) in [
-            ("zone1-2", vec![unnamed()], Some(""), 0, "ad"),
-            ("zone1-2", vec![unnamed(), dw()], Some(""), 1, "a"),
-            ("zone1-2", vec![named()], Some("filtered"), 0, "ad"),
-            ("zone1-2", vec![named(), dw()], Some("filtered"), 1, "a"),
-            ("zone1-2", vec![dw()], None, 1, "a"),
+            ("zone1-2", vec![unnamed()], Some(""), 0, 5),
+            ("zone1-2", vec![unnamed(), dw()], Some(""), 1, 2),
+            ("zone1-2", vec![named()], Some("filtered"), 0, 5),
+            ("zone1-2", vec![named(), dw()], Some("filtered"), 1, 2),
+            ("zone1-2", vec![dw()], None, 1, 2),
             // What the primary pulled is the shard's.
-            ("zone1-1", vec![dw()], None, 1, "ad"),
+            ("zone1-1", vec![dw()], None, 1, 5),
             // The unnamed one is somebody else's.
-            ("zone1-2", vec![channel("", "h9", 'd', &pulled), named()], Some("filtered"), 1, "a"),
+            ("zone1-2", vec![channel("", "h9", 'd', &pulled), named()], Some("filtered"), 1, 2),
             // Its source has another name in the records.
-            ("zone1-2", vec![channel("", "x", 'x', ""), dw()], Some(""), 1, "a"),
+            ("zone1-2", vec![channel("", "x", 'x', ""), dw()], Some(""), 1, 2),
         ] {
             let names: Vec<String> = channels.iter().map(|one| one.channel.clone()).collect();
             let (status, _) = settled(who, channels);
             let found = status.replication.as_ref().map(|one| one.channel.as_str());
             assert_eq!((found, status.channels.len()), (own, others), "{who}: {names:?}");
-            let has = |letter: char| !status.gtid_executed.of_source(&uuid(letter)).is_empty();
-            let all: String = ['a', 'd'].into_iter().filter(|letter| has(*letter)).collect();
-            assert_eq!(all, executed, "{who}: {names:?}");
+            let count = |letter| status.gtid_executed.of_source(&uuid(letter)).count();
+            assert_eq!((count('a'), count('d')), (9, executed), "{who}: {names:?}");
             assert_eq!(status.filtered, own == Some("filtered"), "{who}: {names:?}");
         }
     }
 
     #[test]
-    fn a_new_channel_gets_a_name_where_the_unnamed_one_is_taken() {
+    fn a_statement_names_the_shards_channel() {
         let foreign = || channel("", "h9", 'd', "");
         let leads = |name: &str| channel(name, "h1", 'a', "");
         assert_eq!(settled("zone1-2", vec![leads("")]).1, "");
         assert_eq!(settled("zone1-2", vec![leads("own")]).1, "own");
         assert_eq!(settled("zone1-2", vec![foreign(), leads("own")]).1, "own");
         assert_eq!(settled("zone1-2", vec![channel("dw", "h9", 'd', "")]).1, "");
+        assert_eq!(settled("zone1-2", vec![foreign()]).1, "");
     }
 }

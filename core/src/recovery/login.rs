@@ -9,7 +9,8 @@ use crate::tablet::Tablet;
 pub const UNKNOWN: &str = "nobody knows whom it is to log in as at its source, since it follows nobody: set MySQLReplicaUser, \
      or ReplicationCredentialsQuery, or GRANT SELECT ON mysql.slave_master_info to the topology user";
 
-/// Tells whether a server must be told whom to log in as before it can follow anybody. A vttablet knows by itself.
+/// Tells whether a server must be told whom to log in as before it can follow anybody. A vttablet knows by itself; where it
+/// is passed by, it is good to know as well.
 pub fn must_be_told(
     snapshot: &ShardSnapshot,
     tablet: &Tablet,
@@ -17,7 +18,7 @@ pub fn must_be_told(
 ) -> bool {
     let status = snapshot.tablet(&tablet.alias).and_then(|state| state.status.as_ref());
     let follows = status.is_some_and(|status| status.replication.is_some());
-    settings.keeps_logins && tablet.vttablet.is_none() && !follows
+    settings.keeps_logins && !follows
 }
 
 /// Who may know it: the server itself, by the operator's query, then those that follow somebody.

@@ -83,7 +83,9 @@ pub fn replica_facts(
         }),
         heartbeats_too_rare: replication
             .is_some_and(|replication| heartbeats_too_rare(replication, settings)),
+        // A vttablet sets this as it sees fit, whoever asks it to repoint.
         gives_up_soon: replication
+            .filter(|_| replica.tablet.vttablet.is_none())
             .and_then(|replication| replication.gives_up_after_s)
             .is_some_and(|seconds| Duration::from_secs(seconds) < TRIES_FOR_MIN),
         semi_sync: status.semi_sync.replica_enabled,
