@@ -152,8 +152,12 @@ fn a_replica_user_that_is_not_let_in_is_told_by_check() {
         let refused = [format!("ReplicaUserRefused \"{first}\"")];
         // One that does not answer in time is not judged.
         let told = || (codes(&cluster) == refused).then_some(());
-        wait_for(told).unwrap_or_else(|| panic!("{flavor:?}: {:?}", codes(&cluster)));
+        wait_for(told).unwrap_or_else(|| {
+            panic!("{flavor:?}: {:#}", cluster.daemon().get("/api/v1/shards/ks/0/check"))
+        });
         server.run(&["SET sql_log_bin = 0", "DROP USER vt_repl@'%'"]).unwrap();
-        wait_for(told).unwrap_or_else(|| panic!("{flavor:?}: {:?}", codes(&cluster)));
+        wait_for(told).unwrap_or_else(|| {
+            panic!("{flavor:?}: {:#}", cluster.daemon().get("/api/v1/shards/ks/0/check"))
+        });
     }
 }

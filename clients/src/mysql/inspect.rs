@@ -56,15 +56,18 @@ fn login_trial(session: &mut Session<'_>) -> Result<Option<LoginTrial>, CommandE
             Ok(lacks) => lacks.then(|| "it lacks REPLICATION SLAVE".to_owned()),
             Err(_) => return Ok(None),
         },
-        Err(mysql::Error::MySqlError(error)) if DENIED.contains(&error.code) => Some(error.message),
+        Err(mysql::Error::MySqlError(error)) if !IS_FULL.contains(&error.code) => {
+            Some(error.message)
+        }
         // It is away, or full: that says nothing of the user.
         Err(_) => return Ok(None),
     };
     Ok(Some(LoginTrial { user, at, trouble }))
 }
 
-/// `ER_ACCESS_DENIED_ERROR` and `ER_ACCESS_DENIED_NO_PASSWORD_ERROR`.
-const DENIED: [u16; 2] = [1045, 1698];
+/// `ER_CON_COUNT_ERROR`, `ER_TOO_MANY_USER_CONNECTIONS`, `ER_USER_LIMIT_REACHED`. (How one is turned away whom the server does
+/// not know differs by version and plugin.)
+const IS_FULL: [u16; 3] = [1040, 1203, 1226];
 
 fn lacks_grant(conn: &mut mysql::Conn) -> Result<bool, mysql::Error> {
     let grants: Vec<String> = conn.query("SHOW GRANTS")?;
