@@ -1,5 +1,6 @@
 //! What a server is asked once, before the bad day. What it will not tell is left open: it is no error.
 
+use std::io::ErrorKind;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mysql::prelude::Queryable;
@@ -65,9 +66,30 @@ fn login_trial(session: &mut Session<'_>) -> Result<Option<LoginTrial>, CommandE
     Ok(Some(LoginTrial { user, at, trouble }))
 }
 
-/// `ER_CON_COUNT_ERROR`, `ER_TOO_MANY_USER_CONNECTIONS`, `ER_USER_LIMIT_REACHED`. (How one is turned away whom the server does
-/// not know differs by version and plugin.)
+/// `ER_CON_COUNT_ERROR`, `ER_TOO_MANY_USER_CONNECTIONS`, `ER_USER_LIMIT_REACHED`.
 const IS_FULL: [u16; 3] = [1040, 1203, 1226];
+
+/// It is away, or full: that says nothing of the user. (How one is turned away whom the server does not know differs by
+/// version and plugin, down to a connection that is closed within the handshake.)
+fn is_away(error: &mysql::Error) -> bool {
+    use mysql::DriverError::{ConnectTimeout, CouldNotConnect, Timeout};
+    match error {
+        mysql::Error::MySqlError(error) => IS_FULL.contains(&error.code),
+        mysql::Error::DriverError(error) => {
+            matches!(error, ConnectTimeout | CouldNotConnect(_) | Timeout)
+        }
+        mysql::Error::IoError(error) => {
+            let closed =
+                [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+            !closed.contains(&error.kind())
+        }
+        mysql::Error::CodecError(_) => false,
+        mysql::Error::UrlError(_)
+        | mysql::Error::TlsError(_)
+        | mysql::Error::FromValueError(_)
+        | mysql::Error::FromRowError(_) => true,
+    }
+}
 
 fn lacks_grant(conn: &mut mysql::Conn) -> Result<bool, mysql::Error> {
     let grants: Vec<String> = conn.query("SHOW GRANTS")?;
