@@ -155,5 +155,9 @@ fn a_replica_user_that_is_not_let_in_is_told_by_check() {
         wait_for(told).unwrap_or_else(|| {
             panic!("{flavor:?}: {:#}", cluster.daemon().get("/api/v1/shards/ks/0/check"))
         });
+        server.run(&["SET sql_log_bin = 0", "DROP USER vt_repl@'%'"]).unwrap();
+        wait_for(told).unwrap_or_else(|| {
+            panic!("{flavor:?}: {:#}", cluster.daemon().get("/api/v1/shards/ks/0/check"))
+        });
     }
 }

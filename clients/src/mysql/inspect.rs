@@ -57,11 +57,8 @@ fn login_trial(session: &mut Session<'_>) -> Result<Option<LoginTrial>, CommandE
             Ok(lacks) => lacks.then(|| "it lacks REPLICATION SLAVE".to_owned()),
             Err(_) => return Ok(None),
         },
-        Err(mysql::Error::MySqlError(error)) if !IS_FULL.contains(&error.code) => {
-            Some(error.message)
-        }
-        // It is away, or full: that says nothing of the user.
-        Err(_) => return Ok(None),
+        Err(error) if is_away(&error) => return Ok(None),
+        Err(error) => Some(error.to_string()),
     };
     Ok(Some(LoginTrial { user, at, trouble }))
 }
