@@ -95,6 +95,14 @@ impl Story {
         assert_eq!(status, 200, "{answer:#}");
         self.cluster.settles(|primary| primary == alias);
         self.cluster.healthy(&[]);
+        // The next one is chosen by what everybody knows of this one.
+        let reparents = |alias: &str| {
+            self.cluster.server(alias).value("SELECT COUNT(*) FROM _vt.reparent_journal").ok()
+        };
+        for other in THREE {
+            let knows = || (reparents(other) == reparents(alias)).then_some(());
+            wait_for(knows).unwrap_or_else(|| panic!("{other} does not know of the reparent"));
+        }
     }
 }
 
