@@ -29,6 +29,9 @@ pub struct ServerOptions {
     pub fresh_users: bool,
 }
 
+/// So many ports are tried, one after the other.
+const PORTS_TRIED: usize = 3;
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
@@ -58,16 +61,25 @@ impl Server {
         directory: &Path,
         options: ServerOptions,
     ) -> Result<Self, FleetError> {
-        let port = free_port()?;
         let host = match options.bind_address.as_str() {
             "" => "127.0.0.1".to_owned(),
             address => address.to_owned(),
         };
+        let port = free_port()?;
         let child = launch(&binary, directory, &host, port, &options)?;
         let mut server =
             Self { port, host, binary, directory: directory.to_owned(), options, child };
-        server.wait_until_up()?;
-        Ok(server)
+        let mut up = server.wait_until_up();
+        for _ in 1..PORTS_TRIED {
+            if !up.as_ref().is_err_and(|error| error.0.contains("already in use")) {
+                break;
+            }
+            // Somebody's outgoing connection took the port between the look and the start.
+            server.port = free_port()?;
+            server.restart_later()?;
+            up = server.wait_until_up();
+        }
+        up.map(|()| server)
     }
 
     /// Its family.
