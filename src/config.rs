@@ -385,18 +385,12 @@ impl Config {
             (self.topology_user.as_deref().unwrap_or(DEFAULT_USER), &self.topology_password),
             &self.topology_credentials_file,
         )?;
-        let replica = match self.keeps_logins() {
-            true => None,
-            false => {
-                let named = self.replica_user.as_deref().unwrap_or_default();
-                let password = &self.replica_password;
-                let file = &self.replica_credentials_file;
-                let (user, password) = credentials("MySQLReplica", (named, password), file)?;
-                Some(Login { user, password })
-            }
-        };
-        let password = self.replica_password.resolve("MySQLReplicaPassword")?;
-        if replica.is_none() && !password.reveal().is_empty() {
+        let replica = credentials(
+            "MySQLReplica",
+            (self.replica_user.as_deref().unwrap_or_default(), &self.replica_password),
+            &self.replica_credentials_file,
+        )?;
+        if self.keeps_logins() && !replica.1.reveal().is_empty() {
             let why = "MySQLReplicaPassword without MySQLReplicaUser: name the user as well, or leave both away";
             return Err(Failure(why.into()));
         }
@@ -415,7 +409,8 @@ impl Config {
         Ok(MysqlAccess {
             user: topology.0,
             password: topology.1,
-            replica,
+            replica: (!self.keeps_logins())
+                .then_some(Login { user: replica.0, password: replica.1 }),
             replica_query: (!query.reveal().is_empty()).then_some(query),
             tls,
             connect_timeout: self.connect_timeout(),

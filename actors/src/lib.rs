@@ -9,7 +9,8 @@
 //! ```
 //!
 //! [`messages`] is the map of the system; [`recovery`] is where servers and records are changed, and nowhere
-//! else. What everybody may read lies on the [`board`], with its [`counters`] and the actors' [`meters`]. [`preflight`] looks at a shard when somebody asks.
+//! else. What everybody may read lies on the [`board`], with its [`counters`] and the actors' [`meters`].
+//! [`preflight`] looks at a shard when somebody asks.
 
 pub mod auditor;
 pub mod board;

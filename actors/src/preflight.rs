@@ -30,13 +30,15 @@ pub async fn examine(
     settings: &RecoverySettings,
     now: Timestamp,
 ) -> Vec<Concern> {
+    let mut snapshot = ShardSnapshot::unprobed(topology, now);
+    let known = &snapshot;
     let asked = topology.tablets.values().filter_map(|tablet| {
         let address = tablet.address()?;
-        Some(async move { (tablet.alias.clone(), ask(mysql, &address, topology, now).await) })
+        Some(async move { (tablet.alias.clone(), ask(mysql, &address, known).await) })
     });
-    let mut snapshot = ShardSnapshot::unprobed(topology, now);
+    let asked = future::join_all(asked).await;
     let mut inspections = BTreeMap::new();
-    for (alias, (status, inspection)) in future::join_all(asked).await {
+    for (alias, (status, inspection)) in asked {
         let result = status.map(Arc::new).map_err(CommandError::into_probe_failure);
         // A single shard is looked at: nobody here knows of others.
         snapshot.take_answer(&alias, Answer { sent_at: now, result, claimed_by: None }, now);
@@ -51,16 +53,10 @@ pub async fn examine(
     concerns(&snapshot, &inspections, settings)
 }
 
-async fn ask(
-    mysql: &dyn MysqlPort,
-    address: &TabletAddress,
-    topology: &ShardTopology,
-    now: Timestamp,
-) -> Told {
+async fn ask(mysql: &dyn MysqlPort, address: &TabletAddress, known: &ShardSnapshot) -> Told {
     let status = mysql.run(address, ServerCommand::ReadStatus, PATIENCE).await;
     let inspection = match &status {
         Ok(status) => {
-            let known = ShardSnapshot::unprobed(topology, now);
             let own = known.with_own_channel(&address.alias, Arc::new(status.clone()));
             let own = own.replication.as_ref().map(|own| own.channel.clone());
             let address = TabletAddress { channel: own.unwrap_or_default(), ..address.clone() };

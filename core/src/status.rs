@@ -77,9 +77,8 @@ pub struct ServerStatus {
     pub log_bin: bool,
     /// `log_replica_updates`.
     pub log_replica_updates: bool,
-    /// It has replication filters: some of what it receives, or would receive, is not applied, on purpose. Through a
-    /// vttablet that is only known of one that has a source.
-    pub filtered: bool,
+    /// It has replication filters for whatever source it is given. A channel has its own; a vttablet only tells of that.
+    pub would_filter: bool,
     /// `binlog_format`; none where it is not told.
     pub binlog_format: Option<BinlogFormat>,
     /// Everything the server has committed.
@@ -148,6 +147,11 @@ impl ServerStatus {
     /// Tells whether clients could write here.
     pub fn is_writable(&self) -> bool {
         !self.read_only
+    }
+
+    /// Some of what it receives, or would receive, is not applied, on purpose.
+    pub fn is_filtered(&self) -> bool {
+        self.replication.as_ref().map_or(self.would_filter, |replication| replication.filtered)
     }
 
     /// Everything the server has committed or received.

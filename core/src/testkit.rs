@@ -54,7 +54,7 @@ pub fn status() -> ServerStatus {
         gtid_mode_on: true,
         log_bin: true,
         log_replica_updates: true,
-        filtered: false,
+        would_filter: false,
         binlog_format: Some(BinlogFormat::Row),
         gtid_executed: GtidSet::empty_mysql(),
         gtid_purged: GtidSet::empty_mysql(),

@@ -406,7 +406,10 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         "ro" => (status.read_only, status.super_read_only) = (true, true),
         // Only those with SUPER could write.
         "supers" => status.super_read_only = false,
-        "filtered" => status.filtered = true,
+        "filtered" => match &mut status.replication {
+            Some(replication) => replication.filtered = true,
+            None => status.would_filter = true,
+        },
         "noapply" => status.replication.as_mut().unwrap().applier_running = false,
         "waits" => (status.semi_sync.source_enabled, status.semi_sync.wait_count) = (true, 1),
         // What is seen of it was acknowledged.

@@ -109,7 +109,7 @@ impl Tool {
             return Err(GaveUp::Unfit("the candidate follows nobody"));
         }
         // Whoever asks for a reparent does not ask for one to a server that lacks data.
-        if before.filtered {
+        if before.is_filtered() {
             return Err(GaveUp::Unfit("the candidate does not apply everything"));
         }
         lock.check().await?;

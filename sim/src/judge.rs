@@ -160,7 +160,7 @@ impl Universe {
 fn may_stay(kind: FindingKind, report: &ShardReport) -> bool {
     let mut tablets = report.snapshot.tablets.values();
     let drained = tablets.any(|state| {
-        let filtered = state.status.as_ref().is_some_and(|status| status.filtered);
+        let filtered = state.status.as_ref().is_some_and(|status| status.is_filtered());
         state.tablet.tablet_type == TabletType::Drained || filtered
     });
     let short = matches!(

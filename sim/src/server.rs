@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use vtorc_core::gtid::GtidSet;
 use vtorc_core::gtid::MariaDbBinlogState;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::status::{
@@ -328,11 +329,14 @@ impl Server {
     }
 
     /// What others can see of what it executed: not what waits for an acknowledgement.
-    fn seen(&self) -> TxnSet {
+    fn seen(&self) -> GtidSet {
+        if self.waiting.is_empty() {
+            return self.executed.to_gtid_set();
+        }
         let mut seen = self.executed.clone();
         let waiting: Vec<Txn> = self.waiting.iter().map(|commit| commit.txn).collect();
         seen.remove_all(&waiting);
-        seen
+        seen.to_gtid_set()
     }
 
     /// What a probe finds.
@@ -348,10 +352,10 @@ impl Server {
             gtid_mode_on: true,
             log_bin: true,
             log_replica_updates: true,
-            filtered: self.ills.filtered,
+            would_filter: self.ills.filtered,
             binlog_format: Some(BinlogFormat::Row),
             binlog_state: MariaDbBinlogState::default(),
-            gtid_executed: self.seen().to_gtid_set(),
+            gtid_executed: self.seen(),
             gtid_purged: purged.to_gtid_set(),
             replication: self.source.map(|source| self.replication(source, now)),
             channels: Vec::new(),

@@ -27,13 +27,10 @@ const HOSTILE: &[Bug] = &[
     Bug::TrustAddresses,
 ];
 
-/// Bugs that need several rare things at once, and the hostile schedule that found them.
-const BY_SEED: &[(Bug, u64)] = &[];
-
 /// Bugs that no known schedule shows: each takes several rare things at once. Until one is found, only tables of cases in
 /// core and stories on real servers tell what is right, and nobody plants the bug there.
 const NOT_BY_CHANCE: &[Bug] = &[
-    // Their seeds show them no more since other defects were mended.
+    // Hostile seeds 5633 and 101201 showed these two until other defects were mended.
     Bug::TrustOldRecords,
     Bug::CountPolicyAckersOnly,
     Bug::ThrowRelayLogsAway,
@@ -53,9 +50,6 @@ fn first_seed(bug: Bug) -> Option<(u64, String)> {
         let verdict = run_with(bug, &schedule, Trace::Drop);
         Some((schedule.seed, verdict.violations.into_iter().next()?))
     };
-    if let Some((_, seed)) = BY_SEED.iter().find(|(known, _)| *known == bug) {
-        return found(Schedule::hostile(*seed));
-    }
     match HOSTILE.contains(&bug) {
         true => (0..HOSTILE_SEEDS_MAX).map(Schedule::hostile).find_map(found),
         false => (0..SEEDS_MAX).map(Schedule::of).chain(hazards()).find_map(found),

@@ -4,7 +4,7 @@ use serde_json::json;
 use vtorc_fleet::{Flavor, Server};
 
 use crate::failover::tablet;
-use crate::harness::{Cluster, THREE, padded, wait_for};
+use crate::harness::{Cluster, PLANNED, THREE, padded, wait_for};
 use crate::writer::{Writer, arrives, create_table, has};
 
 /// A server that is no tablet of any shard.
@@ -89,9 +89,8 @@ impl Story {
     }
 
     fn moves_to(&self, alias: &str) {
-        let path = "/api/v1/shards/ks/0/planned-reparent?wait=true";
         let (status, answer) =
-            self.cluster.daemon().post(path, json!({"new_primary": alias, "reason": "test"}));
+            self.cluster.daemon().post(PLANNED, json!({"new_primary": alias, "reason": "test"}));
         assert_eq!(status, 200, "{answer:#}");
         self.cluster.settles(|primary| primary == alias);
         self.cluster.healthy(&[]);

@@ -3,10 +3,8 @@
 use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, THREE, padded, wait_for};
+use crate::harness::{Cluster, PLANNED, THREE, padded, wait_for};
 use crate::writer::{arrives, create_table, rows};
-
-const PLANNED: &str = "/api/v1/shards/ks/0/planned-reparent?wait=true";
 
 /// A shard whose replicas log in as `repl2`; the user of the sample configuration is gone. vtorc starts anew with these keys.
 fn cluster(flavor: Flavor, keys: &[(&str, Value)], may_read: bool) -> (Cluster, String) {

@@ -52,6 +52,9 @@ impl From<Way> for Kind {
     }
 }
 
+/// Asks for a planned failover of `ks/0`, and waits for its end.
+pub const PLANNED: &str = "/api/v1/shards/ks/0/planned-reparent?wait=true";
+
 /// One tablet of a story: `zone1-101 replica`.
 #[derive(Clone, Debug)]
 pub struct Member {

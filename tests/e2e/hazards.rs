@@ -4,11 +4,9 @@ use mysql::prelude::Queryable;
 use serde_json::json;
 use vtorc_fleet::{Flavor, Server, ServerOptions};
 
-use crate::harness::{Cluster, Kind, PATIENCE, THREE, padded, template, wait_for};
+use crate::harness::{Cluster, Kind, PATIENCE, PLANNED, THREE, padded, template, wait_for};
 use crate::vitess::Way;
 use crate::writer::{arrives, create_table, rows};
-
-const PLANNED: &str = "/api/v1/shards/ks/0/planned-reparent?wait=true";
 
 fn kinds() -> [Kind; 4] {
     let plain = [Flavor::MySql, Flavor::MariaDb].map(Kind::from);

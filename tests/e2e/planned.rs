@@ -4,10 +4,8 @@ use mysql::prelude::Queryable;
 use serde_json::json;
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, Kind, THREE, padded, request, wait_for};
+use crate::harness::{Cluster, Kind, PLANNED, THREE, padded, request, wait_for};
 use crate::writer::{Writer, arrives, create_table, rows};
-
-const PLANNED: &str = "/api/v1/shards/ks/0/planned-reparent?wait=true";
 
 pub(crate) fn under_load(kind: Kind) {
     let mut cluster = Cluster::new(kind, "semi_sync", THREE);

@@ -4,7 +4,7 @@
 use serde_json::json;
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, PATIENCE, padded, wait_for};
+use crate::harness::{Cluster, PATIENCE, PLANNED, padded, wait_for};
 use crate::writer::{Writer, arrives, create_table, has, rows};
 
 const FOUR: &[&str] = &["zone1-101", "zone1-102", "zone1-103", "zone1-104 rdonly"];
@@ -188,12 +188,11 @@ fn a_primary_with_filters_does_not_acknowledge_once_it_is_a_replica() {
             let snapshot = cluster.daemon().get("/api/v1/shards/ks/0/snapshot");
             let tablets = snapshot["tablets"].as_array()?;
             let primary = tablets.iter().find(|one| one["alias"] == first.as_str())?;
-            (primary["server"]["filtered"] == true).then_some(())
+            (primary["server"]["would_filter"] == true).then_some(())
         });
         seen.expect("its filters are not seen");
         let moved = json!({"new_primary": next, "reason": "test"});
-        let (status, answer) =
-            cluster.daemon().post("/api/v1/shards/ks/0/planned-reparent?wait=true", moved);
+        let (status, answer) = cluster.daemon().post(PLANNED, moved);
         assert_eq!(status, 200, "{answer:#}");
         cluster.daemon().finding("ReplicationFilters");
         assert_eq!(cluster.server(&first).value(acknowledges).unwrap(), "0", "{flavor:?}");

@@ -18,6 +18,7 @@ use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, ShardLock, TopoError};
 use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::recovery::step::{Failpoint, StepKind};
+use vtorc_core::secret::Login;
 use vtorc_core::settings::RecoverySettings;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletAddress};
@@ -79,6 +80,8 @@ pub(crate) struct Job {
     pub(crate) seen: Arc<ShardSnapshot>,
     /// The shard as it was found under the lock.
     pub(super) looked: OnceLock<Arc<ShardSnapshot>>,
+    /// Whom servers are to log in as, as far as that was asked.
+    pub(super) logins: Mutex<BTreeMap<TabletAlias, Login>>,
     pub(crate) log: Logger,
     pub(super) shard: Recipient<ShardTopologyWasRead>,
     pub(super) record: Arc<Mutex<RecoveryRecord>>,
@@ -107,7 +110,8 @@ impl Job {
     ) -> Self {
         let settings = services.recovery_settings();
         let (looked, record) = (OnceLock::new(), Arc::new(Mutex::new(record)));
-        let job = Self { services, settings, seen, looked, log, shard, record };
+        let logins = Mutex::default();
+        let job = Self { services, settings, seen, looked, logins, log, shard, record };
         job.publish();
         job
     }

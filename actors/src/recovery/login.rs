@@ -8,22 +8,27 @@ use vtorc_core::secret::Login;
 use vtorc_core::tablet::{Tablet, TabletAddress};
 
 use super::job::{Job, Locked, Stopped};
+use crate::locked::lock;
 
 /// One server is asked for so long.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Job {
-    /// Whom a server is to log in as; none where the configuration or its channel says.
+    /// Whom a server is to log in as, asked once a recovery; none where the configuration or its channel says.
     pub(super) async fn login_for(&self, tablet: &Tablet) -> Result<Option<Login>, CommandError> {
         let known = self.known();
         if !login::must_be_told(known, tablet, &self.settings) {
             return Ok(None);
+        }
+        if let Some(login) = lock(&self.logins).get(&tablet.alias) {
+            return Ok(Some(login.clone()));
         }
         for one in login::who_may_know(known, tablet) {
             let Some(address) = one.address() else { continue };
             let address = TabletAddress { channel: known.channel_of(&one.alias), ..address };
             // The next one may know it.
             if let Ok(Some(login)) = self.services.mysql.login(&address, PATIENCE).await {
+                lock(&self.logins).insert(tablet.alias.clone(), login.clone());
                 return Ok(Some(login));
             }
         }

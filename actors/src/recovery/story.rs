@@ -1,6 +1,6 @@
 //! The story of a recovery: each step with its time and its outcome, kept and shown while it runs.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
 use slog::{info, warn};
 use vtorc_core::audit::{RecoveryRecord, StepOutcome, StepRecord};
@@ -8,6 +8,7 @@ use vtorc_core::ids::TabletAlias;
 use vtorc_core::recovery::step::{Failpoint, StepKind};
 
 use super::job::Job;
+use crate::locked::lock;
 use crate::messages::Audit;
 
 impl Job {
@@ -66,7 +67,7 @@ impl Job {
     }
 
     fn story(&self) -> MutexGuard<'_, RecoveryRecord> {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.record)
     }
 
     pub(super) fn publish(&self) {

@@ -7,9 +7,7 @@
 use vtorc_core::ports::CommandError;
 use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus};
 
-use super::dialect::Dialect;
-use super::session::Session;
-use super::text::quoted;
+use super::session::{Session, Thread};
 
 /// `ER_SLAVE_RELAY_LOG_WRITE_FAILURE`.
 const COULD_NOT_QUEUE: u32 = 1595;
@@ -43,18 +41,18 @@ pub(crate) fn log_in_anew(
 pub(crate) fn stop(
     session: &mut Session<'_>,
     status: &ServerStatus,
-) -> Result<Vec<String>, CommandError> {
+) -> Result<Vec<(String, Thread)>, CommandError> {
     let mut ran = Vec::new();
     for channel in &status.channels {
-        let name = quoted(&channel.channel);
+        let name = &channel.channel;
         if channel.receiver != ReceiverState::Stopped {
-            ran.push(format!("{name} IO_THREAD"));
+            ran.push((name.clone(), Thread::Receiver));
         }
         if channel.applier_running {
-            ran.push(format!("{name} SQL_THREAD"));
+            ran.push((name.clone(), Thread::Applier));
         }
-        let stop = format!("STOP SLAVE {name}");
-        if let Err(error) = session.run("stop another connection for a moment", &stop) {
+        let what = "stop another connection for a moment";
+        if let Err(error) = session.threads("STOP", Thread::Both, name, what) {
             start(session, &ran)?;
             return Err(error);
         }
@@ -64,11 +62,14 @@ pub(crate) fn stop(
 
 /// Starts them again, the appliers first: MariaDB throws a relay log away where both threads stand, and what was in it is
 /// asked for again.
-pub(crate) fn start(session: &mut Session<'_>, ran: &[String]) -> Result<(), CommandError> {
+pub(crate) fn start(
+    session: &mut Session<'_>,
+    ran: &[(String, Thread)],
+) -> Result<(), CommandError> {
     let mut outcome = Ok(());
-    for thread in ran.iter().rev() {
-        let start = format!("START SLAVE {thread}");
-        outcome = outcome.and(session.run("start another connection again", &start));
+    for (name, thread) in ran.iter().rev() {
+        let started = session.threads("START", *thread, name, "start another connection again");
+        outcome = outcome.and(started);
     }
     outcome
 }
@@ -79,15 +80,9 @@ fn broke(channel: &ReplicationStatus) -> bool {
 
 fn receiver(
     session: &mut Session<'_>,
-    what: &str,
+    verb: &str,
     channel: &ReplicationStatus,
 ) -> Result<(), CommandError> {
-    let (replica, name) = (session.dialect.replica(), quoted(&channel.channel));
-    let statement = match session.dialect {
-        Dialect::MySql | Dialect::OldMySql => {
-            format!("{what} {replica} IO_THREAD FOR CHANNEL {name}")
-        }
-        Dialect::MariaDb => format!("{what} SLAVE {name} IO_THREAD"),
-    };
-    session.run("let another channel log in anew", &statement)
+    let what = "let another channel log in anew";
+    session.threads(verb, Thread::Receiver, &channel.channel, what)
 }

@@ -95,16 +95,30 @@ impl<'a> Session<'a> {
 
     /// Stops threads of the shard's channel.
     pub(crate) fn stop(&mut self, thread: Thread) -> Result<(), CommandError> {
-        let (replica, for_channel) = (self.dialect.replica(), self.for_channel());
-        let statement = format!("STOP {replica}{}{for_channel}", thread.words());
-        self.run(&format!("stop {}", thread.name()), &statement)
+        self.threads("STOP", thread, &self.channel.clone(), &format!("stop {}", thread.name()))
     }
 
     /// Starts threads of the shard's channel.
     pub(crate) fn start(&mut self, thread: Thread) -> Result<(), CommandError> {
-        let (replica, for_channel) = (self.dialect.replica(), self.for_channel());
-        let statement = format!("START {replica}{}{for_channel}", thread.words());
-        self.run(&format!("start {}", thread.name()), &statement)
+        self.threads("START", thread, &self.channel.clone(), &format!("start {}", thread.name()))
+    }
+
+    /// Starts or stops threads of a channel.
+    pub(crate) fn threads(
+        &mut self,
+        verb: &str,
+        thread: Thread,
+        channel: &str,
+        what: &str,
+    ) -> Result<(), CommandError> {
+        let (replica, name, words) = (self.dialect.replica(), quoted(channel), thread.words());
+        let statement = match self.dialect {
+            Dialect::MySql | Dialect::OldMySql => {
+                format!("{verb} {replica}{words} FOR CHANNEL {name}")
+            }
+            Dialect::MariaDb => format!("{verb} {replica} {name}{words}"),
+        };
+        self.run(what, &statement)
     }
 
     /// Makes sure that this is the server that was meant: an address may have been given to another one since.

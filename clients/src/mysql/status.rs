@@ -41,13 +41,8 @@ pub(crate) fn read(
             None => {}
         }
     }
-    let filtered = match &replication {
-        Some(own) => own.filtered,
-        None => {
-            variables.iter().any(|(name, value)| is_filter(name) && !value.is_empty())
-                || set(5).iter().any(has_global_filter)
-        }
-    };
+    let would_filter = variables.iter().any(|(name, value)| is_filter(name) && !value.is_empty())
+        || set(5).iter().any(has_global_filter);
     Ok(ServerStatus {
         flavor: dialect.flavor(),
         version: text(server, "version"),
@@ -66,7 +61,7 @@ pub(crate) fn read(
         },
         log_bin: flag(server, "log_bin"),
         log_replica_updates: flag(server, "log_replica_updates"),
-        filtered,
+        would_filter,
         binlog_format: variables
             .get("binlog_format")
             .and_then(|name| BinlogFormat::from_name(name)),

@@ -84,7 +84,7 @@ fn server_by_itself(full: &FullStatus) -> Result<ServerStatus, String> {
         gtid_mode_on: flavor == Flavor::MariaDb || full.gtid_mode.eq_ignore_ascii_case("on"),
         log_bin: full.log_bin_enabled,
         log_replica_updates: full.log_replica_updates,
-        filtered: full.replication_status.as_ref().is_some_and(|one| one.has_replication_filters),
+        would_filter: false,
         binlog_format: BinlogFormat::from_name(&full.binlog_format),
         binlog_state: MariaDbBinlogState::default(),
         gtid_executed,

@@ -472,7 +472,7 @@ pub(crate) const SEMI_SYNC_TIMEOUT_MIN_MS: u64 = 24 * 3600 * 1000;
 fn acks_for(replica: &ServerStatus, primary: &ServerStatus, primary_state: &TabletState) -> bool {
     let address = primary_state.tablet.mysql.as_ref();
     replica.semi_sync.replica_enabled
-        && !replica.filtered
+        && !replica.is_filtered()
         && replica.replication.as_ref().is_some_and(|replication| {
             replication.receiver == ReceiverState::Running
                 && primary.is_source_of(replication, address)

@@ -87,7 +87,9 @@ pub const WARNINGS: &[Warning] = &[
         kind: FindingKind::ReplicationFilters,
         why: "replication filters: it does not have everything, and is promoted only as a last resort",
         find: |snapshot| {
-            each_valid(snapshot, |_, status| status.filtered && status.replication.is_some())
+            each_valid(snapshot, |_, status| {
+                status.replication.as_ref().is_some_and(|r| r.filtered)
+            })
         },
     },
     Warning {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::snapshot::ShardSnapshot;
 use crate::gtid::GtidSet;
-use crate::ids::{ServerIdentity, TabletAlias};
+use crate::ids::TabletAlias;
 use crate::status::{ReplicationStatus, ServerStatus};
 
 impl ShardSnapshot {
     /// A server's answer with the shard's channel told from the others. What came by those does not count, except on the
-    /// primary, from which the shard has it.
+    /// primary, from which the shard has it, and where nobody knows what the primary has.
     pub fn with_own_channel(
         &self,
         alias: &TabletAlias,
@@ -22,21 +22,16 @@ impl ShardSnapshot {
         let mut settled = Arc::unwrap_or_clone(status);
         let mut all: Vec<ReplicationStatus> = settled.replication.take().into_iter().collect();
         all.append(&mut settled.channels);
-        let to_primary = self.primary().map(|primary| primary.tablet.alias.clone());
-        let leads_to_primary = |one: &ReplicationStatus| {
-            to_primary.as_ref().is_some_and(|primary| self.leads_to(one, alias, Some(primary)))
-        };
+        let primary = self.primary().filter(|primary| primary.tablet.alias != *alias);
+        let leads_to_primary =
+            |one: &ReplicationStatus| primary.is_some_and(|primary| primary.is_source_of(one));
         let own = (all.iter().position(leads_to_primary))
-            .or_else(|| all.iter().position(|one| self.leads_to(one, alias, None)))
+            .or_else(|| all.iter().position(|one| self.leads_inside(one, alias)))
             .or_else(|| all.iter().position(|one| one.channel.is_empty()));
-        if let Some(own) = own {
-            let own = all.remove(own);
-            settled.filtered = own.filtered;
-            settled.replication = Some(own);
-        }
+        settled.replication = own.map(|own| all.remove(own));
         settled.channels = all;
-        if to_primary.as_ref() != Some(alias) {
-            settled.gtid_executed = self.without_others(alias, &settled);
+        if let Some(primary) = primary.and_then(|primary| primary.status.as_deref()) {
+            settled.gtid_executed = self.without_others(alias, &settled, primary);
         }
         Arc::new(settled)
     }
@@ -48,43 +43,27 @@ impl ShardSnapshot {
         own.map(|own| own.channel.clone()).unwrap_or_default()
     }
 
-    /// Tells whether a channel of this tablet's leads to another tablet of the shard, or to this one.
-    fn leads_to(
-        &self,
-        channel: &ReplicationStatus,
-        from: &TabletAlias,
-        to: Option<&TabletAlias>,
-    ) -> bool {
-        let mut others = self.tablets.values().filter(|other| {
-            other.tablet.alias != *from && to.is_none_or(|to| other.tablet.alias == *to)
-        });
-        others.any(|other| {
-            let address = other.tablet.mysql.as_ref();
-            let known = channel.source_uuid.as_ref().map(|uuid| uuid.to_ascii_lowercase());
-            let is_known = match (&other.identity, known) {
-                (Some(ServerIdentity::Uuid(uuid)), Some(known)) => *uuid == known,
-                _ => false,
-            };
-            let status = other.status.as_ref();
-            is_known
-                || address == Some(&channel.source)
-                || status.is_some_and(|status| status.is_source_of(channel, address))
-        })
+    /// Tells whether a channel of this tablet's leads to another tablet of the shard.
+    fn leads_inside(&self, channel: &ReplicationStatus, from: &TabletAlias) -> bool {
+        let mut others = self.tablets.values().filter(|other| other.tablet.alias != *from);
+        others.any(|other| other.is_source_of(channel))
     }
 
-    /// What it has executed, less what it got by other channels and the primary lacks. Where nobody knows what the primary
-    /// has, all of it counts.
-    fn without_others(&self, alias: &TabletAlias, status: &ServerStatus) -> GtidSet {
-        let executed = status.gtid_executed.clone();
-        let primary = self.primary().and_then(|primary| primary.status.as_ref());
-        let Some(primary) = primary else { return executed };
+    /// What it has executed, less what it got by other channels and the primary lacks.
+    fn without_others(
+        &self,
+        alias: &TabletAlias,
+        status: &ServerStatus,
+        primary: &ServerStatus,
+    ) -> GtidSet {
+        let executed = &status.gtid_executed;
         let received = status.replication.as_ref().map(|own| &own.retrieved);
         let known = received.map_or_else(
             || primary.gtid_executed.clone(),
             |received| primary.gtid_executed.union(received),
         );
         let beyond = executed.subtract(&known);
-        let foreign = status.channels.iter().filter(|one| !self.leads_to(one, alias, None));
+        let foreign = status.channels.iter().filter(|one| !self.leads_inside(one, alias));
         let own = foreign.fold(beyond.clone(), |left, channel| {
             let left = left.without_received(&channel.retrieved, &known);
             match &channel.source_uuid {
@@ -174,7 +153,7 @@ mod tests {
             assert_eq!((found, status.channels.len()), (own, others), "{who}: {names:?}");
             let count = |letter| status.gtid_executed.of_source(&uuid(letter)).count();
             assert_eq!((count('a'), count('d')), (9, executed), "{who}: {names:?}");
-            assert_eq!(status.filtered, own == Some("filtered"), "{who}: {names:?}");
+            assert_eq!(status.is_filtered(), own == Some("filtered"), "{who}: {names:?}");
         }
     }
 

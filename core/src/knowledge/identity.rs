@@ -275,13 +275,7 @@ fn doubt(snapshot: &ShardSnapshot, state: &TabletState, status: &ServerStatus) -
 fn follows_outside(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
     let Some(replication) = &status.replication else { return false };
     let mut tablets = snapshot.tablets.values();
-    let is_inside = tablets.any(|other| {
-        let address = other.tablet.mysql.as_ref();
-        let known = other.status.as_ref();
-        address == Some(&replication.source)
-            || known.is_some_and(|known| known.is_source_of(replication, address))
-    });
-    replication.knows_source() && !is_inside
+    replication.knows_source() && !tablets.any(|other| other.is_source_of(replication))
 }
 
 fn is_primary(snapshot: &ShardSnapshot, state: &TabletState) -> bool {

@@ -7,7 +7,7 @@ use super::health::{self, ProbeFailure, ProbeHistory, Reachability, RecentProbes
 use crate::gtid::GtidSet;
 use crate::ids::{ServerIdentity, TabletAlias};
 use crate::sabotage::{self, Bug};
-use crate::status::{ReceiverState, ServerStatus, VttabletState};
+use crate::status::{ReceiverState, ReplicationStatus, ServerStatus, VttabletState};
 use crate::tablet::Tablet;
 use crate::time::Timestamp;
 
@@ -161,6 +161,13 @@ impl TabletState {
         let said = word.and_then(|status| status.vttablet.as_ref());
         matches!(said, Some(VttabletState::Answers { disk_stalled: true, .. }))
             || self.reachability.failure() == Some(&ProbeFailure::DiskStalled)
+    }
+
+    /// Tells whether a channel leads here, by the record's address or by who was connected to.
+    pub fn is_source_of(&self, channel: &ReplicationStatus) -> bool {
+        let address = self.tablet.mysql.as_ref();
+        address == Some(&channel.source)
+            || self.status.as_ref().is_some_and(|known| known.is_source_of(channel, address))
     }
 
     /// Whether this replica receives from its source, judged only by answers younger than `asked_at`, and by what was so

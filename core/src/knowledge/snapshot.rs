@@ -124,15 +124,10 @@ impl ShardSnapshot {
     pub fn follows_lost_tablet(&self, replica: &TabletState) -> bool {
         let replication = replica.valid_status().and_then(|status| status.replication.as_ref());
         let Some(replication) = replication else { return false };
-        let lost = self.tablets.values().filter(|other| {
+        let mut lost = self.tablets.values().filter(|other| {
             other.tablet.tablet_type.is_promotable() && other.valid_status().is_none()
         });
-        lost.into_iter().any(|other| {
-            let address = other.tablet.mysql.as_ref();
-            let known = other.status.as_ref();
-            address == Some(&replication.source)
-                || known.is_some_and(|status| status.is_source_of(replication, address))
-        })
+        lost.any(|other| other.is_source_of(replication))
     }
 
     /// Whether a tablet lost what it wrote, by what anybody else was seen to have.

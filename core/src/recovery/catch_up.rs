@@ -57,7 +57,7 @@ pub fn positions(candidate: &Candidate, election: &Election) -> (GtidSet, GtidSe
 /// What a candidate gets from a source is worth nothing where it does not apply all of it. Of one that had no source, a
 /// vttablet only tells then that it has filters.
 pub fn check_source_helps(follower: &ServerStatus) -> Result<(), CommandError> {
-    match follower.filtered && !sabotage::has(Bug::TrustFiltered) {
+    match follower.is_filtered() && !sabotage::has(Bug::TrustFiltered) {
         true => Err(CommandError::NotDone(Reason::Filtered.to_string())),
         false => Ok(()),
     }

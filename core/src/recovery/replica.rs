@@ -17,7 +17,7 @@ pub fn acknowledges(
     replica: &Tablet,
     status: &ServerStatus,
 ) -> bool {
-    let filtered = status.filtered && !sabotage::has(Bug::TrustFiltered);
+    let filtered = status.is_filtered() && !sabotage::has(Bug::TrustFiltered);
     policy.is_acker(primary, &replica.as_replica()) && !filtered
 }
 

@@ -55,7 +55,7 @@ impl Contender {
 
     /// It would not apply all that it gets from others: it cannot catch up, and its acknowledgement is worth nothing.
     pub(super) fn filters(&self) -> bool {
-        self.status.filtered && !sabotage::has(Bug::TrustFiltered)
+        self.status.is_filtered() && !sabotage::has(Bug::TrustFiltered)
     }
 
     /// What it has counts: by its type, or because it acknowledges whatever its type is.

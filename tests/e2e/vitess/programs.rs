@@ -18,7 +18,7 @@ use vtorc_fleet::{Child, Consul, ConsulOptions, Etcd, Flavor, ZooKeeper, free_po
 
 use super::Way;
 use super::vttablets::{another, started};
-use crate::harness::{Cluster, Kind, Member, PATIENCE, THREE, padded, wait_for};
+use crate::harness::{Cluster, Kind, Member, PATIENCE, PLANNED, THREE, padded, wait_for};
 use crate::topologies::topo_flags;
 
 const NOBODY: u32 = 65534;
@@ -322,13 +322,12 @@ fn takes_turns(cluster: &Cluster, first: &str) {
     let told = cluster.vtctldclient(&["GetShard", "ks/0"]).unwrap();
     assert!(told.contains("is_primary_serving"), "{told}");
     // Both at once, again and again: one waits for the other.
-    let path = "/api/v1/shards/ks/0/planned-reparent?wait=true";
     for _ in 0..3 {
         std::thread::scope(|scope| {
             let theirs = scope.spawn(|| {
                 cluster.vtctldclient(&["PlannedReparentShard", "ks/0", "--new-primary", first])
             });
-            let (status, answer) = cluster.daemon().post(path, json!({"new_primary": second}));
+            let (status, answer) = cluster.daemon().post(PLANNED, json!({"new_primary": second}));
             assert!(status == 200 || status == 409, "{answer:#}");
             theirs.join().unwrap().unwrap();
         });

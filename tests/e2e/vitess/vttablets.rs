@@ -8,7 +8,7 @@ use vtorc_fleet::Flavor;
 use super::cluster::{Way, add_vttablet, topology, with_vttablets};
 use crate::certificates::{certificates, revocation_list};
 use crate::failover::{emergency, tablet};
-use crate::harness::{Cluster, Kind, THREE, padded, wait_for};
+use crate::harness::{Cluster, Kind, PLANNED, THREE, padded, wait_for};
 use crate::writer::create_table;
 
 pub fn started(policy: &str, members: &[&str], kind: impl Into<Kind>) -> (Cluster, String) {
@@ -29,8 +29,7 @@ fn a_dead_vttablet_before_a_living_server_is_named_and_writes_can_be_moved_away(
     let shard = cluster.daemon().finding("VttabletUnreachable");
     assert_eq!(shard["primary"], first, "a server that lives was replaced: {shard:#}");
     assert_eq!(tablet(&shard, &first)["vttablet"]["state"], "silent", "{shard:#}");
-    let path = "/api/v1/shards/ks/0/planned-reparent?wait=true";
-    let (status, answer) = cluster.daemon().post(path, json!({}));
+    let (status, answer) = cluster.daemon().post(PLANNED, json!({}));
     assert_eq!((status, &answer["outcome"]), (200, &json!("succeeded")), "{answer:#}");
     let moved = || {
         let shard = cluster.daemon().shard();
@@ -337,8 +336,7 @@ fn plain_servers_and_vttablets_share_a_shard() {
         if padded(next) == primary {
             continue;
         }
-        let path = "/api/v1/shards/ks/0/planned-reparent?wait=true";
-        let (status, answer) = cluster.daemon().post(path, json!({"new_primary": next}));
+        let (status, answer) = cluster.daemon().post(PLANNED, json!({"new_primary": next}));
         assert_eq!(status, 200, "{primary} to {next}: {answer:#}");
         primary = cluster.settles(|alias| alias == padded(next));
     }

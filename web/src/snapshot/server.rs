@@ -21,7 +21,7 @@ pub(super) struct ServerFile {
     log_bin: bool,
     log_replica_updates: bool,
     #[serde(default)]
-    filtered: bool,
+    would_filter: bool,
     #[serde(default)]
     binlog_format: Option<String>,
     #[serde(default)]
@@ -90,7 +90,6 @@ struct ReplicationFile {
     applier_error: String,
     retrieved: String,
     auto_position: bool,
-    /// In files of earlier versions it is the server's as well.
     filtered: bool,
     lag_seconds: Option<u64>,
     delay_seconds: u64,
@@ -147,7 +146,7 @@ impl ServerFile {
             gtid_mode_on: status.gtid_mode_on,
             log_bin: status.log_bin,
             log_replica_updates: status.log_replica_updates,
-            filtered: status.filtered,
+            would_filter: status.would_filter,
             binlog_format: status.binlog_format.map(|format| format.name().to_owned()),
             binlog_state: status.binlog_state.to_string(),
             gtid_executed: status.gtid_executed.to_string(),
@@ -164,7 +163,6 @@ impl ServerFile {
         let flavors = [Flavor::MySql, Flavor::MariaDb];
         let flavor = flavors.into_iter().find(|flavor| flavor.name() == self.flavor);
         let flavor = flavor.ok_or_else(|| format!("no flavor {:?}", self.flavor))?;
-        let filtered = self.filtered || self.replication.as_ref().is_some_and(|one| one.filtered);
         let channels = self.channels.into_iter().map(|file| file.into_core(flavor));
         Ok(ServerStatus {
             channels: channels.collect::<Result<_, _>>()?,
@@ -181,7 +179,7 @@ impl ServerFile {
             gtid_mode_on: self.gtid_mode_on,
             log_bin: self.log_bin,
             log_replica_updates: self.log_replica_updates,
-            filtered,
+            would_filter: self.would_filter,
             binlog_format: self.binlog_format.as_deref().and_then(BinlogFormat::from_name),
             binlog_state: self.binlog_state.parse().map_err(|error| format!("{error}"))?,
             journal_length: self.journal_length,

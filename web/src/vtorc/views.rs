@@ -107,7 +107,7 @@ impl Instance {
             heartbeat_interval: replication.map(heartbeat).unwrap_or_default(),
             applier_running: replication.is_some_and(|r| r.applier_running),
             receiver_running: replication.is_some_and(|r| r.receiver == ReceiverState::Running),
-            has_replication_filters: status.is_some_and(|status| status.filtered),
+            has_replication_filters: status.is_some_and(|status| status.is_filtered()),
             using_gtid: replication.is_some_and(|r| r.auto_position),
             applier_error: text(&|r| r.applier_error.clone()),
             receiver_error: text(&receiver_error),
