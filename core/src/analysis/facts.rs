@@ -395,7 +395,14 @@ fn others_ahead(
         true => !theirs.received_beyond(status).is_empty(),
         false => !status.gtid_executed.contains(&theirs.gtid_received()),
     };
-    if !snapshot.replicas_of(primary).filter_map(TabletState::valid_status).any(has_more) {
+    // A tablet that takes a backup is not repaired, and what it has counts all the same.
+    let mut others = snapshot.tablets.values().filter(|other| other.tablet.alias != *primary);
+    let ahead = |other: &TabletState| {
+        other
+            .valid_status()
+            .is_some_and(|theirs| election::is_witness(&other.tablet, theirs) && has_more(theirs))
+    };
+    if !others.any(ahead) {
         return false;
     }
     let all_answered = facts.replicas_valid == facts.replicas_total;

@@ -58,10 +58,9 @@ impl Contender {
         self.status.is_filtered() && !sabotage::has(Bug::TrustFiltered)
     }
 
-    /// What it has counts: by its type, or because it acknowledges whatever its type is.
+    /// What it has counts.
     pub(super) fn is_witness(&self) -> bool {
-        let stray = acknowledges(&self.status) && !sabotage::has(Bug::CountPolicyAckersOnly);
-        self.tablet.tablet_type.is_witness() || stray
+        is_witness(&self.tablet, &self.status)
     }
 
     /// Others can get what it has from its binary logs.
@@ -124,6 +123,12 @@ pub struct Constraints<'a> {
     pub ackers: Option<BTreeSet<TabletAlias>>,
     /// Those whose records cannot be read now: that they are primary could not be written there.
     pub unread: &'a BTreeSet<TabletAlias>,
+}
+
+/// What such a tablet has counts: by its type, or because it acknowledges whatever its type is.
+pub fn is_witness(tablet: &Tablet, status: &ServerStatus) -> bool {
+    let stray = acknowledges(status) && !sabotage::has(Bug::CountPolicyAckersOnly);
+    tablet.tablet_type.is_witness() || stray
 }
 
 /// What a primary was seen to have had acknowledged.

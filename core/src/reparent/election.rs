@@ -12,7 +12,7 @@ use crate::sabotage::{self, Bug};
 use crate::status::{BinlogFormat, ServerStatus, VttabletState};
 use crate::tablet::PromotionRule;
 
-pub use super::contender::{Constraints, Contender, Promised, promised};
+pub use super::contender::{Constraints, Contender, Promised, is_witness, promised};
 use super::contender::{empty_like, lost_own, passed};
 pub use super::reason::{NoCandidate, PassedOver, Reason};
 use super::safety::Reach;
