@@ -9,6 +9,7 @@ use vtorc_core::time::TermStart;
 use vtorc_core::topology::ShardTopology;
 
 use crate::Millis;
+use crate::foreign::FOREIGN;
 use crate::universe::Universe;
 
 /// A shard that wants a primary is worked on, or it is said why not, within this.
@@ -69,8 +70,12 @@ impl Universe {
         }
     }
 
-    /// A vtorc gives a primary a term: terms decide who is primary, so a new one is later than all that it read.
+    /// A vtorc gives a primary a term: terms decide who is primary, so a new one is later than all that it read. The
+    /// other tool takes its own clock's word.
     pub fn check_new_term(&mut self, manager: u8, alias: &TabletAlias, term: TermStart) {
+        if manager == FOREIGN {
+            return;
+        }
         let Some(tablet) = self.topology.tablets.get(alias) else { return };
         // The shard's record tells of it where the tablet's own was written anew.
         let shard = self.topology.shards.iter().find(|records| records.name == tablet.shard);

@@ -209,11 +209,17 @@ impl Universe {
     }
 
     fn is_followed(&self, number: u8) -> bool {
-        self.others(number).any(|other| {
-            self.server(other).source == Some(number)
-                && self.is_connected(other)
-                && self.server(other).is_awake()
-        })
+        self.others(number)
+            .any(|other| self.follows(other, number) && self.server(other).is_awake())
+    }
+
+    /// Tells whether a server gets what the other writes: a receiver that a cut keeps everything from does not know
+    /// of it for a while, and still shows as connected.
+    fn follows(&self, number: u8, source: u8) -> bool {
+        let (from, to) = (Party::Server(source), Party::Server(number));
+        self.server(number).source == Some(source)
+            && self.is_connected(number)
+            && self.network.is_open(from, to)
     }
 
     /// A vtorc made a server take writes.
@@ -330,14 +336,14 @@ impl Universe {
         let Some(source) = self.server(number).source else { return };
         let since = self.ledger(source).serving_since.get(&source).copied();
         let served = since.is_some_and(|since| now.saturating_sub(since) > SERVED_FOR_MS);
-        let connected = self.is_connected(number);
+        let follows = self.follows(number, source);
         let primary = self.server(source).alias.clone();
         let named = self.records_of(source).record.primary_alias.as_ref() == Some(&primary);
         let recorded =
             self.topology.tablets.get(&primary).is_some_and(|tablet| {
                 tablet.tablet_type == vtorc_core::tablet::TabletType::Primary
             });
-        if served && connected && named && recorded {
+        if served && follows && named && recorded {
             let what = format!(
                 "m{manager} began a failover from s{source}, which serves and is followed by s{number}"
             );
