@@ -4,5 +4,6 @@ pub mod catch_up;
 pub mod hook;
 pub mod kind;
 pub mod login;
+pub mod receivers;
 pub mod replica;
 pub mod step;

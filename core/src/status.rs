@@ -127,10 +127,14 @@ impl ServerStatus {
         }
     }
 
-    /// How many transactions it has, as far as that can be told.
-    pub fn written_count(&self) -> u64 {
+    /// How many transactions it has that the others lack, as far as that can be told: MariaDB does not tell, and all that
+    /// it has counts.
+    pub fn written_beyond(&self, others: &[&ServerStatus]) -> u64 {
         match &self.gtid_executed {
-            all @ GtidSet::MySql(_) => all.count(),
+            all @ GtidSet::MySql(_) => {
+                let known = others.iter().map(|other| &other.gtid_executed);
+                known.fold(all.clone(), |left, known| left.subtract(known)).count()
+            }
             GtidSet::MariaDb(position) => self.binlog_state.count().max(position.count()),
         }
     }

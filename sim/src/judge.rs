@@ -169,8 +169,15 @@ fn may_stay(kind: FindingKind, report: &ShardReport) -> bool {
             | FindingKind::LockedSemiSyncPrimaryHypothesis
             | FindingKind::LockedSemiSyncPrimary
     );
+    let still = matches!(
+        kind,
+        FindingKind::PrimarySingleReplicaNotReplicating
+            | FindingKind::AllPrimaryReplicasNotReplicating
+    );
+    let mut findings = report.findings.iter();
+    let to_be_cloned = findings.any(|one| one.kind == FindingKind::PurgedGtids);
     // With a tablet out of service a person must bring another one.
-    kind.may_stay() || (drained && short)
+    kind.may_stay() || (drained && short) || (to_be_cloned && still)
 }
 
 /// Counts what vtorcs found, and asks whether it is true.

@@ -10,6 +10,7 @@ use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{ServerCommand, Sessions};
+use vtorc_core::recovery::receivers::{self, Restart};
 use vtorc_core::recovery::replica::{self, Case, Cure};
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::reparent::safety::Reach;
@@ -77,32 +78,16 @@ impl Locked<'_> {
         Ok(format!("the shard's record names {}", primary.alias))
     }
 
-    /// Restarts receivers, so that a connection that is dead without knowing shows it: of one replica, or of all
-    /// where some are broken already. One after the other, and no further where one does not get its source back: a
-    /// primary that lives must not lose its last followers, and one that does not has shown it.
+    /// Restarts receivers, so that a connection that is dead without knowing shows it. One after the other, and no
+    /// further where one does not get its source back: a primary that lives must not lose its last followers, and one
+    /// that does not has shown it.
     pub(super) async fn restart_receivers(&self, kind: FindingKind) -> Result<String, Stopped> {
-        let Some(primary) = self.fresh.primary() else { return Err(Stopped::AlreadyFixed) };
-        let replication_of = |state: &TabletState| {
-            state.valid_status().and_then(|status| status.replication.clone())
-        };
-        // Where heartbeats are seen, a dead connection shows by itself.
-        let mut replicas: Vec<&TabletState> = self
-            .fresh
-            .replicas_of(&primary.tablet.alias)
-            .filter(|state| replication_of(state).is_some_and(|r| !r.marker_sees_heartbeats))
-            .collect();
-        // Those that are broken lose nothing by it.
-        replicas.sort_by_key(|state| {
-            replication_of(state).is_some_and(|r| r.receiver == ReceiverState::Running)
-        });
-        if kind != FindingKind::UnreachablePrimaryWithBrokenReplicas {
-            replicas = replicas.split_off(replicas.len().saturating_sub(1));
+        if self.fresh.primary().is_none() {
+            return Err(Stopped::AlreadyFixed);
         }
         let mut done = Vec::new();
-        for state in replicas {
-            let replica = &state.tablet;
-            let receives =
-                replication_of(state).map(|r| r.receiver) == Some(ReceiverState::Running);
+        for Restart { replica, receives } in receivers::to_restart(&self.fresh, kind) {
+            let replica = &replica.tablet;
             let restart = ServerCommand::RestartReceiver;
             let timeout = self.job.settings.command_timeout;
             let restarted = self.job.on(StepKind::RestartReceiver, replica, restart, timeout).await;
@@ -113,7 +98,7 @@ impl Locked<'_> {
             }
         }
         match done.is_empty() {
-            true => Err(Stopped::Refused("no replica answers".into())),
+            true => Err(Stopped::Refused("no replica of the primary answers".into())),
             false => Ok(format!("{} connect(s) to its source anew", done.join(", "))),
         }
     }

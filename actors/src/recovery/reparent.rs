@@ -9,11 +9,11 @@ use vtorc_core::audit::StepOutcome;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::recovery::kind::RecoveryKind;
+use vtorc_core::recovery::receivers;
 use vtorc_core::recovery::step::{Failpoint, StepKind};
 use vtorc_core::reparent::election::{self, Constraints, Contender, Election, Reason};
 use vtorc_core::reparent::safety::Reach;
 use vtorc_core::sabotage::{self, Bug};
-use vtorc_core::status::ReceiverState;
 use vtorc_core::tablet::Tablet;
 
 use super::catch_up::Chosen;
@@ -263,19 +263,11 @@ impl Locked<'_> {
         election::elect(contenders, &constraints).map_err(|error| error.to_string())
     }
 
-    /// Nothing comes of it: those who were stopped go on as before. Those who stood already stay: their
-    /// source may be a primary that was replaced, and must not be given acknowledgements.
+    /// Nothing comes of it: those who were stopped go on as before.
     async fn let_go_on(&self, contenders: &[Contender]) {
-        let ran = |alias: &TabletAlias| {
-            let status = self.fresh.tablet(alias).and_then(|state| state.valid_status());
-            let replication = status.and_then(|status| status.replication.as_ref());
-            replication.is_some_and(|replication| replication.receiver != ReceiverState::Stopped)
-        };
-        let replicas: Vec<Tablet> = contenders
-            .iter()
-            .filter(|one| one.was_replica && ran(&one.tablet.alias))
-            .map(|one| one.tablet.clone())
-            .collect();
+        let stopped = contenders.iter().filter(|one| one.was_replica).map(|one| one.tablet.clone());
+        let replicas: Vec<Tablet> =
+            stopped.filter(|one| receivers::goes_on(&self.fresh, &one.alias)).collect();
         if replicas.is_empty() {
             return;
         }

@@ -245,7 +245,7 @@ fn count_replicas(
         if replica.reachability.is_valid() {
             facts.replicas_valid += 1;
         }
-        let from_another = follows_another(replica, primary, snapshot);
+        let from_another = snapshot.follows_another(replica, primary);
         let receiving = match replica.receiving(asked_at) {
             Receiving::Yes if from_another => Receiving::No,
             given @ (Receiving::Yes | Receiving::No | Receiving::Unknown) => given,
@@ -281,18 +281,6 @@ fn lags(replica: &TabletState, settings: &RecoverySettings) -> bool {
     })
 }
 
-/// Tells whether a replica's source is known to be another tablet than the primary: what it receives from
-/// there is no sign of the primary's life. A source that is no tablet's may be the primary under another name.
-fn follows_another(replica: &TabletState, primary: &TabletState, snapshot: &ShardSnapshot) -> bool {
-    let replication = replica.valid_status().and_then(|status| status.replication.as_ref());
-    let Some(replication) = replication else { return false };
-    let others =
-        snapshot.tablets.values().filter(|other| other.tablet.alias != primary.tablet.alias);
-    others
-        .filter_map(|other| Some((other, other.status.as_ref()?)))
-        .any(|(other, status)| status.is_source_of(replication, other.tablet.mysql.as_ref()))
-}
-
 fn receiving_evidence(
     replica: &TabletState,
     primary: &TabletState,
@@ -305,7 +293,7 @@ fn receiving_evidence(
     match (receiving, replication) {
         (Receiving::Yes, _) => format!("{alias} still receives, asked {age} ms ago"),
         (Receiving::No, Some(replication)) => match replication.receiver {
-            ReceiverState::Running if follows_another(replica, primary, snapshot) => {
+            ReceiverState::Running if snapshot.follows_another(replica, primary) => {
                 format!("{alias} follows {} and not the primary", replication.source)
             }
             ReceiverState::Running => {

@@ -99,12 +99,12 @@ fn recognise(
             Recognised::Stranger(Stranger::NotMeant)
         }
         (None, _) if shares || status.gtid_executed.is_empty() => Recognised::Own,
-        (None, Some(_)) if is_somebody(snapshot, status) => {
+        (None, Some(_)) if is_somebody(snapshot, status, &references) => {
             Recognised::Stranger(Stranger::SharesNothing)
         }
         (None, Some(_)) => Recognised::Own,
         (None, None) if leads => recognise_primary(snapshot, state, status, &references),
-        (None, None) if !references.is_empty() && is_somebody(snapshot, status) => {
+        (None, None) if !references.is_empty() && is_somebody(snapshot, status, &references) => {
             Recognised::Stranger(Stranger::SharesNothing)
         }
         (None, None) => Recognised::Unsettled,
@@ -157,10 +157,14 @@ fn recognise_primary(
     }
 }
 
-/// A server that was only set up belongs to nobody yet. One that has written, that others acknowledge to, or that follows
-/// somebody outside of the shard, has another place.
-fn is_somebody(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
-    status.written_count() > SET_UP_MAX
+/// A server that was only set up, or that has hardly anything that the shard lacks, belongs to nobody yet. One that has
+/// written, that others acknowledge to, or that follows somebody outside of the shard, has another place.
+fn is_somebody(
+    snapshot: &ShardSnapshot,
+    status: &ServerStatus,
+    references: &[&ServerStatus],
+) -> bool {
+    status.written_beyond(references) > SET_UP_MAX
         || status.semi_sync.clients > 0
         || follows_outside(snapshot, status)
 }
@@ -257,16 +261,17 @@ fn doubt(snapshot: &ShardSnapshot, state: &TabletState, status: &ServerStatus) -
         false => is_primary(snapshot, other),
     });
     let others = others.filter_map(|other| other.status.as_deref());
-    let mut others = others.filter(|status| !status.gtid_executed.is_empty()).peekable();
+    let others: Vec<&ServerStatus> =
+        others.filter(|status| !status.gtid_executed.is_empty()).collect();
     // Where there was a primary, and nobody else has anything, there is nobody to compare it with.
     let is_first = decisive && snapshot.record.term_start.is_none();
-    let compared = others.peek().is_some() || is_first;
-    if !compared || others.any(|other| status.shares_history_of(other)) {
+    let compared = !others.is_empty() || is_first;
+    if !compared || others.iter().any(|other| status.shares_history_of(other)) {
         return None;
     }
     match decisive {
         true => follows_outside(snapshot, status).then_some(Stranger::FollowsOutside),
-        false => is_somebody(snapshot, status).then_some(Stranger::SharesNothing),
+        false => is_somebody(snapshot, status, &others).then_some(Stranger::SharesNothing),
     }
 }
 

@@ -130,6 +130,17 @@ impl ShardSnapshot {
         lost.any(|other| other.is_source_of(replication))
     }
 
+    /// Whether a replica's source is known to be another tablet than the primary: what it receives from there is no sign
+    /// of the primary's life, and must not be acknowledged. A source that is no tablet's may be the primary under another
+    /// name.
+    pub fn follows_another(&self, replica: &TabletState, primary: &TabletState) -> bool {
+        let replication = replica.valid_status().and_then(|status| status.replication.as_ref());
+        let Some(replication) = replication.filter(|channel| !primary.is_source_of(channel)) else {
+            return false;
+        };
+        self.replicas_of(&primary.tablet.alias).any(|other| other.is_source_of(replication))
+    }
+
     /// Whether a tablet lost what it wrote, by what anybody else was seen to have.
     pub fn has_lost_own(&self, alias: &TabletAlias) -> bool {
         let Some(state) = self.tablet(alias).filter(|_| !sabotage::has(Bug::TrustSurvivors)) else {

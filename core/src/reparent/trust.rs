@@ -180,8 +180,8 @@ pub(super) fn drop_unacknowledged(
     everybody: &[Contender],
     constraints: &Constraints<'_>,
 ) {
-    let forgot = everybody.iter().any(|one| lost_own(one, everybody).is_some());
-    if !constraints.complete || forgot || constraints.policy.acks_required() == 0 {
+    let forgotten = somebody_forgot(everybody);
+    if !constraints.complete || forgotten || constraints.policy.acks_required() == 0 {
         return;
     }
     let in_vain = |one: &Contender| {
@@ -199,6 +199,11 @@ pub(super) fn drop_unacknowledged(
     }
     passed_over.extend(dropped.iter().map(|one| passed(one, Reason::Unacknowledged(in_vain(one)))));
     *trusted = kept;
+}
+
+/// Somebody lost what it wrote: what it or another acknowledged may be gone from who acknowledged it.
+fn somebody_forgot(everybody: &[Contender]) -> bool {
+    everybody.iter().any(|one| lost_own(one, everybody).is_some())
 }
 
 /// What this one has and no acker of the server that wrote it ever received. `besides` are ackers that the policy does not
@@ -293,6 +298,7 @@ pub fn position_of_primary(
     // to be had.
     let others = everybody.iter().filter(|one| one.tablet.alias != *primary);
     let others = others.filter(|one| one.is_witness() && !one.is_filtered());
+    let forgotten = somebody_forgot(everybody);
     let counts = |one: &&Contender| {
         let mut extra = one.received().subtract(&mine);
         let doubt = mistrust(one, everybody, Some(&incumbent.status));
@@ -308,13 +314,15 @@ pub fn position_of_primary(
             return false;
         }
         let acknowledged = || match witnesses {
-            Witnesses::All => extra.subtract(&unacknowledged(one, everybody, policy, None)),
-            Witnesses::SomeOutOfSight => extra.clone(),
+            Witnesses::All if !forgotten => {
+                extra.subtract(&unacknowledged(one, everybody, policy, None))
+            }
+            Witnesses::All | Witnesses::SomeOutOfSight => extra.clone(),
         };
         if policy.acks_required() == 0 {
-            // Nothing was promised. Where the primary cannot get it, as from a clone whose logs begin later, a reparent
-            // would leave it primary without it.
-            return one.received().contains(&mine) && incumbent.can_follow(one);
+            // Nothing was promised. Where the primary cannot get it, as from a clone whose logs begin later, or from one
+            // that errs, a reparent would leave it primary without it.
+            return doubt.is_none() && one.received().contains(&mine) && incumbent.can_follow(one);
         }
         one.received().contains(&mine) || !acknowledged().is_empty()
     };

@@ -72,14 +72,17 @@ impl Universe {
     }
 
     /// What a server committed last was not on its disk yet (`sync_binlog` is not 1). One failure is used up for
-    /// that; what nobody else has is gone.
+    /// that. What nobody else has is gone; what another lost before has been through two failures, and one is promised to
+    /// be survived.
     pub(super) fn lose_tail(&mut self, server: u8, most: usize) {
         let lost = self.server_mut(server).lose_tail(most);
         let rows = lost.iter().filter(|txn| self.journal_txns.contains(txn)).count();
         self.server_mut(server).journal -= rows as u64;
         let others: Vec<u8> = self.others(server).collect();
         let has = |txn| others.iter().any(|other| self.server(*other).has_data(txn));
-        let (kept, gone): (Vec<_>, Vec<_>) = lost.into_iter().partition(|txn| has(*txn));
+        let worn = self.ledger(server).worn.clone();
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            lost.into_iter().partition(|txn| has(*txn) && !worn.contains(txn));
         let ledger = self.ledger_mut(server);
         ledger.weakened(&gone);
         ledger.worn.extend(kept);
