@@ -29,13 +29,13 @@ impl Locked<'_> {
         request: Option<&ReparentRequest>,
     ) -> Result<String, Stopped> {
         let first = kind == RecoveryKind::ElectPrimary;
-        if first && let Some(reigning) = self.reigning() {
+        if first && let Some(reigning) = election::reigning(&self.fresh) {
             self.job.decided(
                 StepKind::FindPrimary,
-                Some(&reigning),
+                Some(reigning),
                 "all others follow it already".into(),
             );
-            return self.adopt(&reigning).await;
+            return self.adopt(reigning).await;
         }
         let managed = self.managed();
         // One alone follows nobody.
@@ -90,17 +90,6 @@ impl Locked<'_> {
         let mut tablets = self.everybody();
         tablets.retain(|tablet| tablet.tablet_type.is_managed() || follows(&tablet.alias));
         tablets
-    }
-
-    /// The server that all others follow already, where every tablet answered.
-    fn reigning(&self) -> Option<TabletAlias> {
-        let managed = self.managed();
-        let mut contenders = Contender::of(&self.fresh);
-        contenders.retain(|one| one.tablet.tablet_type.is_managed());
-        let all_answered = contenders.len() == managed.len();
-        election::reigning(&contenders)
-            .filter(|_| all_answered)
-            .map(|reigning| reigning.tablet.alias.clone())
     }
 
     /// Takes over a replication tree that works: nobody is stopped or repointed.

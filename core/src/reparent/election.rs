@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
+use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
 use crate::status::{BinlogFormat, ServerStatus, VttabletState};
-use crate::tablet::PromotionRule;
+use crate::tablet::{PromotionRule, Tablet};
 
 pub use super::contender::{Constraints, Contender, Promised, is_witness, promised};
 use super::contender::{empty_like, lost_own, passed};
@@ -330,16 +331,22 @@ fn rank(
     }
 }
 
-/// The server that is primary already, as far as replication goes: it follows nobody and all others follow
-/// it. A shard whose records name no primary yet is then taken over as it is.
-pub fn reigning(everybody: &[Contender]) -> Option<&Contender> {
-    let mut sources = everybody.iter().filter(|one| one.status.replication.is_none());
-    let source = sources.next()?;
-    let alone = sources.next().is_none() && everybody.len() > 1;
-    let all_follow = everybody
+/// The server that is primary already, as far as replication goes: every tablet in service answered, it follows nobody
+/// and all others follow it. A shard whose records name no primary yet is then taken over as it is. Not where it lost
+/// the end of what it wrote: those who still have that could not follow it.
+pub fn reigning(snapshot: &ShardSnapshot) -> Option<&TabletAlias> {
+    let in_service = snapshot.tablets.values();
+    let in_service = in_service.filter(|state| state.tablet.tablet_type.is_managed());
+    let answers: Option<Vec<(&Tablet, &ServerStatus)>> =
+        in_service.map(|state| Some((&state.tablet, state.valid_status()?))).collect();
+    let answers = answers?;
+    let mut sources = answers.iter().filter(|(_, status)| status.replication.is_none());
+    let (tablet, source) = sources.next()?;
+    let alone = sources.next().is_none() && answers.len() > 1;
+    let all_follow = answers
         .iter()
-        .filter_map(|one| one.status.replication.as_ref())
-        .all(|replication| source.status.is_source_of(replication, source.tablet.mysql.as_ref()));
-    let fit = source.tablet.tablet_type.is_promotable();
-    (alone && all_follow && fit).then_some(source)
+        .filter_map(|(_, status)| status.replication.as_ref())
+        .all(|replication| source.is_source_of(replication, tablet.mysql.as_ref()));
+    let fit = tablet.tablet_type.is_promotable() && !snapshot.has_lost_own(&tablet.alias);
+    (alone && all_follow && fit).then_some(&tablet.alias)
 }
