@@ -182,12 +182,18 @@ impl ServerStatus {
     /// be cloned anew.
     ///
     /// `other` must have answered before this server was asked. A commit that waits for its acknowledgement is on the
-    /// replicas already and not counted here yet, so of a server that takes writes it is only believed where nobody
-    /// waits and `other` is refused for it.
+    /// replicas already and not counted here yet. So where somebody waits, or may write, it is only believed where this
+    /// server refuses `other` for it: it counts commits that wait when it does that (MySQL's `Binlog_sender::check_start_file`
+    /// adds the owned GTIDs).
     pub fn lost_to(&self, other: &ServerStatus) -> Option<GtidSet> {
-        let settled = self.semi_sync.waiting_sessions == 0;
-        let believed = settled && (!self.is_writable() || other.is_refused());
-        Some(self.lacks_of_its_own(other)).filter(|lost| believed && !lost.is_empty())
+        let settled = self.semi_sync.waiting_sessions == 0 && !self.is_writable();
+        let refused = || other.is_refused() && other.leads_to(self);
+        Some(self.lacks_of_its_own(other)).filter(|lost| !lost.is_empty() && (settled || refused()))
+    }
+
+    /// Its channel leads to this server, whatever address it has.
+    fn leads_to(&self, source: &ServerStatus) -> bool {
+        self.replication.as_ref().is_some_and(|channel| source.is_source_of(channel, None))
     }
 
     /// What it wrote itself, as far as that can be told, of what it has committed.

@@ -210,7 +210,12 @@ impl Universe {
     /// The copy is whole if its donor is there, and has all that this server ever wrote: a server that is made
     /// anew writes under the same name here. Otherwise it comes back as it was.
     pub(super) fn end_clone(&mut self, server: u8) {
-        if self.type_of(server) != Some(TabletType::Restore) || self.server(server).running {
+        if self.type_of(server) != Some(TabletType::Restore) {
+            return;
+        }
+        if self.server(server).running {
+            // Its machine came back meanwhile, and the copy had not begun.
+            self.change_type(server, TabletType::Restore, TabletType::Replica);
             return;
         }
         let now = self.now;
