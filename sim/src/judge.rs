@@ -29,6 +29,8 @@ pub const SETTLES_WITHIN_MS: Millis = 75_000;
 const CLAIM_AFTER_MS: Millis = 15_000;
 /// The shard comes up within this.
 const FIRST_PRIMARY_MS: Millis = 3_000;
+/// A recovery that runs then is waited for.
+const LAST_RECOVERY_MS: Millis = 2_000;
 /// In order for so long is in order.
 const STAYS_MS: Millis = 2_000;
 
@@ -41,6 +43,15 @@ impl Stage {
 
     fn violated(&self, what: String) {
         self.universe.lock().violated(what);
+    }
+
+    /// A vtorc works on a shard.
+    fn recovers(&self) -> bool {
+        let shards = self.shards();
+        let managers = self.managers.iter().flatten();
+        let reports =
+            managers.flat_map(|one| shards.iter().filter_map(|shard| one.board.shard(shard)));
+        reports.into_iter().any(|report| report.running.is_some())
     }
 }
 
@@ -69,7 +80,8 @@ pub async fn settle(stage: &SharedStage) -> Option<Millis> {
             continue;
         };
         in_order_since = None;
-        if now < bound {
+        // While a recovery runs nothing says why the last one ended in vain.
+        if now < bound || (stage.recovers() && now < bound + LAST_RECOVERY_MS) {
             continue;
         }
         let told = |at: &usize| {
