@@ -251,8 +251,8 @@ fn others_followed_another(
     })
 }
 
-/// Why a server of which nobody knows whose it is must not be changed. In the primary's place, or where there is none, it
-/// may be another shard's replica; elsewhere, another shard's primary beside one that is not sure of itself.
+/// Why a server of which nobody knows whose it is must not be changed. In the primary's place, or in a shard that comes up,
+/// it may be another shard's replica; elsewhere, another shard's primary as well.
 fn doubt(snapshot: &ShardSnapshot, state: &TabletState, status: &ServerStatus) -> Option<Stranger> {
     let primary = snapshot.primary();
     let decisive = primary.is_none() || is_primary(snapshot, state);
@@ -269,10 +269,14 @@ fn doubt(snapshot: &ShardSnapshot, state: &TabletState, status: &ServerStatus) -
     if !compared || others.iter().any(|other| status.shares_history_of(other)) {
         return None;
     }
-    match decisive {
-        true => follows_outside(snapshot, status).then_some(Stranger::FollowsOutside),
-        false => is_somebody(snapshot, status, &others).then_some(Stranger::SharesNothing),
+    // The servers of a shard that comes up may each have their own history; those of one that had a primary have its.
+    let had_primary = primary.is_none() && snapshot.record.term_start.is_some();
+    if decisive && follows_outside(snapshot, status) {
+        return Some(Stranger::FollowsOutside);
     }
+    let may_be_elsewhere = !decisive || had_primary;
+    let strange = may_be_elsewhere && is_somebody(snapshot, status, &others);
+    strange.then_some(Stranger::SharesNothing)
 }
 
 /// Tells whether it was connected to a server that is no tablet's. Names differ between the topology and replication, so
