@@ -6,9 +6,15 @@ use vtorc_core::tablet::TabletType;
 
 use crate::Millis;
 use crate::faults::{Fault, Kind};
+use crate::ills::Habit;
 use crate::schedule::{Schedule, ShardPlan};
 
+mod odd;
+
+pub use odd::ODD;
+
 /// A hazard by its name.
+#[derive(Debug)]
 pub struct Hazard {
     /// What it is.
     pub name: &'static str,
@@ -20,7 +26,22 @@ pub struct Hazard {
     pub faults: &'static [(Kind, Millis, Millis, Option<u8>)],
     /// What strikes at some step of the recoveries: kind, how long, which server.
     pub strike: Option<(Kind, Millis, Option<u8>)>,
+    /// The tablets' types.
+    pub types: [TabletType; 4],
+    /// What is odd about them from the beginning.
+    pub habits: &'static [(u8, Habit)],
 }
+
+/// One vtorc and one shard of four replicas of which one must acknowledge; nothing happens.
+const PLAIN: Hazard = Hazard {
+    name: "",
+    managers: 1,
+    shards: 1,
+    faults: &[],
+    strike: None,
+    types: [TabletType::Replica; 4],
+    habits: &[],
+};
 
 /// Steps of recoveries at which something may strike; bring-up takes the first ones.
 pub const STEPS: std::ops::Range<u64> = 1..70;
@@ -29,22 +50,19 @@ pub const STEPS: std::ops::Range<u64> = 1..70;
 pub const HAZARDS: &[Hazard] = &[
     Hazard {
         name: "a repair does not block a failover",
-        managers: 1,
-        shards: 1,
         faults: &[(Kind::StoppedReplica, 5_000, 1_000, Some(1)), (Kind::Crash, 5_050, 6_000, None)],
-        strike: None,
+        ..PLAIN
     },
     Hazard {
         name: "two managers and one dead primary",
         managers: 2,
-        shards: 1,
         faults: &[(Kind::Crash, 5_000, 6_000, None)],
         strike: Some((Kind::SessionExpired, 1_000, None)),
+        ..PLAIN
     },
     Hazard {
         name: "the primary is lost for less than the detection time, ten times in a row",
         managers: 2,
-        shards: 1,
         faults: &[
             (Kind::Flapping, 5_000, 400, None),
             (Kind::Flapping, 5_900, 400, None),
@@ -57,207 +75,179 @@ pub const HAZARDS: &[Hazard] = &[
             (Kind::Flapping, 12_200, 400, None),
             (Kind::Flapping, 13_100, 400, None),
         ],
-        strike: None,
+        ..PLAIN
     },
     Hazard {
         name: "the topology server is away while the primary dies",
-        managers: 1,
-        shards: 1,
         faults: &[(Kind::TopologyDown, 4_900, 8_000, None), (Kind::Crash, 5_000, 20_000, None)],
-        strike: None,
+        ..PLAIN
     },
     Hazard {
         name: "the session is lost in the middle of a recovery",
-        managers: 1,
-        shards: 1,
         faults: &[(Kind::Crash, 5_000, 10_000, None)],
         strike: Some((Kind::SessionExpired, 1_000, None)),
+        ..PLAIN
     },
     Hazard {
         name: "somebody else writes the records in the middle of a recovery",
-        managers: 1,
-        shards: 1,
         faults: &[(Kind::Crash, 5_000, 4_000, None)],
         strike: Some((Kind::Conflicts, 12_000, None)),
+        ..PLAIN
     },
     Hazard {
         name: "the winner dies in the middle of its promotion",
-        managers: 1,
-        shards: 1,
         faults: &[(Kind::Crash, 5_000, 12_000, Some(0))],
         strike: Some((Kind::Crash, 3_000, Some(1))),
+        ..PLAIN
     },
     Hazard {
         name: "the winner is cut off in the middle of its promotion",
         managers: 2,
-        shards: 1,
         faults: &[(Kind::Freeze, 5_000, 12_000, Some(0))],
         strike: Some((Kind::Isolate, 6_000, Some(1))),
+        ..PLAIN
     },
     Hazard {
         name: "the old primary wakes up in the middle of its replacement",
-        managers: 1,
-        shards: 1,
         faults: &[(Kind::Freeze, 5_000, 1_650, Some(0))],
         strike: Some((Kind::SlowApplier, 1_000, Some(1))),
+        ..PLAIN
     },
     Hazard {
         name: "the candidate of a planned reparent stalls after writes were stopped",
-        managers: 1,
-        shards: 1,
         faults: &[(Kind::PlannedReparent, 5_000, 1_000, Some(2))],
         strike: Some((Kind::SlowApplier, 8_000, Some(2))),
+        ..PLAIN
     },
     Hazard {
         name: "the candidate of a planned reparent lags",
-        managers: 1,
-        shards: 1,
         faults: &[
             (Kind::SlowApplier, 4_500, 4_000, Some(2)),
             (Kind::PlannedReparent, 5_000, 1_000, Some(2)),
         ],
-        strike: None,
+        ..PLAIN
     },
     Hazard {
         name: "the old primary returns while its successor, of whom no record tells, is away",
-        managers: 1,
-        shards: 1,
         faults: &[(Kind::Crash, 5_000, 4_000, Some(0)), (Kind::Crash, 8_000, 6_000, Some(1))],
         strike: Some((Kind::Conflicts, 12_000, None)),
+        ..PLAIN
     },
     Hazard {
         name: "a second dead tablet in the shard",
-        managers: 1,
-        shards: 1,
         faults: &[(Kind::Crash, 4_900, 15_000, Some(2)), (Kind::Crash, 5_000, 8_000, Some(0))],
-        strike: None,
+        ..PLAIN
     },
     Hazard {
         name: "a black-holed host",
         managers: 2,
-        shards: 1,
         faults: &[(Kind::Isolate, 5_000, 12_000, Some(0))],
         strike: Some((Kind::ManagerCut, 2_000, Some(1))),
+        ..PLAIN
     },
     Hazard {
         name: "a cell is not read while its primary is fine",
-        managers: 1,
-        shards: 1,
         faults: &[
             (Kind::ManagerKilled, 5_000, 500, None),
             (Kind::PartialRead, 5_200, 8_000, Some(0)),
         ],
-        strike: None,
+        ..PLAIN
     },
     Hazard {
         name: "a replica with errant transactions has more than the others",
-        managers: 1,
-        shards: 1,
         faults: &[(Kind::ErrantWrite, 4_800, 1_000, Some(1)), (Kind::Crash, 5_000, 8_000, Some(0))],
-        strike: None,
+        ..PLAIN
     },
     Hazard {
         name: "a replica takes a backup and goes on acknowledging",
-        managers: 1,
-        shards: 1,
         faults: &[(Kind::Backup, 4_500, 15_000, Some(1)), (Kind::Crash, 5_000, 8_000, Some(0))],
-        strike: None,
+        ..PLAIN
     },
     Hazard {
         name: "vtorc is killed between demotion and promotion",
-        managers: 1,
-        shards: 1,
         faults: &[
             (Kind::PlannedReparent, 5_000, 1_000, Some(2)),
             (Kind::ManagerKilled, 5_020, 2_000, None),
         ],
-        strike: None,
+        ..PLAIN
     },
     Hazard {
         name: "a cell is lost, and with it the primaries of many shards",
-        managers: 1,
         shards: 4,
         faults: &[(Kind::ZoneLost, 5_000, 12_000, Some(0))],
-        strike: None,
+        ..PLAIN
     },
     Hazard {
         name: "vtorc is cut off from nearly everything while a primary dies",
-        managers: 1,
         shards: 4,
         faults: &[
             (Kind::ManagerAlone, 5_000, 12_000, Some(0)),
             (Kind::Crash, 6_000, 12_000, Some(0)),
         ],
-        strike: None,
+        ..PLAIN
     },
     Hazard {
         name: "another tool reparents while a primary dies",
         managers: 2,
-        shards: 1,
         faults: &[
             (Kind::ForeignReparent, 5_000, 8_000, Some(0)),
             (Kind::Crash, 5_010, 9_000, Some(0)),
         ],
-        strike: None,
+        ..PLAIN
     },
     Hazard {
         name: "another tool dies in the middle of its reparent",
-        managers: 1,
-        shards: 1,
         faults: &[(Kind::ForeignReparent, 5_000, 20, Some(0))],
-        strike: None,
+        ..PLAIN
     },
     Hazard {
         name: "a stalled disk goes on in the middle of the failover",
-        managers: 1,
-        shards: 1,
         faults: &[(Kind::DiskStall, 5_000, 1_100, Some(0))],
         strike: Some((Kind::SlowApplier, 500, Some(1))),
+        ..PLAIN
     },
     Hazard {
         name: "a primary is so busy that it answers now and then",
         managers: 2,
-        shards: 1,
         faults: &[(Kind::Saturated, 5_000, 25_000, Some(0))],
-        strike: None,
+        ..PLAIN
     },
     Hazard {
         name: "a primary comes back at once without the end of its log",
-        managers: 1,
-        shards: 1,
         faults: &[(Kind::TailLost, 5_000, 30, Some(0))],
-        strike: None,
+        ..PLAIN
     },
     Hazard {
         name: "a primary comes back without the end of its log, and every replica has errant transactions",
-        managers: 1,
-        shards: 1,
         faults: &[
             (Kind::ErrantWrite, 4_700, 100, Some(1)),
             (Kind::ErrantWrite, 4_710, 100, Some(2)),
             (Kind::ErrantWrite, 4_720, 100, Some(3)),
             (Kind::TailLost, 5_000, 30, Some(0)),
         ],
-        strike: None,
+        ..PLAIN
     },
     Hazard {
         name: "another policy is set while the primary dies",
-        managers: 1,
-        shards: 1,
         faults: &[
             (Kind::PolicyChanged, 4_950, 1_000, Some(0)),
             (Kind::Crash, 5_000, 9_000, Some(0)),
         ],
-        strike: None,
+        ..PLAIN
     },
 ];
+
+/// All of them, by a part of the name.
+pub fn named(part: &str) -> Option<&'static Hazard> {
+    HAZARDS.iter().chain(ODD).find(|hazard| hazard.name.contains(part))
+}
 
 impl Hazard {
     /// The schedules of the family.
     pub fn schedules(&self) -> Vec<Schedule> {
         match self.strike {
-            None => vec![self.schedule(None)],
-            Some(_) => STEPS.map(|step| self.schedule(Some(step))).collect(),
+            None => vec![self.schedule(0)],
+            Some(_) => STEPS.map(|step| self.schedule(step)).collect(),
         }
     }
 
@@ -275,11 +265,12 @@ impl Hazard {
             1 => (DurabilityPolicy::SemiSync, ["zone1"; 4]),
             _ => (DurabilityPolicy::CrossCell, ["zone1", "zone2", "zone2", "zone3"]),
         };
-        let tablets = cells.map(|cell| (cell, TabletType::Replica)).to_vec();
-        ShardPlan { policy, tablets, habits: Vec::new() }
+        let tablets = cells.into_iter().zip(self.types).collect();
+        ShardPlan { policy, tablets, habits: self.habits.to_vec() }
     }
 
-    fn schedule(&self, step: Option<u64>) -> Schedule {
+    /// The one that strikes at this step; at none where it is 0.
+    pub fn schedule(&self, step: u64) -> Schedule {
         let fault = |kind, at, lasts, server: Option<u8>| Fault {
             kind,
             at,
@@ -295,11 +286,12 @@ impl Hazard {
             .iter()
             .map(|(kind, at, lasts, server)| fault(*kind, *at, *lasts, *server))
             .collect();
-        let strikes = step
-            .zip(self.strike)
-            .map(|(step, (kind, lasts, server))| (step, fault(kind, 0, lasts, server)));
+        let strikes = self
+            .strike
+            .filter(|_| step > 0)
+            .map(|(kind, lasts, server)| (step, fault(kind, 0, lasts, server)));
         Schedule {
-            seed: step.unwrap_or(0),
+            seed: step,
             shards: vec![self.shard(); self.shards],
             managers: self.managers,
             skews_ms: vec![-250_000, 400_000],

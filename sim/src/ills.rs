@@ -42,6 +42,8 @@ pub struct Ills {
     pub never_up: bool,
     /// A script, not vtorc, points it at the primary that the records name.
     pub led_by_script: bool,
+    /// A script sets `super_read_only` off.
+    pub open_to_administrators: bool,
     /// What it is told may run long after it was given up.
     pub late: bool,
     /// Clients' transactions that were left open.
@@ -93,6 +95,8 @@ pub enum Habit {
     AcksByFile,
     /// It is down and nobody here ever saw it.
     NeverUp,
+    /// A script opens it for administrators again and again.
+    NoSuperReadOnly,
 }
 
 impl Server {
@@ -119,6 +123,7 @@ impl Universe {
                 server.ills.never_up = true;
                 server.running = false;
             }
+            Habit::NoSuperReadOnly => server.ills.open_to_administrators = true,
             Habit::ForeignGtids => {
                 // They came with the backup from which all were made; nobody has them in a log. One alone must not have
                 // them before there is a primary: nobody could tell whether they were promised.
@@ -162,7 +167,8 @@ impl Universe {
         }
         self.show_former();
         for number in 0..self.count() {
-            let server = self.server(number);
+            let server = self.server_mut(number);
+            server.super_read_only &= !server.ills.open_to_administrators;
             if !server.ills.led_by_script || !server.is_awake() {
                 continue;
             }

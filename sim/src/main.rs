@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use vtorc_core::sabotage::Bug;
+use vtorc_sim::hazards::{self, Hazard};
 use vtorc_sim::oracle::Deed;
 use vtorc_sim::run::{Trace, Verdict, run, run_with};
 use vtorc_sim::schedule::Schedule;
@@ -21,6 +22,9 @@ struct Options {
     /// Schedules of the second generation.
     #[arg(long)]
     hostile: bool,
+    /// The schedules of the hazard whose name has this in it; a seed is the step at which it strikes.
+    #[arg(long, value_parser = hazard, conflicts_with = "hostile")]
+    hazard: Option<&'static Hazard>,
     /// Statements that let a server take writes name no deadline, as before vtorc's client did that.
     #[arg(long, requires = "hostile")]
     without_deadlines: bool,
@@ -46,6 +50,9 @@ struct Options {
 
 impl Options {
     fn schedule(&self, seed: u64) -> Schedule {
+        if let Some(hazard) = self.hazard {
+            return hazard.schedule(seed);
+        }
         if !self.hostile {
             return Schedule::of(seed);
         }
@@ -68,6 +75,9 @@ impl Options {
         {
             command.push_str(if given { flag } else { "" });
         }
+        if let Some(hazard) = self.hazard {
+            command.push_str(&format!(" --hazard '{}'", hazard.name));
+        }
         if let Some(bug) = self.bug {
             command.push_str(&format!(" --bug {bug:?}"));
         }
@@ -79,6 +89,10 @@ fn bug(name: &str) -> Result<Bug, String> {
     let known = Bug::ALL.into_iter().find(|bug| format!("{bug:?}") == name);
     let names: Vec<String> = Bug::ALL.iter().map(|bug| format!("{bug:?}")).collect();
     known.ok_or_else(|| format!("no such bug; there are {}", names.join(", ")))
+}
+
+fn hazard(part: &str) -> Result<&'static Hazard, String> {
+    hazards::named(part).ok_or_else(|| format!("no hazard has {part:?} in its name"))
 }
 
 fn main() -> ExitCode {

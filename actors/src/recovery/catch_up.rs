@@ -56,6 +56,14 @@ impl Race<'_> {
         self.changed.notify_one();
     }
 
+    /// It follows another source now. One that may be chosen already is chosen as it is from here on.
+    fn moved(&self, at: usize, status: &ServerStatus) {
+        if let Some(place) = self.places.borrow_mut().get_mut(at) {
+            let had = place.grounds.take();
+            place.grounds = had.map(|had| PromotionGrounds::of(status, had.position));
+        }
+    }
+
     /// It does not get further. One that has what is required may still be chosen.
     fn gave_up(&self, at: usize, error: String) {
         if let Some(place) = self.places.borrow_mut().get_mut(at) {
@@ -206,7 +214,7 @@ impl Locked<'_> {
         }
         let mut last = None;
         for source in &candidate.sources {
-            match self.get_from(race, candidate, source, &all).await {
+            match self.get_from(race, (at, candidate), source, &all).await {
                 Ok(status) => {
                     self.has_all(race, at, &status, all);
                     return Ok(());
@@ -233,7 +241,7 @@ impl Locked<'_> {
     async fn get_from(
         &self,
         race: &Race<'_>,
-        candidate: &Candidate,
+        (at, candidate): (usize, &Candidate),
         source: &TabletAlias,
         all: &GtidSet,
     ) -> Result<ServerStatus, CommandError> {
@@ -248,9 +256,10 @@ impl Locked<'_> {
             login: None,
         };
         let timeout = self.job.settings.command_timeout;
-        let followed =
-            self.command(StepKind::FollowMostAdvanced, &candidate.alias, follow, timeout).await?;
+        let step = StepKind::FollowMostAdvanced;
+        let followed = self.command(step, &candidate.alias, follow, timeout).await?;
         catch_up::check_source_helps(&followed)?;
+        race.moved(at, &followed);
         let patience = match candidate.sources.len() {
             1 => self.job.settings.wait_replicas_timeout,
             _ => SOURCE_PATIENCE.min(self.job.settings.wait_replicas_timeout),

@@ -85,7 +85,20 @@ pub fn possible_ackers(
             None => address == Some(&replication.source),
         })
     };
-    let of_this_term = |one: &Contender| one.tablet.alias == old.tablet.alias || follows_old(one);
+    // A candidate of an earlier attempt follows the one from whom it was to get what it lacks, a replica itself.
+    let follows_replica = |one: &Contender| {
+        let replicas = everybody.iter().filter(|other| follows_old(other));
+        let channel = one.status.replication.as_ref();
+        channel.is_some_and(|channel| {
+            replicas.into_iter().any(|replica| {
+                replica.status.is_source_of(channel, replica.tablet.mysql.as_ref())
+                    && !replica.status.is_writable()
+            })
+        })
+    };
+    let of_this_term = |one: &Contender| {
+        one.tablet.alias == old.tablet.alias || follows_old(one) || follows_replica(one)
+    };
     let mut counted = everybody.iter().filter(|one| one.is_witness());
     let certain = counted.all(|one| of_this_term(one) && lost_own(one, everybody).is_none());
     certain.then(|| reach.ackers_of(&old.tablet))

@@ -52,6 +52,16 @@ impl Universe {
         }
     }
 
+    /// What a vtorc sends to servers, and gets from them, is slow and lost at times.
+    pub(super) fn slow_towards_servers(&mut self, manager: u8, begins: bool) {
+        let (delay, loss) = if begins { (300, 40) } else { (0, 0) };
+        let me = Party::Manager(manager);
+        for one in (0..self.count()).map(Party::Server) {
+            self.network.trouble(me, one, delay, loss);
+            self.network.trouble(one, me, delay, loss);
+        }
+    }
+
     /// The cell of a server cannot be listed.
     pub(super) fn hide_cell(&mut self, server: u8, begins: bool) {
         let cell = self.server(server).alias.cell.clone();

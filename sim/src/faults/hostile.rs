@@ -14,6 +14,7 @@
 //! | [`Hostile::Stranger`] | a pod died, and its address was given to another shard's pod |
 //! | [`Hostile::OpenTransaction`] | a client that began a transaction and went for lunch |
 //! | [`Hostile::LateCommands`] | a statement that waits for a metadata lock after its caller has gone |
+//! | [`Hostile::ManagerSlow`] | a network card, switch or tunnel before vtorc that loses packets |
 //!
 //! What is so from the beginning and for good is a [`crate::ills::Habit`], a tablet's type, or a cell that nobody can
 //! read ([`crate::schedule::Schedule::mistyped_cell`]): foreign GTIDs with gaps, DRAINED, BACKUP, RESTORE, SPARE and
@@ -50,10 +51,12 @@ pub enum Hostile {
     OpenTransaction,
     /// What a server is told runs long after it was given up.
     LateCommands,
+    /// A vtorc's own network is slow and lossy; only hazards have it.
+    ManagerSlow,
 }
 
 impl Hostile {
-    /// All of them.
+    /// Those that hostile schedules have.
     pub const ALL: [Self; 12] = [
         Self::TurnsAway,
         Self::CellTopologyDown,
@@ -72,7 +75,10 @@ impl Hostile {
     /// Tells whether it concerns more than the shard of the server that it hits.
     pub(super) fn concerns_all(self) -> bool {
         match self {
-            Self::CellTopologyDown | Self::ManagerPaused | Self::HistoryFails => true,
+            Self::CellTopologyDown
+            | Self::ManagerPaused
+            | Self::HistoryFails
+            | Self::ManagerSlow => true,
             Self::TurnsAway
             | Self::DamagedRecord
             | Self::Delayed
@@ -146,6 +152,7 @@ impl Universe {
             Hostile::Stranger => self.give_address_back(server),
             Hostile::OpenTransaction => ills.open_transactions = u32::from(begins),
             Hostile::LateCommands => ills.late = begins,
+            Hostile::ManagerSlow => self.slow_towards_servers(fault.manager, begins),
         }
     }
 

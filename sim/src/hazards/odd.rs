@@ -1,0 +1,116 @@
+//! Hazards of servers and records that are odd in some way while a primary dies or is moved. Each takes several rare
+//! things at once, which chance alone hardly ever brings together.
+
+use vtorc_core::tablet::TabletType;
+
+use super::{Hazard, PLAIN};
+use crate::faults::{Hostile, Kind};
+use crate::ills::Habit;
+
+/// The last tablet is RDONLY: the policy does not count its acknowledgements.
+const WITH_RDONLY: [TabletType; 4] =
+    [TabletType::Replica, TabletType::Replica, TabletType::Replica, TabletType::Rdonly];
+/// The last tablet is out of service.
+const WITH_DRAINED: [TabletType; 4] =
+    [TabletType::Replica, TabletType::Replica, TabletType::Replica, TabletType::Drained];
+
+/// All of them.
+pub const ODD: &[Hazard] = &[
+    Hazard {
+        name: "a backup tool locks the tables of the replica that ranks first",
+        faults: &[
+            (Kind::Hostile(Hostile::Locked), 4_900, 60_000, Some(1)),
+            (Kind::Crash, 5_000, 60_000, Some(0)),
+        ],
+        ..PLAIN
+    },
+    Hazard {
+        name: "a locked RDONLY tablet got one transaction more, which nobody acknowledged",
+        types: WITH_RDONLY,
+        faults: &[
+            (Kind::Hostile(Hostile::Locked), 4_500, 60_000, Some(3)),
+            (Kind::Isolate, 4_900, 200, Some(1)),
+            (Kind::Isolate, 4_900, 200, Some(2)),
+            (Kind::Crash, 5_050, 60_000, Some(0)),
+        ],
+        ..PLAIN
+    },
+    Hazard {
+        name: "an RDONLY tablet acknowledged by its configuration file, alone",
+        types: WITH_RDONLY,
+        habits: &[(3, Habit::AcksByFile)],
+        faults: &[
+            (Kind::Isolate, 4_900, 200, Some(1)),
+            (Kind::Isolate, 4_900, 200, Some(2)),
+            (Kind::Crash, 5_050, 60_000, Some(0)),
+        ],
+        ..PLAIN
+    },
+    Hazard {
+        name: "an RDONLY tablet turns vtorc away from shortly before the primary dies",
+        types: WITH_RDONLY,
+        faults: &[
+            (Kind::Hostile(Hostile::TurnsAway), 4_900, 60_000, Some(3)),
+            (Kind::Crash, 5_000, 60_000, Some(0)),
+        ],
+        ..PLAIN
+    },
+    Hazard {
+        name: "a script keeps a DRAINED tablet without super_read_only",
+        types: WITH_DRAINED,
+        habits: &[(3, Habit::NoSuperReadOnly)],
+        ..PLAIN
+    },
+    Hazard {
+        name: "the network of vtorc is slow and lossy",
+        faults: &[(Kind::Hostile(Hostile::ManagerSlow), 9_000, 20_000, None)],
+        ..PLAIN
+    },
+    Hazard {
+        name: "a replica has GTIDs of a former server that nobody else has",
+        habits: &[(1, Habit::ForeignGtids)],
+        faults: &[(Kind::Crash, 9_000, 60_000, Some(0))],
+        ..PLAIN
+    },
+    Hazard {
+        name: "somebody asks for a replica that errs",
+        faults: &[
+            (Kind::ErrantWrite, 4_500, 100, Some(2)),
+            (Kind::PlannedReparent, 5_000, 1_000, Some(0)),
+        ],
+        ..PLAIN
+    },
+    Hazard {
+        name: "the candidate of a planned reparent stands still between two statements of its promotion",
+        faults: &[(Kind::PlannedReparent, 5_000, 1_000, Some(0))],
+        strike: Some((Kind::Freeze, 3_300, Some(2))),
+        ..PLAIN
+    },
+    Hazard {
+        name: "the lock is lost in the middle of a planned reparent, and another tool reparents",
+        faults: &[
+            (Kind::SlowApplier, 4_900, 20_000, Some(1)),
+            (Kind::PlannedReparent, 5_000, 1_000, Some(1)),
+            (Kind::ForeignReparent, 5_100, 8_000, Some(0)),
+        ],
+        strike: Some((Kind::SessionExpired, 1_000, None)),
+        ..PLAIN
+    },
+    Hazard {
+        name: "the record of a replica cannot be read while another tool makes it primary",
+        faults: &[
+            (Kind::Hostile(Hostile::DamagedRecord), 4_900, 60_000, Some(2)),
+            (Kind::ForeignReparent, 5_000, 8_000, Some(0)),
+        ],
+        ..PLAIN
+    },
+    Hazard {
+        name: "a replica lags behind what the next primary, a clone, still holds",
+        faults: &[
+            (Kind::SlowApplier, 2_000, 20_000, Some(2)),
+            (Kind::Clone, 2_500, 1_000, Some(1)),
+            (Kind::Crash, 6_000, 60_000, Some(0)),
+        ],
+        ..PLAIN
+    },
+];
