@@ -60,12 +60,13 @@ impl Universe {
     }
 
     /// A vtorc read a shard's records.
-    pub fn terms_were_read(&mut self, manager: u8, read: &ShardTopology) {
+    pub fn records_were_read(&mut self, manager: u8, read: &ShardTopology) {
         let terms = read.tablets.values().filter_map(|tablet| tablet.term_start);
         let newest = terms.chain(read.record.term_start).max();
         let at = self.at(&read.shard);
-        let ledger = at.and_then(|at| self.books.get_mut(at));
-        if let (Some(ledger), Some(newest)) = (ledger, newest) {
+        let Some(ledger) = at.and_then(|at| self.books.get_mut(at)) else { return };
+        ledger.readable.insert(manager, read.tablets.keys().cloned().collect());
+        if let Some(newest) = newest {
             ledger.terms_read.insert(manager, newest);
         }
     }

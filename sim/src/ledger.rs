@@ -68,6 +68,8 @@ pub struct Ledger {
     pub asked: BTreeMap<u8, BTreeSet<u8>>,
     /// The newest term that each vtorc read in the records.
     pub terms_read: BTreeMap<u8, TermStart>,
+    /// Whose records each vtorc could read when it last read them.
+    pub readable: BTreeMap<u8, BTreeSet<TabletAlias>>,
     /// Who was made to take writes, in order.
     pub promotions: Vec<Promotion>,
     /// Servers that a vtorc made primary and nobody demoted since.
@@ -307,7 +309,10 @@ impl Universe {
             let tablet = self.topology.tablets.get(&other.alias);
             // Nobody can tell which GTIDs of a filtered one stand for data.
             let whole = other.is_awake() && !other.ills.filtered;
-            whole && tablet.is_some_and(|tablet| tablet.tablet_type.is_promotable())
+            // Nobody would learn from a record that cannot be read that it is primary.
+            let readable = ledger.readable.get(&manager);
+            let named = readable.is_none_or(|aliases| aliases.contains(&other.alias));
+            whole && named && tablet.is_some_and(|tablet| tablet.tablet_type.is_promotable())
         };
         let asked = ledger.asked.get(&manager).into_iter().flatten();
         let refused: Vec<u8> =

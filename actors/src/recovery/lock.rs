@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use vtorc_core::audit::StepOutcome;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::knowledge::health::ProbeHistory;
-use vtorc_core::knowledge::observe::Answer;
+use vtorc_core::knowledge::health::Reachability;
+use vtorc_core::knowledge::observe::{Answer, TabletState};
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, TopoError};
 use vtorc_core::recovery::step::StepKind;
@@ -103,20 +103,19 @@ impl Job {
         fresh.take_topology(topology, now);
         for (alias, answer) in answers {
             let result = answer.map(Arc::new).map_err(CommandError::into_probe_failure);
-            if sabotage::has(Bug::SecondLookForgets)
-                && result.is_err()
-                && let Some(state) = fresh.tablets.get_mut(&alias)
-            {
-                // Only who was held for dead stays so.
-                if !state.reachability.is_unreachable() {
-                    state.history = ProbeHistory::default();
-                }
-            }
             let claimed_by =
                 self.services.claimed_by(&fresh.shard, result.as_ref().ok().map(AsRef::as_ref));
             fresh.take_answer(&alias, Answer { sent_at: asked_at, result, claimed_by }, now);
         }
         fresh.judge(now);
+        if sabotage::has(Bug::SecondLookForgets) {
+            let turned_away = |state: &&mut TabletState| {
+                matches!(state.reachability, Reachability::TurnedAway { .. })
+            };
+            for state in fresh.tablets.values_mut().filter(turned_away) {
+                state.reachability = Reachability::Unseen;
+            }
+        }
         self.looked.get_or_init(|| Arc::new(fresh.clone()));
         fresh
     }

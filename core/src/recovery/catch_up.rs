@@ -85,8 +85,9 @@ pub fn patience_for_the_rest(election: &Election, settings: &RecoverySettings) -
 pub fn choose(progress: &[Progress], elapsed: Duration, rest_within: Duration) -> Choice {
     let complete = |one: &Progress| matches!(one, Progress::HasAll { .. });
     let still_working = |one: &Progress| matches!(one, Progress::Working | Progress::HasRequired);
-    if sabotage::has(Bug::WaitForTheFirst) && progress.first().is_some_and(still_working) {
-        return Choice::WaitUntil(Duration::MAX);
+    if sabotage::has(Bug::WaitForTheFirst) && !progress.first().is_some_and(complete) {
+        let works = progress.first().is_some_and(still_working);
+        return if works { Choice::WaitUntil(Duration::MAX) } else { Choice::Nobody };
     }
     if let Some(first) = progress.iter().position(complete) {
         let mut better = progress.iter().take(first);

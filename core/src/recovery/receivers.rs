@@ -34,13 +34,29 @@ pub fn to_restart(snapshot: &ShardSnapshot, finding: FindingKind) -> Vec<Restart
     restarts
 }
 
-/// Whether this replica, whose receiver a reparent stopped in vain, is told to go on: where it received before, and not
-/// from somebody whom the primary replaced.
+/// Whether this replica, whose receiver a reparent stopped in vain, is told to go on: where it received before, and
+/// gives no acknowledgements to somebody who was replaced, as far as can be seen. Where another tablet took writes, the
+/// records' primary may be that.
 pub fn goes_on(snapshot: &ShardSnapshot, alias: &TabletAlias) -> bool {
     let Some(replica) = snapshot.tablet(alias) else { return false };
-    let ran = channel_of(replica).is_some_and(|one| one.receiver != ReceiverState::Stopped);
-    let primary = snapshot.primary();
-    ran && !primary.is_some_and(|primary| snapshot.follows_another(replica, primary))
+    let Some(primary) = snapshot.primary() else { return ran(replica) };
+    let takes_writes = |other: &TabletState| {
+        other
+            .valid_status()
+            .is_some_and(|status| status.is_writable() && status.replication.is_none())
+    };
+    let rival = || snapshot.replicas_of(&primary.tablet.alias).any(takes_writes);
+    let replaced =
+        || snapshot.follows_another(replica, primary) || (acknowledges(replica) && rival());
+    ran(replica) && !replaced()
+}
+
+fn ran(replica: &TabletState) -> bool {
+    channel_of(replica).is_some_and(|channel| channel.receiver != ReceiverState::Stopped)
+}
+
+fn acknowledges(replica: &TabletState) -> bool {
+    replica.valid_status().is_some_and(|status| status.semi_sync.replica_enabled)
 }
 
 fn channel_of(state: &TabletState) -> Option<&ReplicationStatus> {

@@ -1,5 +1,6 @@
 //! Which positions are believed: errant transactions, missed reparents, writes that nobody acknowledged.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use super::contender::{Constraints, Contender, empty_like, lost_own, passed};
@@ -187,7 +188,7 @@ pub(super) fn drop_unacknowledged(
     let in_vain = |one: &Contender| {
         unacknowledged(one, everybody, constraints.policy, constraints.ackers.as_ref())
     };
-    let (kept, dropped): (Vec<&Contender>, Vec<&Contender>) =
+    let (kept, mut dropped): (Vec<&Contender>, Vec<&Contender>) =
         trusted.iter().partition(|one| in_vain(one).is_empty());
     let Ok(best) = most_advanced(&kept) else { return };
     let loses = |one: &&Contender| {
@@ -197,8 +198,17 @@ pub(super) fn drop_unacknowledged(
     if dropped.iter().any(loses) {
         return;
     }
-    passed_over.extend(dropped.iter().map(|one| passed(one, Reason::Unacknowledged(in_vain(one)))));
     *trusted = kept;
+    // Whoever does not contradict the others with what was written in vain stays: it can be primary, and acknowledge. Of
+    // two who contradict each other it is the one that knows of more reparents, and may be promoted.
+    dropped.sort_by_key(|one| (Reverse(one.journal()), !one.tablet.tablet_type.is_promotable()));
+    for one in dropped {
+        trusted.push(one);
+        if most_advanced(trusted).is_err() {
+            trusted.pop();
+            passed_over.push(passed(one, Reason::Unacknowledged(in_vain(one))));
+        }
+    }
 }
 
 /// Somebody lost what it wrote: what it or another acknowledged may be gone from who acknowledged it.

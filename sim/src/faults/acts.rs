@@ -54,7 +54,7 @@ impl Universe {
 
     /// What a vtorc sends to servers, and gets from them, is slow and lost at times.
     pub(super) fn slow_towards_servers(&mut self, manager: u8, begins: bool) {
-        let (delay, loss) = if begins { (300, 40) } else { (0, 0) };
+        let (delay, loss) = if begins { (300, 20) } else { (0, 0) };
         let me = Party::Manager(manager);
         for one in (0..self.count()).map(Party::Server) {
             self.network.trouble(me, one, delay, loss);

@@ -36,8 +36,8 @@ pub const ODD: &[Hazard] = &[
         ..PLAIN
     },
     Hazard {
-        name: "an RDONLY tablet acknowledged by its configuration file, alone",
-        types: WITH_RDONLY,
+        name: "a DRAINED tablet acknowledged by its configuration file, alone",
+        types: WITH_DRAINED,
         habits: &[(3, Habit::AcksByFile)],
         faults: &[
             (Kind::Isolate, 4_900, 200, Some(1)),
@@ -64,6 +64,8 @@ pub const ODD: &[Hazard] = &[
     Hazard {
         name: "the network of vtorc is slow and lossy",
         faults: &[(Kind::Hostile(Hostile::ManagerSlow), 9_000, 20_000, None)],
+        // Which packets are lost is another matter each time.
+        strike: Some((Kind::LateWatches, 100, None)),
         ..PLAIN
     },
     Hazard {

@@ -100,7 +100,7 @@ impl TopoPort for Outside {
             read.shards.retain(|name, _| *name == shard);
             let missing = || TopoError::NoNode(shard.to_string());
             let found = read.shards.get(&shard).ok_or_else(missing)?;
-            universe.terms_were_read(manager, found);
+            universe.records_were_read(manager, found);
             Ok(read)
         })
         .await
