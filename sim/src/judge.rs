@@ -111,7 +111,12 @@ fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool 
     // One log's lost end is survived; those of several servers may be more than is promised.
     let tails = faults.clone().filter(|fault| fault.kind == Kind::TailLost).count();
     let alone = stage.schedule.shards.get(at).is_some_and(ShardPlan::one_alone_has_former);
-    let mistaken = alone || faults.map(|fault| fault.kind).any(|kind| mistakes.contains(&kind));
+    // Where nothing is promised, a primary that is cut off is replaced, and may go on.
+    let nothing_promised =
+        stage.schedule.shards.get(at).is_some_and(|plan| plan.policy.acks_required() == 0);
+    let mistaken = alone
+        || nothing_promised
+        || faults.map(|fault| fault.kind).any(|kind| mistakes.contains(&kind));
     let refuses = |words: &[&str]| {
         stage.managers.iter().flatten().all(|manager| {
             let report = manager.board.shard(shard);

@@ -80,14 +80,15 @@ fn recognise(
     if let Some(twin) = twin(snapshot, state, mine, is_known) {
         return Recognised::Stranger(Stranger::Belongs(twin.clone()));
     }
-    if is_known {
+    // A tablet that moved from one shard to another is its own neighbour for a while.
+    let claimed_by = answer.claimed_by.as_ref().filter(|owner| **owner != state.tablet.alias);
+    // In a shard that never had a primary, nothing tells who came to this address first.
+    if is_known && (claimed_by.is_none() || had_primary(snapshot)) {
         return Recognised::Own;
     }
     let leads = is_primary(snapshot, state);
     let references: Vec<&ServerStatus> = references(snapshot, state, mine).collect();
     let shares = references.iter().any(|other| status.shares_history_of(other));
-    // A tablet that moved from one shard to another is its own neighbour for a while.
-    let claimed_by = answer.claimed_by.as_ref().filter(|owner| **owner != state.tablet.alias);
     match (claimed_by, &state.identity) {
         // The records' primary that has the shard's history is believed before a claim from elsewhere.
         (Some(_), None) if shares && leads => Recognised::Own,
@@ -291,6 +292,10 @@ fn is_primary(snapshot: &ShardSnapshot, state: &TabletState) -> bool {
     snapshot.primary().is_some_and(|primary| primary.tablet.alias == state.tablet.alias)
 }
 
+fn had_primary(snapshot: &ShardSnapshot) -> bool {
+    snapshot.primary().is_some() || snapshot.record.term_start.is_some()
+}
+
 /// Two servers of different shards may have the same `server_id`.
 fn is_unique(identity: &ServerIdentity) -> bool {
     match identity {
@@ -299,11 +304,19 @@ fn is_unique(identity: &ServerIdentity) -> bool {
     }
 }
 
-/// Whose the servers of all watched shards are. Who knew a server first has it.
+/// Whose the servers of all watched shards are. Who knew a server first has it, unless that was a shard that never had a
+/// primary.
 #[derive(Clone, Debug, Default)]
 pub struct Servers {
-    owners: HashMap<ServerIdentity, (KeyspaceShard, TabletAlias)>,
+    owners: HashMap<ServerIdentity, Owner>,
     of_shards: HashMap<KeyspaceShard, BTreeMap<ServerIdentity, TabletAlias>>,
+}
+
+#[derive(Clone, Debug)]
+struct Owner {
+    shard: KeyspaceShard,
+    alias: TabletAlias,
+    had_primary: bool,
 }
 
 impl Servers {
@@ -313,8 +326,8 @@ impl Servers {
         shard: &KeyspaceShard,
         server: &ServerIdentity,
     ) -> Option<&TabletAlias> {
-        let (of, owner) = self.owners.get(server)?;
-        (of != shard).then_some(owner)
+        let owner = self.owners.get(server)?;
+        (owner.shard != *shard).then_some(&owner.alias)
     }
 
     /// Takes in whose servers a shard knows now.
@@ -325,13 +338,18 @@ impl Servers {
             Some((identity, state.tablet.alias.clone()))
         });
         let known: BTreeMap<ServerIdentity, TabletAlias> = known.collect();
-        let all_owned = known.keys().all(|server| self.owners.contains_key(server));
+        let had_primary = had_primary(snapshot);
+        let settled = |owner: &Owner| owner.had_primary || !had_primary;
+        let all_owned = known.keys().all(|server| self.owners.get(server).is_some_and(settled));
         if all_owned && self.of_shards.get(shard) == Some(&known) {
             return;
         }
         self.forget(shard);
         for (server, alias) in &known {
-            self.owners.entry(server.clone()).or_insert_with(|| (shard.clone(), alias.clone()));
+            if !self.owners.get(server).is_some_and(settled) {
+                let owner = Owner { shard: shard.clone(), alias: alias.clone(), had_primary };
+                self.owners.insert(server.clone(), owner);
+            }
         }
         self.of_shards.insert(shard.clone(), known);
     }
@@ -339,7 +357,7 @@ impl Servers {
     /// Forgets a shard that is not watched any more.
     pub fn forget(&mut self, shard: &KeyspaceShard) {
         for server in self.of_shards.remove(shard).unwrap_or_default().into_keys() {
-            if self.owners.get(&server).is_some_and(|(of, _)| of == shard) {
+            if self.owners.get(&server).is_some_and(|owner| owner.shard == *shard) {
                 self.owners.remove(&server);
             }
         }

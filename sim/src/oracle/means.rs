@@ -31,6 +31,17 @@ impl Human<'_> {
             && !self.promised().any(|txn| lacks(&txn))
             && self.is_recordable(primary)
             && enough
+            && !self.must_choose_a_history(primary)
+    }
+
+    /// Where nothing is promised, others may have written what the primary lacks, and nobody but a person says which
+    /// writes to keep.
+    fn must_choose_a_history(&self, primary: u8) -> bool {
+        let server = self.universe.server(primary);
+        let seen = self.all_in_sight().into_iter().map(|one| self.universe.server(one));
+        let lacks = |txn: &Txn| !server.has_received(*txn);
+        let mut logs = seen.flat_map(|other| other.binlog.iter().chain(&other.relay));
+        self.policy().acks_required() == 0 && logs.any(lacks)
     }
 
     /// Everybody is there and nothing was ever promised.
