@@ -212,6 +212,9 @@ impl Locked<'_> {
             let grounds = PromotionGrounds::of(&status, required.clone());
             race.set(at, Progress::HasRequired, Some(grounds));
         }
+        if !catch_up::can_have_all(candidate, election) {
+            return Ok(());
+        }
         let mut last = None;
         for source in &candidate.sources {
             match self.get_from(race, (at, candidate), source, &all).await {

@@ -46,12 +46,13 @@ pub enum Choice {
 /// Which positions a candidate must reach: what it cannot do without, and all there is.
 pub fn positions(candidate: &Candidate, election: &Election) -> (GtidSet, GtidSet) {
     let required = election.required.union(&candidate.received);
-    let all = match candidate.received.contains(&election.target) || !candidate.sources.is_empty() {
-        true => election.target.union(&candidate.received),
-        // Nobody can give it what it lacks.
-        false => required.clone(),
-    };
+    let all = election.target.union(&candidate.received);
     (required, all)
+}
+
+/// It has received all there is, or somebody can give it the rest.
+pub fn can_have_all(candidate: &Candidate, election: &Election) -> bool {
+    candidate.received.contains(&election.target) || !candidate.sources.is_empty()
 }
 
 /// What a candidate gets from a source is worth nothing where it does not apply all of it. Of one that had no source, a
@@ -75,10 +76,14 @@ pub fn begun(candidate: &Candidate, election: &Election, executed: &GtidSet) -> 
     }
 }
 
-/// How long a candidate that has what is required is kept waiting for the rest.
+/// How long a candidate that has what is required is kept waiting for the rest. Not at all where nobody can get it.
 pub fn patience_for_the_rest(election: &Election, settings: &RecoverySettings) -> Duration {
     let promised = !election.required.is_empty();
-    if promised { UNACKNOWLEDGED_WITHIN } else { settings.wait_replicas_timeout }
+    match election.candidates.iter().any(|one| can_have_all(one, election)) {
+        false => Duration::ZERO,
+        true if promised => UNACKNOWLEDGED_WITHIN,
+        true => settings.wait_replicas_timeout,
+    }
 }
 
 /// Chooses among candidates in the order of their rank, `elapsed` after the beginning.

@@ -58,6 +58,8 @@ impl Election {
 /// ordered, so they are not here: the winner catches up with whoever has most.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
+    /// Others have more than it, and it cannot get that.
+    stays_behind: bool,
     rule: PromotionRule,
     crosses_cell: bool,
     delayed: bool,
@@ -139,7 +141,9 @@ pub fn elect(
             Some(reason) => passed_over.push(passed(contender, reason)),
             None => {
                 let left = everybody.iter().filter(|one| !one.can_follow(contender)).count();
+                let stays_behind = sources.is_empty() && !received.contains(&target);
                 let rank = rank(contender, &target, &followers, left, constraints);
+                let rank = Rank { stays_behind, ..rank };
                 let alias = contender.tablet.alias.clone();
                 ranked.push((rank, Candidate { alias, sources, received }));
             }
@@ -329,6 +333,7 @@ fn rank(
 ) -> Rank {
     let alias = &contender.tablet.alias;
     Rank {
+        stays_behind: false,
         rule: constraints.settings.promotion_rule(&contender.tablet),
         delayed: contender.delay_seconds() > 0,
         leaves_behind,
