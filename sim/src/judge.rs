@@ -108,8 +108,10 @@ const TOO_FEW: [&str; 1] = ["ackers that the policy demands were reached"];
 fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool {
     let mistakes = [Kind::WrongSource, Kind::ErrantWrite, Kind::WritableReplica];
     let faults = stage.schedule.everything().filter(|fault| fault.shard == at);
-    // One log's lost end is survived; those of several servers may be more than is promised.
+    // One log's lost end is survived. Those of several servers may be more than is promised, and so may one's beside
+    // what another wrote in vain: whoever lost its end may have acknowledged that.
     let tails = faults.clone().filter(|fault| fault.kind == Kind::TailLost).count();
+    let tails = tails.min(faults.clone().count().saturating_sub(1));
     let alone = stage.schedule.shards.get(at).is_some_and(ShardPlan::one_alone_has_former);
     // Where nothing is promised, a primary that is cut off is replaced, and may go on.
     let nothing_promised =
@@ -131,7 +133,7 @@ fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool 
     };
     let depleted = universe.topology.tablets_of(shard).any(out_of_service);
     drop(universe);
-    ((mistaken || tails > 1) && refuses(&LEFT_TO_A_PERSON)) || (depleted && refuses(&TOO_FEW))
+    ((mistaken || tails > 0) && refuses(&LEFT_TO_A_PERSON)) || (depleted && refuses(&TOO_FEW))
 }
 
 /// What is not as it should be in a shard, in truth or by what vtorcs say.
