@@ -5,5 +5,6 @@ pub mod hook;
 pub mod kind;
 pub mod login;
 pub mod receivers;
+pub mod reopen;
 pub mod replica;
 pub mod step;

@@ -11,9 +11,9 @@ use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{ServerCommand, Sessions};
 use vtorc_core::recovery::receivers::{self, Restart};
+use vtorc_core::recovery::reopen;
 use vtorc_core::recovery::replica::{self, Case, Cure};
 use vtorc_core::recovery::step::StepKind;
-use vtorc_core::reparent::safety::Reach;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::status::{ReceiverState, ServerStatus};
 use vtorc_core::tablet::{Tablet, TabletType};
@@ -49,14 +49,11 @@ impl Locked<'_> {
         if writable || sabotage::has(Bug::FixBlindly) {
             return Ok(());
         }
-        self.check_reached_for_incumbent()
+        self.check_incumbent_is_alone()
     }
 
-    fn check_reached_for_incumbent(&self) -> Result<(), Stopped> {
-        let answered = self.fresh.tablets.values().filter(|state| state.valid_status().is_some());
-        let reached = answered.map(|state| state.tablet.alias.clone()).collect();
-        let safe = Reach::of(&self.fresh, self.policy, &reached).check_incumbent();
-        safe.map_err(|error| Stopped::Refused(error.to_string()))
+    fn check_incumbent_is_alone(&self) -> Result<(), Stopped> {
+        reopen::check(&self.fresh, self.policy).map_err(|error| Stopped::Refused(error.to_string()))
     }
 
     /// Completes the records after a crash between two of their writes.
@@ -176,7 +173,7 @@ impl Locked<'_> {
         if followers.is_empty() {
             return Ok(());
         }
-        self.check_reached_for_incumbent()?;
+        self.check_incumbent_is_alone()?;
         let primary = self.primary()?.tablet.clone();
         self.check_lock().await?;
         let step = self.job.begin_step(StepKind::StopFollowersOfLost, None);

@@ -48,6 +48,13 @@ impl Contender {
         answered.map(|(state, status)| Self::new(&state.tablet, status, snapshot)).collect()
     }
 
+    /// Everybody of a snapshot who ever answered, by the last word of each: nobody loses what it had by being out of sight.
+    pub fn heard(snapshot: &ShardSnapshot) -> Vec<Self> {
+        let heard = snapshot.tablets.values();
+        let heard = heard.filter_map(|state| Some((state, (*state.status.clone()?).clone())));
+        heard.map(|(state, status)| Self::new(&state.tablet, status, snapshot)).collect()
+    }
+
     /// Its GTIDs stand for data that it does not have: others cannot get it from here.
     pub fn is_filtered(&self) -> bool {
         self.was_replica && self.filters()

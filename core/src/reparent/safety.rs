@@ -40,6 +40,16 @@ pub enum Unsafe {
         /// Who could have acknowledged it.
         missing: Vec<TabletAlias>,
     },
+    /// A tablet that cannot be reached has what the primary lacks, by its own last word.
+    #[error(
+        "{holder}, which cannot be reached, has transactions that {primary} lacks and that may have been acknowledged; bring it back, or delete its record if it is gone for good"
+    )]
+    AheadOutOfSight {
+        /// Who has them.
+        holder: TabletAlias,
+        /// Who is to take writes again.
+        primary: TabletAlias,
+    },
     /// There was a primary that the topology no longer knows; any tablet could be following it.
     #[error("the primary's record is gone, so all tablets must be reached; missing: {}", list(.missing))]
     PrimaryUnknown {
