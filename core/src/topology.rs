@@ -232,8 +232,8 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
     }
     if !sabotage::has(Bug::TrustOldRecords) {
         promote_unread(new, read);
+        promote_named(new);
     }
-    promote_named(new);
     new.known_cells = old.map(|old| old.known_cells.clone()).unwrap_or_default();
     new.known_cells.extend(read.read_cells.iter().cloned());
     let cells = read.unread_cells.iter().filter(|(cell, _)| !new.known_cells.contains(*cell));

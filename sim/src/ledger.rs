@@ -38,6 +38,17 @@ pub struct Attempt {
     pub abandoned: bool,
 }
 
+/// Why a server is made to take writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// A vtorc replaces the primary by itself.
+    Replace,
+    /// A planned reparent.
+    Move,
+    /// Something else, or another tool.
+    Other,
+}
+
 /// A server was made to take writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Promotion {
@@ -225,7 +236,7 @@ impl Universe {
     }
 
     /// A vtorc made a server take writes.
-    pub fn promoted(&mut self, number: u8, manager: u8, automatic: bool) {
+    pub fn promoted(&mut self, number: u8, manager: u8, plan: Plan) {
         let now = self.now;
         self.note(|| format!("m{manager} made s{number} take writes"));
         let ledger = self.ledger_mut(number);
@@ -250,15 +261,17 @@ impl Universe {
             self.violated(what);
             self.ledger_mut(number).weakened(&lost);
         }
-        if automatic {
-            self.check_most_advanced(number, manager);
+        match plan {
+            Plan::Replace => self.check_most_advanced(number, manager),
+            Plan::Move => self.check_no_error_is_spread(number, manager),
+            Plan::Other => {}
         }
         // One that the records do not name yet is not known to all.
         let named = self.records_of(number).record.primary_alias.clone();
         let known = |last: &Promotion| named.as_ref() == Some(&self.server(last.server).alias);
         let last = self.ledger(number).promotions.last();
         let calm = last.is_some_and(|last| !last.troubled && known(last));
-        if automatic && calm {
+        if plan == Plan::Replace && calm {
             let what = format!("s{number} was promoted, and nothing was wrong with the one before");
             self.violated(what);
         }
@@ -292,6 +305,20 @@ impl Universe {
         let worn = ledger.worn.intersection(&ledger.promised);
         let gone: Vec<Txn> = worn.filter(is_gone).copied().collect();
         self.ledger_mut(number).weakened(&gone);
+    }
+
+    /// Nothing pressed: what somebody wrote on a replica by mistake is not made everybody's.
+    fn check_no_error_is_spread(&mut self, number: u8, manager: u8) {
+        let reigning = self.ledger(number).reigning();
+        let Some(former) = reigning.filter(|one| self.server(*one).is_awake()) else { return };
+        let (server, former) = (self.server(number), self.server(former));
+        let own = |txn: &&Txn| txn.source == number && !former.has_received(**txn);
+        let error = server.binlog.iter().find(own).copied();
+        if let Some(txn) = error {
+            self.violated(format!(
+                "m{manager} promoted s{number}, which alone has {txn:?}, as a planned reparent"
+            ));
+        }
     }
 
     /// Nobody whom it could have promoted has what counts and the promoted one lacks: what is promised, and, whatever

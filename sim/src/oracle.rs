@@ -278,8 +278,14 @@ impl Human<'_> {
     fn is_complicated(&self) -> bool {
         let mut here = self.schedule.everything().filter(|fault| fault.shard == self.shard);
         let plan = self.schedule.shards.get(self.shard);
-        plan.is_some_and(ShardPlan::one_alone_has_former)
-            || here.any(|fault| COMPLICATED.contains(&fault.kind))
+        let odd = plan.is_some_and(ShardPlan::one_alone_has_former) && !self.has_heard_all();
+        odd || here.any(|fault| COMPLICATED.contains(&fault.kind))
+    }
+
+    /// Everybody was heard for a while, the primary as well: what only one has that the primary did not write, it had
+    /// while that lived.
+    fn has_heard_all(&self) -> bool {
+        self.universe.members(self.shard).all(|one| self.view.heard.contains(&one))
     }
 
     /// The topology works for it, and no lock, no block and no doubt in its own eyes stands in the way.

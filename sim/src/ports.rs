@@ -17,6 +17,7 @@ use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::tablet::MysqlAddress;
 
 use crate::foreign::FOREIGN;
+use crate::ledger::Plan;
 use crate::network::Party;
 use crate::server::Server;
 use crate::statements::{Reply, Statement};
@@ -188,14 +189,19 @@ impl Outside {
         }
     }
 
-    /// Tells whether vtorc is replacing the primary of a server's shard by itself.
-    fn replaces_a_primary(&self, server: u8) -> bool {
+    /// What a vtorc is doing with a server's shard when it lets that take writes.
+    fn plan(&self, server: u8) -> Plan {
         let shard = self.universe.lock().records_of(server).name.clone();
-        self.board.running().iter().any(|record| {
-            record.shard == shard
-                && record.kind == RecoveryKind::EmergencyReparent
-                && record.trigger == Trigger::Automatic
-        })
+        let running = self.board.running();
+        let here = || running.iter().filter(|record| record.shard == shard);
+        let is = |kind, trigger| here().any(|one| one.kind == kind && one.trigger == trigger);
+        if is(RecoveryKind::EmergencyReparent, Trigger::Automatic) {
+            Plan::Replace
+        } else if here().any(|one| one.kind == RecoveryKind::PlannedReparent) {
+            Plan::Move
+        } else {
+            Plan::Other
+        }
     }
 }
 
@@ -230,7 +236,7 @@ impl Line {
 
     /// Runs it, or leaves it in a frozen server's socket.
     fn arrive(&self, statement: &Statement) -> Result<Result<Reply, u64>, Lost> {
-        let replaces = self.outside.replaces_a_primary(self.server);
+        let plan = self.outside.plan(self.server);
         let (manager, until) = (self.outside.manager, self.until());
         let mut universe = self.outside.universe.lock();
         if !self.is_open(&universe) {
@@ -244,12 +250,12 @@ impl Line {
             let when = (not_before, until);
             return Ok(Err(universe.queue(self.server, statement.clone(), Some(manager), when)));
         }
-        if *statement == Statement::StopReceiver && replaces {
+        if *statement == Statement::StopReceiver && plan == Plan::Replace {
             universe.receiver_stopped(self.server, manager);
         }
         let reply = universe.execute(self.server, statement);
         if statement.promotes(&reply) {
-            universe.promoted(self.server, manager, replaces);
+            universe.promoted(self.server, manager, plan);
         }
         if *statement != Statement::Status {
             let server = self.server;
@@ -275,10 +281,10 @@ impl Line {
 
     /// The server was made to take writes: just now, or a vtorc learns of it after a sleep.
     fn took_writes(&self, just_now: bool) {
-        let replaces = self.outside.replaces_a_primary(self.server);
+        let plan = self.outside.plan(self.server);
         let mut universe = self.outside.universe.lock();
         match just_now {
-            true => universe.promoted(self.server, self.outside.manager, replaces),
+            true => universe.promoted(self.server, self.outside.manager, plan),
             false => universe.has_won(self.server),
         }
     }

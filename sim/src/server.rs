@@ -260,10 +260,9 @@ impl Server {
     /// `CHANGE REPLICATION SOURCE`. With the applier running the relay log stays, else it is thrown away.
     pub fn change_source(&mut self, source: u8) {
         self.receiver = Receiver::Stopped;
+        // What was retrieved is forgotten with the relay log, and with nothing else (seen on MySQL 9.7).
         if !self.applier_running {
             self.relay.clear();
-        }
-        if self.source != Some(source) {
             self.retrieved = TxnSet::default();
         }
         self.source = Some(source);

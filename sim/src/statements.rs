@@ -117,12 +117,16 @@ impl Universe {
                 return Reply::Done;
             }
             Statement::Call(call) => return self.call(number, call),
+            Statement::ChangeSource(source) => {
+                self.check_relay_log_is_kept(number, *source);
+                self.server_mut(number).change_source(*source);
+                return Reply::Done;
+            }
             Statement::Status => return Reply::Status(Box::new(self.status_of(number))),
             Statement::StopReceiver
             | Statement::StopReplication
             | Statement::StartReplication
             | Statement::StartApplier
-            | Statement::ChangeSource(_)
             | Statement::ForgetSource
             | Statement::Acknowledge(_)
             | Statement::Delay(_)
@@ -137,7 +141,6 @@ impl Universe {
                 server.applier_running = server.source.is_some();
             }
             Statement::StartApplier => server.applier_running = server.source.is_some(),
-            Statement::ChangeSource(source) => server.change_source(*source),
             Statement::ForgetSource => server.forget_source(),
             Statement::Acknowledge(acks) => server.acks = *acks,
             Statement::Delay(seconds) => server.delay(*seconds, now),
@@ -152,9 +155,25 @@ impl Universe {
             | Statement::OwnWrite { .. }
             | Statement::Insert(_)
             | Statement::Call(_)
+            | Statement::ChangeSource(_)
             | Statement::WaitForAcks(_) => {}
         }
         Reply::Done
+    }
+
+    /// What a replica received and has not applied is thrown away where its applier stands: nobody does that before the
+    /// new source is known to send it again.
+    fn check_relay_log_is_kept(&mut self, number: u8, source: u8) {
+        let (server, source) = (self.server(number), self.server(source));
+        let sent_again =
+            |txn: &&Txn| source.binlog.iter().skip(source.purged).any(|one| one == *txn);
+        let gone = server.relay.iter().find(|txn| !server.applier_running && !sent_again(txn));
+        if let Some(txn) = gone.copied() {
+            let source = source.number;
+            self.violated(format!(
+                "s{number} was pointed at s{source}, which does not send {txn:?}, and threw it away"
+            ));
+        }
     }
 
     fn take_writes(&mut self, number: u8) -> Reply {

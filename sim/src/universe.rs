@@ -11,7 +11,7 @@ use crate::Millis;
 use crate::claims::ECHO_MS;
 use crate::faults::{Fault, Hostile, Kind};
 use crate::gtids::Txn;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Plan};
 use crate::network::Network;
 use crate::schedule::ShardPlan;
 use crate::server::Server;
@@ -359,7 +359,7 @@ impl Universe {
             let answer = self.execute(queued.server, &queued.statement);
             // Whoever asked may have given up: it was promoted all the same.
             if let Some(asker) = queued.asker.filter(|_| queued.statement.promotes(&answer)) {
-                self.promoted(queued.server, asker, false);
+                self.promoted(queued.server, asker, Plan::Other);
             }
             self.answers.insert(queued.ticket, answer);
         }

@@ -99,18 +99,20 @@ pub const ODD: &[Hazard] = &[
         ..PLAIN
     },
     Hazard {
-        name: "the record of a replica cannot be read while another tool makes it primary",
+        name: "the record of a replica that another tool made primary cannot be read",
         faults: &[
-            (Kind::Hostile(Hostile::DamagedRecord), 4_900, 60_000, Some(2)),
+            (Kind::LateWatches, 4_900, 1_000, None),
             (Kind::ForeignReparent, 5_000, 8_000, Some(0)),
+            (Kind::Hostile(Hostile::DamagedRecord), 5_120, 60_000, Some(2)),
         ],
         ..PLAIN
     },
     Hazard {
-        name: "a replica lags behind what the next primary, a clone, still holds",
+        name: "the applier of a replica stands that lags behind what the next primary, a clone, still holds",
         faults: &[
             (Kind::SlowApplier, 2_000, 20_000, Some(2)),
             (Kind::Clone, 2_500, 1_000, Some(1)),
+            (Kind::StoppedReplica, 5_980, 1_000, Some(2)),
             (Kind::Crash, 6_000, 60_000, Some(0)),
         ],
         ..PLAIN
