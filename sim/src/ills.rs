@@ -44,6 +44,8 @@ pub struct Ills {
     pub led_by_script: bool,
     /// A script sets `super_read_only` off.
     pub open_to_administrators: bool,
+    /// Its applier stops at once with an error.
+    pub applier_fails: bool,
     /// What it is told may run long after it was given up.
     pub late: bool,
     /// Clients' transactions that were left open.
@@ -68,6 +70,7 @@ impl Ills {
         self.turns_away = 0;
         self.locked = false;
         self.late = false;
+        self.applier_fails = false;
         self.open_transactions = 0;
     }
 
@@ -187,7 +190,7 @@ impl Universe {
                 server.change_source(primary);
             }
             server.start_receiver(now);
-            server.applier_running = true;
+            server.start_applier();
         }
     }
 

@@ -226,6 +226,11 @@ impl Server {
         self.ills.locked && self.applier_running && !self.relay.is_empty()
     }
 
+    /// It applies from now on, unless it stops at once with an error.
+    pub fn start_applier(&mut self) {
+        self.applier_running = self.source.is_some() && !self.ills.applier_fails;
+    }
+
     /// Commits a transaction.
     pub fn commit(&mut self, txn: Txn, is_journal: bool) {
         self.binlog.push(txn);
@@ -323,7 +328,7 @@ impl Server {
         self.acks = self.ills.acks_by_file;
         self.retrieved = TxnSet::default();
         self.receiver = Receiver::Stopped;
-        self.applier_running = self.source.is_some();
+        self.start_applier();
         self.start_receiver(now);
     }
 
@@ -395,7 +400,11 @@ impl Server {
             receiver,
             receiver_error: self.receiver_error.clone(),
             applier_running: self.applier_running,
-            applier_error: String::new(),
+            applier_error: if self.ills.applier_fails {
+                "duplicate key".into()
+            } else {
+                String::new()
+            },
             retrieved: self.retrieved.to_gtid_set(),
             auto_position: true,
             filtered: self.ills.filtered,

@@ -138,9 +138,9 @@ impl Universe {
             Statement::StopReplication => server.stop_replication(),
             Statement::StartReplication => {
                 server.start_receiver(now);
-                server.applier_running = server.source.is_some();
+                server.start_applier();
             }
-            Statement::StartApplier => server.applier_running = server.source.is_some(),
+            Statement::StartApplier => server.start_applier(),
             Statement::ForgetSource => server.forget_source(),
             Statement::Acknowledge(acks) => server.acks = *acks,
             Statement::Delay(seconds) => server.delay(*seconds, now),

@@ -201,7 +201,7 @@ impl Universe {
             replica.change_source(source);
         }
         replica.start_receiver(now);
-        replica.applier_running = true;
+        replica.start_applier();
         Reply::Done
     }
 

@@ -14,6 +14,7 @@
 //! | [`Hostile::Stranger`] | a pod died, and its address was given to another shard's pod |
 //! | [`Hostile::OpenTransaction`] | a client that began a transaction and went for lunch |
 //! | [`Hostile::LateCommands`] | a statement that waits for a metadata lock after its caller has gone |
+//! | [`Hostile::ApplierFails`] | a row that somebody wrote on a replica, and the primary writes as well |
 //! | [`Hostile::ManagerSlow`] | a network card, switch or tunnel before vtorc that loses packets |
 //!
 //! What is so from the beginning and for good is a [`crate::ills::Habit`], a tablet's type, or a cell that nobody can
@@ -53,6 +54,8 @@ pub enum Hostile {
     LateCommands,
     /// A vtorc's own network is slow and lossy; only hazards have it.
     ManagerSlow,
+    /// A replica cannot apply what it received; only hazards have it.
+    ApplierFails,
 }
 
 impl Hostile {
@@ -87,7 +90,8 @@ impl Hostile {
             | Self::StrayAcker
             | Self::Stranger
             | Self::OpenTransaction
-            | Self::LateCommands => false,
+            | Self::LateCommands
+            | Self::ApplierFails => false,
         }
     }
 }
@@ -152,6 +156,10 @@ impl Universe {
             Hostile::Stranger => self.give_address_back(server),
             Hostile::OpenTransaction => ills.open_transactions = u32::from(begins),
             Hostile::LateCommands => ills.late = begins,
+            Hostile::ApplierFails => {
+                ills.applier_fails = begins;
+                self.server_mut(server).applier_running &= !begins;
+            }
             Hostile::ManagerSlow => self.slow_towards_servers(fault.manager, begins),
         }
     }

@@ -108,11 +108,10 @@ pub const ODD: &[Hazard] = &[
         ..PLAIN
     },
     Hazard {
-        name: "the applier of a replica stands that lags behind what the next primary, a clone, still holds",
+        name: "the applier of a replica fails that lags behind what the next primary, a clone, still holds",
         faults: &[
-            (Kind::SlowApplier, 2_000, 20_000, Some(2)),
+            (Kind::Hostile(Hostile::ApplierFails), 2_000, 20_000, Some(2)),
             (Kind::Clone, 2_500, 1_000, Some(1)),
-            (Kind::StoppedReplica, 5_980, 1_000, Some(2)),
             (Kind::Crash, 6_000, 60_000, Some(0)),
         ],
         ..PLAIN

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::ServerIdentity;
 use vtorc_core::ports::{
-    CommandError, MysqlPort, PromotionGrounds, ServerCommand, Sessions, SourceChange,
+    CommandError, MysqlPort, PromotionGrounds, RelayLog, ServerCommand, Sessions, SourceChange,
 };
 use vtorc_core::preflight::Inspection;
 use vtorc_core::secret::Login;
@@ -78,8 +78,9 @@ impl Line {
             ServerCommand::Promote { acks, grounds } => self.promote(acks, &grounds).await,
             ServerCommand::SetDelay { seconds } => self.tell(Statement::Delay(seconds)).await,
             ServerCommand::FixPrimary { acks } => self.fix_primary(acks).await,
-            ServerCommand::Follow { source, semi_sync, change, relay_log: _, login: _ } => {
-                self.follow(Server::number_of(&source.mysql), semi_sync, change).await
+            ServerCommand::Follow { source, semi_sync, change, relay_log, login: _ } => {
+                let source = Server::number_of(&source.mysql);
+                self.follow(source, semi_sync, (change, relay_log)).await
             }
             ServerCommand::RestartReceiver => {
                 self.tell(Statement::StopReceiver).await?;
@@ -293,7 +294,7 @@ impl Line {
         &self,
         source: u8,
         semi_sync: bool,
-        change: SourceChange,
+        (change, relay_log): (SourceChange, RelayLog),
     ) -> Result<(), CommandError> {
         let status = self.status().await?;
         if status.is_writable() {
@@ -306,7 +307,7 @@ impl Line {
             self.tell(Statement::Acknowledge(semi_sync)).await?;
         }
         match change {
-            SourceChange::Repoint => self.repoint(source, &status).await?,
+            SourceChange::Repoint => self.repoint(source, &status, relay_log).await?,
             SourceChange::Keep => {
                 if acks_changed || (semi_sync && !status.semi_sync.replica_active) {
                     self.tell(Statement::StopReceiver).await?;
@@ -320,13 +321,24 @@ impl Line {
         Ok(())
     }
 
-    async fn repoint(&self, source: u8, status: &ServerStatus) -> Result<(), CommandError> {
+    /// With its applier running a server keeps its relay log; what must stay is not given up where that cannot run.
+    async fn repoint(
+        &self,
+        source: u8,
+        status: &ServerStatus,
+        relay_log: RelayLog,
+    ) -> Result<(), CommandError> {
         if let Some(replication) = &status.replication {
             if replication.receiver != ReceiverState::Stopped {
                 self.tell(Statement::StopReceiver).await?;
             }
-            if !replication.applier_running {
+            if !replication.applier_running && replication.applier_error.is_empty() {
                 self.tell(Statement::StartApplier).await?;
+            }
+            let stands = !replication.applier_error.is_empty();
+            if stands && relay_log == RelayLog::MustStay && !status.unapplied().is_empty() {
+                let why = "it would throw away what it received, since its applier stands";
+                return Err(CommandError::NotDone(why.into()));
             }
         }
         self.tell(Statement::ChangeSource(source)).await?;
