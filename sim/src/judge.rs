@@ -103,6 +103,9 @@ const LEFT_TO_A_PERSON: [&str; 3] =
 /// What it says where too many are out of service: a person must bring another tablet, or ask for less.
 const TOO_FEW: [&str; 1] = ["ackers that the policy demands were reached"];
 
+/// What it says of those who wrote something in vain: they must be made anew before they can acknowledge.
+const WENT_ALONE: [&str; 2] = ["disagrees with the others", "which nobody ever acknowledged"];
+
 /// Somebody's mistake gave one server what another one may have promised: every vtorc refuses to choose, and
 /// says between whom.
 fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool {
@@ -133,7 +136,8 @@ fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool 
     };
     let depleted = universe.topology.tablets_of(shard).any(out_of_service);
     drop(universe);
-    ((mistaken || tails > 0) && refuses(&LEFT_TO_A_PERSON)) || (depleted && refuses(&TOO_FEW))
+    let too_few = (depleted || refuses(&WENT_ALONE)) && refuses(&TOO_FEW);
+    ((mistaken || tails > 0) && refuses(&LEFT_TO_A_PERSON)) || too_few
 }
 
 /// What is not as it should be in a shard, in truth or by what vtorcs say.

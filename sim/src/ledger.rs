@@ -262,7 +262,10 @@ impl Universe {
             self.ledger_mut(number).weakened(&lost);
         }
         match plan {
-            Plan::Replace => self.check_most_advanced(number, manager),
+            Plan::Replace => {
+                self.check_most_advanced(number, manager);
+                self.check_no_error_is_spread(number, manager);
+            }
             Plan::Move => self.check_no_error_is_spread(number, manager),
             Plan::Other => {}
         }
@@ -307,16 +310,15 @@ impl Universe {
         self.ledger_mut(number).weakened(&gone);
     }
 
-    /// Nothing pressed: what somebody wrote on a replica by mistake is not made everybody's.
+    /// What somebody wrote on a replica by mistake is not made everybody's, unless somebody asks for it.
     fn check_no_error_is_spread(&mut self, number: u8, manager: u8) {
-        let reigning = self.ledger(number).reigning();
-        let Some(former) = reigning.filter(|one| self.server(*one).is_awake()) else { return };
-        let (server, former) = (self.server(number), self.server(former));
-        let own = |txn: &&Txn| txn.source == number && !former.has_received(**txn);
-        let error = server.binlog.iter().find(own).copied();
-        if let Some(txn) = error {
+        let others: Vec<u8> = self.others(number).collect();
+        let is_alone = |txn: &&Txn| !others.iter().any(|one| self.server(*one).has_received(**txn));
+        let mut errors =
+            self.server(number).binlog.iter().filter(|txn| self.mistakes.contains(txn));
+        if let Some(txn) = errors.find(is_alone).copied() {
             self.violated(format!(
-                "m{manager} promoted s{number}, which alone has {txn:?}, as a planned reparent"
+                "m{manager} promoted s{number}, on which somebody wrote {txn:?} by mistake"
             ));
         }
     }

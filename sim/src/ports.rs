@@ -185,7 +185,7 @@ impl Outside {
         let held_at = universe.ledger(server).held_at.get(&self.manager).copied().unwrap_or(0);
         let grace = LOCK_GRACE_MS + universe.network.delay(Party::Topology, self.me());
         if now.saturating_sub(held_at) > grace {
-            universe.violated(format!("m{} promotes s{server} without the lock", self.manager));
+            universe.violated(format!("m{} opens s{server} without the lock", self.manager));
         }
     }
 

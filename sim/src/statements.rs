@@ -297,6 +297,7 @@ impl Universe {
         let server = self.server_mut(number);
         let txn = server.next_txn();
         server.commit(txn, false);
+        self.mistakes.insert(txn);
     }
 
     /// Tells whether a receiver is connected to the life that its source lives now.

@@ -57,6 +57,8 @@ pub struct Universe {
     pub violations: Vec<String>,
     /// Transactions that are rows of a reparent journal.
     pub journal_txns: BTreeSet<Txn>,
+    /// What somebody wrote on a replica.
+    pub mistakes: BTreeSet<Txn>,
     /// Statements in the sockets of frozen servers.
     pub queued: Vec<Queued>,
     /// Answers to queued statements.
@@ -115,6 +117,7 @@ impl Universe {
             books: Vec::new(),
             violations: Vec::new(),
             journal_txns: BTreeSet::new(),
+            mistakes: BTreeSet::new(),
             queued: Vec::new(),
             answers: BTreeMap::new(),
             tickets: 0,

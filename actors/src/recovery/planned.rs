@@ -187,17 +187,22 @@ impl Locked<'_> {
     /// The old primary takes writes again, if the shard's lock is still ours: otherwise somebody else may have promoted
     /// another one meanwhile. It stays closed then, and whoever holds the lock next finishes.
     async fn undo(&self, primary: &Tablet, why: String) -> Stopped {
-        if !sabotage::has(Bug::UndoWithoutLock)
-            && let Err(lost) = self.check_lock().await
-        {
-            return Stopped::Unclear(format!(
-                "{why}; {} refuses writes until the shard's lock is held again: {lost}",
-                primary.alias
-            ));
-        }
+        let held = match self.check_lock().await {
+            Ok(()) => self.opening_patience(primary).await,
+            Err(lost) => Err(lost),
+        };
+        let patience = match held {
+            Ok(patience) => patience,
+            Err(_) if sabotage::has(Bug::UndoWithoutLock) => self.job.settings.command_timeout,
+            Err(lost) => {
+                return Stopped::Unclear(format!(
+                    "{why}; {} refuses writes until the shard's lock is held again: {lost}",
+                    primary.alias
+                ));
+            }
+        };
         let fix = ServerCommand::FixPrimary { acks: self.policy.acks_required() };
-        let timeout = self.job.settings.command_timeout.min(self.trust_left());
-        match self.job.on(StepKind::TakeWritesAgain, primary, fix, timeout).await {
+        match self.job.on(StepKind::TakeWritesAgain, primary, fix, patience).await {
             Ok(_) => Stopped::Undone(format!("{why}; {} serves as before", primary.alias)),
             Err(error) => Stopped::Unclear(format!(
                 "{why}; and {} could not be made to take writes again: {error}",

@@ -348,7 +348,9 @@ fn primary_settings(
         && !status.semi_sync.falls_back_alone
         && status.semi_sync.timeout_ms >= SEMI_SYNC_TIMEOUT_MIN_MS;
     let ackers = snapshot.replicas_of(alias).filter(|replica| {
+        // One that hears nothing, as with a disk that stalls, is connected and acknowledges nothing.
         policy.is_acker(&primary.tablet, &replica.tablet)
+            && replica.receiving(crate::time::Timestamp::default()) == Receiving::Yes
             && replica.valid_status().is_some_and(|theirs| acks_for(theirs, status, primary))
     });
     facts.ackers_ready = u32::try_from(ackers.count()).unwrap_or(u32::MAX);

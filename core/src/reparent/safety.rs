@@ -248,6 +248,7 @@ mod tests {
             Err(Unsafe::AcksOutOfSight { writer, .. }) => format!("acks for {writer}"),
             Err(Unsafe::ForgottenOutOfSight { .. }) => "forgotten".into(),
             Err(Unsafe::PrimaryUnknown { .. }) => "primary unknown".into(),
+            Err(Unsafe::AheadOutOfSight { .. }) => "ahead out of sight".into(),
         }
     }
 

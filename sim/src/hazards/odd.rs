@@ -83,27 +83,27 @@ pub const ODD: &[Hazard] = &[
         ..PLAIN
     },
     Hazard {
-        name: "the candidate of a planned reparent stands still between two statements of its promotion",
-        faults: &[(Kind::PlannedReparent, 5_000, 1_000, Some(0))],
-        strike: Some((Kind::Freeze, 3_300, Some(2))),
+        name: "packets to the candidate of a planned reparent are lost between two statements of its promotion",
+        faults: &[
+            (Kind::SlowLinks, 4_990, 15_000, Some(2)),
+            (Kind::PlannedReparent, 5_000, 20_000, Some(0)),
+        ],
+        // Which packets are lost is another matter each time.
+        strike: Some((Kind::LateWatches, 100, None)),
         ..PLAIN
     },
     Hazard {
-        name: "the lock is lost in the middle of a planned reparent, and another tool reparents",
-        faults: &[
-            (Kind::SlowApplier, 4_900, 20_000, Some(1)),
-            (Kind::PlannedReparent, 5_000, 1_000, Some(1)),
-            (Kind::ForeignReparent, 5_100, 8_000, Some(0)),
-        ],
-        strike: Some((Kind::SessionExpired, 1_000, None)),
+        name: "vtorc stands still in the middle of a planned reparent until its lock is lost",
+        faults: &[(Kind::PlannedReparent, 5_000, 20_000, Some(0))],
+        strike: Some((Kind::Hostile(Hostile::ManagerPaused), 9_000, None)),
         ..PLAIN
     },
     Hazard {
         name: "the record of a replica that another tool made primary cannot be read",
         faults: &[
-            (Kind::LateWatches, 4_900, 1_000, None),
-            (Kind::ForeignReparent, 5_000, 8_000, Some(0)),
-            (Kind::Hostile(Hostile::DamagedRecord), 5_120, 60_000, Some(2)),
+            (Kind::Hostile(Hostile::ManagerPaused), 4_900, 6_500, None),
+            (Kind::ForeignReparent, 5_000, 6_000, Some(0)),
+            (Kind::Hostile(Hostile::DamagedRecord), 5_200, 60_000, Some(2)),
         ],
         ..PLAIN
     },

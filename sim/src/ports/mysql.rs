@@ -33,7 +33,7 @@ impl MysqlPort for Outside {
         command: ServerCommand,
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError> {
-        if matches!(command, ServerCommand::Promote { .. }) {
+        if matches!(command, ServerCommand::Promote { .. } | ServerCommand::FixPrimary { .. }) {
             self.check_lock_held(Server::number_of(&address.mysql));
         }
         let line = self.connect(&address.mysql, Instant::now() + deadline).await?;
