@@ -117,11 +117,7 @@ impl Universe {
                 return Reply::Done;
             }
             Statement::Call(call) => return self.call(number, call),
-            Statement::ChangeSource(source) => {
-                self.check_relay_log_is_kept(number, *source);
-                self.server_mut(number).change_source(*source);
-                return Reply::Done;
-            }
+            Statement::ChangeSource(source) => return self.point_at(number, *source),
             Statement::Status => return Reply::Status(Box::new(self.status_of(number))),
             Statement::StopReceiver
             | Statement::StopReplication
@@ -158,6 +154,12 @@ impl Universe {
             | Statement::ChangeSource(_)
             | Statement::WaitForAcks(_) => {}
         }
+        Reply::Done
+    }
+
+    fn point_at(&mut self, number: u8, source: u8) -> Reply {
+        self.check_relay_log_is_kept(number, source);
+        self.server_mut(number).change_source(source);
         Reply::Done
     }
 
