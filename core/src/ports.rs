@@ -177,6 +177,13 @@ impl PromotionGrounds {
         }
     }
 
+    /// The grounds of a server, chosen in this state, that takes over from a primary which has written its last. Together
+    /// with the rest the server receives the rows of the primary's reparent journal: there may be more than it had then.
+    pub fn after(chosen: &ServerStatus, primary: &ServerStatus) -> Self {
+        let grounds = Self::of(chosen, primary.gtid_executed.clone());
+        Self { journal_length: primary.journal_length.max(grounds.journal_length), ..grounds }
+    }
+
     /// Says why a server in this state is not the one that was chosen.
     ///
     /// Whoever follows nobody any more has been promoted already, by a first attempt: it is only made sure of.

@@ -182,9 +182,9 @@ impl ServerStatus {
     /// be cloned anew.
     ///
     /// `other` must have answered before this server was asked. A commit that waits for its acknowledgement is on the
-    /// replicas already and not counted here yet. So where somebody waits, or may write, it is only believed where this
-    /// server refuses `other` for it: it counts commits that wait when it does that (MySQL's `Binlog_sender::check_start_file`
-    /// adds the owned GTIDs).
+    /// replicas already and not counted here yet. So where somebody waits, or may write, the loss is only believed where
+    /// this server refuses `other` for it: a server that refuses a replica counts its own commits that wait (MySQL's
+    /// `Binlog_sender::check_start_file` adds the owned GTIDs).
     pub fn lost_to(&self, other: &ServerStatus) -> Option<GtidSet> {
         let settled = self.semi_sync.waiting_sessions == 0 && !self.is_writable();
         let refused = || other.is_refused() && other.leads_to(self);

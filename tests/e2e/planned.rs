@@ -46,6 +46,21 @@ fn mariadb_moves_its_writes_under_load() {
     under_load(Flavor::MariaDb.into());
 }
 
+/// Nobody waits until what the last one wrote is known everywhere: to whom writes go next may not have its journal yet.
+#[test]
+fn planned_reparents_that_are_asked_for_one_right_after_the_other_all_succeed() {
+    let mut cluster = Cluster::new(Flavor::MySql, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    cluster.healthy(&[]);
+    for round in 0..4 {
+        for wanted in ["zone1-102", "zone1-103", "zone1-101"] {
+            let (status, answer) = cluster.daemon().post(PLANNED, json!({"new_primary": wanted}));
+            let succeeded = (status, &answer["outcome"]) == (200, &json!("succeeded"));
+            assert!(succeeded, "round {round}, to {wanted}: {answer:#}");
+        }
+    }
+}
+
 #[test]
 fn a_candidate_that_cannot_catch_up_is_refused_before_writes_stop() {
     a_candidate_that_cannot_catch_up_is_refused_before_writes_stop_on(Flavor::MySql.into());

@@ -2,10 +2,10 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse};
 use rust_embed::RustEmbed;
 
-use crate::context::WebContext;
+use crate::asker::Reader;
 use crate::error::ApiError;
 
 #[derive(RustEmbed)]
@@ -18,17 +18,13 @@ pub(crate) fn missing_from(directory: &Path) -> Vec<String> {
     Embedded::iter().filter(lacks).map(|name| name.into_owned()).collect()
 }
 
-pub(crate) async fn file(
-    request: HttpRequest,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
+pub(crate) async fn file(reader: Reader, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let name = match request.path().trim_start_matches('/') {
         "" => "index.html",
         name => name,
     };
     let not_found = || ApiError::not_found(format!("there is nothing at {}", request.path()));
-    let bytes = match &context.console_directory {
+    let bytes = match &reader.console_directory {
         Some(directory) => from_directory(directory, name).ok_or_else(not_found)?,
         None => Embedded::get(name).ok_or_else(not_found)?.data.into_owned(),
     };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use vtorc_actors::messages::{ChangeControl, ControlChange};
@@ -10,7 +10,7 @@ use vtorc_actors::services::Services;
 use vtorc_core::controls::Control;
 use vtorc_core::ports::HistoryError;
 
-use crate::context::WebContext;
+use crate::asker::{Operator, Reader};
 use crate::error::ApiError;
 use crate::views::time;
 
@@ -41,12 +41,8 @@ pub(crate) fn views(services: &Services) -> Vec<ControlView> {
     controls.in_force(services.clock.now()).map(view).collect()
 }
 
-pub(crate) async fn list(
-    request: HttpRequest,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
-    Ok(HttpResponse::Ok().json(views(&context.services)))
+pub(crate) async fn list(reader: Reader) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(views(&reader.services)))
 }
 
 /// `{"control": "downtime zone1-0000000101", "comment": "new disk", "seconds": 3600}`
@@ -59,9 +55,8 @@ pub(crate) struct SetBody {
 }
 
 pub(crate) async fn set(
-    request: HttpRequest,
+    operator: Operator,
     body: web::Json<SetBody>,
-    context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
     let SetBody { control, comment, seconds } = body.into_inner();
     if comment.trim().is_empty() {
@@ -71,7 +66,7 @@ pub(crate) async fn set(
         return Err(ApiError::bad_request(format!("seconds must be 1 to {SECONDS_MAX}")));
     }
     let change = ControlChange::Set(seconds.map(Duration::from_secs));
-    order(&request, &control, change, comment, &context).await
+    order(operator, &control, change, comment).await
 }
 
 #[derive(Deserialize)]
@@ -83,27 +78,25 @@ pub(crate) struct LiftBody {
 }
 
 pub(crate) async fn lift(
-    request: HttpRequest,
+    operator: Operator,
     body: web::Json<LiftBody>,
-    context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
     let LiftBody { control, comment } = body.into_inner();
-    order(&request, &control, ControlChange::Lift, comment, &context).await
+    order(operator, &control, ControlChange::Lift, comment).await
 }
 
 async fn order(
-    request: &HttpRequest,
+    operator: Operator,
     control: &str,
     change: ControlChange,
     comment: String,
-    context: &WebContext,
 ) -> Result<HttpResponse, ApiError> {
-    let caller = context.access.may_change(request)?;
     let control: Control =
         control.parse().map_err(|error| ApiError::bad_request(format!("{error}")))?;
     let text = control.to_string();
     let (kept, answer) = oneshot::channel();
-    context.registry.do_send(ChangeControl { control, change, by: caller.name, comment, kept });
+    let by = operator.name.clone();
+    operator.registry.do_send(ChangeControl { control, change, by, comment, kept });
     in_the_history(answer).await?;
     Ok(HttpResponse::Accepted().json(serde_json::json!({ "control": text })))
 }

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use actix_web::HttpResponse;
 use actix_web::web::Bytes;
-use actix_web::{HttpRequest, HttpResponse, web};
 use futures::stream::{self, Stream};
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use vtorc_actors::board::Event;
 use vtorc_actors::services::Services;
 
-use crate::context::WebContext;
+use crate::asker::Reader;
 use crate::error::ApiError;
 use crate::system::system_json;
 use crate::views::{RecoveryView, ShardView};
@@ -21,19 +21,15 @@ use crate::views::{RecoveryView, ShardView};
 /// A comment keeps the connection open, so often.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-pub(crate) async fn events(
-    request: HttpRequest,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
-    let changes = context.services.board.subscribe();
+pub(crate) async fn events(reader: Reader) -> Result<HttpResponse, ApiError> {
+    let changes = reader.services.board.subscribe();
     let changes = changes.ok_or_else(|| ApiError::unavailable("there are no events"))?;
     Ok(HttpResponse::Ok()
         .insert_header(("Content-Type", "text/event-stream"))
         .insert_header(("Cache-Control", "no-store"))
         // Compression would hold events back.
         .insert_header(("Content-Encoding", "identity"))
-        .streaming(stream(context.services.clone(), changes)))
+        .streaming(stream(reader.services.clone(), changes)))
 }
 
 fn stream(

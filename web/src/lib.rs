@@ -2,7 +2,8 @@
 //!
 //! | module | |
 //! |---|---|
-//! | [`server`] | routes, TLS, and who may do what ([`access`]) |
+//! | [`server`] | routes, TLS |
+//! | [`access`], `asker` | who may do what, and who asks |
 //! | `shards`, `recoveries`, `system` | the handlers |
 //! | `views` | what core's values look like as JSON |
 //! | `events` | the stream of all that changes |
@@ -12,6 +13,7 @@
 //! | `console` | the status page's files |
 
 pub mod access;
+mod asker;
 mod console;
 mod context;
 mod controls;

@@ -3,31 +3,24 @@
 mod figures;
 mod timings;
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::HttpResponse;
 use prometheus::{Encoder, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use serde_json::{Map, Value, json};
 
+use crate::asker::Reader;
 use crate::context::WebContext;
 use crate::error::ApiError;
 use figures::{Family, Kind, families};
 use timings::Timings;
 
-pub(crate) async fn metrics(
-    request: HttpRequest,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
-    let text = render(&context).map_err(|error| ApiError::unavailable(error.to_string()))?;
+pub(crate) async fn metrics(reader: Reader) -> Result<HttpResponse, ApiError> {
+    let text = render(&reader).map_err(|error| ApiError::unavailable(error.to_string()))?;
     Ok(HttpResponse::Ok().insert_header(("Content-Type", "text/plain; version=0.0.4")).body(text))
 }
 
 /// The same as JSON, as Vitess's own programs serve it: the values of labels joined with dots.
-pub(crate) async fn vars(
-    request: HttpRequest,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
-    Ok(HttpResponse::Ok().json(as_vars(&context)))
+pub(crate) async fn vars(reader: Reader) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(as_vars(&reader)))
 }
 
 /// Builds the page anew from the board at each scrape: nothing is counted twice.

@@ -1,6 +1,6 @@
 //! Recoveries: the story of each, and the switch of the automatic ones.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -8,7 +8,7 @@ use vtorc_actors::messages::SwitchRecoveries;
 use vtorc_core::ids::RecoveryId;
 use vtorc_core::ports::RecoveryFilter;
 
-use crate::context::WebContext;
+use crate::asker::{Operator, Reader};
 use crate::controls::in_the_history;
 use crate::error::ApiError;
 use crate::views::{RecoveryView, time};
@@ -31,24 +31,20 @@ impl ListQuery {
 }
 
 pub(crate) async fn list(
-    request: HttpRequest,
+    reader: Reader,
     query: web::Query<ListQuery>,
-    context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
-    let records = context.services.history.recoveries(query.into_inner().filter()).await?;
+    let records = reader.services.history.recoveries(query.into_inner().filter()).await?;
     let views: Vec<RecoveryView> = records.iter().map(RecoveryView::of).collect();
     Ok(HttpResponse::Ok().json(views))
 }
 
 /// Findings over time, newest first.
 pub(crate) async fn findings(
-    request: HttpRequest,
+    reader: Reader,
     query: web::Query<ListQuery>,
-    context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
-    let spans = context.services.history.findings(query.into_inner().filter()).await?;
+    let spans = reader.services.history.findings(query.into_inner().filter()).await?;
     let views: Vec<_> = spans
         .iter()
         .map(|span| {
@@ -67,12 +63,10 @@ pub(crate) async fn findings(
 
 /// What operators and their programs did, newest first.
 pub(crate) async fn audit(
-    request: HttpRequest,
+    reader: Reader,
     query: web::Query<ListQuery>,
-    context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
-    let entries = context.services.history.audit(query.into_inner().filter().limit).await?;
+    let entries = reader.services.history.audit(query.into_inner().filter().limit).await?;
     let views: Vec<_> = entries
         .iter()
         .map(|entry| {
@@ -88,18 +82,13 @@ pub(crate) async fn audit(
     Ok(HttpResponse::Ok().json(views))
 }
 
-pub(crate) async fn one(
-    request: HttpRequest,
-    path: web::Path<String>,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
+pub(crate) async fn one(reader: Reader, path: web::Path<String>) -> Result<HttpResponse, ApiError> {
     let not_found = || ApiError::not_found(format!("there is no recovery {path}"));
     let id = RecoveryId(path.parse().map_err(|_| not_found())?);
-    if let Some(record) = context.services.board.recovery(id) {
+    if let Some(record) = reader.services.board.recovery(id) {
         return Ok(HttpResponse::Ok().json(RecoveryView::of(&record)));
     }
-    let record = context.services.history.recovery(id).await?.ok_or_else(not_found)?;
+    let record = reader.services.history.recovery(id).await?.ok_or_else(not_found)?;
     Ok(HttpResponse::Ok().json(RecoveryView::of(&record)))
 }
 
@@ -111,31 +100,28 @@ pub(crate) struct SwitchBody {
 }
 
 pub(crate) async fn disable(
-    request: HttpRequest,
+    operator: Operator,
     body: web::Json<SwitchBody>,
-    context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    switch(false, &request, body.into_inner(), &context).await
+    switch(false, operator, body.into_inner()).await
 }
 
 pub(crate) async fn enable(
-    request: HttpRequest,
+    operator: Operator,
     body: web::Json<SwitchBody>,
-    context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    switch(true, &request, body.into_inner(), &context).await
+    switch(true, operator, body.into_inner()).await
 }
 
 async fn switch(
     enabled: bool,
-    request: &HttpRequest,
+    operator: Operator,
     body: SwitchBody,
-    context: &WebContext,
 ) -> Result<HttpResponse, ApiError> {
-    let caller = context.access.may_change(request)?;
     let comment = body.comment.unwrap_or_default();
     let (kept, answer) = oneshot::channel();
-    context.registry.do_send(SwitchRecoveries { enabled, by: caller.name, comment, kept });
+    let by = operator.name.clone();
+    operator.registry.do_send(SwitchRecoveries { enabled, by, comment, kept });
     in_the_history(answer).await?;
     Ok(HttpResponse::Ok().json(json!({ "recoveries_enabled": enabled })))
 }

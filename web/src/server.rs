@@ -9,6 +9,7 @@ use actix_web::middleware::Compress;
 use actix_web::{App, HttpServer, web};
 use slog::{info, warn};
 
+use crate::asker::Reader;
 use crate::context::WebContext;
 use crate::error::ApiError;
 use crate::{console, controls, events, metrics, recoveries, shards, system, vtorc};
@@ -116,8 +117,8 @@ fn routes(config: &mut web::ServiceConfig) {
 
 /// The console's files; anything else that is not there says so as JSON.
 async fn fallback(
+    reader: Reader,
     request: actix_web::HttpRequest,
-    context: web::Data<WebContext>,
 ) -> Result<actix_web::HttpResponse, ApiError> {
     if request.method() != actix_web::http::Method::GET {
         return Err(ApiError::not_found(format!(
@@ -126,5 +127,5 @@ async fn fallback(
             request.path()
         )));
     }
-    console::file(request, context).await
+    console::file(reader, request).await
 }

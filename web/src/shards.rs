@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -15,49 +15,33 @@ use vtorc_actors::preflight::examine;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::topology::merge_shard;
 
-use crate::context::WebContext;
+use crate::asker::{NamedShard, Operator, Reader};
 use crate::error::ApiError;
 use crate::snapshot::SnapshotFile;
 use crate::views::{BlockView, ConcernView, ShardView};
 
-pub(crate) async fn list(
-    request: HttpRequest,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
+pub(crate) async fn list(reader: Reader) -> Result<HttpResponse, ApiError> {
     let shards: Vec<ShardView> =
-        context.services.board.shards().iter().map(|report| ShardView::of(report)).collect();
+        reader.services.board.shards().iter().map(|report| ShardView::of(report)).collect();
     Ok(HttpResponse::Ok().json(shards))
 }
 
-pub(crate) async fn one(
-    request: HttpRequest,
-    path: web::Path<(String, String)>,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    let report = report(&request, &path, &context)?;
+pub(crate) async fn one(reader: Reader, shard: NamedShard) -> Result<HttpResponse, ApiError> {
+    let report = report(&reader, &shard)?;
     Ok(HttpResponse::Ok().json(ShardView::of(&report)))
 }
 
 /// The shard's state as a file for `vtorc explain`.
-pub(crate) async fn snapshot(
-    request: HttpRequest,
-    path: web::Path<(String, String)>,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    let report = report(&request, &path, &context)?;
+pub(crate) async fn snapshot(reader: Reader, shard: NamedShard) -> Result<HttpResponse, ApiError> {
+    let report = report(&reader, &shard)?;
     Ok(HttpResponse::Ok().json(SnapshotFile::of(&report.snapshot)))
 }
 
 /// What would go wrong on the bad day: asks the topology and every server of the shard now.
-pub(crate) async fn check(
-    request: HttpRequest,
-    path: web::Path<(String, String)>,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    let report = report(&request, &path, &context)?;
+pub(crate) async fn check(reader: Reader, shard: NamedShard) -> Result<HttpResponse, ApiError> {
+    let report = report(&reader, &shard)?;
     let name = report.snapshot.shard.clone();
-    let services = &context.services;
+    let services = &reader.services;
     let read = services.topo.read_shard(&name).await;
     let read = read.map_err(|error| ApiError::unavailable(error.to_string()))?;
     let gone = || ApiError::unavailable(format!("there is no record of {name} any more"));
@@ -69,20 +53,10 @@ pub(crate) async fn check(
     Ok(HttpResponse::Ok().json(views))
 }
 
-/// The shard that is asked for, if the caller may read.
-fn report(
-    request: &HttpRequest,
-    path: &(String, String),
-    context: &WebContext,
-) -> Result<Arc<ShardReport>, ApiError> {
-    context.access.may_read(request)?;
-    let name = shard_name(path)?;
-    let report = context.services.board.shard(&name);
+/// The shard that is asked for.
+fn report(reader: &Reader, NamedShard(name): &NamedShard) -> Result<Arc<ShardReport>, ApiError> {
+    let report = reader.services.board.shard(name);
     report.ok_or_else(|| ApiError::not_found(format!("no shard {name} is watched here")))
-}
-
-fn shard_name(path: &(String, String)) -> Result<KeyspaceShard, ApiError> {
-    KeyspaceShard::new(&path.0, &path.1).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 /// The body of a reparent request.
@@ -103,45 +77,39 @@ pub(crate) struct Waiting {
 }
 
 pub(crate) async fn planned_reparent(
-    request: HttpRequest,
-    path: web::Path<(String, String)>,
+    operator: Operator,
+    shard: NamedShard,
     query: web::Query<Waiting>,
     body: web::Json<ReparentBody>,
-    context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    reparent(ReparentKind::Planned, &request, &path, query.wait, body.into_inner(), &context).await
+    reparent(ReparentKind::Planned, &operator, shard, query.wait, body.into_inner()).await
 }
 
 pub(crate) async fn emergency_reparent(
-    request: HttpRequest,
-    path: web::Path<(String, String)>,
+    operator: Operator,
+    shard: NamedShard,
     query: web::Query<Waiting>,
     body: web::Json<ReparentBody>,
-    context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    reparent(ReparentKind::Emergency, &request, &path, query.wait, body.into_inner(), &context)
-        .await
+    reparent(ReparentKind::Emergency, &operator, shard, query.wait, body.into_inner()).await
 }
 
 async fn reparent(
     kind: ReparentKind,
-    request: &HttpRequest,
-    path: &(String, String),
+    operator: &Operator,
+    NamedShard(shard): NamedShard,
     wait: bool,
     body: ReparentBody,
-    context: &WebContext,
 ) -> Result<HttpResponse, ApiError> {
-    let caller = context.access.may_change(request)?;
-    let shard = shard_name(path)?;
     let order = ReparentRequest {
         kind,
         new_primary: body.new_primary.as_deref().map(alias).transpose()?,
         avoid_primary: body.avoid_primary.as_deref().map(alias).transpose()?,
         reason: body.reason.unwrap_or_default(),
-        by: caller.name,
+        by: operator.name.clone(),
         ignore_block: body.ignore_block,
     };
-    carry_out(shard, Request::Reparent(order), wait, context).await
+    carry_out(shard, Request::Reparent(order), wait, operator).await
 }
 
 /// Hands the request on, and answers with the recovery's number, or waits for its outcome.
@@ -149,10 +117,10 @@ async fn carry_out(
     shard: KeyspaceShard,
     request: Request,
     wait: bool,
-    context: &WebContext,
+    operator: &Operator,
 ) -> Result<HttpResponse, ApiError> {
     let (reply, answer) = oneshot::channel();
-    context.registry.do_send(RequestRecovery { shard: shard.clone(), request, reply });
+    operator.registry.do_send(RequestRecovery { shard: shard.clone(), request, reply });
     let busy = |_| ApiError::unavailable(format!("{shard} is too busy to take the request"));
     let accepted = answer.await.map_err(busy)??;
     let location = format!("/api/v1/recoveries/{}", accepted.id);
@@ -202,14 +170,12 @@ enum CureName {
 
 /// Does something about a tablet's errant GTIDs.
 pub(crate) async fn cure_errant(
-    request: HttpRequest,
-    path: web::Path<(String, String)>,
+    operator: Operator,
+    shard: NamedShard,
     query: web::Query<Waiting>,
     body: web::Json<CureBody>,
-    context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    let caller = context.access.may_change(&request)?;
-    let shard = shard_name(&path)?;
+    let NamedShard(shard) = shard;
     let CureBody { tablet, cure, reason } = body.into_inner();
     let order = CureErrantRequest {
         tablet: alias(&tablet)?,
@@ -218,9 +184,9 @@ pub(crate) async fn cure_errant(
             CureName::Inject => ErrantCure::Inject,
         },
         reason,
-        by: caller.name,
+        by: operator.name.clone(),
     };
-    carry_out(shard, Request::CureErrant(order), query.wait, &context).await
+    carry_out(shard, Request::CureErrant(order), query.wait, &operator).await
 }
 
 /// `{"tablet": "zone1-0000000101", "reason": "..."}`
@@ -233,17 +199,15 @@ pub(crate) struct ForgetBody {
 
 /// Removes the record of a tablet that is gone for good.
 pub(crate) async fn forget(
-    request: HttpRequest,
-    path: web::Path<(String, String)>,
+    operator: Operator,
+    shard: NamedShard,
     query: web::Query<Waiting>,
     body: web::Json<ForgetBody>,
-    context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    let caller = context.access.may_change(&request)?;
-    let shard = shard_name(&path)?;
+    let NamedShard(shard) = shard;
     let ForgetBody { tablet, reason } = body.into_inner();
-    let order = ForgetRequest { tablet: alias(&tablet)?, reason, by: caller.name };
-    carry_out(shard, Request::Forget(order), query.wait, &context).await
+    let order = ForgetRequest { tablet: alias(&tablet)?, reason, by: operator.name.clone() };
+    carry_out(shard, Request::Forget(order), query.wait, &operator).await
 }
 
 /// The body of an acknowledgement.
@@ -254,16 +218,15 @@ pub(crate) struct AcknowledgeBody {
 }
 
 pub(crate) async fn acknowledge(
-    request: HttpRequest,
-    path: web::Path<(String, String)>,
+    operator: Operator,
+    shard: NamedShard,
     body: web::Json<AcknowledgeBody>,
-    context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    let caller = context.access.may_change(&request)?;
-    let shard = shard_name(&path)?;
+    let NamedShard(shard) = shard;
     let (reply, answer) = oneshot::channel();
     let comment = body.into_inner().comment;
-    context.registry.do_send(Acknowledge { shard: shard.clone(), by: caller.name, comment, reply });
+    let by = operator.name.clone();
+    operator.registry.do_send(Acknowledge { shard: shard.clone(), by, comment, reply });
     let busy = |_| ApiError::unavailable(format!("{shard} is too busy to take the request"));
     let lifted = answer.await.map_err(busy)??;
     Ok(HttpResponse::Ok()

@@ -1,21 +1,18 @@
 //! The process itself: its actors, its health.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use serde_json::{Value, json};
 use vtorc_actors::services::Services;
 
+use crate::asker::Reader;
 use crate::context::WebContext;
 use crate::controls;
 use crate::error::ApiError;
 use crate::views::ActorView;
 
-pub(crate) async fn actors(
-    request: HttpRequest,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
+pub(crate) async fn actors(reader: Reader) -> Result<HttpResponse, ApiError> {
     let views: Vec<ActorView> =
-        context.services.board.meters.actors().into_iter().map(ActorView::of).collect();
+        reader.services.board.meters.actors().into_iter().map(ActorView::of).collect();
     Ok(HttpResponse::Ok().json(views))
 }
 
@@ -37,12 +34,8 @@ pub(crate) fn system_json(services: &Services) -> Value {
     })
 }
 
-pub(crate) async fn system(
-    request: HttpRequest,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
-    Ok(HttpResponse::Ok().json(system_json(&context.services)))
+pub(crate) async fn system(reader: Reader) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(system_json(&reader.services)))
 }
 
 /// Ready to work: the topology was read, and can still be.

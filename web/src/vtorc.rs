@@ -10,7 +10,7 @@ use vtorc_actors::board::ShardReport;
 use vtorc_actors::messages::SwitchRecoveries;
 use vtorc_core::analysis::errant_gtids;
 
-use crate::context::WebContext;
+use crate::asker::{Operator, Reader};
 use crate::controls::in_the_history;
 use crate::error::ApiError;
 use crate::metrics;
@@ -62,14 +62,12 @@ impl Filter {
 
 /// One list over all shards that fit. An empty one is `null`, as Go writes it.
 fn list<T: Serialize>(
-    request: &HttpRequest,
+    reader: &Reader,
     filter: &Filter,
-    context: &WebContext,
     each: impl Fn(&ShardReport) -> Vec<T>,
 ) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(request)?;
     filter.check()?;
-    let reports = context.services.board.shards();
+    let reports = reader.services.board.shards();
     let found: Vec<T> = reports
         .iter()
         .filter(|report| filter.fits(report))
@@ -78,23 +76,18 @@ fn list<T: Serialize>(
     Ok(HttpResponse::Ok().json(if found.is_empty() { None } else { Some(found) }))
 }
 
-async fn problems(
-    request: HttpRequest,
-    filter: web::Query<Filter>,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    list(&request, &filter, &context, |report| {
+async fn problems(reader: Reader, filter: web::Query<Filter>) -> Result<HttpResponse, ApiError> {
+    list(&reader, &filter, |report| {
         let all = report.snapshot.tablets.values().map(|state| Instance::of(state, report));
         all.filter(Instance::has_problems).collect()
     })
 }
 
 async fn with_errant_gtids(
-    request: HttpRequest,
+    reader: Reader,
     filter: web::Query<Filter>,
-    context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    list(&request, &filter, &context, |report| {
+    list(&reader, &filter, |report| {
         let snapshot = &report.snapshot;
         let errant = snapshot.tablets.values().filter(|state| {
             snapshot.primary().and_then(|primary| errant_gtids(state, primary)).is_some()
@@ -104,65 +97,46 @@ async fn with_errant_gtids(
 }
 
 async fn detection_analysis(
-    request: HttpRequest,
+    reader: Reader,
     filter: web::Query<Filter>,
-    context: web::Data<WebContext>,
 ) -> Result<HttpResponse, ApiError> {
-    list(&request, &filter, &context, analyses)
+    list(&reader, &filter, analyses)
 }
 
-async fn state(
-    request: HttpRequest,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
-    let tables = database_state(&context.services.board.shards());
+async fn state(reader: Reader) -> Result<HttpResponse, ApiError> {
+    let tables = database_state(&reader.services.board.shards());
     let text = serde_json::to_string_pretty(&tables).unwrap_or_default();
     Ok(plain(text))
 }
 
-async fn config_in_force(
-    request: HttpRequest,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
-    Ok(plain(serde_json::to_string_pretty(&context.config).unwrap_or_default()))
+async fn config_in_force(reader: Reader) -> Result<HttpResponse, ApiError> {
+    Ok(plain(serde_json::to_string_pretty(&reader.config).unwrap_or_default()))
 }
 
-async fn disable(
-    request: HttpRequest,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    switch(false, &request, &context).await
+async fn disable(operator: Operator, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    switch(false, &operator, &request).await
 }
 
-async fn enable(
-    request: HttpRequest,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    switch(true, &request, &context).await
+async fn enable(operator: Operator, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    switch(true, &operator, &request).await
 }
 
 async fn switch(
     enabled: bool,
+    operator: &Operator,
     request: &HttpRequest,
-    context: &WebContext,
 ) -> Result<HttpResponse, ApiError> {
-    let caller = context.access.may_change(request)?;
     let comment = format!("through {}", request.path());
     let (kept, answer) = oneshot::channel();
-    context.registry.do_send(SwitchRecoveries { enabled, by: caller.name, comment, kept });
+    let by = operator.name.clone();
+    operator.registry.do_send(SwitchRecoveries { enabled, by, comment, kept });
     in_the_history(answer).await?;
     let word = if enabled { "enabled" } else { "disabled" };
     Ok(plain(format!("Global recoveries {word}\n")))
 }
 
 /// VTOrc's status page is the console here.
-async fn status(
-    request: HttpRequest,
-    context: web::Data<WebContext>,
-) -> Result<HttpResponse, ApiError> {
-    context.access.may_read(&request)?;
+async fn status(_: Reader) -> Result<HttpResponse, ApiError> {
     Ok(HttpResponse::Found().insert_header(("Location", "/")).finish())
 }
 

@@ -13,6 +13,7 @@ use vtorc_core::reparent::election::{Constraints, Contender};
 use vtorc_core::reparent::safety;
 use vtorc_core::reparent::successor;
 use vtorc_core::sabotage::{self, Bug};
+use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::Tablet;
 
 use super::job::{COMMAND_MARGIN, Locked, Stopped};
@@ -40,12 +41,12 @@ impl Locked<'_> {
         }
         self.check_lock().await?;
         let writes_stopped_at = self.job.services.clock.now();
-        let position = self.demote(&primary).await?;
-        let position = match sabotage::has(Bug::SkipWaiting) {
-            true => GtidSet::empty_mysql(),
-            false => position,
-        };
-        let reached = self.reach(&candidate, position.clone(), writes_stopped_at).await;
+        let mut last = self.demote(&primary).await?;
+        if sabotage::has(Bug::SkipWaiting) {
+            last.gtid_executed = GtidSet::empty_mysql();
+        }
+        let position = last.gtid_executed.clone();
+        let reached = self.reach(&candidate, position, writes_stopped_at).await;
         if let Err(why) = reached {
             return Err(self.undo(&primary, why).await);
         }
@@ -56,7 +57,7 @@ impl Locked<'_> {
         followers.retain(|tablet| tablet.alias != candidate.alias && self.answered(&tablet.alias));
         let promotion = Promotion {
             winner: candidate,
-            grounds: PromotionGrounds::of(chosen, position),
+            grounds: PromotionGrounds::after(chosen, &last),
             followers,
             action: "PlannedReparentShard",
             writes_stopped_at: Some(writes_stopped_at),
@@ -157,12 +158,12 @@ impl Locked<'_> {
             .map_err(|error| Stopped::Refused(format!("{}: {error}", candidate.alias)))
     }
 
-    /// Stops writes and answers the last position.
-    async fn demote(&self, primary: &Tablet) -> Result<GtidSet, Stopped> {
+    /// Stops writes and answers what the primary has in the end.
+    async fn demote(&self, primary: &Tablet) -> Result<ServerStatus, Stopped> {
         let demote = ServerCommand::Demote { sessions: Sessions::EndAfter(END_SESSIONS_AFTER_MS) };
         let timeout = self.job.settings.write_outage_max;
         match self.job.on(StepKind::StopWrites, primary, demote, timeout).await {
-            Ok(status) => Ok(status.gtid_executed),
+            Ok(status) => Ok(status),
             Err(error) => Err(self.undo(primary, format!("{}: {error}", primary.alias)).await),
         }
     }
@@ -192,7 +193,8 @@ impl Locked<'_> {
             Err(lost) => Err(lost),
         };
         let patience = match held {
-            Ok(patience) => patience,
+            // A vttablet's call is no exception here: another vtorc may have promoted somebody by then.
+            Ok(patience) => patience.min(self.trust_left()),
             Err(_) if sabotage::has(Bug::UndoWithoutLock) => self.job.settings.command_timeout,
             Err(lost) => {
                 return Stopped::Unclear(format!(

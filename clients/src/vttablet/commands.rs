@@ -56,7 +56,10 @@ pub(crate) async fn run(
             job.stop_receiver().await?;
             return job.status_with_journal().await;
         }
-        ServerCommand::Demote { sessions } => job.demote(sessions).await?,
+        ServerCommand::Demote { sessions } => {
+            job.demote(sessions).await?;
+            return job.status_with_journal().await;
+        }
         ServerCommand::WaitForPosition { target, timeout } => job.wait(&target, timeout).await?,
         ServerCommand::StartApplier => job.start("SQL_THREAD").await?,
         ServerCommand::RestartReceiver => {

@@ -347,10 +347,17 @@ fn primary_settings(
         && status.semi_sync.wait_count == facts.acks_required
         && !status.semi_sync.falls_back_alone
         && status.semi_sync.timeout_ms >= SEMI_SYNC_TIMEOUT_MIN_MS;
-    let ackers = snapshot.replicas_of(alias).filter(|replica| {
-        // One that hears nothing, as with a disk that stalls, is connected and acknowledges nothing.
-        policy.is_acker(&primary.tablet, &replica.tablet)
+    // One that hears nothing, as with a disk that stalls, is connected and acknowledges nothing. Where nobody hears
+    // anything, that is the primary's fault.
+    let hears = |replica: &TabletState| {
+        let follows = replica.valid_status().and_then(|theirs| theirs.replication.as_ref());
+        follows.is_some_and(|channel| status.is_source_of(channel, primary.tablet.mysql.as_ref()))
             && replica.receiving(crate::time::Timestamp::default()) == Receiving::Yes
+    };
+    let nobody_hears = !snapshot.replicas_of(alias).any(hears);
+    let ackers = snapshot.replicas_of(alias).filter(|replica| {
+        policy.is_acker(&primary.tablet, &replica.tablet)
+            && (nobody_hears || hears(replica))
             && replica.valid_status().is_some_and(|theirs| acks_for(theirs, status, primary))
     });
     facts.ackers_ready = u32::try_from(ackers.count()).unwrap_or(u32::MAX);

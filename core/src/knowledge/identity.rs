@@ -165,7 +165,9 @@ fn is_somebody(
     status: &ServerStatus,
     references: &[&ServerStatus],
 ) -> bool {
-    status.written_beyond(references) > SET_UP_MAX
+    // One that takes writes has its own from there on.
+    let known = if status.is_writable() { &[] } else { references };
+    status.written_beyond(known) > SET_UP_MAX
         || status.semi_sync.clients > 0
         || follows_outside(snapshot, status)
 }
@@ -271,11 +273,11 @@ fn doubt(snapshot: &ShardSnapshot, state: &TabletState, status: &ServerStatus) -
         return None;
     }
     // The servers of a shard that comes up may each have their own history; those of one that had a primary have its.
-    let had_primary = primary.is_none() && snapshot.record.term_start.is_some();
+    let lost_primary = primary.is_none() && snapshot.record.term_start.is_some();
     if decisive && follows_outside(snapshot, status) {
         return Some(Stranger::FollowsOutside);
     }
-    let may_be_elsewhere = !decisive || had_primary;
+    let may_be_elsewhere = !decisive || lost_primary;
     let strange = may_be_elsewhere && is_somebody(snapshot, status, &others);
     strange.then_some(Stranger::SharesNothing)
 }

@@ -138,7 +138,10 @@ impl ShardSnapshot {
         let Some(replication) = replication.filter(|channel| !primary.is_source_of(channel)) else {
             return false;
         };
-        self.replicas_of(&primary.tablet.alias).any(|other| other.is_source_of(replication))
+        let mut others = self.tablets.values();
+        others.any(|other| {
+            other.tablet.alias != primary.tablet.alias && other.is_source_of(replication)
+        })
     }
 
     /// Whether a tablet lost what it wrote, by what anybody else was seen to have.

@@ -109,8 +109,11 @@ pub fn choose(progress: &[Progress], elapsed: Duration, rest_within: Duration) -
     let enough = progress.iter().position(|one| *one == Progress::HasRequired);
     let others_work = progress.contains(&Progress::Working);
     match enough {
-        Some(first) if elapsed >= rest_within => Choice::Promote(first),
-        Some(_) => Choice::WaitUntil(rest_within),
+        Some(first) => {
+            let better_works = progress.iter().take(first).any(|one| *one == Progress::Working);
+            let until = if better_works { rest_within.max(BETTER_WITHIN) } else { rest_within };
+            if elapsed >= until { Choice::Promote(first) } else { Choice::WaitUntil(until) }
+        }
         None if others_work => Choice::WaitUntil(Duration::MAX),
         None => Choice::Nobody,
     }

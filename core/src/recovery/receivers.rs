@@ -24,7 +24,7 @@ pub fn to_restart(snapshot: &ShardSnapshot, finding: FindingKind) -> Vec<Restart
     let candidates = snapshot.replicas_of(&primary.tablet.alias).filter_map(|replica| {
         let channel = channel_of(replica).filter(|channel| !channel.marker_sees_heartbeats)?;
         let receives = channel.receiver == ReceiverState::Running;
-        (!snapshot.follows_another(replica, primary)).then_some(Restart { replica, receives })
+        may_receive(snapshot, replica, primary).then_some(Restart { replica, receives })
     });
     let mut restarts: Vec<Restart<'_>> = candidates.collect();
     restarts.sort_by_key(|restart| restart.receives);
@@ -34,29 +34,39 @@ pub fn to_restart(snapshot: &ShardSnapshot, finding: FindingKind) -> Vec<Restart
     restarts
 }
 
-/// Whether this replica, whose receiver a reparent stopped in vain, is told to go on: where it received before, and
-/// gives no acknowledgements to somebody who was replaced, as far as can be seen. Where another tablet took writes, the
-/// records' primary may be that.
+/// Whether this replica, whose receiver a reparent stopped in vain, is told to go on: where it received before.
 pub fn goes_on(snapshot: &ShardSnapshot, alias: &TabletAlias) -> bool {
     let Some(replica) = snapshot.tablet(alias) else { return false };
-    let Some(primary) = snapshot.primary() else { return ran(replica) };
-    let takes_writes = |other: &TabletState| {
-        other
+    let ran = channel_of(replica).is_some_and(|one| one.receiver != ReceiverState::Stopped);
+    ran && snapshot.primary().is_none_or(|primary| may_receive(snapshot, replica, primary))
+}
+
+/// It gives no acknowledgements to somebody who was replaced, as far as can be seen: where another tablet takes writes and
+/// is followed, the records' primary may be that.
+fn may_receive(snapshot: &ShardSnapshot, replica: &TabletState, primary: &TabletState) -> bool {
+    let acknowledges =
+        replica.valid_status().is_some_and(|status| status.semi_sync.replica_enabled);
+    let rival = || {
+        let mut others = snapshot.replicas_of(&primary.tablet.alias);
+        others.any(|other| takes_writes(other) && is_followed(snapshot, other))
+    };
+    let replaced = snapshot.follows_another(replica, primary) || (acknowledges && rival());
+    !replaced
+}
+
+fn takes_writes(tablet: &TabletState) -> bool {
+    tablet.tablet.tablet_type.is_promotable()
+        && tablet
             .valid_status()
             .is_some_and(|status| status.is_writable() && status.replication.is_none())
-    };
-    let rival = || snapshot.replicas_of(&primary.tablet.alias).any(takes_writes);
-    let replaced =
-        || snapshot.follows_another(replica, primary) || (acknowledges(replica) && rival());
-    ran(replica) && !replaced()
 }
 
-fn ran(replica: &TabletState) -> bool {
-    channel_of(replica).is_some_and(|channel| channel.receiver != ReceiverState::Stopped)
-}
-
-fn acknowledges(replica: &TabletState) -> bool {
-    replica.valid_status().is_some_and(|status| status.semi_sync.replica_enabled)
+/// Somebody's channel leads to it, by its last word.
+fn is_followed(snapshot: &ShardSnapshot, source: &TabletState) -> bool {
+    let mut channels = snapshot.tablets.values().filter_map(|state| state.status.as_ref());
+    channels.any(|status| {
+        status.replication.as_ref().is_some_and(|channel| source.is_source_of(channel))
+    })
 }
 
 fn channel_of(state: &TabletState) -> Option<&ReplicationStatus> {

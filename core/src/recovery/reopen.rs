@@ -9,8 +9,8 @@ use crate::knowledge::snapshot::ShardSnapshot;
 use crate::reparent::election::{Contender, PrimaryPosition, Witnesses, position_of_primary};
 use crate::reparent::safety::{Reach, Unsafe};
 
-/// Checks that nobody out of sight can have taken its place, nor is known to have what it lacks and what may have been
-/// acknowledged. (Of those in sight the findings tell.)
+/// Checks that nobody out of sight can have taken its place. Checks also that nobody out of sight was last seen with what
+/// the primary lacks and what may have been acknowledged. (Of those in sight the findings tell.)
 pub fn check(snapshot: &ShardSnapshot, policy: DurabilityPolicy) -> Result<(), Unsafe> {
     let answered = snapshot.tablets.values().filter(|state| state.valid_status().is_some());
     let reached: BTreeSet<TabletAlias> = answered.map(|state| state.tablet.alias.clone()).collect();

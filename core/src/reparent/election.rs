@@ -23,6 +23,13 @@ use super::trust::{
     most_advanced,
 };
 
+/// How many who could be promoted have all of this and more.
+fn more_advanced(received: &GtidSet, trusted: &[&Contender]) -> usize {
+    let others = trusted.iter().filter(|one| one.tablet.tablet_type.is_promotable());
+    let all = others.map(|one| one.received());
+    all.filter(|theirs| theirs.contains(received) && !received.contains(theirs)).count()
+}
+
 /// The outcome of an election.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Election {
@@ -58,8 +65,8 @@ impl Election {
 /// ordered, so they are not here: the winner catches up with whoever has most.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    /// Others have more than it, and it cannot get that.
-    stays_behind: bool,
+    /// So many who could be promoted have more than it, and it cannot get what others have.
+    stays_behind: usize,
     rule: PromotionRule,
     crosses_cell: bool,
     delayed: bool,
@@ -141,7 +148,8 @@ pub fn elect(
             Some(reason) => passed_over.push(passed(contender, reason)),
             None => {
                 let left = everybody.iter().filter(|one| !one.can_follow(contender)).count();
-                let stays_behind = sources.is_empty() && !received.contains(&target);
+                let stuck = sources.is_empty() && !received.contains(&target);
+                let stays_behind = if stuck { more_advanced(&received, &trusted) } else { 0 };
                 let rank = rank(contender, &target, &followers, left, constraints);
                 let rank = Rank { stays_behind, ..rank };
                 let alias = contender.tablet.alias.clone();
@@ -333,7 +341,7 @@ fn rank(
 ) -> Rank {
     let alias = &contender.tablet.alias;
     Rank {
-        stays_behind: false,
+        stays_behind: 0,
         rule: constraints.settings.promotion_rule(&contender.tablet),
         delayed: contender.delay_seconds() > 0,
         leaves_behind,

@@ -26,8 +26,9 @@ pub(super) fn mistrust(
     let witnesses: Vec<&Contender> = others.filter(|one| one.is_witness()).collect();
     let longest = witnesses.iter().map(|one| one.journal()).max().unwrap_or(0);
     // Its own journal is only complete when it has applied all that it received, and lost nothing that it wrote: that
-    // may have been a row of it.
-    let knows_less = contender.journal() < longest
+    // may have been a row of it. A probe does not read the journal.
+    let knows_less = contender.status.journal_length.is_some()
+        && contender.journal() < longest
         && contender.status.gtid_executed.contains(&received)
         && lost_own(contender, everybody).is_none();
     if knows_less {
