@@ -165,4 +165,13 @@ mod tests {
             assert_eq!(choice, expected, "{progress} after {elapsed} s");
         }
     }
+
+    #[test]
+    fn where_nobody_can_have_all_a_better_one_that_works_gets_a_second() {
+        let at_once = |progress, elapsed| choose(&read(progress), secs(elapsed), Duration::ZERO);
+        assert_eq!(at_once("rr", 0.0), Choice::Promote(0));
+        assert_eq!(at_once("wr", 0.0), Choice::WaitUntil(secs(1.0)));
+        assert_eq!(at_once("wr", 1.0), Choice::Promote(1));
+        assert_eq!(at_once("rw", 0.0), Choice::Promote(0));
+    }
 }

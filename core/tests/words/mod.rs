@@ -1,0 +1,281 @@
+//! The words in which scenarios describe a shard.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::ids::TabletAlias;
+use vtorc_core::knowledge::health::{ProbeFailure, ProbeHistory, Reachability, RecentProbes};
+use vtorc_core::knowledge::observe::TabletState;
+use vtorc_core::knowledge::snapshot::ShardSnapshot;
+use vtorc_core::status::{
+    BinlogFormat, ReceiverError, ReceiverErrorKind, ReceiverState, ReplicationStatus,
+    SemiSyncStatus, ServerStatus, VttabletState,
+};
+use vtorc_core::tablet::{MysqlAddress, PromotionRule, Tablet, TabletType};
+use vtorc_core::testkit;
+use vtorc_core::time::{TermStart, Timestamp};
+use vtorc_core::topology::{Place, ShardRecord, ShardTopology};
+
+/// When everything is looked at.
+pub(crate) const NOW: Timestamp = Timestamp::from_millis(100_000);
+
+pub(crate) fn uuid(letter: char) -> String {
+    let eight: String = std::iter::repeat_n(letter, 8).collect();
+    format!("{eight}-0000-0000-0000-000000000000")
+}
+
+fn gtid(text: &str) -> GtidSet {
+    let parts: Vec<String> = text
+        .split(',')
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            let (letter, intervals) = part.split_once(':').unwrap();
+            format!("{}:{intervals}", uuid(letter.chars().next().unwrap()))
+        })
+        .collect();
+    GtidSet::parse_mysql(&parts.join(",")).unwrap()
+}
+
+fn term(text: &str) -> TermStart {
+    TermStart { seconds: text.parse().unwrap(), nanos: 0 }
+}
+
+/// A tablet's server by its number: 1 is `a`, 2 is `b`.
+fn letter(alias: &TabletAlias) -> char {
+    char::from(b'a' + u8::try_from(alias.uid).unwrap() - 1)
+}
+
+pub(crate) fn snapshot(
+    args: &std::collections::HashMap<String, Vec<String>>,
+    input: &str,
+) -> ShardSnapshot {
+    let arg = |name: &str| args.get(name).and_then(|values| values.first()).cloned();
+    let topology = ShardTopology {
+        shard: "ks/0".parse().unwrap(),
+        durability: arg("policy").unwrap_or_else(|| "none".into()).parse(),
+        record: ShardRecord {
+            primary_alias: arg("primary").map(|alias| alias.parse().unwrap()),
+            term_start: arg("term").map(|text| term(&text)),
+            emergency_reparent_disabled: false,
+        },
+        emergency_reparent_disabled: false,
+        tablets: BTreeMap::new(),
+        damaged: BTreeMap::new(),
+        known_cells: BTreeSet::new(),
+        unseen: unseen(args),
+    };
+    let mut snapshot = ShardSnapshot::unprobed(&topology, NOW);
+    let known = arg("known").map(|seconds| seconds.parse::<u64>().unwrap() * 1000);
+    snapshot.term_known_since = known.map(Timestamp::from_millis);
+    for line in input.lines().filter(|line| !line.trim().is_empty()) {
+        let state = tablet(line);
+        snapshot.tablets.insert(state.tablet.alias.clone(), state);
+    }
+    snapshot
+}
+
+/// `unread=zone3` a cell that was never read, `unread=zone3-9` a record.
+fn unseen(args: &std::collections::HashMap<String, Vec<String>>) -> BTreeMap<Place, String> {
+    let places = args.get("unread").into_iter().flatten();
+    let place = |text: &String| match text.parse() {
+        Ok(alias) => Place::Record(alias),
+        Err(_) => Place::Cell(text.clone()),
+    };
+    places.map(|text| (place(text), "no answer".to_owned())).collect()
+}
+
+fn tablet(line: &str) -> TabletState {
+    let mut words = line.split_whitespace();
+    let alias: TabletAlias = words.next().unwrap().parse().unwrap();
+    let tablet_type = TabletType::from_name(words.next().unwrap()).unwrap();
+    let mut state = unprobed(&alias, tablet_type);
+    let mut status = server(&alias);
+    let mut seen = true;
+    for word in words {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        match key {
+            "up" => {}
+            "down" | "suspect" | "denied" | "stalled" => state.reachability = failing(key),
+            "unseen" => {
+                state.reachability = Reachability::Unseen;
+                seen = false;
+            }
+            "from" | "lost" | "halted" | "quiet" => {
+                status.replication = Some(replication(key, value));
+                if key == "quiet" {
+                    state.received_at = Some(Timestamp::from_millis(95_000));
+                }
+            }
+            "stuck" => {
+                status.semi_sync.waiting_sessions = 1;
+                let ago = Duration::from_secs(value.parse().unwrap());
+                state.stuck_since = Some(Timestamp::from_millis(
+                    NOW.as_millis() - u64::try_from(ago.as_millis()).unwrap(),
+                ));
+            }
+            "timeouts" => state.recent.timed_out = value.parse().unwrap(),
+            "pings" => {
+                let pinged = value.parse().unwrap();
+                state.recent = RecentProbes { timed_out: pinged, pinged, succeeded: 2 };
+            }
+            "prefer" | "neutral" | "prefer_not" | "must_not" => {
+                state.tablet.promotion_rule = PromotionRule::from_name(key);
+            }
+            "host" => state.tablet.mysql.as_mut().unwrap().host = value.to_owned(),
+            "term" => state.tablet.term_start = Some(term(value)),
+            "known" => state.identity = Some(status.identity()),
+            // It answered after everybody else was asked.
+            "later" => state.answered_at = Timestamp::from_millis(NOW.as_millis() + 1),
+            // What it said some time ago.
+            "had" => state.earlier.push(earlier(&status, value)),
+            _ => server_word(&mut status, key, value),
+        }
+    }
+    state.status = seen.then(|| Arc::new(status));
+    state
+}
+
+fn failing(how: &str) -> Reachability {
+    let since = Timestamp::from_millis(98_000);
+    let refused = ProbeFailure::Refused("refused".into());
+    match how {
+        "down" => Reachability::Unreachable { since, why: refused },
+        "suspect" => Reachability::Suspect { since, why: refused },
+        "denied" => {
+            Reachability::TurnedAway { since, why: ProbeFailure::TurnedAway("1045".into()) }
+        }
+        _ => Reachability::TurnedAway { since, why: ProbeFailure::DiskStalled },
+    }
+}
+
+fn earlier(status: &ServerStatus, had: &str) -> (Arc<ServerStatus>, Timestamp) {
+    (Arc::new(ServerStatus { gtid_executed: gtid(had), ..status.clone() }), NOW)
+}
+
+/// What its vttablet says of itself.
+fn vttablet(word: &str) -> VttabletState {
+    match word {
+        "silent" => VttabletState::Silent("its vttablet did not answer in time".into()),
+        "old" => {
+            VttabletState::TooOld("its vttablet is too old: it does not know FullStatus".into())
+        }
+        other => VttabletState::Answers {
+            tablet_type: TabletType::from_name(other.trim_end_matches("-stalled")).unwrap(),
+            disk_stalled: other.ends_with("-stalled"),
+            semi_sync_blocked: false,
+        },
+    }
+}
+
+/// What a word says of the server alone.
+fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
+    match key {
+        "rw" => (status.read_only, status.super_read_only) = (false, false),
+        "ro" => (status.read_only, status.super_read_only) = (true, true),
+        // Only those with SUPER could write.
+        "supers" => status.super_read_only = false,
+        "filtered" => match &mut status.replication {
+            Some(replication) => replication.filtered = true,
+            None => status.would_filter = true,
+        },
+        "noapply" => status.replication.as_mut().unwrap().applier_running = false,
+        "waits" => (status.semi_sync.source_enabled, status.semi_sync.wait_count) = (true, 1),
+        // What is seen of it was acknowledged.
+        "acked" => {
+            (status.semi_sync.source_active, status.semi_sync.seen_is_acknowledged) = (true, true);
+        }
+        "acks" => status.semi_sync.replica_enabled = true,
+        "gtid" => status.gtid_executed = gtid(value),
+        "got" => status.replication.as_mut().unwrap().retrieved = gtid(value),
+        "journal" => status.journal_length = value.parse().ok(),
+        "lag" => status.replication.as_mut().unwrap().lag_seconds = value.parse().ok(),
+        "gives_up" => {
+            let after = value.parse().ok();
+            status.replication.as_mut().unwrap().gives_up_after_s = after;
+        }
+        "beats" => {
+            let period = value.parse().ok();
+            status.replication.as_mut().unwrap().heartbeat_period_ms = period;
+        }
+        "delay" => {
+            status.replication.as_mut().unwrap().delay_seconds = value.parse().unwrap();
+        }
+        "clients" => status.semi_sync.clients = value.parse().unwrap(),
+        "version" => status.version = value.to_owned(),
+        "vttablet" => status.vttablet = Some(vttablet(value)),
+        "nolog" => status.log_replica_updates = false,
+        "refused" => {
+            let text = "histories differ".to_owned();
+            let kind = ReceiverErrorKind::Diverged;
+            let error = Some(ReceiverError { number: 1236, kind, text });
+            status.replication.as_mut().unwrap().receiver_error = error;
+        }
+        "format" => status.binlog_format = BinlogFormat::from_name(value),
+        "opens" | "fast" | "early" | "skew" | "nettimeout" | "ungranted" | "noentry" => {}
+        "uuid" => status.server_uuid = Some(uuid(value.chars().next().unwrap())),
+        "id" => status.server_id = value.parse().unwrap(),
+        "purged" => status.gtid_purged = gtid(value),
+        other => panic!("unknown word {other}"),
+    }
+}
+
+fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
+    TabletState {
+        tablet: Tablet {
+            mysql: Some(address(alias)),
+            shard: "ks/0".parse().unwrap(),
+            alias: alias.clone(),
+            tablet_type,
+            term_start: None,
+            vttablet: None,
+            promotion_rule: None,
+        },
+        identity: None,
+        reachability: Reachability::Valid,
+        status: None,
+        status_at: NOW,
+        asked_at: NOW,
+        history: ProbeHistory::default(),
+        answered_at: NOW,
+        earlier: Vec::new(),
+        received_at: Some(NOW),
+        stuck_since: None,
+        recent: RecentProbes::default(),
+    }
+}
+
+fn address(alias: &TabletAlias) -> MysqlAddress {
+    MysqlAddress { host: format!("h{}", alias.uid), port: 3306 }
+}
+
+fn server(alias: &TabletAlias) -> ServerStatus {
+    ServerStatus {
+        server_id: alias.uid,
+        server_uuid: Some(uuid(letter(alias))),
+        semi_sync: SemiSyncStatus {
+            source_available: true,
+            replica_available: true,
+            falls_back_alone: false,
+            timeout_ms: Duration::from_secs(365 * 86_400).as_millis() as u64,
+            ..SemiSyncStatus::default()
+        },
+        journal_length: Some(0),
+        ..testkit::status()
+    }
+}
+
+fn replication(kind: &str, source: &str) -> ReplicationStatus {
+    let source: TabletAlias = source.parse().unwrap();
+    ReplicationStatus {
+        source_uuid: Some(uuid(letter(&source))),
+        source_server_id: Some(source.uid),
+        receiver: match kind {
+            "lost" => ReceiverState::Connecting,
+            "halted" => ReceiverState::Stopped,
+            _ => ReceiverState::Running,
+        },
+        ..testkit::replication(address(&source))
+    }
+}
