@@ -349,11 +349,7 @@ fn primary_settings(
         && status.semi_sync.timeout_ms >= SEMI_SYNC_TIMEOUT_MIN_MS;
     // One that hears nothing, as with a disk that stalls, is connected and acknowledges nothing. Where nobody hears
     // anything, that is the primary's fault.
-    let hears = |replica: &TabletState| {
-        let follows = replica.valid_status().and_then(|theirs| theirs.replication.as_ref());
-        follows.is_some_and(|channel| status.is_source_of(channel, primary.tablet.mysql.as_ref()))
-            && replica.receiving(crate::time::Timestamp::default()) == Receiving::Yes
-    };
+    let hears = |replica: &TabletState| snapshot.hears(replica, primary);
     let nobody_hears = !snapshot.replicas_of(alias).any(hears);
     let ackers = snapshot.replicas_of(alias).filter(|replica| {
         policy.is_acker(&primary.tablet, &replica.tablet)

@@ -6,7 +6,7 @@ use crate::ids::TabletAlias;
 use crate::knowledge::health::{ProbeFailure, Reachability};
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
-use crate::status::{ReplicationStatus, ServerStatus, VttabletState};
+use crate::status::{ReceiverState, ReplicationStatus, ServerStatus, VttabletState};
 
 /// Something that is shown and never repaired.
 pub struct Warning {
@@ -25,7 +25,7 @@ pub type Told = (Option<TabletAlias>, Vec<String>);
 pub const WARNINGS: &[Warning] = &[
     Warning {
         kind: FindingKind::LockedSemiSyncPrimary,
-        why: "commits wait for acknowledgements and too few ackers are connected",
+        why: "commits wait for acknowledgements, and too few ackers are connected and hear the primary",
         find: |snapshot| locked(snapshot, true),
     },
     Warning {
@@ -312,16 +312,38 @@ fn locked(snapshot: &ShardSnapshot, stuck: bool) -> Vec<Told> {
     let Some(primary) = snapshot.primary() else { return Vec::new() };
     let Some(status) = primary.valid_status() else { return Vec::new() };
     let semi_sync = &status.semi_sync;
-    let short = semi_sync.source_enabled && semi_sync.clients < semi_sync.wait_count;
     let is_stuck = primary.stuck_since.is_some_and(|since| since.age(snapshot.now) >= STUCK_AFTER);
+    let silent = if is_stuck { silent_ackers(snapshot, primary) } else { Vec::new() };
+    let connected = semi_sync.clients.saturating_sub(u32::try_from(silent.len()).unwrap_or(0));
+    let short = semi_sync.source_enabled && connected < semi_sync.wait_count;
     if !short || is_stuck != stuck {
         return Vec::new();
     }
-    let text = format!(
+    let mut texts = vec![format!(
         "{} ackers connected of {} that are waited for, {} sessions wait",
         semi_sync.clients, semi_sync.wait_count, semi_sync.waiting_sessions
-    );
-    vec![(Some(primary.tablet.alias.clone()), vec![text])]
+    )];
+    let silent = silent.into_iter();
+    texts.extend(silent.map(|alias| format!("{alias} is connected and hears nothing")));
+    vec![(Some(primary.tablet.alias.clone()), texts)]
+}
+
+/// Ackers that hear nothing while others do: their disks may stall. Where nobody hears anything, that is the primary's
+/// fault.
+fn silent_ackers(snapshot: &ShardSnapshot, primary: &TabletState) -> Vec<TabletAlias> {
+    let replicas = || snapshot.replicas_of(&primary.tablet.alias);
+    if !replicas().any(|replica| snapshot.hears(replica, primary)) {
+        return Vec::new();
+    }
+    let connected = |replica: &&TabletState| {
+        let Some(status) = replica.valid_status() else { return false };
+        let channel = status.replication.as_ref().filter(|_| status.semi_sync.replica_enabled);
+        channel.is_some_and(|channel| {
+            channel.receiver == ReceiverState::Running && primary.is_source_of(channel)
+        })
+    };
+    let silent = replicas().filter(connected).filter(|one| !snapshot.hears(one, primary));
+    silent.map(|replica| replica.tablet.alias.clone()).collect()
 }
 
 fn too_few_ackers(snapshot: &ShardSnapshot) -> Vec<Told> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::observe::TabletState;
+use super::observe::{Receiving, TabletState};
 use crate::durability::{DurabilityPolicy, UnknownPolicy};
 use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::sabotage::{self, Bug};
@@ -142,6 +142,13 @@ impl ShardSnapshot {
         others.any(|other| {
             other.tablet.alias != primary.tablet.alias && other.is_source_of(replication)
         })
+    }
+
+    /// Whether a replica follows the primary, and something from there reaches it.
+    pub fn hears(&self, replica: &TabletState, primary: &TabletState) -> bool {
+        let channel = replica.valid_status().and_then(|status| status.replication.as_ref());
+        channel.is_some_and(|channel| primary.is_source_of(channel))
+            && replica.receiving(Timestamp::default()) == Receiving::Yes
     }
 
     /// Whether a tablet lost what it wrote, by what anybody else was seen to have.
