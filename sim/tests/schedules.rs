@@ -79,6 +79,7 @@ const HOSTILE_FOUND: &[u64] = &[
     303_117,
     306_465,
     307_511,
+    900_971,
     2_600_000_461,
     2_600_004_642,
     2_600_006_592,
@@ -89,6 +90,8 @@ const HOSTILE_FOUND: &[u64] = &[
     2_600_011_794,
     2_600_012_887,
     2_600_014_295,
+    2_800_010_489,
+    2_800_014_194,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);

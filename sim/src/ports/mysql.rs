@@ -106,9 +106,9 @@ impl Line {
                 }
             }
             ServerCommand::FixPrimary { acks } => self.call(What::UndoDemote { acks }).await,
-            ServerCommand::Follow { source, semi_sync, change, relay_log: _, login: _ } => {
+            ServerCommand::Follow { source, semi_sync, change, relay_log, login: _ } => {
                 let source = Server::number_of(&source.mysql);
-                self.follow_by_vttablet(source, semi_sync, change).await
+                self.follow_by_vttablet(source, semi_sync, (change, relay_log)).await
             }
             ServerCommand::ChangeType { tablet_type } => {
                 self.call(What::ChangeType(tablet_type)).await
@@ -149,7 +149,7 @@ impl Line {
         &self,
         source: u8,
         semi_sync: bool,
-        change: SourceChange,
+        (change, relay_log): (SourceChange, RelayLog),
     ) -> Result<(), CommandError> {
         let status = self.status().await?;
         if status.is_writable() {
@@ -175,6 +175,7 @@ impl Line {
                 self.tell(Statement::StartApplier).await?;
             }
             if self.wait(&replication.retrieved, DRAIN_RELAY_LOG).await.is_err() {
+                keeps_relay_log(&status, relay_log)?;
                 self.tell(Statement::Acknowledge(semi_sync)).await?;
                 self.tell(Statement::ChangeSource(source)).await?;
                 return self.tell(Statement::StartReplication).await;
@@ -335,11 +336,7 @@ impl Line {
             if !replication.applier_running && replication.applier_error.is_empty() {
                 self.tell(Statement::StartApplier).await?;
             }
-            let stands = !replication.applier_error.is_empty();
-            if stands && relay_log == RelayLog::MustStay && !status.unapplied().is_empty() {
-                let why = "it would throw away what it received, since its applier stands";
-                return Err(CommandError::NotDone(why.into()));
-            }
+            keeps_relay_log(status, relay_log)?;
         }
         self.tell(Statement::ChangeSource(source)).await?;
         self.tell(Statement::StartReplication).await
@@ -363,4 +360,15 @@ impl Line {
             }
         }
     }
+}
+
+/// What was received and must stay is not given up where its applier stands.
+fn keeps_relay_log(status: &ServerStatus, relay_log: RelayLog) -> Result<(), CommandError> {
+    let replication = status.replication.as_ref();
+    let stands = replication.is_some_and(|channel| !channel.applier_error.is_empty());
+    if stands && relay_log == RelayLog::MustStay && !status.unapplied().is_empty() {
+        let why = "it would throw away what it received, since its applier stands";
+        return Err(CommandError::NotDone(why.into()));
+    }
+    Ok(())
 }
