@@ -240,7 +240,7 @@ impl ShardState {
         // frozen source only becomes slow to stop.
         let restarts = matches!(wanted, Wanted::Shard(Remedy::RestartReceiver, _));
         let blind = |state: &TabletState| {
-            let replication = state.valid_status().and_then(|status| status.replication.as_ref());
+            let replication = state.channel();
             replication.is_some_and(|replication| !replication.marker_sees_heartbeats)
         };
         if restarts && !managed().any(blind) {
@@ -265,7 +265,7 @@ fn in_doubt(snapshot: &ShardSnapshot) -> bool {
     }
     // The replica's side may notice first.
     snapshot.replicas_of(&primary.tablet.alias).any(|replica| {
-        let replication = replica.valid_status().and_then(|status| status.replication.as_ref());
+        let replication = replica.channel();
         primary.tablet.tablet_type == TabletType::Primary
             && replication.is_some_and(|r| r.receiver == ReceiverState::Connecting)
             && replica.status_at.age(snapshot.now) < HURRY_MAX

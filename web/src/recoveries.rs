@@ -118,10 +118,18 @@ async fn switch(
     operator: Operator,
     body: SwitchBody,
 ) -> Result<HttpResponse, ApiError> {
-    let comment = body.comment.unwrap_or_default();
+    switch_recoveries(&operator, enabled, body.comment.unwrap_or_default()).await?;
+    Ok(HttpResponse::Ok().json(json!({ "recoveries_enabled": enabled })))
+}
+
+/// Switches automatic recoveries, and waits until that is in the history.
+pub(crate) async fn switch_recoveries(
+    operator: &Operator,
+    enabled: bool,
+    comment: String,
+) -> Result<(), ApiError> {
     let (kept, answer) = oneshot::channel();
     let by = operator.name.clone();
     operator.registry.do_send(SwitchRecoveries { enabled, by, comment, kept });
-    in_the_history(answer).await?;
-    Ok(HttpResponse::Ok().json(json!({ "recoveries_enabled": enabled })))
+    in_the_history(answer).await
 }

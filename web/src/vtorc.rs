@@ -5,15 +5,13 @@ mod views;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 use vtorc_actors::board::ShardReport;
-use vtorc_actors::messages::SwitchRecoveries;
 use vtorc_core::analysis::errant_gtids;
 
 use crate::asker::{Operator, Reader};
-use crate::controls::in_the_history;
 use crate::error::ApiError;
 use crate::metrics;
+use crate::recoveries::switch_recoveries;
 use views::{Instance, analyses, database_state};
 
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
@@ -126,11 +124,7 @@ async fn switch(
     operator: &Operator,
     request: &HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let comment = format!("through {}", request.path());
-    let (kept, answer) = oneshot::channel();
-    let by = operator.name.clone();
-    operator.registry.do_send(SwitchRecoveries { enabled, by, comment, kept });
-    in_the_history(answer).await?;
+    switch_recoveries(operator, enabled, format!("through {}", request.path())).await?;
     let word = if enabled { "enabled" } else { "disabled" };
     Ok(plain(format!("Global recoveries {word}\n")))
 }

@@ -274,7 +274,7 @@ fn count_replicas(
 
 /// Tells whether a replica is further behind than is reasonable; unknown is far.
 fn lags(replica: &TabletState, settings: &RecoverySettings) -> bool {
-    let replication = replica.valid_status().and_then(|status| status.replication.as_ref());
+    let replication = replica.channel();
     replication.is_none_or(|replication| {
         let reasonable = settings.reasonable_lag.as_secs() + replication.delay_seconds;
         replication.lag_seconds.is_none_or(|lag| lag > reasonable)
@@ -289,7 +289,7 @@ fn receiving_evidence(
 ) -> String {
     let alias = &replica.tablet.alias;
     let age = replica.status_at.age(snapshot.now).as_millis();
-    let replication = replica.valid_status().and_then(|status| status.replication.as_ref());
+    let replication = replica.channel();
     match (receiving, replication) {
         (Receiving::Yes, _) => format!("{alias} still receives, asked {age} ms ago"),
         (Receiving::No, Some(replication)) => match replication.receiver {
@@ -347,13 +347,9 @@ fn primary_settings(
         && status.semi_sync.wait_count == facts.acks_required
         && !status.semi_sync.falls_back_alone
         && status.semi_sync.timeout_ms >= SEMI_SYNC_TIMEOUT_MIN_MS;
-    // One that hears nothing, as with a disk that stalls, is connected and acknowledges nothing. Where nobody hears
-    // anything, that is the primary's fault.
-    let hears = |replica: &TabletState| snapshot.hears(replica, primary);
-    let nobody_hears = !snapshot.replicas_of(alias).any(hears);
     let ackers = snapshot.replicas_of(alias).filter(|replica| {
         policy.is_acker(&primary.tablet, &replica.tablet)
-            && (nobody_hears || hears(replica))
+            && !snapshot.is_silent(replica, primary)
             && replica.valid_status().is_some_and(|theirs| acks_for(theirs, status, primary))
     });
     facts.ackers_ready = u32::try_from(ackers.count()).unwrap_or(u32::MAX);

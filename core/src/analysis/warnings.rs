@@ -328,13 +328,8 @@ fn locked(snapshot: &ShardSnapshot, stuck: bool) -> Vec<Told> {
     vec![(Some(primary.tablet.alias.clone()), texts)]
 }
 
-/// Ackers that hear nothing while others do: their disks may stall. Where nobody hears anything, that is the primary's
-/// fault.
+/// Ackers that are connected and silent.
 fn silent_ackers(snapshot: &ShardSnapshot, primary: &TabletState) -> Vec<TabletAlias> {
-    let replicas = || snapshot.replicas_of(&primary.tablet.alias);
-    if !replicas().any(|replica| snapshot.hears(replica, primary)) {
-        return Vec::new();
-    }
     let connected = |replica: &&TabletState| {
         let Some(status) = replica.valid_status() else { return false };
         let channel = status.replication.as_ref().filter(|_| status.semi_sync.replica_enabled);
@@ -342,7 +337,8 @@ fn silent_ackers(snapshot: &ShardSnapshot, primary: &TabletState) -> Vec<TabletA
             channel.receiver == ReceiverState::Running && primary.is_source_of(channel)
         })
     };
-    let silent = replicas().filter(connected).filter(|one| !snapshot.hears(one, primary));
+    let replicas = snapshot.replicas_of(&primary.tablet.alias).filter(connected);
+    let silent = replicas.filter(|one| snapshot.is_silent(one, primary));
     silent.map(|replica| replica.tablet.alias.clone()).collect()
 }
 

@@ -163,6 +163,11 @@ impl TabletState {
             || self.reachability.failure() == Some(&ProbeFailure::DiskStalled)
     }
 
+    /// The shard's channel as the last answer told of it, if the last probe succeeded and there is one.
+    pub fn channel(&self) -> Option<&ReplicationStatus> {
+        self.valid_status()?.replication.as_ref()
+    }
+
     /// Tells whether a channel leads here, by the record's address or by who was connected to.
     pub fn is_source_of(&self, channel: &ReplicationStatus) -> bool {
         let address = self.tablet.mysql.as_ref();

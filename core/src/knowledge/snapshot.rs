@@ -122,8 +122,7 @@ impl ShardSnapshot {
 
     /// Tells whether a replica's source is a tablet of the shard that could be primary and does not answer.
     pub fn follows_lost_tablet(&self, replica: &TabletState) -> bool {
-        let replication = replica.valid_status().and_then(|status| status.replication.as_ref());
-        let Some(replication) = replication else { return false };
+        let Some(replication) = replica.channel() else { return false };
         let mut lost = self.tablets.values().filter(|other| {
             other.tablet.tablet_type.is_promotable() && other.valid_status().is_none()
         });
@@ -134,8 +133,8 @@ impl ShardSnapshot {
     /// of the primary's life, and must not be acknowledged. A source that is no tablet's may be the primary under another
     /// name.
     pub fn follows_another(&self, replica: &TabletState, primary: &TabletState) -> bool {
-        let replication = replica.valid_status().and_then(|status| status.replication.as_ref());
-        let Some(replication) = replication.filter(|channel| !primary.is_source_of(channel)) else {
+        let foreign = replica.channel().filter(|channel| !primary.is_source_of(channel));
+        let Some(replication) = foreign else {
             return false;
         };
         let mut others = self.tablets.values();
@@ -144,11 +143,14 @@ impl ShardSnapshot {
         })
     }
 
-    /// Whether a replica follows the primary, and something from there reaches it.
-    pub fn hears(&self, replica: &TabletState, primary: &TabletState) -> bool {
-        let channel = replica.valid_status().and_then(|status| status.replication.as_ref());
-        channel.is_some_and(|channel| primary.is_source_of(channel))
-            && replica.receiving(Timestamp::default()) == Receiving::Yes
+    /// Whether a replica hears nothing from the primary while others do, as with a disk that stalls: it may be connected, and
+    /// acknowledges nothing. Where nobody hears anything, that is the primary's fault.
+    pub fn is_silent(&self, replica: &TabletState, primary: &TabletState) -> bool {
+        let hears = |one: &TabletState| {
+            one.channel().is_some_and(|channel| primary.is_source_of(channel))
+                && one.receiving(Timestamp::default()) == Receiving::Yes
+        };
+        !hears(replica) && self.replicas_of(&primary.tablet.alias).any(hears)
     }
 
     /// Whether a tablet lost what it wrote, by what anybody else was seen to have.

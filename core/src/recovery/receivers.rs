@@ -6,7 +6,7 @@ use crate::analysis::FindingKind;
 use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
-use crate::status::{ReceiverState, ReplicationStatus};
+use crate::status::ReceiverState;
 
 /// A replica whose receiver is to be restarted.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ pub struct Restart<'a> {
 pub fn to_restart(snapshot: &ShardSnapshot, finding: FindingKind) -> Vec<Restart<'_>> {
     let Some(primary) = snapshot.primary() else { return Vec::new() };
     let candidates = snapshot.replicas_of(&primary.tablet.alias).filter_map(|replica| {
-        let channel = channel_of(replica).filter(|channel| !channel.marker_sees_heartbeats)?;
+        let channel = replica.channel().filter(|channel| !channel.marker_sees_heartbeats)?;
         let receives = channel.receiver == ReceiverState::Running;
         may_receive(snapshot, replica, primary).then_some(Restart { replica, receives })
     });
@@ -37,7 +37,7 @@ pub fn to_restart(snapshot: &ShardSnapshot, finding: FindingKind) -> Vec<Restart
 /// Whether this replica, whose receiver a reparent stopped in vain, is told to go on: where it received before.
 pub fn goes_on(snapshot: &ShardSnapshot, alias: &TabletAlias) -> bool {
     let Some(replica) = snapshot.tablet(alias) else { return false };
-    let ran = channel_of(replica).is_some_and(|one| one.receiver != ReceiverState::Stopped);
+    let ran = replica.channel().is_some_and(|one| one.receiver != ReceiverState::Stopped);
     ran && snapshot.primary().is_none_or(|primary| may_receive(snapshot, replica, primary))
 }
 
@@ -67,8 +67,4 @@ fn is_followed(snapshot: &ShardSnapshot, source: &TabletState) -> bool {
     channels.any(|status| {
         status.replication.as_ref().is_some_and(|channel| source.is_source_of(channel))
     })
-}
-
-fn channel_of(state: &TabletState) -> Option<&ReplicationStatus> {
-    state.valid_status()?.replication.as_ref()
 }

@@ -43,16 +43,21 @@ impl Contender {
 
     /// Everybody of a snapshot who answered the last probe.
     pub fn of(snapshot: &ShardSnapshot) -> Vec<Self> {
-        let answered = snapshot.tablets.values();
-        let answered = answered.filter_map(|state| Some((state, state.valid_status()?.clone())));
-        answered.map(|(state, status)| Self::new(&state.tablet, status, snapshot)).collect()
+        Self::by(snapshot, TabletState::valid_status)
     }
 
     /// Everybody of a snapshot who ever answered, by the last word of each: nobody loses what it had by being out of sight.
     pub fn heard(snapshot: &ShardSnapshot) -> Vec<Self> {
-        let heard = snapshot.tablets.values();
-        let heard = heard.filter_map(|state| Some((state, (*state.status.clone()?).clone())));
-        heard.map(|(state, status)| Self::new(&state.tablet, status, snapshot)).collect()
+        Self::by(snapshot, |state| state.status.as_deref())
+    }
+
+    fn by(
+        snapshot: &ShardSnapshot,
+        word: impl Fn(&TabletState) -> Option<&ServerStatus>,
+    ) -> Vec<Self> {
+        let states = snapshot.tablets.values();
+        let words = states.filter_map(|state| Some((&state.tablet, word(state)?.clone())));
+        words.map(|(tablet, status)| Self::new(tablet, status, snapshot)).collect()
     }
 
     /// Its GTIDs stand for data that it does not have: others cannot get it from here.
