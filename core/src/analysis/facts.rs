@@ -276,7 +276,8 @@ fn count_replicas(
 fn lags(replica: &TabletState, settings: &RecoverySettings) -> bool {
     let replication = replica.channel();
     replication.is_none_or(|replication| {
-        let reasonable = settings.reasonable_lag.as_secs() + replication.delay_seconds;
+        let reasonable =
+            settings.reasonable_lag.as_secs().saturating_add(replication.delay_seconds);
         replication.lag_seconds.is_none_or(|lag| lag > reasonable)
     })
 }
