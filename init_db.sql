@@ -27,11 +27,21 @@ CREATE USER IF NOT EXISTS 'orc_client_user'@'%' IDENTIFIED BY 'orc_client_user_p
 GRANT RELOAD ON *.* TO 'orc_client_user'@'%';
 
 -- Without them: client sessions of a demoted primary are not ended; a commit that waits for an
--- acknowledgement holds the demotion up until it fails. (MySQL: sessions of users that have SYSTEM_USER,
--- such as root, are only ended by a user that has it too. Grant it here as well if such users write.)
+-- acknowledgement holds the demotion up until it fails.
 GRANT PROCESS ON *.* TO 'orc_client_user'@'%';
 /*!80000 GRANT CONNECTION_ADMIN ON *.* TO 'orc_client_user'@'%' */
 /*M! GRANT CONNECTION ADMIN ON *.* TO 'orc_client_user'@'%' */;
+
+-- Without it: sessions of root and of others that have it are not ended, and hold a demotion up; and where a
+-- primary dies in the middle of a transaction, the promotion of a replica that has a part of it takes a minute.
+/*!80016 GRANT SYSTEM_USER ON *.* TO 'orc_client_user'@'%' */
+/*M! DO 0 */;
+
+-- Without them: the same minute; such a replica cannot be told from others.
+/*!80000 GRANT SELECT ON performance_schema.replication_applier_status_by_coordinator TO 'orc_client_user'@'%' */
+/*M! DO 0 */;
+/*!80000 GRANT SELECT ON performance_schema.threads TO 'orc_client_user'@'%' */
+/*M! DO 0 */;
 
 -- Without it: `vtorc topo import` cannot list a server's replicas; nothing else needs it.
 /*!80000 GRANT REPLICATION SLAVE ON *.* TO 'orc_client_user'@'%' */

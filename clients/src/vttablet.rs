@@ -9,6 +9,7 @@ mod calls;
 mod commands;
 mod delay;
 mod fence;
+mod partial;
 mod probe;
 mod sql;
 mod status;

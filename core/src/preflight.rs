@@ -302,7 +302,7 @@ impl Report {
     fn server(&mut self, state: &TabletState, seen: &Inspection, snapshot: &ShardSnapshot) {
         let alias = Some(&state.tablet.alias);
         let Some(status) = &state.status else { return };
-        for (privilege, without) in missing_grants(&seen.grants, status.flavor) {
+        for (privilege, without) in missing_grants(&seen.grants, status.flavor, &status.version) {
             let what = format!("the topology user lacks {privilege}; without it {without}");
             let cure = "run init_db.sql on it";
             self.add(Severity::Error, "MissingGrant", alias, what, cure);

@@ -432,3 +432,9 @@ pub struct SemiSyncStatus {
     /// else it can be seen before.
     pub seen_is_acknowledged: bool,
 }
+
+/// The numbers that a server's version begins with: major, minor and patch; 0 for each that is missing.
+pub fn version_numbers(version: &str) -> [u32; 3] {
+    let mut numbers = version.split(|letter: char| !letter.is_ascii_digit());
+    [(); 3].map(|()| numbers.next().and_then(|number| number.parse().ok()).unwrap_or(0))
+}

@@ -61,9 +61,9 @@ proptest! {
     }
 
     #[test]
-    fn grants(lines in prop::collection::vec(text(), 0..4)) {
+    fn grants(lines in prop::collection::vec(text(), 0..4), version in text()) {
         for flavor in [Flavor::MySql, Flavor::MariaDb] {
-            let _ = missing_grants(&lines, flavor);
+            let _ = missing_grants(&lines, flavor, &version);
         }
     }
 

@@ -36,6 +36,7 @@ mod http;
 mod input;
 mod isolation;
 mod network;
+mod partial;
 mod planned;
 mod proxy;
 mod reality;

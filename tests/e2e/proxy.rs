@@ -22,6 +22,11 @@ impl Proxy {
 
     /// The same, with an ear for each connection.
     pub fn with_ears(server: String, ear: impl Fn() -> Ear + Send + 'static) -> Self {
+        Self::with_both_ears(server, move || (ear(), Box::new(|_| {})))
+    }
+
+    /// The same, with an ear for what each connection's client says and one for what its server says.
+    pub fn with_both_ears(server: String, ears: impl Fn() -> (Ear, Ear) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (target, open) = (Arc::new(Mutex::new(server)), Arc::default());
@@ -33,9 +38,9 @@ impl Proxy {
                 let both = [client.try_clone().unwrap(), server.try_clone().unwrap()];
                 lock(&open).extend(both);
                 let (back, forth) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-                std::thread::spawn(move || pass(back, forth, Box::new(|_| {})));
-                let ear = ear();
-                std::thread::spawn(move || pass(client, server, ear));
+                let (of_client, of_server) = ears();
+                std::thread::spawn(move || pass(back, forth, of_server));
+                std::thread::spawn(move || pass(client, server, of_client));
             }
         });
         proxy

@@ -14,7 +14,7 @@ use vtorc_core::tablet::MysqlAddress;
 use super::access::MysqlAccess;
 use super::dialect::{Dialect, MAY_BE_MISSING, Row, SYNTAX_ERROR};
 use super::text::quoted;
-use super::{errors, status};
+use super::{errors, partial, status};
 
 /// A fresh connection to one server.
 pub(crate) struct Session<'a> {
@@ -93,9 +93,17 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Stops threads of the shard's channel.
+    /// Stops threads of the shard's channel. An applier that would wait for the rest of a transaction is ended.
     pub(crate) fn stop(&mut self, thread: Thread) -> Result<(), CommandError> {
-        self.threads("STOP", thread, &self.channel.clone(), &format!("stop {}", thread.name()))
+        let (channel, name) = (self.channel.clone(), thread.name());
+        if thread == Thread::Both {
+            let what = format!("stop {name}: the receiver first");
+            self.threads("STOP", Thread::Receiver, &channel, &what)?;
+        }
+        if thread != Thread::Receiver {
+            partial::end_applier(self, &channel);
+        }
+        self.threads("STOP", thread, &channel, &format!("stop {name}"))
     }
 
     /// Starts threads of the shard's channel.

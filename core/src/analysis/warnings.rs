@@ -6,7 +6,9 @@ use crate::ids::TabletAlias;
 use crate::knowledge::health::{ProbeFailure, Reachability};
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
-use crate::status::{ReceiverState, ReplicationStatus, ServerStatus, VttabletState};
+use crate::status::{
+    ReceiverState, ReplicationStatus, ServerStatus, VttabletState, version_numbers,
+};
 
 /// Something that is shown and never repaired.
 pub struct Warning {
@@ -362,7 +364,8 @@ fn too_few_ackers(snapshot: &ShardSnapshot) -> Vec<Told> {
 
 /// The part of a version that decides who can follow whom.
 fn major(version: &str) -> String {
-    version.split('.').take(2).collect::<Vec<_>>().join(".")
+    let [major, minor, _] = version_numbers(version);
+    format!("{major}.{minor}")
 }
 
 fn several_versions(snapshot: &ShardSnapshot) -> Vec<Told> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::status::Flavor;
+use crate::status::{Flavor, version_numbers};
 
 /// A privilege that is needed: its names (any is enough), on what, and what fails without it.
 struct Needed {
@@ -17,10 +17,21 @@ enum Scope {
     Everywhere,
     Vt,
     Heartbeats,
+    Appliers,
     Filters,
 }
 
 const RESTS: &str = "client sessions of a demoted primary are not ended, and hold the demotion up";
+
+const A_MINUTE: &str =
+    "the promotion of a replica that has a part of a transaction of a dead primary takes a minute";
+
+const NOT_EVEN_ROOT: &str = "sessions of root and of others that have it are not ended, and hold a demotion up; and the \
+     promotion of a replica that has a part of a transaction of a dead primary takes a minute";
+
+/// Since 8.0.16 there is a privilege without which sessions of those who have it cannot be ended.
+const NEEDED_SINCE_8_0_16: &[Needed] =
+    &[Needed { names: &["SYSTEM_USER"], scope: Scope::Everywhere, without: NOT_EVEN_ROOT }];
 
 const NEEDED_MYSQL: &[Needed] = &[
     Needed {
@@ -50,6 +61,7 @@ const NEEDED_MYSQL: &[Needed] = &[
         scope: Scope::Heartbeats,
         without: "heartbeats cannot be seen, and a frozen primary shows late",
     },
+    Needed { names: &["SELECT"], scope: Scope::Appliers, without: A_MINUTE },
     Needed {
         names: &["SELECT"],
         scope: Scope::Filters,
@@ -102,7 +114,11 @@ const NEEDED_MARIADB: &[Needed] = &[
 ];
 
 /// The privileges that the lines of `SHOW GRANTS` do not give, and what fails without each.
-pub fn missing_grants(grants: &[String], flavor: Flavor) -> Vec<(String, &'static str)> {
+pub fn missing_grants(
+    grants: &[String],
+    flavor: Flavor,
+    version: &str,
+) -> Vec<(String, &'static str)> {
     // Nothing was read: nothing can be said.
     if grants.is_empty() {
         return Vec::new();
@@ -120,7 +136,11 @@ pub fn missing_grants(grants: &[String], flavor: Flavor) -> Vec<(String, &'stati
         Flavor::MySql => NEEDED_MYSQL,
         Flavor::MariaDb => NEEDED_MARIADB,
     };
-    let needed = needed.iter().chain(NEEDED_FOR_JOURNAL);
+    let newer = match flavor {
+        Flavor::MySql if version_numbers(version) >= [8, 0, 16] => NEEDED_SINCE_8_0_16,
+        Flavor::MySql | Flavor::MariaDb => &[],
+    };
+    let needed = needed.iter().chain(newer).chain(NEEDED_FOR_JOURNAL);
     let missing = needed.filter(|needed| !gives(needed));
     let named = |needed: &Needed| {
         let first = needed.names.first().copied().unwrap_or_default();
@@ -130,6 +150,9 @@ pub fn missing_grants(grants: &[String], flavor: Flavor) -> Vec<(String, &'stati
             Scope::Filters => {
                 format!("{first} ON performance_schema.replication_applier_global_filters")
             }
+            Scope::Appliers => format!(
+                "{first} ON performance_schema.replication_applier_status_by_coordinator and threads"
+            ),
             Scope::Heartbeats => {
                 format!(
                     "{first} ON performance_schema.replication_connection_status and …_configuration"
@@ -150,7 +173,11 @@ fn covers(scope: &str, needed: Scope) -> bool {
             scope == "performance_schema.*"
                 || scope == "performance_schema.replication_applier_global_filters"
         }
-        // Both tables are granted together in init_db.sql.
+        // These two and the next two are granted together in init_db.sql.
+        Scope::Appliers => {
+            scope == "performance_schema.*"
+                || scope == "performance_schema.replication_applier_status_by_coordinator"
+        }
         Scope::Heartbeats => {
             scope == "performance_schema.*"
                 || scope == "performance_schema.replication_connection_status"
@@ -175,12 +202,14 @@ mod tests {
     fn grants_are_read_as_servers_print_them() {
         let lines = |text: &str| -> Vec<String> { text.lines().map(ToOwned::to_owned).collect() };
         let missing = |text: &str, flavor| -> Vec<String> {
-            missing_grants(&lines(text), flavor).into_iter().map(|(name, _)| name).collect()
+            let missing = missing_grants(&lines(text), flavor, "8.4.6");
+            missing.into_iter().map(|(name, _)| name).collect()
         };
         let mysql = "GRANT RELOAD, PROCESS, REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO `o`@`%`\n\
-             GRANT CONNECTION_ADMIN,REPLICATION_SLAVE_ADMIN,SYSTEM_VARIABLES_ADMIN ON *.* TO `o`@`%`\n\
+             GRANT CONNECTION_ADMIN,REPLICATION_SLAVE_ADMIN,SYSTEM_USER,SYSTEM_VARIABLES_ADMIN ON *.* TO `o`@`%`\n\
              GRANT SELECT, INSERT, CREATE ON `_vt`.* TO `o`@`%`\n\
              GRANT SELECT ON `performance_schema`.`replication_connection_status` TO `o`@`%`\n\
+             GRANT SELECT ON `performance_schema`.`replication_applier_status_by_coordinator` TO `o`@`%`\n\
              GRANT SELECT ON `performance_schema`.`replication_applier_global_filters` TO `o`@`%`";
         assert!(missing(mysql, Flavor::MySql).is_empty(), "{:?}", missing(mysql, Flavor::MySql));
         let fewer = mysql.replace("RELOAD, ", "").replace("INSERT, ", "");
@@ -197,9 +226,17 @@ mod tests {
         );
         assert_eq!(
             missing(all.replace("ALL PRIVILEGES", "USAGE").as_str(), Flavor::MySql).len(),
-            11
+            13
         );
-        assert!(missing_grants(&[], Flavor::MySql).is_empty());
+        assert!(missing_grants(&[], Flavor::MySql, "8.4.6").is_empty());
+        let old = lines(&mysql.replace("SYSTEM_USER,", ""));
+        for version in ["5.7.44-log", "8.0.15", ""] {
+            assert!(missing_grants(&old, Flavor::MySql, version).is_empty(), "{version}");
+        }
+        for version in ["8.0.16-debug", "9.7.4-2"] {
+            let (name, _) = missing_grants(&old, Flavor::MySql, version).remove(0);
+            assert_eq!(name, "SYSTEM_USER ON *.*", "{version}");
+        }
         for odd in ["", "GRANT", "GRANT  ON  TO ", "GRANT PROXY ON ''@'' TO 'root'@'localhost'"] {
             let _ = parse_grant(odd);
         }

@@ -10,7 +10,7 @@ use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
-use crate::status::{BinlogFormat, ServerStatus, VttabletState};
+use crate::status::{BinlogFormat, ServerStatus, VttabletState, version_numbers};
 use crate::tablet::{PromotionRule, Tablet};
 
 pub use super::contender::{Constraints, Contender, Promised, is_witness, promised};
@@ -328,8 +328,8 @@ impl Followers {
 
 /// Major and minor version: a newer server cannot be followed by an older one for sure.
 fn version_of(status: &ServerStatus) -> (u32, u32) {
-    let mut parts = status.version.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+    let [major, minor, _] = version_numbers(&status.version);
+    (major, minor)
 }
 
 fn rank(

@@ -1,15 +1,20 @@
 //! The stories of relay logs, told of a server that is reached through its vttablet alone.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mysql::prelude::Queryable;
 use vtorc_clients::vttablet::{Tablets, VttabletAccess};
-use vtorc_core::ports::{CommandError, MysqlPort, RelayLog, ServerCommand, SourceChange};
+use vtorc_core::ports::{
+    CommandError, MysqlPort, PromotionGrounds, RelayLog, ServerCommand, SourceChange,
+};
 use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus};
 use vtorc_core::tablet::{TabletAddress, VttabletAddress};
 
 use super::cluster::Way;
 use crate::harness::{Cluster, PATIENCE, THREE, padded, wait_for};
+use crate::partial::{at_once, create_long_ones, cut_short, has_a_part, write_a_long_transaction};
 use crate::window::{ENOUGH, access, plain};
 use crate::writer::{arrives, create_table, rows};
 
@@ -189,4 +194,39 @@ fn a_refusal_leaves_a_replica_with_a_vttablet_receiving() {
     assert!(matches!(refused, Err(CommandError::NotDone(_))), "{refused:?}");
     wait_for(receives).expect("it receives no more");
     assert_eq!(shard.replication().source, shard.address(&shard.primary).mysql);
+}
+
+/// Its source is another proxy away: the vttablet itself would wait a minute for the rest.
+#[test]
+fn a_part_of_a_transaction_holds_up_no_change_through_a_vttablet() {
+    for promote in [true, false] {
+        let shard = Shard::new();
+        let (primary, replica) =
+            (shard.cluster.server(&shard.primary), shard.cluster.server(&shard.replica));
+        create_long_ones(primary);
+        let now = Arc::new(AtomicBool::new(false));
+        let proxy = cut_short(primary, now.clone());
+        let (_, port) = proxy.address.rsplit_once(':').unwrap();
+        let change = format!("CHANGE REPLICATION SOURCE TO SOURCE_PORT = {port}");
+        replica.run(&["STOP REPLICA", &change, "START REPLICA"]).unwrap();
+        primary.run(&["INSERT INTO test.ledger VALUES (1, 'acknowledged')"]).unwrap();
+        arrives(replica, &[1].into());
+        now.store(true, Ordering::Release);
+        write_a_long_transaction(primary);
+        has_a_part(replica);
+        if promote {
+            shard.run(&shard.replica, ServerCommand::StopReceiver).unwrap();
+            let status = shard.run(&shard.replica, ServerCommand::ReadStatus).unwrap();
+            let grounds = PromotionGrounds::of(&status, status.gtid_executed.clone());
+            at_once("a promotion", || {
+                shard.run(&shard.replica, ServerCommand::Promote { acks: 0, grounds }).unwrap();
+            });
+        } else {
+            // Its receiver waits still.
+            at_once("following another", || {
+                shard.to_the_other(RelayLog::MustStay).unwrap();
+            });
+            assert_eq!(shard.replication().source, shard.address(&shard.other).mysql);
+        }
+    }
 }

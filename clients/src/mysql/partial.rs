@@ -1,0 +1,65 @@
+//! An applier that has only a part of a transaction, because its source died or its receiver was stopped in between.
+//!
+//! With several workers, MySQL's default, `STOP REPLICA` then waits a minute for the rest, though nobody sends it. (8.4,
+//! `rpl_replica.cc`, `sql_slave_killed`: `SLAVE_WAIT_GROUP_DONE`; seen on 9.7.) `KILL` ends such an applier at once, and
+//! the part is rolled back. After a `STOP REPLICA`, `KILL` no longer helps: so it comes first. It takes `SYSTEM_USER`.
+//!
+//! MariaDB stops such an applier at once (seen on 10.11, with workers and without). A transaction is in the received set only
+//! when all of it was received, so a part is never waited for and never counted.
+
+use std::time::{Duration, Instant};
+
+use super::dialect::{Dialect, Row};
+use super::fence::column_text;
+use super::session::Session;
+use super::text::quoted;
+
+/// An applier that was ended is gone within this, or is not waited for.
+pub(crate) const ENDS_WITHIN: Duration = Duration::from_secs(1);
+/// It is looked again after this.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Asks for the connection of a channel's applier that has applied every whole transaction, has a part of another, and
+/// does not receive the rest. MySQL before 8.0 does not tell.
+pub(crate) fn question(channel: &str) -> String {
+    format!(
+        "SELECT thread.PROCESSLIST_ID AS id \
+         FROM performance_schema.replication_applier_status_by_coordinator AS applier \
+         JOIN performance_schema.replication_connection_status AS receiver \
+           ON receiver.CHANNEL_NAME = applier.CHANNEL_NAME \
+         JOIN performance_schema.threads AS thread ON thread.THREAD_ID = applier.THREAD_ID \
+         WHERE applier.CHANNEL_NAME = {} AND receiver.SERVICE_STATE <> 'ON' \
+           AND CASE WHEN applier.PROCESSING_TRANSACTION LIKE '%-%:%' \
+             THEN NOT GTID_SUBSET(applier.PROCESSING_TRANSACTION, receiver.RECEIVED_TRANSACTION_SET) \
+               AND GTID_SUBSET(receiver.RECEIVED_TRANSACTION_SET, @@GLOBAL.gtid_executed) \
+             ELSE FALSE END",
+        quoted(channel)
+    )
+}
+
+/// The statement that ends the applier that was found.
+pub(crate) fn end_of(found: &Row) -> String {
+    format!("KILL {}", column_text(found, "id"))
+}
+
+const WHAT: &str = "look for a part of a transaction";
+
+/// Ends the channel's applier where it would wait for the rest of a transaction.
+///
+/// Without the grants to see and to end it, nothing is changed: then `STOP REPLICA` takes its minute.
+pub(crate) fn end_applier(session: &mut Session<'_>, channel: &str) {
+    let (Dialect::MySql | Dialect::OldMySql) = session.dialect else { return };
+    let question = question(channel);
+    let Ok(found) = session.rows(WHAT, &question) else { return };
+    let Some(applier) = found.first() else { return };
+    if session.run("end an applier that waits for the rest", &end_of(applier)).is_err() {
+        return;
+    }
+    let until = Instant::now() + ENDS_WITHIN.min(session.left() / 2);
+    while Instant::now() < until {
+        match session.rows(WHAT, &question) {
+            Ok(left) if !left.is_empty() => std::thread::sleep(LOOK_AGAIN),
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
