@@ -11,6 +11,7 @@ use super::dialect::Dialect;
 use super::follow::Source;
 use super::semi_sync::{set_replica_semi_sync, set_source_semi_sync};
 use super::session::{Session, Thread};
+use super::stopping::stop;
 use super::text::quoted;
 use super::{delay, fence, follow, opening, other_channels, relay_log};
 
@@ -75,7 +76,7 @@ fn run_for_shard(
             if session.is_mariadb() {
                 relay_log::check_restart(&session.status()?)?;
             }
-            session.stop(Thread::Receiver)?;
+            stop(session, Thread::Receiver)?;
             session.start(Thread::Receiver)?;
         }
         ServerCommand::ChangeType { .. } => {
@@ -127,7 +128,7 @@ fn stop_receiver(session: &mut Session<'_>) -> Result<(), CommandError> {
     let status = session.status()?;
     let running = |receiver| receiver != ReceiverState::Stopped;
     if status.replication.is_some_and(|replication| running(replication.receiver)) {
-        session.stop(Thread::Receiver)?;
+        stop(session, Thread::Receiver)?;
     }
     Ok(())
 }
@@ -162,7 +163,7 @@ fn promote(
     let status = with_journal(session)?;
     grounds.check(&status)?;
     if status.replication.is_some() {
-        session.stop(Thread::Both)?;
+        stop(session, Thread::Both)?;
     }
     set_source_semi_sync(session, &status, acks)?;
     set_replica_semi_sync(session, &status, false)?;
@@ -185,7 +186,7 @@ fn forget_source(session: &mut Session<'_>, status: &ServerStatus) -> Result<(),
 fn fix_primary(session: &mut Session<'_>, acks: u32) -> Result<ServerStatus, CommandError> {
     let status = session.status()?;
     if status.replication.is_some() {
-        session.stop(Thread::Both)?;
+        stop(session, Thread::Both)?;
         forget_source(session, &status)?;
     }
     set_source_semi_sync(session, &status, acks)?;

@@ -6,6 +6,7 @@ use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus};
 use super::dialect::Row;
 use super::relay_log::refusal;
 use super::session::{Session, Thread};
+use super::stopping::stop;
 use super::text::quoted;
 
 /// Whom a receiver logs in as that is to receive nothing. The source denies it, and it goes on trying.
@@ -34,7 +35,7 @@ pub(crate) fn set_delay(session: &mut Session<'_>, seconds: u64) -> Result<(), C
 
 /// A receiver that runs, or has nothing to lose.
 fn change(session: &mut Session<'_>, seconds: u64) -> Result<(), CommandError> {
-    session.stop(Thread::Applier)?;
+    stop(session, Thread::Applier)?;
     let status = session.status()?;
     let receiver = status.replication.as_ref().map(|replication| replication.receiver);
     let safe = receiver != Some(ReceiverState::Stopped) || status.unapplied().is_empty();
@@ -72,7 +73,7 @@ fn beside_a_receiver(
             Err(refusal(before, "its receiver would receive more"))
         }
     };
-    session.stop(Thread::Receiver)?;
+    stop(session, Thread::Receiver)?;
     done
 }
 
@@ -118,10 +119,10 @@ fn set_mariadb(
     if !before.unapplied().is_empty() {
         return Err(refusal(before, why));
     }
-    session.stop(Thread::Receiver)?;
+    stop(session, Thread::Receiver)?;
     let status = session.status()?;
     if status.unapplied().is_empty() {
-        session.stop(Thread::Applier)?;
+        stop(session, Thread::Applier)?;
         session.run("set the delay", &format!("CHANGE MASTER TO MASTER_DELAY = {seconds}"))?;
         return session.start(if received { Thread::Both } else { Thread::Applier });
     }

@@ -10,6 +10,7 @@ use vtorc_core::tablet::MysqlAddress;
 use super::dialect::Dialect;
 use super::semi_sync::{set_replica_semi_sync, set_source_semi_sync};
 use super::session::{Session, Thread};
+use super::stopping::stop;
 use super::text::quoted;
 use super::{fence, other_channels, relay_log};
 
@@ -116,7 +117,7 @@ fn repoint_mariadb(
     status: &ServerStatus,
 ) -> Result<(), CommandError> {
     if status.replication.is_some() {
-        session.stop(Thread::Both)?;
+        stop(session, Thread::Both)?;
     }
     set_position(session)?;
     let access = session.access;
@@ -173,7 +174,7 @@ fn resume(
         if relay_log == RelayLog::MustStay && session.is_mariadb() {
             relay_log::check_restart(&session.status()?)?;
         }
-        session.stop(Thread::Receiver)?;
+        stop(session, Thread::Receiver)?;
         session.start(Thread::Receiver)?;
     }
     if !receives {

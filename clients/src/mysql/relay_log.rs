@@ -17,6 +17,7 @@ use vtorc_core::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus}
 
 use super::dialect::Dialect;
 use super::session::{Session, Thread};
+use super::stopping::stop;
 
 /// How long MariaDB, which throws its relay log away when it is repointed, may take to apply it first.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -85,7 +86,7 @@ pub(crate) fn make_ready(
             restored(session, replication, outcome)
         }
         (Dialect::MariaDb, RelayLog::MayGo) => {
-            session.stop(Thread::Receiver)?;
+            stop(session, Thread::Receiver)?;
             if replication.applier_running {
                 drain(session, &replication.retrieved)?;
             }
@@ -124,7 +125,7 @@ fn stop_receiver(
     if replication.receiver == ReceiverState::Stopped {
         return Ok(());
     }
-    session.stop(Thread::Receiver)
+    stop(session, Thread::Receiver)
 }
 
 /// With the applier running, MySQL keeps its relay logs when only the source's address changes. So what was received is
@@ -140,7 +141,7 @@ fn keep_if_it_runs(
         }
         return Ok(true);
     }
-    session.stop(Thread::Both)?;
+    stop(session, Thread::Both)?;
     Ok(false)
 }
 
@@ -163,7 +164,7 @@ fn keep_mysql(session: &mut Session<'_>) -> Result<bool, CommandError> {
     match (status.unapplied().is_empty(), by_gtid, stands(&status)) {
         (_, true, false) => Ok(true),
         (true, _, _) => {
-            session.stop(Thread::Both)?;
+            stop(session, Thread::Both)?;
             Ok(false)
         }
         (false, true, true) => {

@@ -14,7 +14,7 @@ use vtorc_core::tablet::MysqlAddress;
 use super::access::MysqlAccess;
 use super::dialect::{Dialect, MAY_BE_MISSING, Row, SYNTAX_ERROR};
 use super::text::quoted;
-use super::{errors, partial, status};
+use super::{errors, status};
 
 /// A fresh connection to one server.
 pub(crate) struct Session<'a> {
@@ -40,7 +40,7 @@ pub(crate) enum Thread {
 }
 
 impl Thread {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Receiver => "the receiver",
             Self::Applier => "the applier",
@@ -91,19 +91,6 @@ impl<'a> Session<'a> {
             Dialect::MySql | Dialect::OldMySql => format!(" FOR CHANNEL {}", quoted(&self.channel)),
             Dialect::MariaDb => String::new(),
         }
-    }
-
-    /// Stops threads of the shard's channel. An applier that would wait for the rest of a transaction is ended.
-    pub(crate) fn stop(&mut self, thread: Thread) -> Result<(), CommandError> {
-        let (channel, name) = (self.channel.clone(), thread.name());
-        if thread == Thread::Both {
-            let what = format!("stop {name}: the receiver first");
-            self.threads("STOP", Thread::Receiver, &channel, &what)?;
-        }
-        if thread != Thread::Receiver {
-            partial::end_applier(self, &channel);
-        }
-        self.threads("STOP", thread, &channel, &format!("stop {name}"))
     }
 
     /// Starts threads of the shard's channel.

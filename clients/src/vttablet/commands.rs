@@ -16,7 +16,7 @@ use vtorc_core::tablet::{TabletAddress, TabletType};
 
 use super::calls::CallError;
 use super::tablet_command::{MISSING, TabletCommand};
-use super::{delay, fence, partial};
+use super::{delay, fence, stopping};
 use crate::interface::replicationdata::StopReplicationMode;
 use crate::interface::tabletmanagerdata as messages;
 use crate::interface::topodata;
@@ -124,7 +124,7 @@ impl TabletCommand<'_> {
 
     pub(super) async fn stop(&self, thread: &str) -> Result<(), CommandError> {
         if thread == "SQL_THREAD" {
-            partial::end_applier(self).await;
+            stopping::end_applier(self).await;
         }
         self.threads("STOP", thread).await
     }
@@ -213,7 +213,7 @@ impl TabletCommand<'_> {
             self.set_source_up(acks).await?;
             grounds.check(&self.status_with_journal().await?)?;
         }
-        partial::end_applier(self).await;
+        stopping::end_applier(self).await;
         let mut client = self.caller.client.clone();
         let message = messages::PromoteReplicaRequest { semi_sync: acks > 0 };
         let sent = client.promote_replica(self.caller.request(message));
@@ -243,7 +243,7 @@ impl TabletCommand<'_> {
     async fn fix_primary(&self, acks: u32) -> Result<(), CommandError> {
         let mut client = self.caller.client.clone();
         if let Some(replication) = self.status().await?.replication {
-            partial::stop_receiver(self, &replication).await?;
+            stopping::stop_receiver(self, &replication).await?;
             let message = messages::ResetReplicationParametersRequest {};
             let sent = client.reset_replication_parameters(self.caller.request(message));
             let answer = self.caller.answer("ResetReplicationParameters", sent).await;
@@ -288,7 +288,7 @@ impl TabletCommand<'_> {
             return self.repoint_receiver(source, replication, semi_sync, relay_log).await;
         }
         let received = match follows {
-            Some(replication) => partial::stop_receiver(self, replication).await?,
+            Some(replication) => stopping::stop_receiver(self, replication).await?,
             None => false,
         };
         let message = messages::SetReplicationSourceRequest {

@@ -1,4 +1,4 @@
-//! An applier that has only a part of a transaction, because its source died or its receiver was stopped in between.
+//! Stopping the threads of a channel: also an applier that has only a part of a transaction, because its source died or its receiver was stopped in between.
 //!
 //! With several workers, MySQL's default, `STOP REPLICA` then waits a minute for the rest, though nobody sends it. (8.4,
 //! `rpl_replica.cc`, `sql_slave_killed`: `SLAVE_WAIT_GROUP_DONE`; seen on 9.7.) `KILL` ends such an applier at once, and
@@ -9,9 +9,11 @@
 
 use std::time::{Duration, Instant};
 
+use vtorc_core::ports::CommandError;
+
 use super::dialect::{Dialect, Row};
 use super::fence::column_text;
-use super::session::Session;
+use super::session::{Session, Thread};
 use super::text::quoted;
 
 /// An applier that was ended is gone within this, or is not waited for.
@@ -44,10 +46,23 @@ pub(crate) fn end_of(found: &Row) -> String {
 
 const WHAT: &str = "look for a part of a transaction";
 
+/// Stops threads of the shard's channel.
+pub(crate) fn stop(session: &mut Session<'_>, thread: Thread) -> Result<(), CommandError> {
+    let (channel, name) = (session.channel.clone(), thread.name());
+    if thread == Thread::Both {
+        let what = format!("stop {name}: the receiver first");
+        session.threads("STOP", Thread::Receiver, &channel, &what)?;
+    }
+    if thread != Thread::Receiver {
+        end_applier(session, &channel);
+    }
+    session.threads("STOP", thread, &channel, &format!("stop {name}"))
+}
+
 /// Ends the channel's applier where it would wait for the rest of a transaction.
 ///
 /// Without the grants to see and to end it, nothing is changed: then `STOP REPLICA` takes its minute.
-pub(crate) fn end_applier(session: &mut Session<'_>, channel: &str) {
+fn end_applier(session: &mut Session<'_>, channel: &str) {
     let (Dialect::MySql | Dialect::OldMySql) = session.dialect else { return };
     let question = question(channel);
     let Ok(found) = session.rows(WHAT, &question) else { return };

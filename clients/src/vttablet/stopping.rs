@@ -1,5 +1,5 @@
 //! An applier that has only a part of a transaction, behind a vttablet: as over a direct connection, in
-//! `mysql/partial.rs`, which says why.
+//! `mysql/stopping.rs`, which says why.
 
 use std::time::Instant;
 
