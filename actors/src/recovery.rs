@@ -42,8 +42,8 @@ use vtorc_core::time::Timestamp;
 
 use crate::guardian::start_guarded;
 use crate::messages::{
-    Accepted, Audit, CircumstancesChanged, LiftBlock, Recover, RecoveryReport, Rejected,
-    ShardTopologyWasRead, StartRequested, Stop,
+    Accepted, Audit, CircumstancesChanged, LiftBlock, ProbeCompleted, Recover, RecoveryReport,
+    Rejected, ShardTopologyWasRead, StartRequested, Stop,
 };
 use crate::meters::Meter;
 use crate::patience::answer_within;
@@ -63,11 +63,14 @@ const LEDGER_RETRY: Duration = Duration::from_secs(1);
 const LEDGER_GIVEN_UP: Duration = Duration::from_secs(10);
 
 /// The shard's actor, as far as its recoveries tell it something.
+#[derive(Clone)]
 pub(crate) struct Owner {
     /// How recoveries stand.
     pub(crate) report: Recipient<RecoveryReport>,
     /// What a recovery read under the lock: it may be newer than what the watcher knows.
     pub(crate) records: Recipient<ShardTopologyWasRead>,
+    /// What servers answered under the lock: it becomes knowledge as what they answer to probes does.
+    pub(crate) answers: Recipient<ProbeCompleted>,
 }
 
 /// Runs the recoveries of one shard.
@@ -232,8 +235,7 @@ impl RecoveryActor {
         let record = RecoveryRecord::begin(id, shard, task.kind(), task.trigger(), finding, now);
         info!(log, "recovery begins"; "kind" => task.kind().name(), "finding" => record.finding.map(|finding| finding.to_string()),
             "evidence" => record.evidence.join("; "));
-        let job =
-            Job::new(self.services.clone(), record, snapshot, self.owner.records.clone(), log);
+        let job = Job::new(self.services.clone(), record, snapshot, self.owner.clone(), log);
         let told = reply.and_then(|reply| {
             let (told, outcome) = oneshot::channel();
             reply.send(Ok(Accepted { id, outcome })).is_ok().then_some(told)

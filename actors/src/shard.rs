@@ -319,6 +319,7 @@ impl Actor for ShardActor {
                 Owner {
                     report: context.address().recipient(),
                     records: context.address().recipient(),
+                    answers: context.address().recipient(),
                 },
             );
             self.recovery = Some(launched);

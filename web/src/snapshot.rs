@@ -218,7 +218,12 @@ impl TabletFile {
             recent_timeouts: state.recent.timed_out,
             recent_pings: state.recent.pinged,
             recent_answers: state.recent.succeeded,
-            server: state.status.as_deref().map(ServerFile::of),
+            server: state.status.as_deref().map(|status| {
+                let mut file = ServerFile::of(status);
+                // What a probe does not read is known from elsewhere.
+                file.journal_length = status.journal_length.or(state.journal_length);
+                file
+            }),
         }
     }
 
@@ -241,6 +246,7 @@ impl TabletFile {
             "turned_away" => Reachability::TurnedAway { since, why: why()? },
             other => return Err(format!("no state {other:?}")),
         };
+        let status = self.server.map(ServerFile::into_status).transpose()?;
         Ok(TabletState {
             tablet: Tablet {
                 alias: self.alias.parse().map_err(|error| format!("{error}"))?,
@@ -254,7 +260,6 @@ impl TabletFile {
             },
             identity: None,
             reachability,
-            status: self.server.map(ServerFile::into_status).transpose()?.map(Arc::new),
             status_at: Timestamp::from_millis(self.asked_at_ms),
             asked_at: Timestamp::from_millis(self.asked_at_ms),
             history: ProbeHistory::default(),
@@ -262,6 +267,8 @@ impl TabletFile {
             earlier: Vec::new(),
             received_at: self.received_at_ms.map(Timestamp::from_millis),
             stuck_since: self.stuck_since_ms.map(Timestamp::from_millis),
+            journal_length: status.as_ref().and_then(|status| status.journal_length),
+            status: status.map(Arc::new),
             recent: RecentProbes {
                 timed_out: self.recent_timeouts,
                 pinged: self.recent_pings,

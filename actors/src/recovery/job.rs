@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use actix::Recipient;
 use futures::stream::{FuturesUnordered, StreamExt};
 use slog::{Logger, info, warn};
 use tokio::time::{Instant, timeout_at};
@@ -23,8 +22,8 @@ use vtorc_core::settings::RecoverySettings;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletAddress};
 
-use super::Task;
-use crate::messages::{ReparentKind, ReparentRequest, ShardTopologyWasRead};
+use super::{Owner, Task};
+use crate::messages::{ReparentKind, ReparentRequest};
 use crate::services::Services;
 
 /// When everybody from whom an answer is expected has answered, those held for dead get this much more.
@@ -83,7 +82,7 @@ pub(crate) struct Job {
     /// Whom servers are to log in as, as far as that was asked.
     pub(super) logins: Mutex<BTreeMap<TabletAlias, Login>>,
     pub(crate) log: Logger,
-    pub(super) shard: Recipient<ShardTopologyWasRead>,
+    pub(super) owner: Owner,
     pub(super) record: Arc<Mutex<RecoveryRecord>>,
 }
 
@@ -105,13 +104,13 @@ impl Job {
         services: Services,
         record: RecoveryRecord,
         seen: Arc<ShardSnapshot>,
-        shard: Recipient<ShardTopologyWasRead>,
+        owner: Owner,
         log: Logger,
     ) -> Self {
         let settings = services.recovery_settings();
         let (looked, record) = (OnceLock::new(), Arc::new(Mutex::new(record)));
         let logins = Mutex::default();
-        let job = Self { services, settings, seen, looked, logins, log, shard, record };
+        let job = Self { services, settings, seen, looked, logins, log, owner, record };
         job.publish();
         job
     }

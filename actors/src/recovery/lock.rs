@@ -14,13 +14,15 @@ use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, TopoError};
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::sabotage::{self, Bug};
+use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::Tablet;
+use vtorc_core::time::Timestamp;
 use vtorc_core::topology::{ShardTopology, TopologyRead, merge_shard};
 
 use super::Task;
 use super::job::{Job, LiftedDelays, Locked, Stopped};
 use crate::counters::LockAction;
-use crate::messages::{Audit, ReparentKind, ShardTopologyWasRead};
+use crate::messages::{Audit, ProbeCompleted, ReparentKind, ShardTopologyWasRead};
 
 /// An automatic recovery waits so long for the lock: whoever holds it is at work on the shard.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
@@ -62,7 +64,7 @@ impl Job {
         };
         let read = self.topo_step(StepKind::ReadRecords, None, read).await?;
         let (topology, unread) = self.with_what_was_known(read)?;
-        self.shard.do_send(ShardTopologyWasRead(topology.clone()));
+        self.owner.records.do_send(ShardTopologyWasRead(topology.clone()));
         let policy =
             topology.durability.clone().map_err(|unknown| Stopped::Refused(unknown.to_string()))?;
         let fresh = self.look_again(&topology).await;
@@ -102,6 +104,7 @@ impl Job {
         let mut fresh = (*self.seen).clone();
         fresh.take_topology(topology, now);
         for (alias, answer) in answers {
+            self.tell_owner(topology, &alias, asked_at, &answer);
             let result = answer.map(Arc::new).map_err(CommandError::into_probe_failure);
             let claimed_by =
                 self.services.claimed_by(&fresh.shard, result.as_ref().ok().map(AsRef::as_ref));
@@ -118,6 +121,20 @@ impl Job {
         }
         self.looked.get_or_init(|| Arc::new(fresh.clone()));
         fresh
+    }
+
+    /// What a server answers under the lock, its reparent journal included, which no probe reads, is not forgotten with the
+    /// recovery: what was found outside would come and go for ever.
+    fn tell_owner(
+        &self,
+        topology: &ShardTopology,
+        alias: &TabletAlias,
+        sent_at: Timestamp,
+        answer: &Result<ServerStatus, CommandError>,
+    ) {
+        let address = topology.tablets.get(alias).and_then(Tablet::address);
+        let (Some(address), Ok(status)) = (address, answer) else { return };
+        self.owner.answers.do_send(ProbeCompleted { address, sent_at, result: Ok(status.clone()) });
     }
 }
 

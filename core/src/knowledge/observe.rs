@@ -38,6 +38,8 @@ pub struct TabletState {
     pub received_at: Option<Timestamp>,
     /// Since when commits wait for acknowledgements and none gets through, as far as probes could see.
     pub stuck_since: Option<Timestamp>,
+    /// How long this server's reparent journal was when it was last read. A probe does not read it.
+    pub journal_length: Option<u64>,
     /// Probes failed and succeeded in the last [`super::health::WINDOW`].
     pub recent: RecentProbes,
     /// What became of its probes.
@@ -85,6 +87,7 @@ impl TabletState {
             earlier: Vec::new(),
             received_at: None,
             stuck_since: None,
+            journal_length: None,
             recent: RecentProbes::default(),
             history: ProbeHistory::default(),
         }
@@ -94,6 +97,10 @@ impl TabletState {
     /// under the shard's lock alike: where the two differ, the shard has changed between them.
     pub fn observe(&mut self, answer: Answer, now: Timestamp) {
         let Answer { sent_at, result, claimed_by: _ } = answer;
+        // It was asked before that was asked which is known already.
+        if sent_at < self.asked_at {
+            return;
+        }
         self.asked_at = sent_at;
         match result {
             Ok(status) => {
@@ -103,6 +110,9 @@ impl TabletState {
                     self.received_at = Some(now);
                 }
                 self.stuck_since = stuck_since(&status, before, self.stuck_since, sent_at);
+                let same = before.is_some_and(|before| before.identity() == status.identity());
+                let known = self.journal_length.filter(|_| same);
+                self.journal_length = status.journal_length.or(known);
                 self.remember();
                 self.status = Some(status);
                 self.status_at = sent_at;

@@ -32,6 +32,9 @@ pub struct Contender {
 impl Contender {
     /// A tablet as it answered, and what is known of it from before.
     pub fn new(tablet: &Tablet, status: ServerStatus, snapshot: &ShardSnapshot) -> Self {
+        let known = snapshot.tablet(&tablet.alias).and_then(|state| state.journal_length);
+        let journal_length = status.journal_length.or(known);
+        let status = ServerStatus { journal_length, ..status };
         Self {
             tablet: tablet.clone(),
             was_replica: status.replication.is_some(),

@@ -242,6 +242,7 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
         earlier: Vec::new(),
         received_at: Some(NOW),
         stuck_since: None,
+        journal_length: None,
         recent: RecentProbes::default(),
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct ServerFile {
     binlog_state: String,
     gtid_executed: String,
     gtid_purged: String,
-    journal_length: Option<u64>,
+    pub(super) journal_length: Option<u64>,
     #[serde(default)]
     vttablet: Option<VttabletFile>,
     semi_sync: SemiSyncFile,
