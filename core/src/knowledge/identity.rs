@@ -28,8 +28,11 @@ impl ShardSnapshot {
     pub fn take_answer(&mut self, alias: &TabletAlias, answer: Answer, now: Timestamp) {
         let result = answer.result.map(|status| self.with_own_channel(alias, status));
         let answer = self.recognised(alias, Answer { result, ..answer });
+        let primary = self.primary().filter(|primary| primary.tablet.alias != *alias);
+        let primary_asked_at = primary.map(|primary| primary.status_at);
         if let Some(state) = self.tablets.get_mut(alias) {
             state.observe(answer, now);
+            state.forget(primary_asked_at);
         }
         self.now = now;
     }

@@ -129,9 +129,17 @@ impl TabletState {
         let apart = last.is_none_or(|last| last.age(self.answered_at) >= EARLIER_APART);
         if let Some(status) = self.status.clone().filter(|_| apart) {
             self.earlier.push((status, self.answered_at));
-            if self.earlier.len() > EARLIER_MAX {
-                self.earlier.remove(0);
-            }
+        }
+    }
+
+    /// Forgets the oldest of too many answers, but not the last that came before the primary was asked: as long as
+    /// the primary is silent, no later one says what it lacked.
+    pub(super) fn forget(&mut self, primary_asked_at: Option<Timestamp>) {
+        while self.earlier.len() > EARLIER_MAX {
+            let second = self.earlier.get(1).map(|(_, answered_at)| *answered_at);
+            let needed = primary_asked_at
+                .is_some_and(|asked_at| second.is_some_and(|answered_at| answered_at > asked_at));
+            self.earlier.remove(usize::from(needed));
         }
     }
 

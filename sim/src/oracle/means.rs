@@ -161,6 +161,17 @@ impl Human<'_> {
         !server.ills.locked && !server.ills.filtered && !sleeps && !server.stalled
     }
 
+    /// It alone has transactions of a server that is none of the shard's: nobody promotes it without being asked to.
+    fn has_strange_gtids(&self, number: u8) -> bool {
+        let server = self.universe.server(number);
+        let others: Vec<u8> =
+            self.universe.members(self.shard).filter(|one| *one != number).collect();
+        let strange = |txn: &&Txn| txn.source != number && !others.contains(&txn.source);
+        let lacking =
+            |txn: &Txn| others.iter().any(|one| !self.universe.server(*one).has_received(*txn));
+        server.binlog.iter().filter(strange).any(lacking)
+    }
+
     fn has_a_candidate(&self, primary: u8) -> bool {
         let seen: Vec<u8> = self.all_in_sight().into_iter().filter(|one| *one != primary).collect();
         let promised: Vec<Txn> = self.promised().collect();
@@ -168,6 +179,7 @@ impl Human<'_> {
             self.type_of(*one) == TabletType::Replica
                 && self.is_recordable(*one)
                 && self.is_fit(*one)
+                && !self.has_strange_gtids(*one)
                 && self.ackers_in_sight(*one, &seen)
                 && self.can_get(*one, &promised, &seen)
         })
