@@ -148,6 +148,14 @@ impl ServerStatus {
         writers
     }
 
+    /// Its vttablet says that it is something else than PRIMARY.
+    pub fn vttablet_is_no_primary(&self) -> bool {
+        match &self.vttablet {
+            Some(VttabletState::Answers { tablet_type, .. }) => *tablet_type != TabletType::Primary,
+            Some(VttabletState::Silent(_) | VttabletState::TooOld(_)) | None => false,
+        }
+    }
+
     /// Tells whether clients could write here.
     pub fn is_writable(&self) -> bool {
         !self.read_only

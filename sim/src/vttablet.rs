@@ -95,6 +95,7 @@ impl Universe {
                 self.server_mut(number).acks = *semi_sync;
                 self.execute(number, &Statement::StartReplication)
             }
+            What::ChangeType(TabletType::Primary) => self.begin_term(number),
             What::ChangeType(to) => {
                 self.become_type(number, *to);
                 self.server_mut(number).acks = false;
@@ -124,6 +125,15 @@ impl Universe {
     fn promote_replica(&mut self, number: u8, acks: u32) -> Reply {
         self.server_mut(number).forget_source();
         self.wait_for_acks(number, acks);
+        let begun = self.begin_term(number);
+        if matches!(begun, Reply::Done) {
+            self.execute(number, &Statement::TakeWrites);
+        }
+        begun
+    }
+
+    /// Its record says PRIMARY with a new term, and so does it.
+    fn begin_term(&mut self, number: u8) -> Reply {
         if !self.reaches_its_record(number) {
             return Reply::Refused("its record cannot be written");
         }
@@ -134,7 +144,6 @@ impl Universe {
         if !self.write_record(number, TabletType::Primary, Some(term)) {
             return Reply::Refused("it has no record");
         }
-        self.execute(number, &Statement::TakeWrites);
         let now = self.now;
         if let Some(vttablet) = self.vttablet(number) {
             (vttablet.tablet_type, vttablet.term) = (TabletType::Primary, Some(term));

@@ -98,6 +98,7 @@ const HOSTILE_FOUND: &[u64] = &[
     2_800_014_194,
     3_600_001_073,
     3_600_001_871,
+    4_100_000_310,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);

@@ -253,7 +253,12 @@ impl TabletCommand<'_> {
         let message = messages::UndoDemotePrimaryRequest { semi_sync: acks > 0 };
         let sent = client.undo_demote_primary(self.caller.request(message));
         let answer = self.caller.answer("UndoDemotePrimary", sent).await;
-        answer.map(|_| ()).map_err(CallError::into_error_of_opening)
+        answer.map_err(CallError::into_error_of_opening)?;
+        // By that it becomes PRIMARY only where its record says so. (Vitess, `rpc_replication.go`, `UndoDemotePrimary`.)
+        if once_open(self.status().await)?.vttablet_is_no_primary() {
+            once_open(self.change_type(TabletType::Primary).await)?;
+        }
+        Ok(())
     }
 
     /// A vttablet that takes itself for the primary becomes a replica by this, but its server would go on

@@ -12,7 +12,7 @@ use vtorc_core::ports::{
 use vtorc_core::preflight::Inspection;
 use vtorc_core::secret::Login;
 use vtorc_core::status::{ReceiverState, ServerStatus};
-use vtorc_core::tablet::TabletAddress;
+use vtorc_core::tablet::{TabletAddress, TabletType};
 
 use super::{LOOK, Line, Outside};
 use crate::server::Server;
@@ -105,7 +105,7 @@ impl Line {
                     other => other,
                 }
             }
-            ServerCommand::FixPrimary { acks } => self.call(What::UndoDemote { acks }).await,
+            ServerCommand::FixPrimary { acks } => self.fix_primary_by_vttablet(acks).await,
             ServerCommand::Follow { source, semi_sync, change, relay_log, login: _ } => {
                 let source = Server::number_of(&source.mysql);
                 self.follow_by_vttablet(source, semi_sync, (change, relay_log)).await
@@ -134,6 +134,15 @@ impl Line {
         let now = self.outside.universe.lock().now;
         let until = now + u64::try_from(left.as_millis()).unwrap_or(0);
         self.tell(Statement::Call(Call { what, until })).await
+    }
+
+    /// A vttablet that takes itself for a replica, as its record does, is told that it is the primary.
+    async fn fix_primary_by_vttablet(&self, acks: u32) -> Result<(), CommandError> {
+        self.call(What::UndoDemote { acks }).await?;
+        if self.status().await?.vttablet_is_no_primary() {
+            self.call(What::ChangeType(TabletType::Primary)).await?;
+        }
+        Ok(())
     }
 
     /// Without force nobody's session is ended.

@@ -343,3 +343,20 @@ fn plain_servers_and_vttablets_share_a_shard() {
     cluster.server_mut(&primary).kill();
     assert_ne!(cluster.healthy(&[&primary]), primary);
 }
+
+/// As after a planned reparent that was undone half-way, or by hand: its record says REPLICA, the shard's record still
+/// names it, and nobody else is primary. It is told that it is; taking writes alone would not say so.
+#[test]
+fn a_primary_whose_vttablet_takes_itself_for_a_replica_is_told_that_it_is_the_primary() {
+    let (cluster, first) = started("semi_sync", THREE, Way::Vttablets);
+    cluster.vttablets[&first].change_type(TabletType::Replica);
+    let recovery = cluster.daemon().recovery(|one| one["kind"] == "FixPrimary");
+    assert_eq!(recovery["outcome"], "succeeded", "{recovery:#}");
+    let primary = || (cluster.vttablets[&first].tablet_type() == TabletType::Primary).then_some(());
+    wait_for(primary).expect("its vttablet still takes itself for a replica");
+    assert_eq!(cluster.healthy(&[]), first);
+    let begun = cluster.daemon().recoveries().len();
+    // Longer than the next one would wait.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert_eq!(cluster.daemon().recoveries().len(), begun, "it is repaired again and again");
+}
