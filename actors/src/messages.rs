@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use vtorc_core::admission::Block;
 use vtorc_core::audit::{AuditEntry, Outcome, RecoveryRecord};
 use vtorc_core::controls::{Control, Controls};
-use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
+use vtorc_core::ids::{KeyspaceShard, RecoveryId, ServerIdentity, TabletAlias};
 use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{FindingsChange, HistoryError, LockToken, TopoError};
@@ -110,6 +110,18 @@ pub struct ProbeCompleted {
     pub sent_at: Timestamp,
     /// Its answer.
     pub result: Result<ServerStatus, ProbeFailure>,
+}
+
+/// A server's reparent journal was read under the shard's lock.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct JournalWasRead {
+    /// Which tablet.
+    pub alias: TabletAlias,
+    /// On which server.
+    pub server: ServerIdentity,
+    /// How many rows it has.
+    pub length: u64,
 }
 
 /// What a recovery actor tells its shard: what runs, what blocks, why nothing is done.

@@ -42,7 +42,7 @@ use vtorc_core::time::Timestamp;
 
 use crate::guardian::start_guarded;
 use crate::messages::{
-    Accepted, Audit, CircumstancesChanged, LiftBlock, ProbeCompleted, Recover, RecoveryReport,
+    Accepted, Audit, CircumstancesChanged, JournalWasRead, LiftBlock, Recover, RecoveryReport,
     Rejected, ShardTopologyWasRead, StartRequested, Stop,
 };
 use crate::meters::Meter;
@@ -69,8 +69,8 @@ pub(crate) struct Owner {
     pub(crate) report: Recipient<RecoveryReport>,
     /// What a recovery read under the lock: it may be newer than what the watcher knows.
     pub(crate) records: Recipient<ShardTopologyWasRead>,
-    /// What servers answered under the lock: it becomes knowledge as what they answer to probes does.
-    pub(crate) answers: Recipient<ProbeCompleted>,
+    /// What it read of reparent journals, which no probe reads.
+    pub(crate) journals: Recipient<JournalWasRead>,
 }
 
 /// Runs the recoveries of one shard.

@@ -24,8 +24,8 @@ use vtorc_core::topology::ShardTopology;
 use crate::board::{News, ShardReport};
 use crate::guardian::start_guarded;
 use crate::messages::{
-    Acknowledge, Aim, Audit, CircumstancesChanged, LiftBlock, ProbeCompleted, Recover,
-    RecoveryReport, RequestRecovery, SetPace, ShardTopologyWasRead, StartRequested, Stop,
+    Acknowledge, Aim, Audit, CircumstancesChanged, JournalWasRead, LiftBlock, ProbeCompleted,
+    Recover, RecoveryReport, RequestRecovery, SetPace, ShardTopologyWasRead, StartRequested, Stop,
 };
 use crate::meters::Meter;
 use crate::prober::ProberActor;
@@ -319,7 +319,7 @@ impl Actor for ShardActor {
                 Owner {
                     report: context.address().recipient(),
                     records: context.address().recipient(),
-                    answers: context.address().recipient(),
+                    journals: context.address().recipient(),
                 },
             );
             self.recovery = Some(launched);
@@ -384,6 +384,15 @@ impl Handler<ProbeCompleted> for ShardActor {
         if first_word || self.changed {
             self.post();
         }
+    }
+}
+
+impl Handler<JournalWasRead> for ShardActor {
+    type Result = ();
+    fn handle(&mut self, message: JournalWasRead, context: &mut Context<Self>) {
+        self.meter.handled();
+        let JournalWasRead { alias, server, length } = message;
+        self.step(ShardEvent::JournalRead { alias, server, length }, context);
     }
 }
 

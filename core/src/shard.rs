@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::analysis::{self, Finding};
-use crate::ids::{KeyspaceShard, TabletAlias};
+use crate::ids::{KeyspaceShard, ServerIdentity, TabletAlias};
 use crate::knowledge::health::Reachability;
 use crate::knowledge::observe::{Answer, TabletState};
 use crate::knowledge::snapshot::ShardSnapshot;
@@ -27,6 +27,15 @@ pub enum ShardEvent {
         alias: TabletAlias,
         /// How it ended.
         answer: Box<Answer>,
+    },
+    /// A reparent journal was read, under the shard's lock.
+    JournalRead {
+        /// Of which tablet.
+        alias: TabletAlias,
+        /// On which server.
+        server: ServerIdentity,
+        /// How many rows it has.
+        length: u64,
     },
     /// Time passed.
     Tick,
@@ -128,6 +137,9 @@ impl ShardState {
             ShardEvent::TopologyRead(topology) => self.take_topology(topology, now, &mut effects),
             ShardEvent::Probed { alias, answer } => {
                 Arc::make_mut(&mut self.known).take_answer(&alias, *answer, now);
+            }
+            ShardEvent::JournalRead { alias, server, length } => {
+                Arc::make_mut(&mut self.known).take_journal(&alias, &server, length);
             }
             ShardEvent::Tick => {}
             ShardEvent::RecoveryEnded => self.fresh_after = now,

@@ -148,14 +148,6 @@ impl ServerStatus {
         writers
     }
 
-    /// Its vttablet says that it is something else than PRIMARY.
-    pub fn vttablet_is_no_primary(&self) -> bool {
-        match &self.vttablet {
-            Some(VttabletState::Answers { tablet_type, .. }) => *tablet_type != TabletType::Primary,
-            Some(VttabletState::Silent(_) | VttabletState::TooOld(_)) | None => false,
-        }
-    }
-
     /// Tells whether clients could write here.
     pub fn is_writable(&self) -> bool {
         !self.read_only
@@ -273,6 +265,16 @@ pub enum VttabletState {
     Silent(String),
     /// It does not know the calls by which it would be driven.
     TooOld(String),
+}
+
+impl VttabletState {
+    /// It takes itself for something else than the primary.
+    pub fn is_no_primary(&self) -> bool {
+        match self {
+            Self::Answers { tablet_type, .. } => *tablet_type != TabletType::Primary,
+            Self::Silent(_) | Self::TooOld(_) => false,
+        }
+    }
 }
 
 /// The receiver (I/O) thread of a replica.

@@ -1,7 +1,7 @@
 //! The shard's lock: taken before anything is looked at or done, asked for before every step that cannot be undone.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +16,12 @@ use vtorc_core::recovery::step::StepKind;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::Tablet;
-use vtorc_core::time::Timestamp;
 use vtorc_core::topology::{ShardTopology, TopologyRead, merge_shard};
 
 use super::Task;
 use super::job::{Job, LiftedDelays, Locked, Stopped};
 use crate::counters::LockAction;
-use crate::messages::{Audit, ProbeCompleted, ReparentKind, ShardTopologyWasRead};
+use crate::messages::{Audit, JournalWasRead, ReparentKind, ShardTopologyWasRead};
 
 /// An automatic recovery waits so long for the lock: whoever holds it is at work on the shard.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
@@ -101,10 +100,10 @@ impl Job {
         let text = format!("{answered} of {} answered", tablets.len());
         self.end_step(step, StepOutcome::Done(text));
         let now = self.services.clock.now();
+        self.tell_journals(&answers);
         let mut fresh = (*self.seen).clone();
         fresh.take_topology(topology, now);
         for (alias, answer) in answers {
-            self.tell_owner(topology, &alias, asked_at, &answer);
             let result = answer.map(Arc::new).map_err(CommandError::into_probe_failure);
             let claimed_by =
                 self.services.claimed_by(&fresh.shard, result.as_ref().ok().map(AsRef::as_ref));
@@ -123,18 +122,17 @@ impl Job {
         fresh
     }
 
-    /// What a server answers under the lock, its reparent journal included, which no probe reads, is not forgotten with the
-    /// recovery: what was found outside would come and go for ever.
-    fn tell_owner(
-        &self,
-        topology: &ShardTopology,
-        alias: &TabletAlias,
-        sent_at: Timestamp,
-        answer: &Result<ServerStatus, CommandError>,
-    ) {
-        let address = topology.tablets.get(alias).and_then(Tablet::address);
-        let (Some(address), Ok(status)) = (address, answer) else { return };
-        self.owner.answers.do_send(ProbeCompleted { address, sent_at, result: Ok(status.clone()) });
+    /// The reparent journals that were read under the lock are not forgotten with the recovery: a finding that only they
+    /// refute would come and go for ever.
+    fn tell_journals(&self, answers: &BTreeMap<TabletAlias, Result<ServerStatus, CommandError>>) {
+        for (alias, answer) in answers {
+            if let Ok(status) = answer
+                && let Some(length) = status.journal_length
+            {
+                let (alias, server) = (alias.clone(), status.identity());
+                self.owner.journals.do_send(JournalWasRead { alias, server, length });
+            }
+        }
     }
 }
 

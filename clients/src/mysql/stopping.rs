@@ -61,7 +61,7 @@ pub(crate) fn stop(session: &mut Session<'_>, thread: Thread) -> Result<(), Comm
 
 /// Ends the channel's applier where it would wait for the rest of a transaction.
 ///
-/// Without the grants to see and to end it, nothing is changed: then `STOP REPLICA` takes its minute.
+/// Without the grants to see and to end it, it goes on: then `STOP REPLICA` takes its minute.
 fn end_applier(session: &mut Session<'_>, channel: &str) {
     let (Dialect::MySql | Dialect::OldMySql) = session.dialect else { return };
     let question = question(channel);

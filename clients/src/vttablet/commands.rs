@@ -209,11 +209,9 @@ impl TabletCommand<'_> {
     /// the last thing before it is opened. A promotion that failed may have gone half of its way.
     async fn promote(&self, acks: u32, grounds: &PromotionGrounds) -> Result<(), CommandError> {
         grounds.check(&self.status_with_journal().await?)?;
-        if acks > 0 {
-            self.set_source_up(acks).await?;
-            grounds.check(&self.status_with_journal().await?)?;
-        }
+        self.set_source_up(acks).await?;
         stopping::end_applier(self).await;
+        grounds.check(&self.status_with_journal().await?)?;
         let mut client = self.caller.client.clone();
         let message = messages::PromoteReplicaRequest { semi_sync: acks > 0 };
         let sent = client.promote_replica(self.caller.request(message));
@@ -255,7 +253,7 @@ impl TabletCommand<'_> {
         let answer = self.caller.answer("UndoDemotePrimary", sent).await;
         answer.map_err(CallError::into_error_of_opening)?;
         // By that it becomes PRIMARY only where its record says so. (Vitess, `rpc_replication.go`, `UndoDemotePrimary`.)
-        if once_open(self.status().await)?.vttablet_is_no_primary() {
+        if self.word().await.is_some_and(|word| word.is_no_primary()) {
             once_open(self.change_type(TabletType::Primary).await)?;
         }
         Ok(())
@@ -315,8 +313,9 @@ impl TabletCommand<'_> {
                 self.directly(follow).await.map(|_| ())
             }
             Err(error) => {
-                if received {
-                    self.start("IO_THREAD").await?;
+                if received && matches!(error, CallError::Failed(_)) {
+                    // It goes on as before, if it can; why it was refused is what matters.
+                    let _ = self.start("").await;
                 }
                 Err(error.into_command_error())
             }

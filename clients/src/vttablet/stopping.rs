@@ -9,8 +9,7 @@ use vtorc_core::status::{ReceiverState, ReplicationStatus};
 use super::tablet_command::TabletCommand;
 use crate::mysql::{ENDS_WITHIN, LOOK_AGAIN, end_of, question};
 
-/// Ends the server's applier where it would wait for the rest of a transaction; where that cannot be done, nothing is
-/// changed.
+/// Ends the server's applier where it would wait for the rest of a transaction; where that cannot be done, it goes on.
 pub(super) async fn end_applier(job: &TabletCommand<'_>) {
     let question = question("");
     let Ok(found) = job.caller.rows(&question).await else { return };

@@ -80,7 +80,7 @@ impl TabletCommand<'_> {
     }
 
     /// What the vttablet says of itself.
-    async fn word(&self) -> Option<VttabletState> {
+    pub(super) async fn word(&self) -> Option<VttabletState> {
         match self.full_status_within(WORD_PATIENCE).await {
             Ok(full) => Some(status::vttablet(&full)),
             Err(error) => error.into_vttablet_state(),

@@ -38,7 +38,7 @@ pub struct TabletState {
     pub received_at: Option<Timestamp>,
     /// Since when commits wait for acknowledgements and none gets through, as far as probes could see.
     pub stuck_since: Option<Timestamp>,
-    /// How long this server's reparent journal was when it was last read. A probe does not read it.
+    /// How long this server's reparent journal was when it was last read in this term. A probe does not read it.
     pub journal_length: Option<u64>,
     /// Probes failed and succeeded in the last [`super::health::WINDOW`].
     pub recent: RecentProbes,
@@ -97,10 +97,6 @@ impl TabletState {
     /// under the shard's lock alike: where the two differ, the shard has changed between them.
     pub fn observe(&mut self, answer: Answer, now: Timestamp) {
         let Answer { sent_at, result, claimed_by: _ } = answer;
-        // It was asked before that was asked which is known already.
-        if sent_at < self.asked_at {
-            return;
-        }
         self.asked_at = sent_at;
         match result {
             Ok(status) => {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::observe::{Receiving, TabletState};
 use crate::durability::{DurabilityPolicy, UnknownPolicy};
-use crate::ids::{KeyspaceShard, TabletAlias};
+use crate::ids::{KeyspaceShard, ServerIdentity, TabletAlias};
 use crate::sabotage::{self, Bug};
 use crate::tablet::{Tablet, TabletType};
 use crate::time::Timestamp;
@@ -80,10 +80,22 @@ impl ShardSnapshot {
             // A tablet that moved to another server is as good as new.
             if let Some(known) = known.filter(|one| one.tablet.address() == state.tablet.address())
             {
-                *state = TabletState { tablet: state.tablet.clone(), ..known };
+                let journal_length = known.journal_length.filter(|_| same_term);
+                *state = TabletState { tablet: state.tablet.clone(), journal_length, ..known };
             }
         }
         *self = fresh;
+    }
+
+    /// Takes in how long a server's reparent journal is.
+    pub fn take_journal(&mut self, alias: &TabletAlias, server: &ServerIdentity, length: u64) {
+        let state = self.tablets.get_mut(alias);
+        let is_known = |state: &&mut TabletState| {
+            state.status.as_ref().is_some_and(|status| status.identity() == *server)
+        };
+        if let Some(state) = state.filter(is_known) {
+            state.journal_length = Some(length);
+        }
     }
 
     /// Says what everybody's probes amount to at a later moment, until which nothing more was heard.

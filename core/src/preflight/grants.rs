@@ -29,9 +29,12 @@ const A_MINUTE: &str =
 const NOT_EVEN_ROOT: &str = "sessions of root and of others that have it are not ended, and hold a demotion up; and the \
      promotion of a replica that has a part of a transaction of a dead primary takes a minute";
 
-/// Since 8.0.16 there is a privilege without which sessions of those who have it cannot be ended.
-const NEEDED_SINCE_8_0_16: &[Needed] =
-    &[Needed { names: &["SYSTEM_USER"], scope: Scope::Everywhere, without: NOT_EVEN_ROOT }];
+/// Since 8.0.16 there is a privilege without which sessions of those who have it cannot be ended, appliers among them. An
+/// older server is not asked for either.
+const NEEDED_SINCE_8_0_16: &[Needed] = &[
+    Needed { names: &["SYSTEM_USER"], scope: Scope::Everywhere, without: NOT_EVEN_ROOT },
+    Needed { names: &["SELECT"], scope: Scope::Appliers, without: A_MINUTE },
+];
 
 const NEEDED_MYSQL: &[Needed] = &[
     Needed {
@@ -61,7 +64,6 @@ const NEEDED_MYSQL: &[Needed] = &[
         scope: Scope::Heartbeats,
         without: "heartbeats cannot be seen, and a frozen primary shows late",
     },
-    Needed { names: &["SELECT"], scope: Scope::Appliers, without: A_MINUTE },
     Needed {
         names: &["SELECT"],
         scope: Scope::Filters,
@@ -173,7 +175,7 @@ fn covers(scope: &str, needed: Scope) -> bool {
             scope == "performance_schema.*"
                 || scope == "performance_schema.replication_applier_global_filters"
         }
-        // These two and the next two are granted together in init_db.sql.
+        // `init_db.sql` grants both tables of a kind together.
         Scope::Appliers => {
             scope == "performance_schema.*"
                 || scope == "performance_schema.replication_applier_status_by_coordinator"

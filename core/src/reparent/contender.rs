@@ -32,9 +32,6 @@ pub struct Contender {
 impl Contender {
     /// A tablet as it answered, and what is known of it from before.
     pub fn new(tablet: &Tablet, status: ServerStatus, snapshot: &ShardSnapshot) -> Self {
-        let known = snapshot.tablet(&tablet.alias).and_then(|state| state.journal_length);
-        let journal_length = status.journal_length.or(known);
-        let status = ServerStatus { journal_length, ..status };
         Self {
             tablet: tablet.clone(),
             was_replica: status.replication.is_some(),
@@ -44,9 +41,15 @@ impl Contender {
         }
     }
 
-    /// Everybody of a snapshot who answered the last probe.
+    /// Everybody of a snapshot who answered the last probe. No probe reads the reparent journal: what was read of it
+    /// before in this term stands in.
     pub fn of(snapshot: &ShardSnapshot) -> Vec<Self> {
-        Self::by(snapshot, TabletState::valid_status)
+        let mut all = Self::by(snapshot, TabletState::valid_status);
+        for one in &mut all {
+            let known = snapshot.tablet(&one.tablet.alias).and_then(|state| state.journal_length);
+            one.status.journal_length = one.status.journal_length.or(known);
+        }
+        all
     }
 
     /// Everybody of a snapshot who ever answered, by the last word of each: nobody loses what it had by being out of sight.

@@ -26,7 +26,7 @@ pub(super) fn mistrust(
     let witnesses: Vec<&Contender> = others.filter(|one| one.is_witness()).collect();
     let longest = witnesses.iter().map(|one| one.journal()).max().unwrap_or(0);
     // Its own journal is only complete when it has applied all that it received, and lost nothing that it wrote: that
-    // may have been a row of it. A probe does not read the journal.
+    // may have been a row of it. Where its journal was not read in this term, it is believed.
     let knows_less = contender.status.journal_length.is_some()
         && contender.journal() < longest
         && contender.status.gtid_executed.contains(&received)

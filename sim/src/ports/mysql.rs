@@ -139,7 +139,8 @@ impl Line {
     /// A vttablet that takes itself for a replica, as its record does, is told that it is the primary.
     async fn fix_primary_by_vttablet(&self, acks: u32) -> Result<(), CommandError> {
         self.call(What::UndoDemote { acks }).await?;
-        if self.status().await?.vttablet_is_no_primary() {
+        let word = self.status().await?.vttablet;
+        if word.is_some_and(|word| word.is_no_primary()) {
             self.call(What::ChangeType(TabletType::Primary)).await?;
         }
         Ok(())

@@ -348,7 +348,13 @@ fn plain_servers_and_vttablets_share_a_shard() {
 /// names it, and nobody else is primary. It is told that it is; taking writes alone would not say so.
 #[test]
 fn a_primary_whose_vttablet_takes_itself_for_a_replica_is_told_that_it_is_the_primary() {
-    let (cluster, first) = started("semi_sync", THREE, Way::Vttablets);
+    for way in [Way::Vttablets, Way::Both] {
+        is_told_that_it_is_the_primary(way);
+    }
+}
+
+fn is_told_that_it_is_the_primary(way: Way) {
+    let (cluster, first) = started("semi_sync", THREE, way);
     cluster.vttablets[&first].change_type(TabletType::Replica);
     let recovery = cluster.daemon().recovery(|one| one["kind"] == "FixPrimary");
     assert_eq!(recovery["outcome"], "succeeded", "{recovery:#}");
