@@ -39,8 +39,12 @@ pub(super) fn mistrust(
     }
     let union = witnesses.iter().fold(empty_like(&received), |all, one| all.union(&one.received()));
     let mut extra = received.subtract(&union);
-    // The others missed a reparent: what they lack may be of a term that they know nothing of.
-    if extra.is_empty() || contender.journal() > longest {
+    // The others missed a reparent: what they lack may be of a term that they know nothing of. What it had while the
+    // primary was asked and lacked it is of none.
+    if contender.journal() > longest {
+        extra = extra.subtract(&extra.subtract(&contender.had_before));
+    }
+    if extra.is_empty() {
         return None;
     }
     // MariaDB's positions do not say where a transaction came from; the journal is all there is to go by.
