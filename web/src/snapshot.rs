@@ -259,6 +259,7 @@ impl TabletFile {
                 promotion_rule: rule.transpose()?,
             },
             identity: None,
+            stranger: None,
             reachability,
             status_at: Timestamp::from_millis(self.asked_at_ms),
             asked_at: Timestamp::from_millis(self.asked_at_ms),

@@ -228,8 +228,12 @@ impl Locked<'_> {
         followed
     }
 
-    /// Nothing waits to be applied, or an applier that runs will get to it.
+    /// Nothing waits to be applied, or an applier that runs will get to it. Not where it may be a stranger's, which does not
+    /// apply.
     fn keeps_what_it_received(&self, tablet: &Tablet) -> bool {
+        if self.fresh.has_stranger() {
+            return false;
+        }
         let status = self.fresh.tablet(&tablet.alias).and_then(|state| state.status.as_deref());
         status.is_none_or(|status| {
             let runs = status.replication.as_ref().is_some_and(|r| r.applier_running);
@@ -247,7 +251,7 @@ impl Locked<'_> {
         let rest = promotion.followers.iter().filter(|one| !self.keeps_what_it_received(one));
         let repointed = rest.map(|tablet| async move {
             let status = self.job.send(tablet, ServerCommand::ReadStatus).await.ok()?;
-            let relay_log = replica::relay_log(&status, winner);
+            let relay_log = replica::relay_log(&status, winner, &self.fresh);
             self.repoint(tablet, &promotion.winner, relay_log).await
         });
         future::join_all(repointed).await.into_iter().flatten().collect()

@@ -255,6 +255,7 @@ impl Locked<'_> {
             source: &source,
             tablet: &tablet,
             status: &status,
+            snapshot: &self.fresh,
         };
         let done = self.cure_replica(&tablet, &primary, replica::cure(case)).await?;
         if stale && tablet.vttablet.is_some() {

@@ -46,9 +46,13 @@ impl ShardSnapshot {
         let recognised = recognise(self, state, status, &identity, &answer);
         let Some(state) = self.tablets.get_mut(alias) else { return answer };
         match recognised {
-            Recognised::Own => state.identity = Some(identity),
-            Recognised::Unsettled => {}
+            Recognised::Own => {
+                state.identity = Some(identity);
+                state.stranger = None;
+            }
+            Recognised::Unsettled => state.stranger = None,
             Recognised::Stranger(stranger) => {
+                state.stranger = Some(status.clone());
                 // What it said before its owner was known are no words of the tablet's.
                 state.identity = state.identity.take().filter(|known| *known != identity);
                 let is_his = |said: &Arc<ServerStatus>| said.identity() == identity;

@@ -21,6 +21,8 @@ pub struct TabletState {
     pub tablet: Tablet,
     /// Which server is known to be the tablet's; none until that is known.
     pub identity: Option<ServerIdentity>,
+    /// What somebody else's server said that answers at its address; none once its own answers there.
+    pub stranger: Option<Arc<ServerStatus>>,
     /// Whether its server can be reached.
     pub reachability: Reachability,
     /// The last successful probe's answer.
@@ -79,6 +81,7 @@ impl TabletState {
         Self {
             tablet,
             identity: None,
+            stranger: None,
             reachability: Reachability::Unseen,
             status: None,
             status_at: Timestamp::default(),
@@ -182,8 +185,17 @@ impl TabletState {
         self.valid_status()?.replication.as_ref()
     }
 
+    /// Tells whether a channel leads to the stranger at its address.
+    pub fn leads_to_stranger(&self, channel: &ReplicationStatus) -> bool {
+        let stranger = self.stranger.as_ref();
+        stranger.is_some_and(|one| channel.knows_source() && one.is_source_of(channel, None))
+    }
+
     /// Tells whether a channel leads here, by the record's address or by who was connected to.
     pub fn is_source_of(&self, channel: &ReplicationStatus) -> bool {
+        if self.leads_to_stranger(channel) {
+            return false;
+        }
         let address = self.tablet.mysql.as_ref();
         address == Some(&channel.source)
             || self.status.as_ref().is_some_and(|known| known.is_source_of(channel, address))

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::observe::{Receiving, TabletState};
 use crate::durability::{DurabilityPolicy, UnknownPolicy};
+use crate::gtid::GtidSet;
 use crate::ids::{KeyspaceShard, ServerIdentity, TabletAlias};
 use crate::sabotage::{self, Bug};
+use crate::status::ServerStatus;
 use crate::tablet::{Tablet, TabletType};
 use crate::time::Timestamp;
 use crate::topology::{Place, ShardRecord, ShardTopology};
@@ -141,17 +143,18 @@ impl ShardSnapshot {
         lost.any(|other| other.is_source_of(replication))
     }
 
-    /// Whether a replica's source is known to be another tablet than the primary: what it receives from there is no sign
-    /// of the primary's life, and must not be acknowledged. A source that is no tablet's may be the primary under another
+    /// Whether a replica's source is known to be another tablet than the primary, or a stranger at a tablet's address: what
+    /// it receives from there is no sign of the primary's life, and must not be acknowledged. A source that is no tablet's may be the primary under another
     /// name.
     pub fn follows_another(&self, replica: &TabletState, primary: &TabletState) -> bool {
         let foreign = replica.channel().filter(|channel| !primary.is_source_of(channel));
         let Some(replication) = foreign else {
             return false;
         };
-        let mut others = self.tablets.values();
-        others.any(|other| {
-            other.tablet.alias != primary.tablet.alias && other.is_source_of(replication)
+        let mut all = self.tablets.values();
+        all.any(|one| {
+            one.leads_to_stranger(replication)
+                || (one.tablet.alias != primary.tablet.alias && one.is_source_of(replication))
         })
     }
 
@@ -163,6 +166,28 @@ impl ShardSnapshot {
                 && one.receiving(Timestamp::default()) == Receiving::Yes
         };
         !hears(replica) && self.replicas_of(&primary.tablet.alias).any(hears)
+    }
+
+    /// Somebody else's server answers at a tablet's address.
+    pub fn has_stranger(&self) -> bool {
+        self.tablets.values().any(|state| state.stranger.is_some())
+    }
+
+    /// What a server took from strangers at the shard's addresses: replicas that may log in there follow them until they
+    /// are repointed. What the primary had as well, as clones of one server have, is the shard's.
+    ///
+    /// MariaDB's positions do not say where a transaction came from, and a MariaDB sends nothing to who has another history.
+    pub fn foreign(&self, status: &ServerStatus) -> GtidSet {
+        let received = status.gtid_received();
+        let nothing = received.subtract(&received);
+        let own = self.primary().and_then(|primary| primary.status.as_deref());
+        let strangers = self.tablets.values().filter_map(|state| state.stranger.as_deref());
+        strangers.fold(nothing, |all, stranger| {
+            let Some(uuid) = &stranger.server_uuid else { return all };
+            let shared = received.subtract(&received.subtract(&stranger.gtid_received()));
+            let brought = received.of_source(uuid).union(&shared);
+            all.union(&own.map_or(brought.clone(), |own| brought.subtract(&own.gtid_executed)))
+        })
     }
 
     /// Whether a tablet lost what it wrote, by what anybody else was seen to have.

@@ -4,6 +4,7 @@
 use crate::analysis::FindingKind;
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
+use crate::knowledge::snapshot::ShardSnapshot;
 use crate::ports::{RelayLog, SourceChange};
 use crate::sabotage::{self, Bug};
 use crate::status::{Flavor, ServerStatus};
@@ -22,12 +23,17 @@ pub fn acknowledges(
 }
 
 /// Whether what a replica received and has not applied may be thrown away when it is pointed at this source: only where
-/// the source has committed all of it and its binary logs still hold it, so that it is sent again.
-pub fn relay_log(replica: &ServerStatus, source: &ServerStatus) -> RelayLog {
+/// the source has committed all of it and its binary logs still hold it, so that it is sent again. What came from a stranger
+/// may go.
+pub fn relay_log(
+    replica: &ServerStatus,
+    source: &ServerStatus,
+    snapshot: &ShardSnapshot,
+) -> RelayLog {
     if sabotage::has(Bug::ThrowRelayLogsAway) {
         return RelayLog::MayGo;
     }
-    let unapplied = replica.unapplied();
+    let unapplied = replica.unapplied().subtract(&snapshot.foreign(replica));
     let has_all = source.gtid_executed.contains(&unapplied);
     let holds_all = source.gtid_purged.subtract(&replica.gtid_executed).is_empty();
     match unapplied.is_empty() || (has_all && holds_all) {
@@ -51,6 +57,8 @@ pub struct Case<'a> {
     pub tablet: &'a Tablet,
     /// Its server.
     pub status: &'a ServerStatus,
+    /// The shard.
+    pub snapshot: &'a ShardSnapshot,
 }
 
 /// What is done with it.
@@ -73,7 +81,7 @@ pub enum Cure {
 
 /// Says what is to be done with a replica.
 pub fn cure(case: Case<'_>) -> Cure {
-    let Case { finding, policy, primary, source, tablet, status } = case;
+    let Case { finding, policy, primary, source, tablet, status, snapshot } = case;
     let lost = source.lost_to(status).filter(|_| !sabotage::has(Bug::TrustSurvivors));
     if let Some(lost) = lost {
         return Cure::KeepFor(lost);
@@ -90,7 +98,7 @@ pub fn cure(case: Case<'_>) -> Cure {
     Cure::Follow {
         semi_sync: acknowledges(policy, primary, tablet, status),
         change: if follows && sound { SourceChange::Keep } else { SourceChange::Repoint },
-        relay_log: relay_log(status, source),
+        relay_log: relay_log(status, source, snapshot),
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Contender {
     pub was_replica: bool,
     /// What it had while the primary was asked and lacked it: whatever that is, the primary never acknowledged it.
     pub had_before: GtidSet,
+    /// What it took from a stranger at a tablet's address: transactions of somebody else's.
+    pub foreign: GtidSet,
 }
 
 impl Contender {
@@ -37,6 +39,7 @@ impl Contender {
             was_replica: status.replication.is_some(),
             had_before: had_before(&tablet.alias, snapshot)
                 .unwrap_or_else(|| empty_like(&status.gtid_executed)),
+            foreign: snapshot.foreign(&status),
             status,
         }
     }
@@ -92,9 +95,9 @@ impl Contender {
         self.status.replication.as_ref().map_or(0, |replication| replication.delay_seconds)
     }
 
-    /// Everything it committed or received.
+    /// Everything of the shard's that it committed or received.
     pub fn received(&self) -> GtidSet {
-        self.status.gtid_received()
+        self.status.gtid_received().subtract(&self.foreign)
     }
 
     pub(super) fn journal(&self) -> u64 {
@@ -114,7 +117,7 @@ impl Contender {
             .replication
             .as_ref()
             .is_some_and(|replication| !replication.applier_running);
-        stopped && self.received() != self.status.gtid_executed
+        stopped && !self.status.gtid_executed.contains(&self.received())
     }
 }
 

@@ -24,6 +24,10 @@ pub(super) fn mistrust(
     let received = contender.received();
     let others = everybody.iter().filter(|one| one.tablet.alias != contender.tablet.alias);
     let witnesses: Vec<&Contender> = others.filter(|one| one.is_witness()).collect();
+    // Where everybody took something from a stranger, one of them must do.
+    if !contender.foreign.is_empty() && witnesses.iter().any(|one| one.foreign.is_empty()) {
+        return Some(Reason::Errant(contender.foreign.clone()));
+    }
     let longest = witnesses.iter().map(|one| one.journal()).max().unwrap_or(0);
     // Its own journal is only complete when it has applied all that it received, and lost nothing that it wrote: that
     // may have been a row of it. Where its journal was not read in this term, it is believed.

@@ -233,6 +233,7 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
             promotion_rule: None,
         },
         identity: None,
+        stranger: None,
         reachability: Reachability::Valid,
         status: None,
         status_at: NOW,
