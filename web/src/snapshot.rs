@@ -260,6 +260,7 @@ impl TabletFile {
             },
             identity: None,
             stranger: None,
+            lost: None,
             reachability,
             status_at: Timestamp::from_millis(self.asked_at_ms),
             asked_at: Timestamp::from_millis(self.asked_at_ms),

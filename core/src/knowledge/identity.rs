@@ -8,6 +8,7 @@ use super::health::ProbeFailure;
 pub use super::health::Stranger;
 use super::observe::{Answer, TabletState};
 use super::snapshot::ShardSnapshot;
+use crate::gtid::GtidSet;
 use crate::ids::{KeyspaceShard, ServerIdentity, TabletAlias};
 use crate::sabotage::{self, Bug};
 use crate::status::ServerStatus;
@@ -34,7 +35,17 @@ impl ShardSnapshot {
             state.observe(answer, now);
             state.forget(primary_asked_at);
         }
+        self.remember_lost(alias);
         self.now = now;
+    }
+
+    fn remember_lost(&mut self, alias: &TabletAlias) {
+        let Some(state) = self.tablets.get(alias) else { return };
+        let others = self.tablets.values().filter(|other| other.tablet.alias != *alias);
+        let lost: Vec<GtidSet> = others.filter_map(|other| state.lost_to(other)).collect();
+        if let Some(state) = self.tablets.get_mut(alias) {
+            lost.into_iter().for_each(|lost| state.remember_lost(lost));
+        }
     }
 
     /// What a stranger answers says nothing of the tablet but that its own server is not there.

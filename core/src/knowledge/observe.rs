@@ -42,6 +42,9 @@ pub struct TabletState {
     pub stuck_since: Option<Timestamp>,
     /// How long this server's reparent journal was when it was last read in this term. A probe does not read it.
     pub journal_length: Option<u64>,
+    /// What this server was seen to have lost of what it wrote. It may write under the same GTIDs again, and then has them
+    /// without the data that others have. Nothing on MariaDB.
+    pub lost: Option<GtidSet>,
     /// Probes failed and succeeded in the last [`super::health::WINDOW`].
     pub recent: RecentProbes,
     /// What became of its probes.
@@ -91,6 +94,7 @@ impl TabletState {
             received_at: None,
             stuck_since: None,
             journal_length: None,
+            lost: None,
             recent: RecentProbes::default(),
             history: ProbeHistory::default(),
         }
@@ -112,6 +116,9 @@ impl TabletState {
                 let same = before.is_some_and(|before| before.identity() == status.identity());
                 let known = self.journal_length.filter(|_| same);
                 self.journal_length = status.journal_length.or(known);
+                // One that was cloned anew has them from elsewhere.
+                let stays = |lost: &GtidSet| same && !status.gtid_purged.contains(lost);
+                self.lost = self.lost.take().filter(stays);
                 self.remember();
                 self.status = Some(status);
                 self.status_at = sent_at;
@@ -161,9 +168,17 @@ impl TabletState {
         let words = earlier.chain([(theirs, other.answered_at)]);
         let timely = words.filter(|(_, answered_at)| *answered_at <= self.status_at);
         let kept = theirs.gtid_received();
-        let lost = timely.filter_map(|(theirs, _)| mine.lost_to(theirs));
+        let lost = timely.filter_map(|(theirs, _)| mine.lost_to(theirs)).chain(self.lost.clone());
         let mut still_there = lost.map(|lost| lost.subtract(&lost.subtract(&kept)));
         still_there.find(|lost| !lost.is_empty())
+    }
+
+    /// Does not forget what it lost to another.
+    pub(super) fn remember_lost(&mut self, lost: GtidSet) {
+        if matches!(lost, GtidSet::MySql(_)) {
+            let known = self.lost.take();
+            self.lost = Some(known.map_or(lost.clone(), |known| known.union(&lost)));
+        }
     }
 
     /// Its vttablet says that it cannot write to its disk. That is not over because it is slow to say so again: until

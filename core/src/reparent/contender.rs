@@ -29,6 +29,8 @@ pub struct Contender {
     pub had_before: GtidSet,
     /// What it took from a stranger at a tablet's address: transactions of somebody else's.
     pub foreign: GtidSet,
+    /// What it was seen to have lost of what it wrote, though it may have written under the same GTIDs since.
+    pub lost: Option<GtidSet>,
 }
 
 impl Contender {
@@ -40,6 +42,7 @@ impl Contender {
             had_before: had_before(&tablet.alias, snapshot)
                 .unwrap_or_else(|| empty_like(&status.gtid_executed)),
             foreign: snapshot.foreign(&status),
+            lost: snapshot.tablet(&tablet.alias).and_then(|state| state.lost.clone()),
             status,
         }
     }
@@ -98,6 +101,16 @@ impl Contender {
     /// Everything of the shard's that it committed or received.
     pub fn received(&self) -> GtidSet {
         self.status.gtid_received().subtract(&self.foreign)
+    }
+
+    /// What it wrote itself, lost, and the other has.
+    pub(super) fn lost_to(&self, other: &Contender) -> Option<GtidSet> {
+        let known = || {
+            let received = other.received();
+            self.lost.as_ref().map(|lost| lost.subtract(&lost.subtract(&received)))
+        };
+        let lost = self.status.lost_to(&other.status).or_else(known);
+        lost.filter(|lost| !lost.is_empty())
     }
 
     pub(super) fn journal(&self) -> u64 {
@@ -181,7 +194,7 @@ pub(super) fn lost_own(contender: &Contender, everybody: &[Contender]) -> Option
     if sabotage::has(Bug::TrustSurvivors) {
         return None;
     }
-    let mut lost = everybody.iter().filter_map(|other| contender.status.lost_to(&other.status));
+    let mut lost = everybody.iter().filter_map(|other| contender.lost_to(other));
     lost.next()
 }
 

@@ -88,7 +88,7 @@ fn without_what_was_lost(
     contender: &Contender,
     witnesses: &[&Contender],
 ) -> GtidSet {
-    for writer in witnesses.iter().filter(|one| one.status.lost_to(&contender.status).is_some()) {
+    for writer in witnesses.iter().filter(|one| one.lost_to(contender).is_some()) {
         if let Some(uuid) = &writer.status.server_uuid {
             extra = extra.without_source(uuid);
         }

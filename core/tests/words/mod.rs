@@ -234,6 +234,7 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
         },
         identity: None,
         stranger: None,
+        lost: None,
         reachability: Reachability::Valid,
         status: None,
         status_at: NOW,
