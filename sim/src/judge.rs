@@ -335,7 +335,9 @@ fn alone_times(schedule: &Schedule, number: usize) -> Vec<(Millis, Millis)> {
     let of_mine = |fault: &&Fault| usize::from(fault.manager) == number;
     let mine = || schedule.faults.iter().filter(of_mine);
     let stops = [Kind::ManagerKilled, Kind::Hostile(Hostile::ManagerPaused)];
-    let restarted = mine().any(|fault| stops.contains(&fault.kind));
+    // A strike hits whoever takes the step that it waits for.
+    let restarted = mine().any(|fault| stops.contains(&fault.kind))
+        || schedule.strikes.iter().any(|(_, fault)| stops.contains(&fault.kind));
     if restarted || schedule.shards.len() < SHARDS_TO_DOUBT {
         return Vec::new();
     }

@@ -279,7 +279,8 @@ impl Universe {
         let named = self.records_of(number).record.primary_alias.clone();
         let known = |last: &Promotion| named.as_ref() == Some(&self.server(last.server).alias);
         let last = self.ledger(number).promotions.last();
-        let calm = last.is_some_and(|last| !last.troubled && known(last));
+        let calm =
+            last.is_some_and(|last| !last.troubled && known(last) && self.is_heard(last.server));
         if plan == Plan::Replace && calm {
             let what = format!("s{number} was promoted, and nothing was wrong with the one before");
             self.violated(what);
@@ -287,6 +288,15 @@ impl Universe {
         let ledger = self.ledger_mut(number);
         ledger.promotions.push(Promotion { server: number, at: now, troubled: false });
         ledger.serving_since.clear();
+    }
+
+    /// Somebody hears it: where nobody does, as with disks that stall, nobody can tell whose fault that is.
+    fn is_heard(&self, number: u8) -> bool {
+        self.others(number).any(|one| {
+            let other = self.server(one);
+            let link = (Party::Server(number), Party::Server(one));
+            other.is_awake() && !other.stalled && self.network.is_calm(link.0, link.1)
+        })
     }
 
     /// A server took writes at some time; what others have written since is not held against it.
