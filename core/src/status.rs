@@ -207,6 +207,17 @@ impl ServerStatus {
         }
     }
 
+    /// Everything it committed or received that this server did not write.
+    pub fn not_written_by(&self, writer: &ServerStatus) -> GtidSet {
+        match (self.gtid_received(), &writer.server_uuid) {
+            (received @ GtidSet::MySql(_), Some(uuid)) => received.without_source(uuid),
+            (received @ GtidSet::MySql(_), None) => received,
+            (GtidSet::MariaDb(_), _) => {
+                GtidSet::MariaDb(self.binlog_state.without_writer(writer.server_id))
+            }
+        }
+    }
+
     fn lacks_of_its_own(&self, other: &ServerStatus) -> GtidSet {
         match (self.flavor, &self.server_uuid) {
             (Flavor::MySql, Some(uuid)) => {

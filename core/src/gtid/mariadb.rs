@@ -124,6 +124,15 @@ impl MariaDbBinlogState {
         self.last.keys().copied().collect()
     }
 
+    /// Where the transactions of everybody but this server end.
+    pub fn without_writer(&self, server_id: u32) -> MariaDbGtidSet {
+        let others = self.last.iter().filter(|((_, server), _)| *server != server_id);
+        others.fold(MariaDbGtidSet::default(), |all, ((domain, server), number)| {
+            let one = BTreeMap::from([(*domain, (*server, *number))]);
+            all.union(&MariaDbGtidSet { domains: one })
+        })
+    }
+
     /// What this server wrote, by the other's binary logs, and its own do not hold. A server without any binary log
     /// of its own was made anew and has lost nothing.
     pub fn lost_to(&self, other: &Self, server_id: u32) -> MariaDbGtidSet {

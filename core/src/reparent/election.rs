@@ -207,8 +207,9 @@ fn trusted<'a>(
     Ok(trusted)
 }
 
-/// What may have been acknowledged. Where no acknowledgement is demanded nothing was promised; where one is, what
-/// nobody has who could have given it was never acknowledged, and does not stop anybody.
+/// What may have been acknowledged. Where no acknowledgement is demanded nothing was promised; where one is, what the
+/// old primary wrote and nobody has who could have acknowledged it to that was never acknowledged, and does not stop
+/// anybody. What others wrote may have been acknowledged to them, in an earlier term.
 fn required(trusted: &[&Contender], target: &GtidSet, constraints: &Constraints<'_>) -> GtidSet {
     if sabotage::has(Bug::WaitForUnacknowledged) {
         return target.clone();
@@ -216,9 +217,14 @@ fn required(trusted: &[&Contender], target: &GtidSet, constraints: &Constraints<
     if constraints.policy.acks_required() == 0 {
         return empty_like(target);
     }
-    let Some(ackers) = &constraints.ackers else { return target.clone() };
-    let acknowledged = trusted.iter().filter(|one| ackers.contains(&one.tablet.alias));
-    acknowledged.fold(empty_like(target), |all, one| all.union(&one.received()))
+    let (Some(ackers), Some(old)) = (&constraints.ackers, constraints.last_known) else {
+        return target.clone();
+    };
+    let may_be_acknowledged = |one: &Contender| match ackers.contains(&one.tablet.alias) {
+        true => one.received(),
+        false => one.status.not_written_by(old).subtract(&one.foreign),
+    };
+    trusted.iter().fold(empty_like(target), |all, one| all.union(&may_be_acknowledged(one)))
 }
 
 /// From whom it can get all that it lacks: those who received everything and log it, and still hold what this one
