@@ -266,9 +266,15 @@ impl Universe {
                 self.check_most_advanced(number, manager);
                 // With somebody else out of sight it may be that nobody but this one is left.
                 let reigning = self.ledger(number).reigning();
-                let mut others = self.others(number).filter(|one| Some(*one) != reigning);
-                let named = |one| self.topology.tablets.contains_key(&self.server(one).alias);
-                if others.all(|one| self.server(one).is_awake() && named(one)) {
+                let others = self.others(number).filter(|one| Some(*one) != reigning);
+                let others: Vec<u8> = others.collect();
+                let record = |one: u8| self.topology.tablets.get(&self.server(one).alias);
+                let could_be_primary = |one: &u8| {
+                    record(*one).is_some_and(|record| record.tablet_type.is_promotable())
+                };
+                let all_there =
+                    others.iter().all(|one| self.server(*one).is_awake() && record(*one).is_some());
+                if all_there && others.iter().any(could_be_primary) {
                     self.check_no_error_is_spread(number, manager);
                 }
             }
