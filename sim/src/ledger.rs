@@ -296,12 +296,15 @@ impl Universe {
         ledger.serving_since.clear();
     }
 
-    /// Somebody hears it: where nobody does, as with disks that stall, nobody can tell whose fault that is.
+    /// Somebody hears it who acknowledges, if anybody must: where nobody does, as with disks that stall, nobody can tell whose
+    /// fault that is.
     fn is_heard(&self, number: u8) -> bool {
+        let wants_acks = self.records_of(number).policy.acks_required() > 0;
         self.others(number).any(|one| {
             let other = self.server(one);
             let link = (Party::Server(number), Party::Server(one));
-            other.is_awake() && !other.stalled && self.network.is_calm(link.0, link.1)
+            let hears = other.is_awake() && !other.stalled;
+            hears && (other.acks || !wants_acks) && self.network.is_calm(link.0, link.1)
         })
     }
 

@@ -52,6 +52,7 @@ const FOUND: &[u64] = &[
     3_500_003_889,
     4_200_006_826,
     4_400_005_006,
+    4_400_014_905,
     1_795_811_119_417_238,
 ];
 /// Hostile ones that found something.
@@ -106,6 +107,7 @@ const HOSTILE_FOUND: &[u64] = &[
     4_300_005_713,
     4_300_007_279,
     4_300_008_297,
+    4_500_000_065,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);

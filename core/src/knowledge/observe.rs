@@ -200,9 +200,16 @@ impl TabletState {
         self.valid_status()?.replication.as_ref()
     }
 
+    /// What the stranger at its address said, if it is certain that this is not the tablet's server: another one is known.
+    pub fn certain_stranger(&self) -> Option<&ServerStatus> {
+        let another =
+            |one: &&ServerStatus| self.identity.as_ref().is_some_and(|own| *own != one.identity());
+        self.stranger.as_deref().filter(another)
+    }
+
     /// Tells whether a channel leads to the stranger at its address.
     pub fn leads_to_stranger(&self, channel: &ReplicationStatus) -> bool {
-        let stranger = self.stranger.as_ref();
+        let stranger = self.certain_stranger();
         stranger.is_some_and(|one| channel.knows_source() && one.is_source_of(channel, None))
     }
 

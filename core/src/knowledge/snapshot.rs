@@ -168,9 +168,9 @@ impl ShardSnapshot {
         !hears(replica) && self.replicas_of(&primary.tablet.alias).any(hears)
     }
 
-    /// Somebody else's server answers at a tablet's address.
+    /// Somebody else's server answers at a tablet's address, for certain.
     pub fn has_stranger(&self) -> bool {
-        self.tablets.values().any(|state| state.stranger.is_some())
+        self.tablets.values().any(|state| state.certain_stranger().is_some())
     }
 
     /// What a server took from strangers at the shard's addresses: replicas that may log in there follow them until they
@@ -181,7 +181,7 @@ impl ShardSnapshot {
         let received = status.gtid_received();
         let nothing = received.subtract(&received);
         let own = self.primary().and_then(|primary| primary.status.as_deref());
-        let strangers = self.tablets.values().filter_map(|state| state.stranger.as_deref());
+        let strangers = self.tablets.values().filter_map(TabletState::certain_stranger);
         strangers.fold(nothing, |all, stranger| {
             let Some(uuid) = &stranger.server_uuid else { return all };
             let shared = received.subtract(&received.subtract(&stranger.gtid_received()));
