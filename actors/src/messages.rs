@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use vtorc_core::admission::Block;
 use vtorc_core::audit::{AuditEntry, Outcome, RecoveryRecord};
 use vtorc_core::controls::{Control, Controls};
-use vtorc_core::ids::{KeyspaceShard, RecoveryId, ServerIdentity, TabletAlias};
+use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
 use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{FindingsChange, HistoryError, LockToken, TopoError};
@@ -112,17 +112,10 @@ pub struct ProbeCompleted {
     pub result: Result<ServerStatus, ProbeFailure>,
 }
 
-/// A server's reparent journal was read under the shard's lock.
+/// Reparent journals were read under the shard's lock: what those servers said.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct JournalWasRead {
-    /// Which tablet.
-    pub alias: TabletAlias,
-    /// On which server.
-    pub server: ServerIdentity,
-    /// How many rows it has.
-    pub length: u64,
-}
+pub struct JournalsWereRead(pub Vec<(TabletAlias, ServerStatus)>);
 
 /// What a recovery actor tells its shard: what runs, what blocks, why nothing is done.
 #[derive(Clone, Debug, Default, Message, PartialEq, Eq)]

@@ -42,7 +42,7 @@ use vtorc_core::time::Timestamp;
 
 use crate::guardian::start_guarded;
 use crate::messages::{
-    Accepted, Audit, CircumstancesChanged, JournalWasRead, LiftBlock, Recover, RecoveryReport,
+    Accepted, Audit, CircumstancesChanged, JournalsWereRead, LiftBlock, Recover, RecoveryReport,
     Rejected, ShardTopologyWasRead, StartRequested, Stop,
 };
 use crate::meters::Meter;
@@ -70,7 +70,7 @@ pub(crate) struct Owner {
     /// What a recovery read under the lock: it may be newer than what the watcher knows.
     pub(crate) records: Recipient<ShardTopologyWasRead>,
     /// What it read of reparent journals, which no probe reads.
-    pub(crate) journals: Recipient<JournalWasRead>,
+    pub(crate) journals: Recipient<JournalsWereRead>,
 }
 
 /// Runs the recoveries of one shard.

@@ -24,7 +24,7 @@ use vtorc_core::topology::ShardTopology;
 use crate::board::{News, ShardReport};
 use crate::guardian::start_guarded;
 use crate::messages::{
-    Acknowledge, Aim, Audit, CircumstancesChanged, JournalWasRead, LiftBlock, ProbeCompleted,
+    Acknowledge, Aim, Audit, CircumstancesChanged, JournalsWereRead, LiftBlock, ProbeCompleted,
     Recover, RecoveryReport, RequestRecovery, SetPace, ShardTopologyWasRead, StartRequested, Stop,
 };
 use crate::meters::Meter;
@@ -387,12 +387,11 @@ impl Handler<ProbeCompleted> for ShardActor {
     }
 }
 
-impl Handler<JournalWasRead> for ShardActor {
+impl Handler<JournalsWereRead> for ShardActor {
     type Result = ();
-    fn handle(&mut self, message: JournalWasRead, context: &mut Context<Self>) {
+    fn handle(&mut self, message: JournalsWereRead, context: &mut Context<Self>) {
         self.meter.handled();
-        let JournalWasRead { alias, server, length } = message;
-        self.step(ShardEvent::JournalRead { alias, server, length }, context);
+        self.step(ShardEvent::JournalsRead(message.0), context);
     }
 }
 

@@ -110,6 +110,19 @@ impl GtidSet {
         }
     }
 
+    /// An empty set of the same flavour.
+    pub fn empty_like(&self) -> GtidSet {
+        match self {
+            Self::MySql(_) => Self::empty_mysql(),
+            Self::MariaDb(_) => Self::empty_mariadb(),
+        }
+    }
+
+    /// The transactions of this set that `other` has as well.
+    pub fn intersect(&self, other: &GtidSet) -> GtidSet {
+        self.subtract(&self.subtract(other))
+    }
+
     /// The set without the transactions that began on the server with this uuid (MySQL only).
     pub fn without_source(&self, server_uuid: &str) -> GtidSet {
         match self {

@@ -4,5 +4,6 @@
 pub mod channels;
 pub mod health;
 pub mod identity;
+pub mod memory;
 pub mod observe;
 pub mod snapshot;

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::analysis::{self, Finding};
-use crate::ids::{KeyspaceShard, ServerIdentity, TabletAlias};
+use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::knowledge::health::Reachability;
 use crate::knowledge::observe::{Answer, TabletState};
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::remedy::{self, Remedy, Wanted};
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
-use crate::status::ReceiverState;
+use crate::status::{ReceiverState, ServerStatus};
 use crate::tablet::{TabletAddress, TabletType};
 use crate::time::Timestamp;
 use crate::topology::ShardTopology;
@@ -28,15 +28,8 @@ pub enum ShardEvent {
         /// How it ended.
         answer: Box<Answer>,
     },
-    /// A reparent journal was read, under the shard's lock.
-    JournalRead {
-        /// Of which tablet.
-        alias: TabletAlias,
-        /// On which server.
-        server: ServerIdentity,
-        /// How many rows it has.
-        length: u64,
-    },
+    /// Reparent journals were read, under the shard's lock: what those servers said.
+    JournalsRead(Vec<(TabletAlias, ServerStatus)>),
     /// Time passed.
     Tick,
     /// A recovery of this shard ended: what was probed before it says nothing about now.
@@ -138,8 +131,9 @@ impl ShardState {
             ShardEvent::Probed { alias, answer } => {
                 Arc::make_mut(&mut self.known).take_answer(&alias, *answer, now);
             }
-            ShardEvent::JournalRead { alias, server, length } => {
-                Arc::make_mut(&mut self.known).take_journal(&alias, &server, length);
+            ShardEvent::JournalsRead(said) => {
+                let known = Arc::make_mut(&mut self.known);
+                said.iter().for_each(|(alias, status)| known.take_journal(alias, status));
             }
             ShardEvent::Tick => {}
             ShardEvent::RecoveryEnded => self.fresh_after = now,

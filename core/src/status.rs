@@ -187,8 +187,11 @@ impl ServerStatus {
     /// `Binlog_sender::check_start_file` adds the owned GTIDs).
     pub fn lost_to(&self, other: &ServerStatus) -> Option<GtidSet> {
         let settled = self.semi_sync.waiting_sessions == 0 && !self.is_writable();
-        let refused = || other.is_refused() && other.leads_to(self);
-        Some(self.lacks_of_its_own(other)).filter(|lost| !lost.is_empty() && (settled || refused()))
+        let believed = settled || (other.is_refused() && other.leads_to(self));
+        if !believed {
+            return None;
+        }
+        Some(self.lacks_of_its_own(other)).filter(|lost| !lost.is_empty())
     }
 
     /// Its channel leads to this server, whatever address it has.
@@ -207,14 +210,18 @@ impl ServerStatus {
         }
     }
 
-    /// Everything it committed or received that this server did not write.
-    pub fn not_written_by(&self, writer: &ServerStatus) -> GtidSet {
-        match (self.gtid_received(), &writer.server_uuid) {
-            (received @ GtidSet::MySql(_), Some(uuid)) => received.without_source(uuid),
-            (received @ GtidSet::MySql(_), None) => received,
-            (GtidSet::MariaDb(_), _) => {
-                GtidSet::MariaDb(self.binlog_state.without_writer(writer.server_id))
+    /// Everything it committed or received that this server did not write; all of it where the writer is named in terms of the
+    /// other flavour.
+    pub fn not_written_by(&self, writer: &ServerIdentity) -> GtidSet {
+        match (self.gtid_received(), writer) {
+            (received @ GtidSet::MySql(_), ServerIdentity::Uuid(uuid)) => {
+                received.without_source(uuid)
             }
+            (GtidSet::MariaDb(_), ServerIdentity::Id(id)) => {
+                GtidSet::MariaDb(self.binlog_state.without_writer(*id))
+            }
+            (received @ GtidSet::MySql(_), ServerIdentity::Id(_))
+            | (received @ GtidSet::MariaDb(_), ServerIdentity::Uuid(_)) => received,
         }
     }
 

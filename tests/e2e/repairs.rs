@@ -354,7 +354,7 @@ pub(crate) fn commits_that_nobody_was_asked_to_acknowledge_are_freed_by_another_
     commit.join().unwrap().unwrap();
 }
 
-/// Root has `SYSTEM_USER`, so vtorc cannot end its session: whoever reads the story must learn that.
+/// Root has `SYSTEM_USER` and vtorc has not, so it cannot end its session: whoever reads the story must learn that.
 #[test]
 fn a_session_that_may_not_be_ended_is_named() {
     let mut cluster = Cluster::new(Flavor::MySql, "semi_sync", THREE);
@@ -365,6 +365,8 @@ fn a_session_that_may_not_be_ended_is_named() {
     for replica in THREE.iter().filter(|alias| padded(alias) != primary) {
         cluster.server(replica).run(&["STOP REPLICA IO_THREAD"]).unwrap();
     }
+    let revoke = "REVOKE SYSTEM_USER ON *.* FROM 'orc_client_user'@'%'";
+    cluster.server(&primary).run(&["SET sql_log_bin = 0", revoke]).unwrap();
     let mut client = cluster.server(&primary).connect_within("root", PATIENCE).unwrap();
     let commit = std::thread::spawn(move || client.query_drop("CREATE DATABASE waiting"));
     let waits = || {

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use vtorc_core::durability::{self, DurabilityPolicy};
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::knowledge::health::{ProbeFailure, ProbeHistory, Reachability, RecentProbes};
+use vtorc_core::knowledge::memory::{Journal, Losses};
 use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
+use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{MysqlAddress, PromotionRule, Tablet, TabletType, VttabletAddress};
 use vtorc_core::time::{TermStart, Timestamp};
 use vtorc_core::topology::{Place, ShardRecord};
@@ -171,6 +173,12 @@ impl SnapshotFile {
     }
 }
 
+/// What the server's own words say of its reparent journal.
+fn journal_of(status: &ServerStatus) -> Option<Journal> {
+    let executed = status.gtid_executed.clone();
+    status.journal_length.map(|length| Journal { length, executed })
+}
+
 fn unseen_cells(snapshot: &ShardSnapshot) -> BTreeMap<String, String> {
     let cell = |(place, why): (&Place, &String)| match place {
         Place::Cell(cell) => Some((cell.clone(), why.clone())),
@@ -221,7 +229,8 @@ impl TabletFile {
             server: state.status.as_deref().map(|status| {
                 let mut file = ServerFile::of(status);
                 // What a probe does not read is known from elsewhere.
-                file.journal_length = status.journal_length.or(state.journal_length);
+                let read = state.journal.as_ref().map(|journal| journal.length);
+                file.journal_length = status.journal_length.or(read);
                 file
             }),
         }
@@ -260,7 +269,6 @@ impl TabletFile {
             },
             identity: None,
             stranger: None,
-            lost: None,
             reachability,
             status_at: Timestamp::from_millis(self.asked_at_ms),
             asked_at: Timestamp::from_millis(self.asked_at_ms),
@@ -269,7 +277,8 @@ impl TabletFile {
             earlier: Vec::new(),
             received_at: self.received_at_ms.map(Timestamp::from_millis),
             stuck_since: self.stuck_since_ms.map(Timestamp::from_millis),
-            journal_length: status.as_ref().and_then(|status| status.journal_length),
+            journal: status.as_ref().and_then(journal_of),
+            losses: Losses::default(),
             status: status.map(Arc::new),
             recent: RecentProbes {
                 timed_out: self.recent_timeouts,

@@ -21,7 +21,7 @@ use vtorc_core::topology::{ShardTopology, TopologyRead, merge_shard};
 use super::Task;
 use super::job::{Job, LiftedDelays, Locked, Stopped};
 use crate::counters::LockAction;
-use crate::messages::{Audit, JournalWasRead, ReparentKind, ShardTopologyWasRead};
+use crate::messages::{Audit, JournalsWereRead, ReparentKind, ShardTopologyWasRead};
 
 /// An automatic recovery waits so long for the lock: whoever holds it is at work on the shard.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
@@ -125,14 +125,11 @@ impl Job {
     /// The reparent journals that were read under the lock are not forgotten with the recovery: a finding that only they
     /// refute would come and go for ever.
     fn tell_journals(&self, answers: &BTreeMap<TabletAlias, Result<ServerStatus, CommandError>>) {
-        for (alias, answer) in answers {
-            if let Ok(status) = answer
-                && let Some(length) = status.journal_length
-            {
-                let (alias, server) = (alias.clone(), status.identity());
-                self.owner.journals.do_send(JournalWasRead { alias, server, length });
-            }
-        }
+        let said = answers.iter().filter_map(|(alias, answer)| {
+            let status = answer.as_ref().ok().filter(|status| status.journal_length.is_some())?;
+            Some((alias.clone(), status.clone()))
+        });
+        self.owner.journals.do_send(JournalsWereRead(said.collect()));
     }
 }
 

@@ -31,20 +31,24 @@ impl ShardSnapshot {
         let answer = self.recognised(alias, Answer { result, ..answer });
         let primary = self.primary().filter(|primary| primary.tablet.alias != *alias);
         let primary_asked_at = primary.map(|primary| primary.status_at);
+        let answered = answer.result.is_ok();
         if let Some(state) = self.tablets.get_mut(alias) {
             state.observe(answer, now);
             state.forget(primary_asked_at);
         }
-        self.remember_lost(alias);
+        if answered {
+            self.remember_losses(alias);
+        }
         self.now = now;
     }
 
-    fn remember_lost(&mut self, alias: &TabletAlias) {
+    fn remember_losses(&mut self, alias: &TabletAlias) {
         let Some(state) = self.tablets.get(alias) else { return };
         let others = self.tablets.values().filter(|other| other.tablet.alias != *alias);
-        let lost: Vec<GtidSet> = others.filter_map(|other| state.lost_to(other)).collect();
+        let lacks = others.filter_map(|other| state.lacks_of_its_own(other));
+        let lacks = lacks.fold(GtidSet::empty_mysql(), |all, lost| all.union(&lost));
         if let Some(state) = self.tablets.get_mut(alias) {
-            lost.into_iter().for_each(|lost| state.remember_lost(lost));
+            state.losses.hear(lacks);
         }
     }
 

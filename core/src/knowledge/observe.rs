@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::health::{self, ProbeFailure, ProbeHistory, Reachability, RecentProbes};
+use super::memory::{Journal, Losses};
 use crate::gtid::GtidSet;
 use crate::ids::{ServerIdentity, TabletAlias};
 use crate::sabotage::{self, Bug};
@@ -40,11 +41,10 @@ pub struct TabletState {
     pub received_at: Option<Timestamp>,
     /// Since when commits wait for acknowledgements and none gets through, as far as probes could see.
     pub stuck_since: Option<Timestamp>,
-    /// How long this server's reparent journal was when it was last read in this term. A probe does not read it.
-    pub journal_length: Option<u64>,
-    /// What this server was seen to have lost of what it wrote. It may write under the same GTIDs again, and then has them
-    /// without the data that others have. Nothing on MariaDB.
-    pub lost: Option<GtidSet>,
+    /// Its reparent journal, if it was read in this term.
+    pub journal: Option<Journal>,
+    /// What it was seen to have lost of what it wrote.
+    pub losses: Losses,
     /// Probes failed and succeeded in the last [`super::health::WINDOW`].
     pub recent: RecentProbes,
     /// What became of its probes.
@@ -93,8 +93,8 @@ impl TabletState {
             earlier: Vec::new(),
             received_at: None,
             stuck_since: None,
-            journal_length: None,
-            lost: None,
+            journal: None,
+            losses: Losses::default(),
             recent: RecentProbes::default(),
             history: ProbeHistory::default(),
         }
@@ -114,11 +114,14 @@ impl TabletState {
                 }
                 self.stuck_since = stuck_since(&status, before, self.stuck_since, sent_at);
                 let same = before.is_some_and(|before| before.identity() == status.identity());
-                let known = self.journal_length.filter(|_| same);
-                self.journal_length = status.journal_length.or(known);
-                // One that was cloned anew has them from elsewhere.
-                let stays = |lost: &GtidSet| same && !status.gtid_purged.contains(lost);
-                self.lost = self.lost.take().filter(stays);
+                let cloned = !self.reachability.is_valid()
+                    && self.losses.certain().is_some_and(|lost| status.gtid_purged.contains(lost));
+                if !same {
+                    self.journal = None;
+                }
+                if !same || cloned {
+                    self.losses = Losses::default();
+                }
                 self.remember();
                 self.status = Some(status);
                 self.status_at = sent_at;
@@ -163,22 +166,24 @@ impl TabletState {
     /// What this server wrote itself, lost, and `other` has: by what that answered before this one was asked, as far as
     /// it did not lose it too since. Somebody who cannot be reached any more has not forgotten it by that.
     pub fn lost_to(&self, other: &TabletState) -> Option<GtidSet> {
+        let known = || {
+            self.valid_status()?;
+            let lost = self.losses.certain()?.intersect(&other.status.as_deref()?.gtid_received());
+            Some(lost).filter(|lost| !lost.is_empty())
+        };
+        self.lacks_of_its_own(other).or_else(known)
+    }
+
+    /// The same by its last answer alone.
+    pub(super) fn lacks_of_its_own(&self, other: &TabletState) -> Option<GtidSet> {
         let (mine, theirs) = (self.valid_status()?, other.status.as_deref()?);
         let earlier = other.earlier.iter().map(|(status, at)| (status.as_ref(), *at));
         let words = earlier.chain([(theirs, other.answered_at)]);
         let timely = words.filter(|(_, answered_at)| *answered_at <= self.status_at);
         let kept = theirs.gtid_received();
-        let lost = timely.filter_map(|(theirs, _)| mine.lost_to(theirs)).chain(self.lost.clone());
-        let mut still_there = lost.map(|lost| lost.subtract(&lost.subtract(&kept)));
+        let lost = timely.filter_map(|(theirs, _)| mine.lost_to(theirs));
+        let mut still_there = lost.map(|lost| lost.intersect(&kept));
         still_there.find(|lost| !lost.is_empty())
-    }
-
-    /// Does not forget what it lost to another.
-    pub(super) fn remember_lost(&mut self, lost: GtidSet) {
-        if matches!(lost, GtidSet::MySql(_)) {
-            let known = self.lost.take();
-            self.lost = Some(known.map_or(lost.clone(), |known| known.union(&lost)));
-        }
     }
 
     /// Its vttablet says that it cannot write to its disk. That is not over because it is slow to say so again: until

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::memory::Journal;
 use super::observe::{Receiving, TabletState};
 use crate::durability::{DurabilityPolicy, UnknownPolicy};
 use crate::gtid::GtidSet;
@@ -82,21 +83,20 @@ impl ShardSnapshot {
             // A tablet that moved to another server is as good as new.
             if let Some(known) = known.filter(|one| one.tablet.address() == state.tablet.address())
             {
-                let journal_length = known.journal_length.filter(|_| same_term);
-                *state = TabletState { tablet: state.tablet.clone(), journal_length, ..known };
+                let journal = known.journal.clone().filter(|_| same_term);
+                *state = TabletState { tablet: state.tablet.clone(), journal, ..known };
             }
         }
         *self = fresh;
     }
 
-    /// Takes in how long a server's reparent journal is.
-    pub fn take_journal(&mut self, alias: &TabletAlias, server: &ServerIdentity, length: u64) {
-        let state = self.tablets.get_mut(alias);
-        let is_known = |state: &&mut TabletState| {
-            state.status.as_ref().is_some_and(|status| status.identity() == *server)
+    /// Takes in what a server said that was asked for its reparent journal too, as no probe does.
+    pub fn take_journal(&mut self, alias: &TabletAlias, said: &ServerStatus) {
+        let (Some(state), Some(length)) = (self.tablets.get_mut(alias), said.journal_length) else {
+            return;
         };
-        if let Some(state) = state.filter(is_known) {
-            state.journal_length = Some(length);
+        if state.status.as_ref().is_some_and(|status| status.identity() == said.identity()) {
+            state.journal = Some(Journal { length, executed: said.gtid_executed.clone() });
         }
     }
 
@@ -144,8 +144,8 @@ impl ShardSnapshot {
     }
 
     /// Whether a replica's source is known to be another tablet than the primary, or a stranger at a tablet's address: what
-    /// it receives from there is no sign of the primary's life, and must not be acknowledged. A source that is no tablet's may be the primary under another
-    /// name.
+    /// it receives from there is no sign of the primary's life, and must not be acknowledged. A source that is no tablet's
+    /// may be the primary under another name.
     pub fn follows_another(&self, replica: &TabletState, primary: &TabletState) -> bool {
         let foreign = replica.channel().filter(|channel| !primary.is_source_of(channel));
         let Some(replication) = foreign else {
@@ -168,25 +168,46 @@ impl ShardSnapshot {
         !hears(replica) && self.replicas_of(&primary.tablet.alias).any(hears)
     }
 
-    /// Somebody else's server answers at a tablet's address, for certain.
-    pub fn has_stranger(&self) -> bool {
-        self.tablets.values().any(|state| state.certain_stranger().is_some())
+    /// Servers of other shards that answer at tablets' addresses, for certain. (One that is another tablet's of this shard brings
+    /// nothing that is not the shard's.)
+    fn strangers(&self) -> impl Iterator<Item = &ServerStatus> {
+        let strangers = self.tablets.values().filter_map(TabletState::certain_stranger);
+        strangers.filter(|stranger| {
+            let mut known = self.tablets.values().filter_map(|state| state.identity.as_ref());
+            !known.any(|identity| *identity == stranger.identity())
+        })
     }
 
-    /// What a server took from strangers at the shard's addresses: replicas that may log in there follow them until they
-    /// are repointed. What the primary had as well, as clones of one server have, is the shard's.
+    /// Another shard's server answers at a tablet's address, for certain.
+    pub fn has_stranger(&self) -> bool {
+        self.strangers().next().is_some()
+    }
+
+    /// What a server took from another shard's servers at this shard's addresses: replicas that may log in there follow them
+    /// until they are repointed. What the primary had as well, as clones of one server have, is the shard's, and so is what any
+    /// of the shard's servers wrote. Nothing where the primary was never heard.
     ///
     /// MariaDB's positions do not say where a transaction came from, and a MariaDB sends nothing to who has another history.
     pub fn foreign(&self, status: &ServerStatus) -> GtidSet {
-        let received = status.gtid_received();
-        let nothing = received.subtract(&received);
-        let own = self.primary().and_then(|primary| primary.status.as_deref());
-        let strangers = self.tablets.values().filter_map(TabletState::certain_stranger);
-        strangers.fold(nothing, |all, stranger| {
-            let Some(uuid) = &stranger.server_uuid else { return all };
-            let shared = received.subtract(&received.subtract(&stranger.gtid_received()));
-            let brought = received.of_source(uuid).union(&shared);
-            all.union(&own.map_or(brought.clone(), |own| brought.subtract(&own.gtid_executed)))
+        let nothing = status.gtid_executed.empty_like();
+        let Some(own) = self.primary().and_then(|primary| primary.status.as_deref()) else {
+            return nothing;
+        };
+        let mut strangers = self.strangers().peekable();
+        if strangers.peek().is_none() {
+            return nothing;
+        }
+        let received = status.gtid_received().subtract(&own.gtid_executed);
+        let brought = strangers.fold(nothing, |all, stranger| match &stranger.server_uuid {
+            Some(uuid) => all
+                .union(&received.of_source(uuid))
+                .union(&received.intersect(&stranger.gtid_received())),
+            None => all,
+        });
+        let members = self.tablets.values().filter_map(|state| state.identity.as_ref());
+        members.fold(brought, |left, member| match member {
+            ServerIdentity::Uuid(uuid) => left.without_source(uuid),
+            ServerIdentity::Id(_) => left,
         })
     }
 

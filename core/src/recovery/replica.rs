@@ -82,7 +82,12 @@ pub enum Cure {
 /// Says what is to be done with a replica.
 pub fn cure(case: Case<'_>) -> Cure {
     let Case { finding, policy, primary, source, tablet, status, snapshot } = case;
-    let lost = source.lost_to(status).filter(|_| !sabotage::has(Bug::TrustSurvivors));
+    let known = || {
+        let lost = snapshot.tablet(&primary.alias)?.losses.certain()?;
+        Some(lost.intersect(&status.gtid_received())).filter(|lost| !lost.is_empty())
+    };
+    let lost = source.lost_to(status).or_else(known);
+    let lost = lost.filter(|_| !sabotage::has(Bug::TrustSurvivors));
     if let Some(lost) = lost {
         return Cure::KeepFor(lost);
     }

@@ -31,6 +31,8 @@ pub struct Contender {
     pub foreign: GtidSet,
     /// What it was seen to have lost of what it wrote, though it may have written under the same GTIDs since.
     pub lost: Option<GtidSet>,
+    /// So long at least is its reparent journal, by what was read before.
+    pub journal_at_least: u64,
 }
 
 impl Contender {
@@ -42,7 +44,8 @@ impl Contender {
             had_before: had_before(&tablet.alias, snapshot)
                 .unwrap_or_else(|| empty_like(&status.gtid_executed)),
             foreign: snapshot.foreign(&status),
-            lost: snapshot.tablet(&tablet.alias).and_then(|state| state.lost.clone()),
+            lost: snapshot.tablet(&tablet.alias).and_then(|state| state.losses.certain().cloned()),
+            journal_at_least: 0,
             status,
         }
     }
@@ -52,8 +55,13 @@ impl Contender {
     pub fn of(snapshot: &ShardSnapshot) -> Vec<Self> {
         let mut all = Self::by(snapshot, TabletState::valid_status);
         for one in &mut all {
-            let known = snapshot.tablet(&one.tablet.alias).and_then(|state| state.journal_length);
-            one.status.journal_length = one.status.journal_length.or(known);
+            let state = snapshot.tablet(&one.tablet.alias);
+            if let Some(known) = state.and_then(|state| state.journal.as_ref()) {
+                one.journal_at_least = known.length;
+                let same = known.executed == one.status.gtid_executed;
+                let length = Some(known.length).filter(|_| same);
+                one.status.journal_length = one.status.journal_length.or(length);
+            }
         }
         all
     }
@@ -100,21 +108,19 @@ impl Contender {
 
     /// Everything of the shard's that it committed or received.
     pub fn received(&self) -> GtidSet {
-        self.status.gtid_received().subtract(&self.foreign)
+        let received = self.status.gtid_received();
+        if self.foreign.is_empty() { received } else { received.subtract(&self.foreign) }
     }
 
     /// What it wrote itself, lost, and the other has.
     pub(super) fn lost_to(&self, other: &Contender) -> Option<GtidSet> {
-        let known = || {
-            let received = other.received();
-            self.lost.as_ref().map(|lost| lost.subtract(&lost.subtract(&received)))
-        };
+        let known = || self.lost.as_ref().map(|lost| lost.intersect(&other.received()));
         let lost = self.status.lost_to(&other.status).or_else(known);
         lost.filter(|lost| !lost.is_empty())
     }
 
     pub(super) fn journal(&self) -> u64 {
-        self.status.journal_length.unwrap_or(0)
+        self.status.journal_length.unwrap_or(0).max(self.journal_at_least)
     }
 
     /// The other's binary logs still hold all that this one lacks. (A clone's begin where it was made.)
@@ -194,15 +200,13 @@ pub(super) fn lost_own(contender: &Contender, everybody: &[Contender]) -> Option
     if sabotage::has(Bug::TrustSurvivors) {
         return None;
     }
-    let mut lost = everybody.iter().filter_map(|other| contender.lost_to(other));
+    let others = everybody.iter().filter(|other| other.tablet.alias != contender.tablet.alias);
+    let mut lost = others.filter_map(|other| contender.lost_to(other));
     lost.next()
 }
 
 pub(super) fn empty_like(set: &GtidSet) -> GtidSet {
-    match set {
-        GtidSet::MySql(_) => GtidSet::empty_mysql(),
-        GtidSet::MariaDb(_) => GtidSet::empty_mariadb(),
-    }
+    set.empty_like()
 }
 
 /// What a tablet had when it answered before the primary was last asked, and the primary lacked: it cannot be what the

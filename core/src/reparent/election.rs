@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::gtid::GtidSet;
-use crate::ids::TabletAlias;
+use crate::ids::{ServerIdentity, TabletAlias};
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
@@ -217,14 +217,27 @@ fn required(trusted: &[&Contender], target: &GtidSet, constraints: &Constraints<
     if constraints.policy.acks_required() == 0 {
         return empty_like(target);
     }
-    let (Some(ackers), Some(old)) = (&constraints.ackers, constraints.last_known) else {
+    let old = constraints.last_known.map(ServerStatus::identity);
+    let (Some(ackers), Some(old)) = (&constraints.ackers, old.or_else(|| followed(trusted))) else {
         return target.clone();
     };
     let may_be_acknowledged = |one: &Contender| match ackers.contains(&one.tablet.alias) {
         true => one.received(),
-        false => one.status.not_written_by(old).subtract(&one.foreign),
+        false => one.status.not_written_by(&old).subtract(&one.foreign),
     };
     trusted.iter().fold(empty_like(target), |all, one| all.union(&may_be_acknowledged(one)))
+}
+
+/// The server that replicas were connected to, and that is none of those who answered: a primary that nobody here heard.
+fn followed(trusted: &[&Contender]) -> Option<ServerIdentity> {
+    let channels = trusted.iter().filter_map(|one| one.status.replication.as_ref());
+    let mut sources =
+        channels.filter_map(|channel| match (&channel.source_uuid, channel.source_server_id) {
+            (Some(uuid), _) => Some(ServerIdentity::Uuid(uuid.to_ascii_lowercase())),
+            (None, Some(id)) if id != 0 => Some(ServerIdentity::Id(id)),
+            (None, _) => None,
+        });
+    sources.find(|source| trusted.iter().all(|one| one.status.identity() != *source))
 }
 
 /// From whom it can get all that it lacks: those who received everything and log it, and still hold what this one

@@ -24,8 +24,10 @@ pub(super) fn mistrust(
     let received = contender.received();
     let others = everybody.iter().filter(|one| one.tablet.alias != contender.tablet.alias);
     let witnesses: Vec<&Contender> = others.filter(|one| one.is_witness()).collect();
-    // Where everybody took something from a stranger, one of them must do.
-    if !contender.foreign.is_empty() && witnesses.iter().any(|one| one.foreign.is_empty()) {
+    // Where everybody who could be primary took something from a stranger, one of them must do.
+    let is_clean =
+        |one: &&Contender| one.foreign.is_empty() && one.tablet.tablet_type.is_promotable();
+    if !contender.foreign.is_empty() && witnesses.iter().copied().any(|one| is_clean(&one)) {
         return Some(Reason::Errant(contender.foreign.clone()));
     }
     let longest = witnesses.iter().map(|one| one.journal()).max().unwrap_or(0);
@@ -43,10 +45,11 @@ pub(super) fn mistrust(
     }
     let union = witnesses.iter().fold(empty_like(&received), |all, one| all.union(&one.received()));
     let mut extra = received.subtract(&union);
-    // The others missed a reparent: what they lack may be of a term that they know nothing of. What it had while the
-    // primary was asked and lacked it is of none.
+    // The others missed a reparent: what they lack may be of a term that they know nothing of. What a replica wrote itself,
+    // and had while the primary was asked and lacked it, is of none.
     if contender.journal() > longest {
-        extra = extra.subtract(&extra.subtract(&contender.had_before));
+        let own = contender.status.written_by_itself();
+        extra = extra.intersect(&contender.had_before).intersect(&own);
     }
     if extra.is_empty() {
         return None;

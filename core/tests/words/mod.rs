@@ -7,6 +7,7 @@ use std::time::Duration;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::health::{ProbeFailure, ProbeHistory, Reachability, RecentProbes};
+use vtorc_core::knowledge::memory::Losses;
 use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::status::{
@@ -234,7 +235,6 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
         },
         identity: None,
         stranger: None,
-        lost: None,
         reachability: Reachability::Valid,
         status: None,
         status_at: NOW,
@@ -244,7 +244,8 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
         earlier: Vec::new(),
         received_at: Some(NOW),
         stuck_since: None,
-        journal_length: None,
+        journal: None,
+        losses: Losses::default(),
         recent: RecentProbes::default(),
     }
 }

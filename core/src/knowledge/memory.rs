@@ -1,0 +1,61 @@
+//! What stays known of a server though its next answer does not say it.
+
+use crate::gtid::GtidSet;
+
+/// What a server was seen to have lost of what it wrote. It may write under the same GTIDs again, and then has them without
+/// the data that others have. MySQL only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    doubted: Option<GtidSet>,
+    certain: Option<GtidSet>,
+}
+
+impl Losses {
+    /// Takes in what an answer lacks. One answer alone proves nothing: a vttablet reads the position before it reads whether
+    /// the server takes writes.
+    pub fn hear(&mut self, lacks: GtidSet) {
+        if let (GtidSet::MySql(_), Some(doubted)) = (&lacks, &self.doubted) {
+            let both = lacks.intersect(doubted);
+            if !both.is_empty() {
+                let known = self.certain.take();
+                self.certain = Some(known.map_or(both.clone(), |known| known.union(&both)));
+            }
+        }
+        self.doubted = Some(lacks).filter(|lacks| !lacks.is_empty());
+    }
+
+    /// What is lost for certain.
+    pub fn certain(&self) -> Option<&GtidSet> {
+        self.certain.as_ref()
+    }
+}
+
+/// A server's reparent journal when it was last read in this term. No probe reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journal {
+    /// How many rows it had. It has no fewer now.
+    pub length: u64,
+    /// What the server had committed then. With the same, its journal is the same.
+    pub executed: GtidSet,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_answers_make_a_loss_certain() {
+        let set = |text: &str| GtidSet::parse_mysql(text).unwrap();
+        let (uuid, none) = ("3e11fa47-71ca-11e1-9e33-c80aa9429562", GtidSet::empty_mysql());
+        let mut losses = Losses::default();
+        losses.hear(set(&format!("{uuid}:5-9")));
+        assert_eq!(losses.certain(), None);
+        losses.hear(none.clone());
+        losses.hear(set(&format!("{uuid}:5-9")));
+        assert_eq!(losses.certain(), None, "it was there in between");
+        losses.hear(set(&format!("{uuid}:7-12")));
+        assert_eq!(losses.certain(), Some(&set(&format!("{uuid}:7-9"))));
+        losses.hear(none);
+        assert_eq!(losses.certain(), Some(&set(&format!("{uuid}:7-9"))));
+    }
+}
