@@ -53,11 +53,8 @@ impl Options {
         if let Some(hazard) = self.hazard {
             return hazard.schedule(seed);
         }
-        if !self.hostile {
-            return Schedule::of(seed);
-        }
-        let hostile = Schedule::hostile(seed);
-        Schedule { deadlines_carried: !self.without_deadlines, ..hostile }
+        let schedule = if self.hostile { Schedule::hostile(seed) } else { Schedule::of(seed) };
+        Schedule { deadlines_carried: !self.without_deadlines, ..schedule }
     }
 
     fn run(&self, seed: u64, trace: Trace) -> Verdict {

@@ -104,7 +104,7 @@ impl Schedule {
             disk_stalled_recovery: dice.bool(),
             mistyped_cell: false,
             stops_at_violations: false,
-            deadlines_carried: false,
+            deadlines_carried: true,
             strikes: strikes(&mut dice, &shards, managers),
             shards,
             faults,
