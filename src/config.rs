@@ -195,9 +195,9 @@ pub(crate) struct Loaded {
 /// Reads the file; without one, the defaults.
 pub(crate) fn load(file: Option<&Path>) -> Result<Loaded, Failure> {
     let Some(file) = file else { return parse("defaults", "{}") };
-    let told =
+    let failure =
         |error| Failure::while_doing(&format!("read the configuration {}", file.display()), error);
-    let text = std::fs::read_to_string(file).map_err(told)?;
+    let text = std::fs::read_to_string(file).map_err(failure)?;
     parse(&file.display().to_string(), &text)
 }
 
@@ -506,14 +506,14 @@ mod tests {
             names.iter().zip(kinds).map(|(name, kind)| (name.to_string(), all[*kind].clone()));
         let file = serde_json::Value::Object(pairs.collect()).to_string();
         let is_secret = |name: &&str| name.contains("Password") || name.contains("Secret");
-        let told = match parse("f", &file) {
+        let read = match parse("f", &file) {
             Ok(loaded) => {
                 let _ = (loaded.config.recovery_settings(), loaded.config.mysql_access());
                 format!("{loaded:?}")
             }
             Err(why) => why.0,
         };
-        assert!(!names.iter().all(is_secret) || !told.contains("s3cret"), "{told}");
+        assert!(!names.iter().all(is_secret) || !read.contains("s3cret"), "{read}");
     }
 
     proptest::proptest! {

@@ -196,8 +196,8 @@ pub(crate) fn run(options: CtlOptions) -> Result<(), Failure> {
 
 fn read_token(file: &Path) -> Result<String, Failure> {
     let text = std::fs::read_to_string(file);
-    let told = |error| Failure::while_doing(&format!("read {}", file.display()), error);
-    Ok(text.map_err(told)?.trim().to_owned())
+    let failure = |error| Failure::while_doing(&format!("read {}", file.display()), error);
+    Ok(text.map_err(failure)?.trim().to_owned())
 }
 
 struct Daemon {
@@ -214,7 +214,7 @@ impl Daemon {
             .build()
             .into();
         let url = format!("{}{path}", self.url);
-        let told = |error: &dyn std::fmt::Display| Failure(format!("ask {url}: {error}"));
+        let failure = |error: &dyn std::fmt::Display| Failure(format!("ask {url}: {error}"));
         let mut request = ureq::http::Request::builder().method(method).uri(&url);
         if body.is_some() {
             request = request.header("Content-Type", "application/json");
@@ -223,10 +223,10 @@ impl Daemon {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
         let text = body.map(|body| body.to_string()).unwrap_or_default();
-        let request = request.body(text).map_err(|error| told(&error))?;
-        let mut response = agent.run(request).map_err(|error| told(&error))?;
+        let request = request.body(text).map_err(|error| failure(&error))?;
+        let mut response = agent.run(request).map_err(|error| failure(&error))?;
         let status = response.status();
-        let text = response.body_mut().read_to_string().map_err(|error| told(&error))?;
+        let text = response.body_mut().read_to_string().map_err(|error| failure(&error))?;
         let answer: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
         if status.is_success() {
             return Ok(answer);

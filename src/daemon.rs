@@ -59,8 +59,8 @@ async fn serve(options: DaemonOptions, loaded: Loaded, log: Logger) -> Result<()
     let handle = server.handle();
     let serving = actix::spawn(server);
     if let Some(file) = &options.address_file {
-        let told = |error| Failure::while_doing("write the address file", error);
-        std::fs::write(file, address.to_string()).map_err(told)?;
+        let failure = |error| Failure::while_doing("write the address file", error);
+        std::fs::write(file, address.to_string()).map_err(failure)?;
     }
     when_ready(running.services.clone());
     wait_for_end(&options, &config, &running, &log).await?;
@@ -103,10 +103,10 @@ async fn wait_for_end(
     running: &Running,
     log: &Logger,
 ) -> Result<(), Failure> {
-    let told = |error| Failure::while_doing("listen for signals", error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(told)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(told)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(told)?;
+    let failure = |error| Failure::while_doing("listen for signals", error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failure)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failure)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(failure)?;
     let mut config = config.clone();
     loop {
         tokio::select! {
@@ -180,7 +180,7 @@ fn tls(config: &Config) -> Result<Option<Tls>, Failure> {
     let certificates = pem_certificates(&config.ssl_cert_file)?;
     let key = pem_key(&config.ssl_private_key_file)?;
     let builder = rustls::ServerConfig::builder();
-    let told = |error: &dyn std::fmt::Display| {
+    let failure = |error: &dyn std::fmt::Display| {
         Failure(format!("SSLCertFile and SSLPrivateKeyFile: {error}"))
     };
     let builder = if config.use_mutual_tls {
@@ -194,16 +194,16 @@ fn tls(config: &Config) -> Result<Option<Tls>, Failure> {
     } else {
         builder.with_no_client_auth()
     };
-    let server = builder.with_single_cert(certificates, key).map_err(|error| told(&error))?;
+    let server = builder.with_single_cert(certificates, key).map_err(|error| failure(&error))?;
     Ok(Some(Arc::new(server)))
 }
 
 fn pem_certificates(file: &str) -> Result<Vec<CertificateDer<'static>>, Failure> {
-    let told = |error| Failure::while_doing(&format!("read certificates from {file}"), error);
-    CertificateDer::pem_file_iter(file).map_err(told)?.collect::<Result<_, _>>().map_err(told)
+    let failure = |error| Failure::while_doing(&format!("read certificates from {file}"), error);
+    CertificateDer::pem_file_iter(file).map_err(failure)?.collect::<Result<_, _>>().map_err(failure)
 }
 
 fn pem_key(file: &str) -> Result<PrivateKeyDer<'static>, Failure> {
-    let told = |error| Failure::while_doing(&format!("read a private key from {file}"), error);
-    PrivateKeyDer::from_pem_file(file).map_err(told)
+    let failure = |error| Failure::while_doing(&format!("read a private key from {file}"), error);
+    PrivateKeyDer::from_pem_file(file).map_err(failure)
 }

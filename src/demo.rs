@@ -106,10 +106,10 @@ async fn show(options: DemoOptions, binary: ServerBinary, directory: &Path) -> R
 
 /// Ctrl-C, or the terminal goes away, or somebody ends the process: in each case the servers go as well.
 fn told_to_end() -> Result<impl Future<Output = ()>, Failure> {
-    let told = |error| Failure::while_doing("listen for signals", error);
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(told)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(told)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(told)?;
+    let failure = |error| Failure::while_doing("listen for signals", error);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failure)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failure)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(failure)?;
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -133,8 +133,8 @@ async fn prepare_servers(
     progress("preparing a data directory");
     let place = directory.join("template");
     let work = move || Template::prepare(binary, &place, INIT_DB);
-    let told = |error| Failure::while_doing("prepare a data directory", error);
-    let template = tokio::task::spawn_blocking(work).await.map_err(told)??;
+    let failure = |error| Failure::while_doing("prepare a data directory", error);
+    let template = tokio::task::spawn_blocking(work).await.map_err(failure)??;
     let mut starting = Vec::new();
     for (at, shard) in (0..).zip(SHARDS) {
         for number in 1..=SERVERS_A_SHARD {
@@ -147,8 +147,8 @@ async fn prepare_servers(
     }
     let mut servers = Vec::new();
     for (alias, shard, start) in starting {
-        let told = |error| Failure::while_doing(&format!("start the server of {alias}"), error);
-        let server = start.await.map_err(told)??;
+        let failure = |error| Failure::while_doing(&format!("start the server of {alias}"), error);
+        let server = start.await.map_err(failure)??;
         progress(&format!(
             "{alias} of {shard} listens on {} (process {})",
             server.address(),
@@ -176,8 +176,8 @@ fn demo_config(options: &DemoOptions) -> Result<Config, Failure> {
 }
 
 fn file_logger(file: &Path) -> Result<Logger, Failure> {
-    let told = |error| Failure::while_doing("open the log", error);
-    let file = std::fs::File::create(file).map_err(told)?;
+    let failure = |error| Failure::while_doing("open the log", error);
+    let file = std::fs::File::create(file).map_err(failure)?;
     let drain = slog_term::FullFormat::new(slog_term::PlainSyncDecorator::new(file)).build();
     Ok(Logger::root(drain.fuse(), o!()))
 }

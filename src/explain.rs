@@ -21,15 +21,15 @@ use crate::{Failure, config};
 /// Reads a snapshot and explains it, with the settings of a configuration or the defaults.
 pub(crate) fn run(options: &ExplainOptions, config: Option<&Path>) -> Result<(), Failure> {
     let name = options.snapshot.display().to_string();
-    let told = |error: &dyn std::fmt::Display| Failure(format!("read snapshot {name}: {error}"));
+    let failure = |error: &dyn std::fmt::Display| Failure(format!("read snapshot {name}: {error}"));
     let text = if name == "-" {
         let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map_err(|error| told(&error))?;
+        std::io::stdin().read_to_string(&mut text).map_err(|error| failure(&error))?;
         text
     } else {
-        std::fs::read_to_string(&options.snapshot).map_err(|error| told(&error))?
+        std::fs::read_to_string(&options.snapshot).map_err(|error| failure(&error))?
     };
-    let snapshot = SnapshotFile::parse(&text).map_err(|error| told(&error))?;
+    let snapshot = SnapshotFile::parse(&text).map_err(|error| failure(&error))?;
     let settings = match config {
         Some(path) => config::load(Some(path))?.config.recovery_settings()?,
         None => config::Config::default().recovery_settings()?,

@@ -35,10 +35,10 @@ pub(crate) fn start(
     let level = if debug { Level::Debug } else { Level::Info };
     let file = match directory {
         Some(directory) => {
-            let told = |error| {
+            let failure = |error| {
                 Failure::while_doing(&format!("use log_dir {}", directory.display()), error)
             };
-            std::fs::create_dir_all(directory).map_err(told)?;
+            std::fs::create_dir_all(directory).map_err(failure)?;
             Some(FileRotate::new(
                 directory.join("vtorc.log"),
                 AppendCount::new(FILES_MAX),
@@ -104,8 +104,8 @@ impl AuditFile {
             return Ok(Self(None));
         }
         let opened = std::fs::File::options().append(true).create(true).open(path);
-        let told = |error| Failure::while_doing(&format!("open AuditLogFile {path}"), error);
-        Ok(Self(Some(Arc::new(Mutex::new(opened.map_err(told)?)))))
+        let failure = |error| Failure::while_doing(&format!("open AuditLogFile {path}"), error);
+        Ok(Self(Some(Arc::new(Mutex::new(opened.map_err(failure)?)))))
     }
 
     pub(crate) fn write(&self, line: &str) {

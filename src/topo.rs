@@ -162,8 +162,8 @@ fn cell_place(
         }
         (None, TopoImplementation::Local) => {
             let root = Path::new(&options.topo_global_root).with_file_name(cell);
-            let told = |error| Failure::while_doing("find the cell's directory", error);
-            std::path::absolute(root).map_err(told)?.display().to_string()
+            let failure = |error| Failure::while_doing("find the cell's directory", error);
+            std::path::absolute(root).map_err(failure)?.display().to_string()
         }
     };
     Ok((address, root))

@@ -76,8 +76,8 @@ pub(crate) async fn start(
     let auditor = Auditor::new(kept.clone(), meter.clone(), log.clone());
     let auditor = start_guarded(auditor, 4096, meter).recipient();
     audit_lines(config, &board)?;
-    let told = log.clone();
-    let complain = Arc::new(move |why: &str| warn!(told, "webhook"; "error" => why));
+    let listener_log = log.clone();
+    let complain = Arc::new(move |why: &str| warn!(listener_log, "webhook"; "error" => why));
     let hooks = Arc::new(Hooks::new(config.hooks.settings()?, complain));
     let (sender, receiver) = watch::channel(Arc::new(settings));
     let services = Services {
@@ -215,6 +215,6 @@ pub(crate) fn listen(config: &Config, options: &DaemonOptions) -> Result<TcpList
         None => port.parse().map_err(|_| bad())?,
     };
     let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(|_| bad())?.collect();
-    let told = |error| Failure::while_doing(&format!("listen on {host}:{port}"), error);
-    TcpListener::bind(addresses.as_slice()).map_err(told)
+    let failure = |error| Failure::while_doing(&format!("listen on {host}:{port}"), error);
+    TcpListener::bind(addresses.as_slice()).map_err(failure)
 }

@@ -21,7 +21,7 @@ use vtorc_core::topology::ShardTopology;
 /// One server gets so long to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-type Told = (Result<ServerStatus, CommandError>, Option<Inspection>);
+type Asked = (Result<ServerStatus, CommandError>, Option<Inspection>);
 
 /// What is to be put in order in a shard, the worst first.
 pub async fn examine(
@@ -53,7 +53,7 @@ pub async fn examine(
     concerns(&snapshot, &inspections, settings)
 }
 
-async fn ask(mysql: &dyn MysqlPort, address: &TabletAddress, known: &ShardSnapshot) -> Told {
+async fn ask(mysql: &dyn MysqlPort, address: &TabletAddress, known: &ShardSnapshot) -> Asked {
     let status = mysql.run(address, ServerCommand::ReadStatus, PATIENCE).await;
     let inspection = match &status {
         Ok(status) => {

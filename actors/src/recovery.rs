@@ -135,7 +135,7 @@ struct IdWasGiven {
 struct Ended {
     id: RecoveryId,
     outcome: Outcome,
-    told: Option<oneshot::Sender<Outcome>>,
+    asker: Option<oneshot::Sender<Outcome>>,
 }
 
 impl RecoveryActor {
@@ -236,9 +236,9 @@ impl RecoveryActor {
         info!(log, "recovery begins"; "kind" => task.kind().name(), "finding" => record.finding.map(|finding| finding.to_string()),
             "evidence" => record.evidence.join("; "));
         let job = Job::new(self.services.clone(), record, snapshot, self.owner.clone(), log);
-        let told = reply.and_then(|reply| {
-            let (told, outcome) = oneshot::channel();
-            reply.send(Ok(Accepted { id, outcome })).is_ok().then_some(told)
+        let asker = reply.and_then(|reply| {
+            let (asker, outcome) = oneshot::channel();
+            reply.send(Ok(Accepted { id, outcome })).is_ok().then_some(asker)
         });
         let (myself, work_task) = (context.address(), task.clone());
         let work = actix::spawn(async move {
@@ -246,7 +246,7 @@ impl RecoveryActor {
             let outcome = ran.unwrap_or_else(|_| {
                 Outcome::Unclear("the recovery panicked; this is a bug".into())
             });
-            myself.do_send(Ended { id, outcome, told });
+            myself.do_send(Ended { id, outcome, asker });
         });
         // Whether it is held back is over for what is being done; the rest is decided again soon.
         self.hold(Vec::new());
@@ -401,10 +401,10 @@ impl Handler<IdWasGiven> for RecoveryActor {
 
 impl Handler<Ended> for RecoveryActor {
     type Result = ();
-    fn handle(&mut self, Ended { id, outcome, told }: Ended, _: &mut Context<Self>) {
-        if let Some(told) = told {
+    fn handle(&mut self, Ended { id, outcome, asker }: Ended, _: &mut Context<Self>) {
+        if let Some(asker) = asker {
             // The asker may have gone away.
-            let _ = told.send(outcome.clone());
+            let _ = asker.send(outcome.clone());
         }
         // The outcome of one that was called off comes too late to matter.
         let Some(running) = self.running.take_if(|running| running.id == Some(id)) else { return };

@@ -48,7 +48,7 @@ pub struct ShardActor {
     recovery: Option<(Addr<RecoveryActor>, Arc<Meter>)>,
     pace: Pace,
     changed: bool,
-    told: Vec<String>,
+    posted: Vec<String>,
     meter: Arc<Meter>,
     log: Logger,
 }
@@ -78,7 +78,7 @@ impl ShardActor {
             recovery: None,
             pace: Pace::Calm,
             changed: true,
-            told: Vec::new(),
+            posted: Vec::new(),
             meter: meter.clone(),
             log,
         };
@@ -259,9 +259,9 @@ impl ShardActor {
         let prognosis = prognosis::if_primary_died(&snapshot, &settings, switches);
         gist.push(forecast(&prognosis));
         let news =
-            if self.changed || gist != self.told { News::Something } else { News::OnlyFresher };
+            if self.changed || gist != self.posted { News::Something } else { News::OnlyFresher };
         self.changed = false;
-        self.told = gist;
+        self.posted = gist;
         let report = ShardReport {
             snapshot,
             findings: self.state.findings().to_vec(),

@@ -8,8 +8,8 @@ use rustls::pki_types::pem::PemObject;
 
 /// What a PEM file has of this kind; the error names the file.
 pub(crate) fn pem<T: PemObject>(file: &Path) -> Result<Vec<T>, String> {
-    let told = |error| format!("{}: {error}", file.display());
-    T::pem_file_iter(file).map_err(told)?.collect::<Result<_, _>>().map_err(told)
+    let failure = |error| format!("{}: {error}", file.display());
+    T::pem_file_iter(file).map_err(failure)?.collect::<Result<_, _>>().map_err(failure)
 }
 
 /// The authorities of a file, or those of the system.

@@ -106,9 +106,9 @@ impl SqliteHistory {
 fn keep_others_out(file: &Path) -> Result<File, HistoryError> {
     let mut name = file.as_os_str().to_owned();
     name.push(".lock");
-    let told = |error: std::io::Error| HistoryError(format!("{}: {error}", name.display()));
+    let failure = |error: std::io::Error| HistoryError(format!("{}: {error}", name.display()));
     let lock =
-        File::options().create(true).write(true).truncate(false).open(&name).map_err(told)?;
+        File::options().create(true).write(true).truncate(false).open(&name).map_err(failure)?;
     let started = Instant::now();
     loop {
         match lock.try_lock() {
@@ -122,7 +122,7 @@ fn keep_others_out(file: &Path) -> Result<File, HistoryError> {
                     file.display()
                 )));
             }
-            Err(TryLockError::Error(error)) => return Err(told(error)),
+            Err(TryLockError::Error(error)) => return Err(failure(error)),
         }
     }
 }
@@ -132,12 +132,12 @@ fn connect(file: Option<&Path>) -> Result<Connection, HistoryError> {
         Some(file) => Connection::open(file),
         None => Connection::open_in_memory(),
     };
-    let told = |error: rusqlite::Error| {
+    let failure = |error: rusqlite::Error| {
         let name = file.map(|file| file.display().to_string()).unwrap_or_default();
         HistoryError(format!("{name}: {error}"))
     };
-    let connection = opened.map_err(told)?;
-    schema::prepare(&connection).map_err(told)?;
+    let connection = opened.map_err(failure)?;
+    schema::prepare(&connection).map_err(failure)?;
     Ok(connection)
 }
 

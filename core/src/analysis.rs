@@ -11,7 +11,7 @@ use std::fmt;
 
 pub use facts::{Facts, ReplicaFacts, errant_gtids, facts, replica_facts};
 pub use rules::{REPLICA_RULES, RULES, ReplicaRule, Rule};
-pub use warnings::{Told, WARNINGS, Warning};
+pub use warnings::{Occurrence, WARNINGS, Warning};
 
 use crate::ids::TabletAlias;
 use crate::knowledge::snapshot::ShardSnapshot;

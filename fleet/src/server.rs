@@ -215,12 +215,13 @@ impl Server {
 }
 
 fn copy_data(from: &Path, to: &Path) -> Result<(), FleetError> {
-    let told = |error: std::io::Error| FleetError::doing(to.display(), error);
+    let failure = |error: std::io::Error| FleetError::doing(to.display(), error);
     if to.exists() {
-        std::fs::remove_dir_all(to).map_err(told)?;
+        std::fs::remove_dir_all(to).map_err(failure)?;
     }
     let mut command = std::process::Command::new("cp");
-    let status = command.args(["-r", "--reflink=auto"]).args([from, to]).status().map_err(told)?;
+    let status =
+        command.args(["-r", "--reflink=auto"]).args([from, to]).status().map_err(failure)?;
     if status.success() { Ok(()) } else { Err(FleetError::doing(to.display(), status)) }
 }
 

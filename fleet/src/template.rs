@@ -51,11 +51,11 @@ impl Template {
         let options = ServerOptions { fresh_users: true, ..ServerOptions::default() };
         let mut server = Server::start_in(self.binary.clone(), &self.directory, options)?;
         let mut root = server.connect("root")?;
-        let told = |error| FleetError::doing("prepare the users", error);
+        let failure = |error| FleetError::doing("prepare the users", error);
         for statement in statements(init_sql).iter().chain(&statements(APPLICATION)) {
             root.query_drop(statement).map_err(|error| FleetError::doing(statement, error))?;
         }
-        root.query_drop("SET GLOBAL innodb_fast_shutdown = 1").map_err(told)?;
+        root.query_drop("SET GLOBAL innodb_fast_shutdown = 1").map_err(failure)?;
         drop(root);
         server.stop(Duration::from_secs(60))?;
         // The copies must not share a server_uuid. MariaDB has none.

@@ -84,11 +84,11 @@ pub async fn settle(stage: &SharedStage) -> Option<Millis> {
         if now < bound || (stage.recovers() && now < bound + LAST_RECOVERY_MS) {
             continue;
         }
-        let told = |at: &usize| {
+        let is_named = |at: &usize| {
             let shard = shards.get(*at);
             shard.is_some_and(|shard| names_two_histories(&stage, *at, shard))
         };
-        if !disorders.iter().all(|(at, _)| told(at)) {
+        if !disorders.iter().all(|(at, _)| is_named(at)) {
             let after = now - healed_at;
             stage.violated(format!("not in order {after} ms after the last fault: {why}"));
         }

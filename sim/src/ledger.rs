@@ -183,9 +183,9 @@ impl Universe {
         let open = self.network.is_open(Party::Server(number), Party::Clients);
         let promises_from = self.ledger(number).promises_from;
         // A primary that nobody could tell of a new policy yet keeps the old one.
-        let told = promises_from == 0 || self.server(number).waits_for_acks;
+        let waits = promises_from == 0 || self.server(number).waits_for_acks;
         let promises =
-            self.records_of(number).policy.acks_required() > 0 && promises_from <= now && told;
+            self.records_of(number).policy.acks_required() > 0 && promises_from <= now && waits;
         let followed = self.is_followed(number);
         let ledger = self.ledger_mut(number);
         let Some(known) = ledger.attempts.get_mut(&attempt) else { return };

@@ -175,11 +175,11 @@ fn many(options: &Options) -> ExitCode {
             });
         }
         drop(sender);
-        let mut told = Instant::now();
+        let mut shown_at = Instant::now();
         for (seed, verdict) in verdicts {
             sum.add(seed, &verdict);
-            if told.elapsed() > Duration::from_secs(5) {
-                told = Instant::now();
+            if shown_at.elapsed() > Duration::from_secs(5) {
+                shown_at = Instant::now();
                 progress(&sum, started);
             }
             if !verdict.violations.is_empty() {
@@ -196,7 +196,7 @@ fn many(options: &Options) -> ExitCode {
 
 fn say_chances(chances: &BTreeMap<Deed, (u64, u64)>) {
     for (deed, (count, longest)) in chances {
-        let deed = deed.told();
+        let deed = deed.in_words();
         say(&format!("a human could have {deed} {count} times, for {longest} ms at most"));
     }
 }

@@ -56,7 +56,7 @@ pub enum Deed {
 
 impl Deed {
     /// In words.
-    pub fn told(self) -> &'static str {
+    pub fn in_words(self) -> &'static str {
         match self {
             Self::FailOver => "failed over",
             Self::Reopen => "opened the primary that came back",
@@ -97,7 +97,7 @@ pub struct Watched {
 pub struct Oracle {
     views: BTreeMap<u8, View>,
     chances: BTreeMap<(u8, usize), Chance>,
-    told: BTreeSet<usize>,
+    reported: BTreeSet<usize>,
     /// How often each was there at all, and for how long at most.
     pub seen: BTreeMap<Deed, (u64, Millis)>,
 }
@@ -126,7 +126,7 @@ impl Oracle {
 
     /// Said once for each shard.
     pub fn tell(&mut self, missed: &Missed) -> bool {
-        self.told.insert(missed.shard)
+        self.reported.insert(missed.shard)
     }
 
     /// Looks at one vtorc. Answers the chances that it misses, for which time enough has passed.
@@ -163,7 +163,7 @@ impl Oracle {
             chance.allowed = chance.allowed.max(allowed);
             let since = chance.since.max(ledger.disturbed_at);
             if now.saturating_sub(since) > chance.allowed {
-                let (deed, allowed) = (deed.told(), chance.allowed);
+                let (deed, allowed) = (deed.in_words(), chance.allowed);
                 let what = format!(
                     "a human with m{manager}'s view could have {deed} in shard {shard} for {} ms",
                     now - since

@@ -141,7 +141,7 @@ impl Topology {
 
     fn unread_tablets(&self) -> BTreeMap<TabletAlias, UnreadTablet> {
         let listed = self.damaged.iter().filter(|(alias, _)| !self.is_hidden(&alias.cell));
-        let told = listed.filter_map(|(alias, names_shard)| {
+        let found = listed.filter_map(|(alias, names_shard)| {
             let shard = self.tablets.get(alias)?.shard.clone();
             let unread = UnreadTablet {
                 path: format!("tablets/{alias}/Tablet"),
@@ -150,7 +150,7 @@ impl Topology {
             };
             Some((alias.clone(), unread))
         });
-        told.collect()
+        found.collect()
     }
 
     /// Says why a tablet's record cannot be written.

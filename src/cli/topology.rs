@@ -83,12 +83,12 @@ impl TopologyOptions {
             }
         };
         let auth = self.topo_zk_auth_file.as_ref().map(|file| {
-            let told = |why: &dyn std::fmt::Display| {
+            let failure = |why: &dyn std::fmt::Display| {
                 Failure(format!("--topo-zk-auth-file {}: {why}", file.display()))
             };
-            let text = std::fs::read_to_string(file).map_err(|error| told(&error))?;
+            let text = std::fs::read_to_string(file).map_err(|error| failure(&error))?;
             let split = text.trim_end_matches(['\n', '\r']).split_once(':');
-            let (scheme, auth) = split.ok_or_else(|| told(&"expected scheme:auth"))?;
+            let (scheme, auth) = split.ok_or_else(|| failure(&"expected scheme:auth"))?;
             Ok::<_, Failure>((scheme.to_owned(), Secret::new(auth)))
         });
         let session_timeout = self.topo_zk_base_timeout;
@@ -145,15 +145,15 @@ impl TopologyOptions {
             acl_token: String,
         }
         let Some(file) = &self.consul_auth_static_file else { return Ok(BTreeMap::new()) };
-        let told = |why: &dyn std::fmt::Display| {
+        let failure = |why: &dyn std::fmt::Display| {
             Failure(format!("--consul-auth-static-file {}: {why}", file.display()))
         };
-        let text = std::fs::read_to_string(file).map_err(|error| told(&error))?;
+        let text = std::fs::read_to_string(file).map_err(|error| failure(&error))?;
         // Not the parser's words: they may repeat a token.
         let entries: BTreeMap<String, Entry> = serde_json::from_str(&text)
-            .map_err(|_| told(&"expected {\"CELL\": {\"acl_token\": \"...\"}}"))?;
+            .map_err(|_| failure(&"expected {\"CELL\": {\"acl_token\": \"...\"}}"))?;
         if entries.is_empty() {
-            return Err(told(&"no cell is named"));
+            return Err(failure(&"no cell is named"));
         }
         Ok(entries.into_iter().map(|(cell, entry)| (cell, Secret::new(entry.acl_token))).collect())
     }

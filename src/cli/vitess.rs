@@ -204,13 +204,13 @@ impl VitessOptions {
 
     fn credentials(&self) -> Result<Option<(String, Secret)>, Failure> {
         let Some(file) = &self.grpc_auth_static_client_creds else { return Ok(None) };
-        let told = |why: &dyn std::fmt::Display| {
+        let failure = |why: &dyn std::fmt::Display| {
             Failure(format!("--grpc-auth-static-client-creds {}: {why}", file.display()))
         };
-        let text = std::fs::read_to_string(file).map_err(|error| told(&error))?;
+        let text = std::fs::read_to_string(file).map_err(|error| failure(&error))?;
         // Not the parser's words: they may repeat the password.
         let credentials: StaticCredentials = serde_json::from_str(&text)
-            .map_err(|_| told(&"expected a JSON object with Username and Password"))?;
+            .map_err(|_| failure(&"expected a JSON object with Username and Password"))?;
         Ok(Some((credentials.username, Secret::new(credentials.password))))
     }
 }

@@ -45,9 +45,9 @@ pub(super) fn credentials(
     if file.is_empty() {
         return Ok((user.to_owned(), password.resolve(&format!("{what}Password"))?));
     }
-    let told =
+    let failure =
         |error| Failure::while_doing(&format!("read {what}CredentialsConfigFile {file}"), error);
-    let text = std::fs::read_to_string(file).map_err(told)?;
+    let text = std::fs::read_to_string(file).map_err(failure)?;
     let value = |name: &str| {
         let pairs = text.lines().filter_map(|line| line.split_once('='));
         let mut matching = pairs.filter(|(key, _)| key.trim() == name);

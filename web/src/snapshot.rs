@@ -136,16 +136,16 @@ impl SnapshotFile {
     }
 
     fn into_snapshot(self) -> Result<ShardSnapshot, String> {
-        let told = |error: &dyn std::fmt::Display| error.to_string();
+        let failure = |error: &dyn std::fmt::Display| error.to_string();
         let shard =
-            KeyspaceShard::new(&self.keyspace, &self.shard).map_err(|error| told(&error))?;
+            KeyspaceShard::new(&self.keyspace, &self.shard).map_err(|error| failure(&error))?;
         let primary_alias = self.primary_alias.map(|alias| alias.parse()).transpose();
         let mut unseen: BTreeMap<Place, String> = BTreeMap::new();
         for (cell, why) in self.unseen_cells {
             unseen.insert(Place::Cell(cell), why);
         }
         for (alias, why) in self.unseen_records {
-            unseen.insert(Place::Record(alias.parse().map_err(|error| told(&error))?), why);
+            unseen.insert(Place::Record(alias.parse().map_err(|error| failure(&error))?), why);
         }
         let mut tablets = BTreeMap::new();
         for tablet in self.tablets {
@@ -157,7 +157,7 @@ impl SnapshotFile {
         Ok(ShardSnapshot {
             durability: self.durability_policy.parse::<DurabilityPolicy>(),
             record: ShardRecord {
-                primary_alias: primary_alias.map_err(|error| told(&error))?,
+                primary_alias: primary_alias.map_err(|error| failure(&error))?,
                 term_start: self.primary_term_start.map(Term::into_core),
                 emergency_reparent_disabled: false,
             },

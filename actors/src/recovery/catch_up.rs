@@ -153,7 +153,7 @@ impl Locked<'_> {
         choice: Choice,
     ) -> Result<Chosen, Stopped> {
         let mut places = race.places.borrow_mut();
-        let told: Vec<String> = election
+        let reasons: Vec<String> = election
             .candidates
             .iter()
             .zip(places.iter())
@@ -161,7 +161,7 @@ impl Locked<'_> {
             .collect();
         let forbidden = places.iter().any(|place| place.forbidden);
         let nobody = || {
-            let why = format!("no candidate is ready: {}", told.join("; "));
+            let why = format!("no candidate is ready: {}", reasons.join("; "));
             if forbidden { Stopped::Refused(why) } else { Stopped::Failed(why) }
         };
         let at = match choice {

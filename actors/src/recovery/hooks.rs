@@ -42,18 +42,18 @@ impl Job {
         if !self.services.hooks.wants(hook) {
             return None;
         }
-        let occasion = Occasion::of_reparent(&self.seen, &self.told(), planned);
+        let occasion = Occasion::of_reparent(&self.seen, &self.so_far(), planned);
         let mut veto = None;
         let step = self.begin_step(StepKind::Hook(hook), None);
         let runs = self.services.hooks.run(hook, &occasion).await;
-        let told: Vec<String> =
+        let lines: Vec<String> =
             runs.iter().map(|run| format!("{}: {}", run.command, run.outcome)).collect();
         let failed = runs.iter().find(|run| !run.outcome.is_done());
         if let Some(failed) = failed.filter(|_| hook.may_veto()) {
             veto =
                 Some(format!("{} vetoed it: {}: {}", hook.key(), failed.command, failed.outcome));
         }
-        let text = told.join("; ");
+        let text = lines.join("; ");
         self.end_step(
             step,
             if failed.is_some() { StepOutcome::NotDone(text) } else { StepOutcome::Done(text) },

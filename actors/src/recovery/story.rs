@@ -62,7 +62,7 @@ impl Job {
     }
 
     /// The story so far.
-    pub(crate) fn told(&self) -> RecoveryRecord {
+    pub(crate) fn so_far(&self) -> RecoveryRecord {
         self.story().clone()
     }
 

@@ -49,8 +49,8 @@ impl Webhooks {
             (!secret.is_empty()).then(|| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()));
         let queues = urls.iter().filter_map(|url| {
             let (sender, receiver) = bounded(QUEUE_MAX);
-            let (target, told) = (url.clone(), complain.clone());
-            let body = move || deliver_all(&target, &receiver, &told);
+            let (target, complaints) = (url.clone(), complain.clone());
+            let body = move || deliver_all(&target, &receiver, &complaints);
             let spawned = thread::Builder::new().name("vtorc-webhook".into()).spawn(body);
             if let Err(error) = &spawned {
                 complain(&format!("{}: no thread for this webhook: {error}", without_secrets(url)));
@@ -208,9 +208,9 @@ mod tests {
         let (headers, body) = received.recv_timeout(patience).unwrap();
         let (again, same) = received.recv_timeout(patience).unwrap();
         assert_eq!(body, same);
-        let told: Value = serde_json::from_str(&body).unwrap();
+        let received: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(
-            (&told["event"], &told["details"]["failedHost"]),
+            (&received["event"], &received["details"]["failedHost"]),
             (&json!("PostFailover"), &json!("db\"1"))
         );
         let value = |headers: &[String], name: &str| {
@@ -232,11 +232,11 @@ mod tests {
     #[test]
     fn what_is_refused_is_given_up_and_no_token_is_told() {
         let (url, _received) = endpoint(&[403]);
-        let (sender, told) = bounded(1);
+        let (sender, received) = bounded(1);
         let complain: Complain = Arc::new(move |text| sender.send(text.to_owned()).unwrap());
         let webhooks = Webhooks::start(&[url], &Secret::default(), &complain);
         webhooks.post(Hook::PreFailover, &Vec::new());
-        let complaint = told.recv_timeout(Duration::from_secs(30)).unwrap();
+        let complaint = received.recv_timeout(Duration::from_secs(30)).unwrap();
         assert!(
             complaint.contains("PreFailover was not delivered: it answered 403"),
             "{complaint}"

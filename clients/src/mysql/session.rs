@@ -320,8 +320,8 @@ fn probe_failure(error: &mysql::Error) -> ProbeFailure {
         mysql::Error::MySqlError(refused) => errors::turned_away(refused.code, &refused.message),
         mysql::Error::DriverError(mysql::DriverError::CouldNotConnect(_))
         | mysql::Error::IoError(_)
-        | mysql::Error::CodecError(_) => ProbeFailure::Refused(told(error)),
-        _ => ProbeFailure::TurnedAway(told(error)),
+        | mysql::Error::CodecError(_) => ProbeFailure::Refused(text_of(error)),
+        _ => ProbeFailure::TurnedAway(text_of(error)),
     }
 }
 
@@ -331,7 +331,7 @@ fn timed_out(io: &std::io::Error) -> bool {
 
 /// What the server refused did not happen; what broke off may have.
 fn command_error(what: &str, error: &mysql::Error) -> CommandError {
-    let text = format!("{what}: {}", told(error));
+    let text = format!("{what}: {}", text_of(error));
     match error {
         mysql::Error::MySqlError(_) => CommandError::NotDone(text),
         mysql::Error::IoError(_)
@@ -346,7 +346,7 @@ fn command_error(what: &str, error: &mysql::Error) -> CommandError {
 
 /// The error's text without what a server may repeat of a statement: it could hold a password.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours and may grow")]
-fn told(error: &mysql::Error) -> String {
+fn text_of(error: &mysql::Error) -> String {
     match error {
         mysql::Error::MySqlError(error) if error.code == SYNTAX_ERROR => {
             format!("syntax not known to the server ({})", error.code)

@@ -145,10 +145,10 @@ impl Cells {
         let heard = Arc::new(Notify::new());
         let mut reads = JoinSet::new();
         let mut waiting = BTreeMap::new();
-        let mut told = BTreeMap::new();
+        let mut answers = BTreeMap::new();
         for cell in names {
             if self.is_late(&cell).await {
-                told.insert(cell.clone(), Err(self.silent(&cell)));
+                answers.insert(cell.clone(), Err(self.silent(&cell)));
                 continue;
             }
             let (cells, name, which) = (self.clone(), cell.clone(), which.clone());
@@ -166,7 +166,7 @@ impl Cells {
                 read = reads.join_next() => match read {
                     Some(Ok((cell, read))) => {
                         waiting.remove(&cell);
-                        told.insert(cell, read);
+                        answers.insert(cell, read);
                     }
                     Some(Err(_)) => {}
                     None => break,
@@ -176,11 +176,11 @@ impl Cells {
             }
         }
         for (cell, reading) in waiting {
-            told.insert(cell.clone(), Err(self.silent(&cell)));
+            answers.insert(cell.clone(), Err(self.silent(&cell)));
             self.leave_behind(cell, reading);
         }
         reads.detach_all();
-        told
+        answers
     }
 
     /// Lets a reading go on that is not waited for. One a cell is enough.
@@ -284,7 +284,7 @@ impl Cells {
             Which::All => tablets::listed(conn, &lost, self.reads_max).await,
             Which::Of(shard) => tablets::listed_for(conn, &lost, shard).await,
         };
-        let told = |(alias, one): (TabletAlias, Result<Tablet, Misread>)| {
+        let entry = |(alias, one): (TabletAlias, Result<Tablet, Misread>)| {
             let one = one.map_err(|misread| UnreadTablet {
                 path: paths::tablet(&alias),
                 shard: known(&alias).or(misread.hint).or(listed.get(&alias).cloned()),
@@ -292,12 +292,12 @@ impl Cells {
             });
             (alias, one)
         };
-        let told = read.into_iter().map(told).collect();
+        let entries = read.into_iter().map(entry).collect();
         match which {
             Which::All => held(&self.listed).insert(cell.to_owned(), listed),
             Which::Of(_) => None,
         };
-        told
+        entries
     }
 
     /// A cell that has not answered yet.

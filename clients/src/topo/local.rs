@@ -38,7 +38,7 @@ impl LocalConn {
     pub fn open(root: &Path) -> Result<Self, TopoError> {
         fs::create_dir_all(root).map_err(|error| unavailable(root, &error))?;
         let changes = Arc::new(Notify::new());
-        let told = changes.clone();
+        let listener = changes.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let is_record = |path: &PathBuf| {
                 let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -47,7 +47,7 @@ impl LocalConn {
             match event {
                 Ok(event) if event.kind.is_access() => {}
                 Ok(event) if !event.paths.iter().any(is_record) => {}
-                Ok(_) | Err(_) => told.notify_one(),
+                Ok(_) | Err(_) => listener.notify_one(),
             }
         });
         let watcher = watcher.ok().and_then(|mut watcher| {

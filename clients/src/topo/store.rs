@@ -135,8 +135,8 @@ impl TopoStore {
 
     /// Reads these cells into `read`, for the shards that are in it.
     async fn read_cells(&self, names: Vec<String>, which: &Which, read: &mut TopologyRead) {
-        for (cell, told) in self.cells.read(names, which).await {
-            let tablets = match told {
+        for (cell, answer) in self.cells.read(names, which).await {
+            let tablets = match answer {
                 Ok(tablets) => tablets,
                 Err(unread) => {
                     read.unread_cells.insert(cell, unread);
@@ -166,12 +166,12 @@ impl TopoStore {
     ) -> Result<Vec<(TabletAlias, Result<Tablet, TopoError>)>, TopoError> {
         let conn = self.cells.conn(cell).await?;
         let read = self.cells.records(conn.as_ref(), &Which::All, &Notify::new()).await;
-        let told = |(alias, one): (TabletAlias, Result<Tablet, Misread>)| {
+        let entry = |(alias, one): (TabletAlias, Result<Tablet, Misread>)| {
             (alias, one.map_err(|misread| misread.error))
         };
         match read {
             Err(TopoError::NoRoot(_)) => Ok(Vec::new()),
-            read => Ok(read?.into_iter().map(told).collect()),
+            read => Ok(read?.into_iter().map(entry).collect()),
         }
     }
 

@@ -115,9 +115,9 @@ async fn a_silent_cell_costs_a_reading_a_second_and_those_after_it_nothing() {
     let (read, took) = world.read().await;
     assert!(took >= Duration::from_secs(1) && took < Duration::from_millis(1100), "{took:?}");
     assert_eq!((tablets(&read), read.is_partial()), (1, true));
-    let told = read.troubles()["cell zone2"].to_string();
+    let said = read.troubles()["cell zone2"].to_string();
     for words in ["no answer yet", "zone2:2181", "update-cell zone2"] {
-        assert!(told.contains(words), "{told}");
+        assert!(said.contains(words), "{said}");
     }
     for _ in 0..3 {
         let (read, took) = world.read().await;
@@ -187,12 +187,12 @@ async fn a_mistyped_or_damaged_cell_is_unread_and_what_to_do_is_said() {
         read.troubles()["cell zone2"].to_string()
     };
     update("zone2:2181", "/wrong");
-    let told = unread().await;
-    assert!(told.contains("no root") && told.contains("zone2:2181 /wrong"), "{told}");
-    assert!(told.contains("update-cell zone2 --root"), "{told}");
+    let said = unread().await;
+    assert!(said.contains("no root") && said.contains("zone2:2181 /wrong"), "{said}");
+    assert!(said.contains("update-cell zone2 --root"), "{said}");
     world.global.put(&paths::cell_info("zone2"), b"\xff\xff");
-    let told = unread().await;
-    assert!(told.contains("cells/zone2/CellInfo") && told.contains("update-cell zone2"), "{told}");
+    let said = unread().await;
+    assert!(said.contains("cells/zone2/CellInfo") && said.contains("update-cell zone2"), "{said}");
     // As it says: both must be given.
     assert!(world.store.update_cell("zone2", Some("zone2:2181"), None).await.is_err());
     world.store.update_cell("zone2", Some("zone2:2181"), Some("/vitess")).await.unwrap();

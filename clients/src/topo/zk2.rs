@@ -61,12 +61,12 @@ impl Zk2Tls {
         let text = |file: &PathBuf| {
             std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
         };
-        let told = |error: zk::Error| format!("TLS with {}: {error}", self.cert.display());
+        let failure = |error: zk::Error| format!("TLS with {}: {error}", self.cert.display());
         zk::TlsOptions::new()
             .with_pem_ca(&text(&self.ca)?)
             .map_err(|error| format!("{}: {error}", self.ca.display()))?
             .with_pem_identity(&text(&self.cert)?, &text(&self.key)?)
-            .map_err(told)
+            .map_err(failure)
     }
 }
 

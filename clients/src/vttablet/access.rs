@@ -102,8 +102,8 @@ impl Connections {
     }
 
     fn connect(&self, address: &VttabletAddress) -> Result<Client, String> {
-        let told = |error: tonic::transport::Error| format!("vttablet {address}: {error}");
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(told)?;
+        let failure = |error: tonic::transport::Error| format!("vttablet {address}: {error}");
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(failure)?;
         let endpoint = endpoint
             .connect_timeout(self.access.connect_timeout)
             .tcp_nodelay(true)

@@ -53,16 +53,16 @@ impl Tls {
             .allow_unknown_revocation_status()
             .build()
             .map_err(|error| format!("certificates for vttablets: {error}"))?;
-        let told = |error: rustls::Error| format!("certificates for vttablets: {error}");
+        let failure = |error: rustls::Error| format!("certificates for vttablets: {error}");
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(told)?
+            .map_err(failure)?
             .with_webpki_verifier(verifier);
         let mut config = match (&files.cert, &files.key) {
             (Some(cert), Some(key)) => {
                 let private = PrivateKeyDer::from_pem_file(key)
                     .map_err(|error| format!("{}: {error}", key.display()))?;
-                config.with_client_auth_cert(pem(cert)?, private).map_err(told)?
+                config.with_client_auth_cert(pem(cert)?, private).map_err(failure)?
             }
             (Some(_) | None, Some(_) | None) => config.with_no_client_auth(),
         };

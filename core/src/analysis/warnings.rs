@@ -17,11 +17,11 @@ pub struct Warning {
     /// The reason, in words.
     pub why: &'static str,
     /// On which tablets it holds, with evidence.
-    pub find: fn(&ShardSnapshot) -> Vec<Told>,
+    pub find: fn(&ShardSnapshot) -> Vec<Occurrence>,
 }
 
 /// A tablet, or none for the shard as a whole, and the evidence.
-pub type Told = (Option<TabletAlias>, Vec<String>);
+pub type Occurrence = (Option<TabletAlias>, Vec<String>);
 
 /// What is shown and never repaired.
 pub const WARNINGS: &[Warning] = &[
@@ -257,10 +257,10 @@ fn is_stranger(state: &&TabletState) -> bool {
     matches!(state.reachability.failure(), Some(ProbeFailure::Stranger(_)))
 }
 
-fn failures<'a>(states: impl Iterator<Item = &'a TabletState>) -> Vec<Told> {
-    let told = |state: &TabletState| state.reachability.failure().map(ToString::to_string);
+fn failures<'a>(states: impl Iterator<Item = &'a TabletState>) -> Vec<Occurrence> {
+    let words = |state: &TabletState| state.reachability.failure().map(ToString::to_string);
     states
-        .map(|state| (Some(state.tablet.alias.clone()), told(state).into_iter().collect()))
+        .map(|state| (Some(state.tablet.alias.clone()), words(state).into_iter().collect()))
         .collect()
 }
 
@@ -268,7 +268,7 @@ fn failures<'a>(states: impl Iterator<Item = &'a TabletState>) -> Vec<Told> {
 fn each_valid(
     snapshot: &ShardSnapshot,
     holds: impl Fn(&TabletState, &ServerStatus) -> bool,
-) -> Vec<Told> {
+) -> Vec<Occurrence> {
     let managed = snapshot.tablets.values().filter(|state| state.tablet.tablet_type.is_managed());
     managed
         .filter(|state| state.valid_status().is_some_and(|status| holds(state, status)))
@@ -286,7 +286,10 @@ struct ReplicaCounts {
 }
 
 /// Tells of the shard where its replicas, all together, are like this.
-fn where_replicas(snapshot: &ShardSnapshot, holds: impl Fn(&ReplicaCounts) -> bool) -> Vec<Told> {
+fn where_replicas(
+    snapshot: &ShardSnapshot,
+    holds: impl Fn(&ReplicaCounts) -> bool,
+) -> Vec<Occurrence> {
     let Some(primary) = snapshot.primary().filter(|state| state.valid_status().is_some()) else {
         return Vec::new();
     };
@@ -310,7 +313,7 @@ fn where_replicas(snapshot: &ShardSnapshot, holds: impl Fn(&ReplicaCounts) -> bo
 }
 
 /// A primary that waits for more acknowledgements than ackers are connected.
-fn locked(snapshot: &ShardSnapshot, stuck: bool) -> Vec<Told> {
+fn locked(snapshot: &ShardSnapshot, stuck: bool) -> Vec<Occurrence> {
     let Some(primary) = snapshot.primary() else { return Vec::new() };
     let Some(status) = primary.valid_status() else { return Vec::new() };
     let semi_sync = &status.semi_sync;
@@ -344,7 +347,7 @@ fn silent_ackers(snapshot: &ShardSnapshot, primary: &TabletState) -> Vec<TabletA
     silent.map(|replica| replica.tablet.alias.clone()).collect()
 }
 
-fn too_few_ackers(snapshot: &ShardSnapshot) -> Vec<Told> {
+fn too_few_ackers(snapshot: &ShardSnapshot) -> Vec<Occurrence> {
     let (Ok(policy), Some(primary)) = (&snapshot.durability, snapshot.primary()) else {
         return Vec::new();
     };
@@ -368,7 +371,7 @@ fn major(version: &str) -> String {
     format!("{major}.{minor}")
 }
 
-fn several_versions(snapshot: &ShardSnapshot) -> Vec<Told> {
+fn several_versions(snapshot: &ShardSnapshot) -> Vec<Occurrence> {
     let mut versions: std::collections::BTreeMap<String, Vec<String>> = Default::default();
     for state in snapshot.tablets.values() {
         let Some(status) = state.valid_status() else { continue };
@@ -381,7 +384,7 @@ fn several_versions(snapshot: &ShardSnapshot) -> Vec<Told> {
     vec![(None, each.collect())]
 }
 
-fn mixed_formats(snapshot: &ShardSnapshot) -> Vec<Told> {
+fn mixed_formats(snapshot: &ShardSnapshot) -> Vec<Occurrence> {
     let mut formats: std::collections::BTreeMap<_, Vec<String>> = Default::default();
     for state in snapshot.tablets.values() {
         let format = state.valid_status().and_then(|status| status.binlog_format);
@@ -397,19 +400,19 @@ fn mixed_formats(snapshot: &ShardSnapshot) -> Vec<Told> {
 }
 
 /// Whoever lacks what it wrote itself and the primary has.
-fn lost_transactions(snapshot: &ShardSnapshot) -> Vec<Told> {
+fn lost_transactions(snapshot: &ShardSnapshot) -> Vec<Occurrence> {
     let Some(primary) = snapshot.primary() else { return Vec::new() };
     let others =
         snapshot.tablets.values().filter(|state| state.tablet.alias != primary.tablet.alias);
-    let told = others.filter_map(|state| {
+    let found = others.filter_map(|state| {
         let lost = state.lost_to(primary)?;
         Some((Some(state.tablet.alias.clone()), vec![format!("it lost {}", lost.shown())]))
     });
-    told.collect()
+    found.collect()
 }
 
 /// Replicas that would need what the primary has purged. MariaDB does not tell what it purged.
-fn purged(snapshot: &ShardSnapshot) -> Vec<Told> {
+fn purged(snapshot: &ShardSnapshot) -> Vec<Occurrence> {
     let Some(primary) = snapshot.primary() else { return Vec::new() };
     let Some(source) = primary.valid_status() else { return Vec::new() };
     snapshot

@@ -133,7 +133,7 @@ impl Agent {
         waits: Duration,
     ) -> Result<(StatusCode, u64, Vec<u8>), TopoError> {
         let request = self.client.request(method, url).query(query).body(body);
-        let told = |error: reqwest::Error| {
+        let failure = |error: reqwest::Error| {
             // The library's own words end where the reason begins.
             let mut cause: &dyn std::error::Error = &error;
             while let Some(deeper) = cause.source() {
@@ -144,7 +144,7 @@ impl Agent {
                 false => self.unavailable(&cause.to_string()),
             }
         };
-        let answer = request.timeout(REQUEST_TIMEOUT + waits).send().await.map_err(told)?;
+        let answer = request.timeout(REQUEST_TIMEOUT + waits).send().await.map_err(failure)?;
         let status = answer.status();
         let index = answer.headers().get("x-consul-index");
         let index = index.and_then(|index| index.to_str().ok()?.parse().ok()).unwrap_or_default();
@@ -153,7 +153,7 @@ impl Agent {
             // What the token may not read is left out: a tablet that is not seen must not be taken for deleted.
             return Err(self.unavailable("the token may not read all that is there"));
         }
-        let body = answer.bytes().await.map_err(told)?.to_vec();
+        let body = answer.bytes().await.map_err(failure)?.to_vec();
         if status.is_success() || status == StatusCode::NOT_FOUND {
             return Ok((status, index, body));
         }
@@ -281,11 +281,11 @@ impl Agent {
 
 /// Which TLS is spoken, where it is.
 fn tls_config(tls: &ConsulTls) -> Result<ClientConfig, String> {
-    let told = |error: rustls::Error| error.to_string();
+    let failure = |error: rustls::Error| error.to_string();
     let config =
         ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(told)?;
+            .map_err(failure)?;
     // Without TLS, no authority need be there.
     let roots = match (&tls.ca, roots(tls.ca.as_deref())) {
         (Some(_), roots) => roots?,
@@ -298,7 +298,7 @@ fn tls_config(tls: &ConsulTls) -> Result<ClientConfig, String> {
                 PrivateKeyDer::from_pem_file(file)
                     .map_err(|error| format!("{}: {error}", file.display()))
             };
-            config.with_client_auth_cert(pem(cert)?, private(key)?).map_err(told)
+            config.with_client_auth_cert(pem(cert)?, private(key)?).map_err(failure)
         }
         None => Ok(config.with_no_client_auth()),
     }

@@ -195,19 +195,19 @@ fn is_absence(status: &Status) -> bool {
 }
 
 fn connect(name: &str, tls: Option<&ClientTlsConfig>) -> Result<Channel, TopoError> {
-    let told =
+    let failure =
         |error: tonic::transport::Error| TopoError::Invalid(format!("etcd at {name}: {error}"));
     let scheme = if tls.is_some() { "https" } else { "http" };
     let bare = name.strip_prefix("http://").or_else(|| name.strip_prefix("https://"));
     let uri = format!("{scheme}://{}", bare.unwrap_or(name));
     let mut endpoint = Endpoint::from_shared(uri)
-        .map_err(told)?
+        .map_err(failure)?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);
     if let Some(tls) = tls {
-        endpoint = endpoint.tls_config(tls.clone()).map_err(told)?;
+        endpoint = endpoint.tls_config(tls.clone()).map_err(failure)?;
     }
     Ok(endpoint.connect_lazy())
 }
