@@ -166,6 +166,16 @@ impl ServerStatus {
         }
     }
 
+    /// What the server has committed or received that the one with this uuid wrote. It is asked at every probe, so whole
+    /// sets are not copied for it.
+    fn received_of_source(&self, uuid: &str) -> GtidSet {
+        let executed = self.gtid_executed.of_source(uuid);
+        match &self.replication {
+            Some(replication) => executed.union(&replication.retrieved.of_source(uuid)),
+            None => executed,
+        }
+    }
+
     /// What the server has received and not applied.
     pub fn unapplied(&self) -> GtidSet {
         self.gtid_received().subtract(&self.gtid_executed)
@@ -228,7 +238,7 @@ impl ServerStatus {
     fn lacks_of_its_own(&self, other: &ServerStatus) -> GtidSet {
         match (self.flavor, &self.server_uuid) {
             (Flavor::MySql, Some(uuid)) => {
-                other.gtid_received().of_source(uuid).subtract(&self.gtid_received())
+                other.received_of_source(uuid).subtract(&self.received_of_source(uuid))
             }
             (Flavor::MySql, None) => GtidSet::empty_mysql(),
             (Flavor::MariaDb, _) => {

@@ -180,9 +180,8 @@ impl TabletState {
         let earlier = other.earlier.iter().map(|(status, at)| (status.as_ref(), *at));
         let words = earlier.chain([(theirs, other.answered_at)]);
         let timely = words.filter(|(_, answered_at)| *answered_at <= self.status_at);
-        let kept = theirs.gtid_received();
         let lost = timely.filter_map(|(theirs, _)| mine.lost_to(theirs));
-        let mut still_there = lost.map(|lost| lost.intersect(&kept));
+        let mut still_there = lost.map(|lost| lost.intersect(&theirs.gtid_received()));
         still_there.find(|lost| !lost.is_empty())
     }
 
