@@ -35,7 +35,7 @@ pub(crate) use commands::CREATE_DATABASE;
 pub(crate) use delay::{goes_on_trying, start_as_nobody};
 pub(crate) use dialect::{Row, SETTINGS, SYNTAX_ERROR, SemiSyncNames, name_value};
 pub(crate) use errors::receiver_error;
-pub(crate) use fence::{SESSIONS, column_text, is_of_server};
+pub(crate) use fence::{column_text, is_of_server};
 pub(crate) use follow::RETRIES;
 pub(crate) use opening::once_open;
 pub(crate) use relay_log::refusal;

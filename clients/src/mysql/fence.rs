@@ -176,7 +176,7 @@ fn end_sessions(session: &mut Session<'_>) -> Result<(), CommandError> {
     Ok(())
 }
 
-pub(crate) const SESSIONS: &str = "SELECT ID AS id, USER AS user, COMMAND AS command, STATE AS state, INFO AS info \
+const SESSIONS: &str = "SELECT ID AS id, USER AS user, COMMAND AS command, STATE AS state, INFO AS info \
      FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID()";
 
 pub(crate) fn column_text(row: &Row, column: &str) -> String {

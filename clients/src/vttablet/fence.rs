@@ -8,10 +8,15 @@ use std::time::Duration;
 use vtorc_core::ports::CommandError;
 
 use super::calls::Caller;
-use crate::mysql::{Row, SESSIONS, SETTINGS, SemiSyncNames, column_text, is_of_server, name_value};
+use crate::mysql::{Row, SETTINGS, SemiSyncNames, column_text, is_of_server, name_value};
 
 /// How often sessions are looked for while the server is being fenced.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Everybody's sessions, and whether they are the administrator's as whom the vttablet asks.
+const SESSIONS: &str = "SELECT ID AS id, USER AS user, COMMAND AS command, STATE AS state, INFO AS info, \
+     USER = SUBSTRING_INDEX(USER(), '@', 1) AS own \
+     FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID()";
 
 const REFUSE: &str = "SET GLOBAL super_read_only = ON";
 
@@ -79,7 +84,27 @@ fn is_ours(row: &Row) -> bool {
     column_text(row, "info").to_lowercase().contains("super_read_only")
 }
 
-/// Replication, the server's own threads and this fence stay.
+/// Replication, the server's own threads, and everything that the vttablet itself does stay: its administrator is still at
+/// work when writes are refused.
 fn is_client(row: &Row) -> bool {
-    !is_ours(row) && !is_of_server(&column_text(row, "user"), &column_text(row, "command"))
+    let is_of_vttablet = column_text(row, "own") == "1";
+    !is_of_vttablet && !is_of_server(&column_text(row, "user"), &column_text(row, "command"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vttablet_that_demotes_its_server_is_not_ended_whatever_it_says() {
+        let session = |user: &str, own: &str, info: &str| -> Row {
+            let columns = [("user", user), ("own", own), ("command", "Query"), ("info", info)];
+            columns.map(|(name, text)| (name.to_owned(), Some(text.to_owned()))).into()
+        };
+        let switch = "SET GLOBAL rpl_semi_sync_source_enabled = 0";
+        assert!(!is_client(&session("vt_dba", "1", switch)));
+        assert!(!is_client(&session("vt_dba", "1", REFUSE)));
+        assert!(is_client(&session("vt_app", "0", switch)));
+        assert!(!is_client(&session("system user", "0", "")));
+    }
 }
