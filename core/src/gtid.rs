@@ -140,10 +140,10 @@ impl GtidSet {
     pub fn of_source(&self, server_uuid: &str) -> GtidSet {
         match self {
             Self::MySql(set) => {
-                let uuid = server_uuid.to_ascii_lowercase();
-                let mut part = set.clone();
-                part.sources.retain(|(source, _), _| *source == uuid);
-                Self::MySql(part)
+                let own = set.sources.iter();
+                let own = own.filter(|((source, _), _)| source.eq_ignore_ascii_case(server_uuid));
+                let sources = own.map(|(source, numbers)| (source.clone(), numbers.clone()));
+                Self::MySql(MySqlGtidSet { sources: sources.collect() })
             }
             Self::MariaDb(_) => Self::empty_mariadb(),
         }

@@ -431,7 +431,16 @@ pub struct ReplicationStatus {
 impl ReplicationStatus {
     /// It was connected to its source, and knows which server that is.
     pub fn knows_source(&self) -> bool {
-        self.source_uuid.is_some() || self.source_server_id.is_some_and(|id| id != 0)
+        self.source_identity().is_some()
+    }
+
+    /// Which server it was connected to.
+    pub fn source_identity(&self) -> Option<ServerIdentity> {
+        match (&self.source_uuid, self.source_server_id) {
+            (Some(uuid), _) => Some(ServerIdentity::Uuid(uuid.to_ascii_lowercase())),
+            (None, Some(id)) if id != 0 => Some(ServerIdentity::Id(id)),
+            (None, _) => None,
+        }
     }
 
     /// Tells whether both threads run.

@@ -48,7 +48,7 @@ impl Thread {
         }
     }
 
-    fn words(self) -> &'static str {
+    pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Receiver => " IO_THREAD",
             Self::Applier => " SQL_THREAD",

@@ -1,4 +1,5 @@
-//! Stopping the threads of a channel: also an applier that has only a part of a transaction, because its source died or its receiver was stopped in between.
+//! Stopping the threads of a channel: also an applier that has only a part of a transaction, because its source died or its
+//! receiver was stopped in between.
 //!
 //! With several workers, MySQL's default, `STOP REPLICA` then waits a minute for the rest, though nobody sends it. (8.4,
 //! `rpl_replica.cc`, `sql_slave_killed`: `SLAVE_WAIT_GROUP_DONE`; seen on 9.7.) `KILL` ends such an applier at once, and

@@ -21,8 +21,8 @@ use crate::interface::replicationdata::StopReplicationMode;
 use crate::interface::tabletmanagerdata as messages;
 use crate::interface::topodata;
 use crate::mysql::{
-    CREATE_DATABASE, RETRIES, SETTINGS, SemiSyncNames, name_value, once_open, quoted, refusal,
-    semi_sync, semi_sync_settings,
+    CREATE_DATABASE, RETRIES, SETTINGS, SemiSyncNames, Thread, name_value, once_open, quoted,
+    refusal, semi_sync, semi_sync_settings,
 };
 
 /// A vttablet lets its own clients finish for 3 s (`--shutdown-grace-period`). Who holds the server up after that came
@@ -61,10 +61,10 @@ pub(crate) async fn run(
             return job.status_with_journal().await;
         }
         ServerCommand::WaitForPosition { target, timeout } => job.wait(&target, timeout).await?,
-        ServerCommand::StartApplier => job.start("SQL_THREAD").await?,
+        ServerCommand::StartApplier => job.start(Thread::Applier).await?,
         ServerCommand::RestartReceiver => {
-            job.stop("IO_THREAD").await?;
-            job.start("IO_THREAD").await?;
+            job.stop(Thread::Receiver).await?;
+            job.start(Thread::Receiver).await?;
         }
         ServerCommand::WriteNothing => {
             job.caller.run("write nothing", CREATE_DATABASE).await?;
@@ -117,26 +117,27 @@ impl TabletCommand<'_> {
         // A vttablet leaves a receiver alone that is not healthy, and that one may connect again.
         let after = answer.status.and_then(|status| status.after);
         if after.is_none_or(|after| after.io_state != STOPPED) {
-            self.stop("IO_THREAD").await?;
+            self.stop(Thread::Receiver).await?;
         }
         Ok(())
     }
 
-    pub(super) async fn stop(&self, thread: &str) -> Result<(), CommandError> {
-        if thread == "SQL_THREAD" {
+    pub(super) async fn stop(&self, thread: Thread) -> Result<(), CommandError> {
+        if thread != Thread::Receiver {
             stopping::end_applier(self).await;
         }
         self.threads("STOP", thread).await
     }
 
-    pub(super) async fn start(&self, thread: &str) -> Result<(), CommandError> {
+    pub(super) async fn start(&self, thread: Thread) -> Result<(), CommandError> {
         self.threads("START", thread).await
     }
 
-    async fn threads(&self, verb: &str, thread: &str) -> Result<(), CommandError> {
-        let what = format!("{verb} {thread}");
+    async fn threads(&self, verb: &str, thread: Thread) -> Result<(), CommandError> {
+        let words = thread.words();
+        let what = format!("{verb}{words}");
         // The latter before 8.0.22.
-        let (new, old) = (format!("{verb} REPLICA {thread}"), format!("{verb} SLAVE {thread}"));
+        let (new, old) = (format!("{verb} REPLICA{words}"), format!("{verb} SLAVE{words}"));
         self.caller.run_either(&what, &new, &old).await
     }
 
@@ -315,7 +316,7 @@ impl TabletCommand<'_> {
             Err(error) => {
                 if received && matches!(error, CallError::Failed(_)) {
                     // It goes on as before, if it can; why it was refused is what matters.
-                    let _ = self.start("").await;
+                    let _ = self.start(Thread::Both).await;
                 }
                 Err(error.into_command_error())
             }
@@ -337,7 +338,7 @@ impl TabletCommand<'_> {
         anew: bool,
     ) -> Result<(), CommandError> {
         if anew && replication.receiver != ReceiverState::Stopped {
-            self.stop("IO_THREAD").await?;
+            self.stop(Thread::Receiver).await?;
         }
         let mut client = self.caller.client.clone();
         let message = messages::StartReplicationRequest { semi_sync };
@@ -366,10 +367,10 @@ impl TabletCommand<'_> {
             };
         }
         if replication.receiver != ReceiverState::Stopped {
-            self.stop("IO_THREAD").await?;
+            self.stop(Thread::Receiver).await?;
         }
         if !replication.applier_running {
-            self.start("SQL_THREAD").await?;
+            self.start(Thread::Applier).await?;
         }
         Ok(self.wait(received, DRAIN_RELAY_LOG).await.is_ok())
     }
@@ -387,7 +388,7 @@ impl TabletCommand<'_> {
         let stands = status.replication.as_ref().is_none_or(|one| !one.applier_running);
         if stands && relay_log == RelayLog::MustStay && !status.unapplied().is_empty() {
             if before.receiver != ReceiverState::Stopped {
-                self.start("IO_THREAD").await?;
+                self.start(Thread::Receiver).await?;
             }
             return Err(refusal(&status, THROWN_AWAY));
         }
@@ -412,7 +413,7 @@ impl TabletCommand<'_> {
         // Before 8.0.23.
         let old = format!("CHANGE MASTER TO {}", settings("MASTER"));
         self.caller.run_either(&what, &new, &old).await?;
-        self.start("IO_THREAD").await
+        self.start(Thread::Receiver).await
     }
 
     async fn change_type(&self, tablet_type: TabletType) -> Result<(), CommandError> {

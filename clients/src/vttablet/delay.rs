@@ -6,7 +6,7 @@ use vtorc_core::status::{ReceiverState, ServerStatus};
 
 use super::calls::CallError;
 use super::tablet_command::TabletCommand;
-use crate::mysql::{goes_on_trying, refusal, start_as_nobody};
+use crate::mysql::{Thread, goes_on_trying, refusal, start_as_nobody};
 
 /// Applies what is received so many seconds late.
 pub(super) async fn set_delay(job: &TabletCommand<'_>, seconds: u64) -> Result<(), CommandError> {
@@ -34,13 +34,13 @@ pub(super) async fn set_delay(job: &TabletCommand<'_>, seconds: u64) -> Result<(
             Err(refusal(&status, "its receiver would receive more"))
         }
     };
-    job.stop("IO_THREAD").await?;
+    job.stop(Thread::Receiver).await?;
     done
 }
 
 /// A receiver that runs, or has nothing to lose.
 async fn change(job: &TabletCommand<'_>, seconds: u64) -> Result<(), CommandError> {
-    job.stop("SQL_THREAD").await?;
+    job.stop(Thread::Applier).await?;
     let status = job.status().await?;
     let safe = receiver(&status) != Some(ReceiverState::Stopped) || status.unapplied().is_empty();
     let changed = if safe {
@@ -50,7 +50,7 @@ async fn change(job: &TabletCommand<'_>, seconds: u64) -> Result<(), CommandErro
     } else {
         Err(refusal(&status, "would throw it away, since its receiver stopped meanwhile"))
     };
-    job.start("SQL_THREAD").await?;
+    job.start(Thread::Applier).await?;
     changed
 }
 

@@ -7,19 +7,18 @@ use vtorc_core::ports::CommandError;
 use vtorc_core::status::{ReceiverState, ReplicationStatus};
 
 use super::tablet_command::TabletCommand;
-use crate::mysql::{ENDS_WITHIN, LOOK_AGAIN, end_of, question};
+use crate::mysql::{ENDS_WITHIN, LOOK_AGAIN, Thread, end_of, question};
 
 /// Ends the server's applier where it would wait for the rest of a transaction; where that cannot be done, it goes on.
 pub(super) async fn end_applier(job: &TabletCommand<'_>) {
     let question = question("");
     let Ok(found) = job.caller.rows(&question).await else { return };
-    for applier in &found {
-        if job.caller.rows(&end_of(applier)).await.is_err() {
-            return;
-        }
+    let Some(applier) = found.first() else { return };
+    if job.caller.rows(&end_of(applier)).await.is_err() {
+        return;
     }
     let until = Instant::now() + ENDS_WITHIN.min(job.caller.left() / 2);
-    while !found.is_empty() && Instant::now() < until {
+    while Instant::now() < until {
         match job.caller.rows(&question).await {
             Ok(left) if !left.is_empty() => tokio::time::sleep(LOOK_AGAIN).await,
             Ok(_) | Err(_) => return,
@@ -34,7 +33,7 @@ pub(super) async fn stop_receiver(
 ) -> Result<bool, CommandError> {
     let received = replication.receiver != ReceiverState::Stopped;
     if received {
-        job.stop("IO_THREAD").await?;
+        job.stop(Thread::Receiver).await?;
     }
     end_applier(job).await;
     Ok(received)

@@ -28,6 +28,12 @@ impl Losses {
     pub fn certain(&self) -> Option<&GtidSet> {
         self.certain.as_ref()
     }
+
+    /// What of that is there still, with somebody who has received this.
+    pub fn kept_in(&self, received: &GtidSet) -> Option<GtidSet> {
+        let kept = self.certain.as_ref()?.intersect(received);
+        Some(kept).filter(|kept| !kept.is_empty())
+    }
 }
 
 /// A server's reparent journal when it was last read in this term. No probe reads it.
@@ -57,5 +63,8 @@ mod tests {
         assert_eq!(losses.certain(), Some(&set(&format!("{uuid}:7-9"))));
         losses.hear(none);
         assert_eq!(losses.certain(), Some(&set(&format!("{uuid}:7-9"))));
+        let kept = losses.kept_in(&set(&format!("{uuid}:1-8")));
+        assert_eq!(kept, Some(set(&format!("{uuid}:7-8"))));
+        assert_eq!(losses.kept_in(&set(&format!("{uuid}:1-6"))), None);
     }
 }

@@ -168,8 +168,7 @@ impl TabletState {
     pub fn lost_to(&self, other: &TabletState) -> Option<GtidSet> {
         let known = || {
             self.valid_status()?;
-            let lost = self.losses.certain()?.intersect(&other.status.as_deref()?.gtid_received());
-            Some(lost).filter(|lost| !lost.is_empty())
+            self.losses.kept_in(&other.status.as_deref()?.gtid_received())
         };
         self.lacks_of_its_own(other).or_else(known)
     }

@@ -82,10 +82,7 @@ pub enum Cure {
 /// Says what is to be done with a replica.
 pub fn cure(case: Case<'_>) -> Cure {
     let Case { finding, policy, primary, source, tablet, status, snapshot } = case;
-    let known = || {
-        let lost = snapshot.tablet(&primary.alias)?.losses.certain()?;
-        Some(lost.intersect(&status.gtid_received())).filter(|lost| !lost.is_empty())
-    };
+    let known = || snapshot.tablet(&primary.alias)?.losses.kept_in(&status.gtid_received());
     let lost = source.lost_to(status).or_else(known);
     let lost = lost.filter(|_| !sabotage::has(Bug::TrustSurvivors));
     if let Some(lost) = lost {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
+use crate::knowledge::memory::Losses;
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
@@ -30,7 +31,7 @@ pub struct Contender {
     /// What it took from a stranger at a tablet's address: transactions of somebody else's.
     pub foreign: GtidSet,
     /// What it was seen to have lost of what it wrote, though it may have written under the same GTIDs since.
-    pub lost: Option<GtidSet>,
+    pub losses: Losses,
     /// So long at least is its reparent journal, by what was read before.
     pub journal_at_least: u64,
 }
@@ -42,9 +43,12 @@ impl Contender {
             tablet: tablet.clone(),
             was_replica: status.replication.is_some(),
             had_before: had_before(&tablet.alias, snapshot)
-                .unwrap_or_else(|| empty_like(&status.gtid_executed)),
+                .unwrap_or_else(|| status.gtid_executed.empty_like()),
             foreign: snapshot.foreign(&status),
-            lost: snapshot.tablet(&tablet.alias).and_then(|state| state.losses.certain().cloned()),
+            losses: snapshot
+                .tablet(&tablet.alias)
+                .map(|state| state.losses.clone())
+                .unwrap_or_default(),
             journal_at_least: 0,
             status,
         }
@@ -114,9 +118,8 @@ impl Contender {
 
     /// What it wrote itself, lost, and the other has.
     pub(super) fn lost_to(&self, other: &Contender) -> Option<GtidSet> {
-        let known = || self.lost.as_ref().map(|lost| lost.intersect(&other.received()));
-        let lost = self.status.lost_to(&other.status).or_else(known);
-        lost.filter(|lost| !lost.is_empty())
+        let known = || self.losses.kept_in(&other.received());
+        self.status.lost_to(&other.status).or_else(known)
     }
 
     pub(super) fn journal(&self) -> u64 {
@@ -203,10 +206,6 @@ pub(super) fn lost_own(contender: &Contender, everybody: &[Contender]) -> Option
     let others = everybody.iter().filter(|other| other.tablet.alias != contender.tablet.alias);
     let mut lost = others.filter_map(|other| contender.lost_to(other));
     lost.next()
-}
-
-pub(super) fn empty_like(set: &GtidSet) -> GtidSet {
-    set.empty_like()
 }
 
 /// What a tablet had when it answered before the primary was last asked, and the primary lacked: it cannot be what the

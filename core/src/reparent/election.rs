@@ -10,11 +10,13 @@ use crate::ids::{ServerIdentity, TabletAlias};
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
-use crate::status::{BinlogFormat, ServerStatus, VttabletState, version_numbers};
+use crate::status::{
+    BinlogFormat, ReplicationStatus, ServerStatus, VttabletState, version_numbers,
+};
 use crate::tablet::{PromotionRule, Tablet};
 
 pub use super::contender::{Constraints, Contender, Promised, is_witness, promised};
-use super::contender::{empty_like, lost_own, passed};
+use super::contender::{lost_own, passed};
 pub use super::reason::{NoCandidate, PassedOver, Reason};
 use super::safety::Reach;
 pub use super::trust::{PrimaryPosition, Witnesses, position_of_primary};
@@ -215,7 +217,7 @@ fn required(trusted: &[&Contender], target: &GtidSet, constraints: &Constraints<
         return target.clone();
     }
     if constraints.policy.acks_required() == 0 {
-        return empty_like(target);
+        return target.empty_like();
     }
     let old = constraints.last_known.map(ServerStatus::identity);
     let (Some(ackers), Some(old)) = (&constraints.ackers, old.or_else(|| followed(trusted))) else {
@@ -225,18 +227,13 @@ fn required(trusted: &[&Contender], target: &GtidSet, constraints: &Constraints<
         true => one.received(),
         false => one.status.not_written_by(&old).subtract(&one.foreign),
     };
-    trusted.iter().fold(empty_like(target), |all, one| all.union(&may_be_acknowledged(one)))
+    trusted.iter().fold(target.empty_like(), |all, one| all.union(&may_be_acknowledged(one)))
 }
 
 /// The server that replicas were connected to, and that is none of those who answered: a primary that nobody here heard.
 fn followed(trusted: &[&Contender]) -> Option<ServerIdentity> {
     let channels = trusted.iter().filter_map(|one| one.status.replication.as_ref());
-    let mut sources =
-        channels.filter_map(|channel| match (&channel.source_uuid, channel.source_server_id) {
-            (Some(uuid), _) => Some(ServerIdentity::Uuid(uuid.to_ascii_lowercase())),
-            (None, Some(id)) if id != 0 => Some(ServerIdentity::Id(id)),
-            (None, _) => None,
-        });
+    let mut sources = channels.filter_map(ReplicationStatus::source_identity);
     sources.find(|source| trusted.iter().all(|one| one.status.identity() != *source))
 }
 

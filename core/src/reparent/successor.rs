@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::contender::{empty_like, passed};
+use super::contender::passed;
 use super::election::{Candidate, Constraints, Contender, Election, logs_statements, unfit};
 use super::reason::{NoCandidate, Reason};
 use crate::ids::TabletAlias;
@@ -49,7 +49,7 @@ pub fn choose_successor(
     if ranked.is_empty() {
         return Err(NoCandidate::AllPassedOver(passed_over));
     }
-    let nothing = empty_like(&primary.status.gtid_executed);
+    let nothing = primary.status.gtid_executed.empty_like();
     let candidate = |(_, _, _, _, alias): (_, _, _, _, TabletAlias)| Candidate {
         alias,
         sources: Vec::new(),

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use super::contender::{Constraints, Contender, empty_like, lost_own, passed};
+use super::contender::{Constraints, Contender, lost_own, passed};
 use super::reason::{NoCandidate, PassedOver, Reason};
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
@@ -27,7 +27,7 @@ pub(super) fn mistrust(
     // Where everybody who could be primary took something from a stranger, one of them must do.
     let is_clean =
         |one: &&Contender| one.foreign.is_empty() && one.tablet.tablet_type.is_promotable();
-    if !contender.foreign.is_empty() && witnesses.iter().copied().any(|one| is_clean(&one)) {
+    if !contender.foreign.is_empty() && witnesses.iter().any(is_clean) {
         return Some(Reason::Errant(contender.foreign.clone()));
     }
     let longest = witnesses.iter().map(|one| one.journal()).max().unwrap_or(0);
@@ -39,11 +39,11 @@ pub(super) fn mistrust(
         && lost_own(contender, everybody).is_none();
     if knows_less {
         let leaders = witnesses.iter().filter(|one| one.journal() == longest);
-        let known = leaders.fold(empty_like(&received), |all, one| all.union(&one.received()));
+        let known = leaders.fold(received.empty_like(), |all, one| all.union(&one.received()));
         let extra = without_what_was_lost(received.subtract(&known), contender, &witnesses);
         return (!extra.is_empty()).then_some(Reason::MissedReparents);
     }
-    let union = witnesses.iter().fold(empty_like(&received), |all, one| all.union(&one.received()));
+    let union = witnesses.iter().fold(received.empty_like(), |all, one| all.union(&one.received()));
     let mut extra = received.subtract(&union);
     // The others missed a reparent: what they lack may be of a term that they know nothing of. What a replica wrote itself,
     // and had while the primary was asked and lacked it, is of none.
@@ -237,7 +237,7 @@ fn unacknowledged(
     besides: Option<&BTreeSet<TabletAlias>>,
 ) -> GtidSet {
     let received = contender.received();
-    let mut in_vain = empty_like(&received);
+    let mut in_vain = received.empty_like();
     for writer in everybody {
         let Some(uuid) = &writer.status.server_uuid else { continue };
         let written = received.of_source(uuid);
