@@ -5,6 +5,7 @@ mod catch_up;
 mod decide;
 mod errant;
 mod give_back;
+mod held;
 mod hooks;
 mod job;
 mod lock;
@@ -58,9 +59,9 @@ const MAILBOX_MAX: usize = 64;
 /// The history is given so long to tell of a block, ...
 const BLOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// ... is asked again after this, ...
-const LEDGER_RETRY: Duration = Duration::from_secs(1);
+const BLOCK_RETRY: Duration = Duration::from_secs(1);
 /// ... and is not waited for after this.
-const LEDGER_GIVEN_UP: Duration = Duration::from_secs(10);
+const BLOCK_GIVEN_UP: Duration = Duration::from_secs(10);
 
 /// The shard's actor, as far as its recoveries tell it something.
 #[derive(Clone)]
@@ -274,7 +275,7 @@ impl RecoveryActor {
         self.attempts.as_ref().and_then(|attempts| attempts.shard.block_at(now)).cloned()
     }
 
-    fn read_ledger(&self, context: &mut Context<Self>) {
+    fn read_block(&self, context: &mut Context<Self>) {
         let (services, shard, log) = (self.services.clone(), self.shard.clone(), self.log.clone());
         let read = async move {
             give_back_lock(&services, &shard, &log).await;
@@ -288,11 +289,11 @@ impl RecoveryActor {
 
     /// Tried again. A history that stays away must not leave the shard without recoveries: after a while it is taken
     /// for one in which nothing blocks the shard.
-    fn ledger_was_not_read(&mut self, error: &HistoryError, context: &mut Context<Self>) {
+    fn block_was_not_read(&mut self, error: &HistoryError, context: &mut Context<Self>) {
         let now = self.services.clock.now();
         let since = self.unread.as_ref().map_or(now, |unread| unread.since);
         let why = format!("the block period cannot be read: {error}");
-        if since.age(now) >= LEDGER_GIVEN_UP && !sabotage::has(Bug::NeedHistory) {
+        if since.age(now) >= BLOCK_GIVEN_UP && !sabotage::has(Bug::NeedHistory) {
             warn!(self.log, "recovering without the history"; "reason" => &why);
             (self.attempts, self.unread) = (Some(Attempts::default()), None);
             return;
@@ -300,7 +301,7 @@ impl RecoveryActor {
         warn!(self.log, "not recovering"; "reason" => &why);
         self.unread = Some(Unread { why, since });
         if !sabotage::has(Bug::NeedHistory) {
-            context.run_later(LEDGER_RETRY, |actor, context| actor.read_ledger(context));
+            context.run_later(BLOCK_RETRY, |actor, context| actor.read_block(context));
         }
     }
 }
@@ -310,7 +311,7 @@ impl Actor for RecoveryActor {
 
     /// What blocks the shard is read before anything is recovered.
     fn started(&mut self, context: &mut Context<Self>) {
-        self.read_ledger(context);
+        self.read_block(context);
     }
 }
 
@@ -329,7 +330,7 @@ impl Handler<BlockWasRead> for RecoveryActor {
                 self.unread = None;
                 self.attempts = Some(Attempts::with_block(block));
             }
-            Err(error) => self.ledger_was_not_read(&error, context),
+            Err(error) => self.block_was_not_read(&error, context),
         }
         self.tell_owner(None);
     }

@@ -123,6 +123,13 @@ pub enum ServerCommand {
     },
 }
 
+impl ServerCommand {
+    /// Tells whether it changes nothing on the server.
+    pub fn only_reads(&self) -> bool {
+        matches!(self, Self::ReadStatus | Self::WaitForPosition { .. })
+    }
+}
+
 /// Which client sessions a demotion ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sessions {

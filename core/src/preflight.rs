@@ -105,7 +105,7 @@ pub fn concerns(
         if let Some(state) = snapshot.tablet(alias) {
             report.server(state, inspection, snapshot);
             let somebody_tells = inspections.values().any(|one| one.login_trial.is_some());
-            if login::must_be_told(snapshot, &state.tablet, settings) && !somebody_tells {
+            if login::needs_login(snapshot, &state.tablet, settings) && !somebody_tells {
                 let (code, what) = ("UnknownReplicaUser", login::UNKNOWN);
                 report.add(Severity::Error, code, Some(alias), what, "set MySQLReplicaUser");
             }

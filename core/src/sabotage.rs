@@ -52,6 +52,8 @@ pub enum Bug {
     RefuseForOldErrors,
     /// Open the old primary again without asking whether the lock is still held.
     UndoWithoutLock,
+    /// Change servers, as long as none is opened, without asking whether the lock is still held.
+    ActWithoutLock,
     /// Take a server that was opened, and has something left to be done, for one that was not promoted.
     HalfPromotedIsNot,
     /// Recover nothing where the history could not be read at the start.
@@ -80,7 +82,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -105,6 +107,7 @@ impl Bug {
         Self::PlanForErrant,
         Self::RefuseForOldErrors,
         Self::UndoWithoutLock,
+        Self::ActWithoutLock,
         Self::HalfPromotedIsNot,
         Self::NeedHistory,
         Self::FenceWhatIsFenced,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use crate::gtid::{GtidSet, MariaDbBinlogState};
 use crate::ids::ServerIdentity;
@@ -100,6 +101,12 @@ pub struct ServerStatus {
 }
 
 impl ServerStatus {
+    /// Major and minor version: they decide who can follow whom.
+    pub fn major_version(&self) -> (u32, u32) {
+        let [major, minor, _] = version_numbers(&self.version);
+        (major, minor)
+    }
+
     /// Which server this is.
     pub fn identity(&self) -> ServerIdentity {
         match &self.server_uuid {
@@ -441,6 +448,13 @@ impl ReplicationStatus {
             (None, Some(id)) if id != 0 => Some(ServerIdentity::Id(id)),
             (None, _) => None,
         }
+    }
+
+    /// Tells whether a silent source would show much later than with the period that is wanted; none where the period is
+    /// not known. Servers round it, so twice as long is still right; 0 is off.
+    pub fn heartbeats_too_rare(&self, wanted: Duration) -> Option<bool> {
+        let period = self.heartbeat_period_ms?;
+        Some(period == 0 || u128::from(period) > wanted.as_millis().saturating_mul(2))
     }
 
     /// Tells whether both threads run.

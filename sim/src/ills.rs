@@ -48,6 +48,8 @@ pub struct Ills {
     pub applier_fails: bool,
     /// What it is told may run long after it was given up.
     pub late: bool,
+    /// Everybody's sessions end at the moment at which it is opened for writes.
+    pub drops_once_opened: bool,
     /// Clients' transactions that were left open.
     pub open_transactions: u32,
     /// It alone has transactions of servers that are gone, once its shard has a primary.
@@ -70,6 +72,7 @@ impl Ills {
         self.turns_away = 0;
         self.locked = false;
         self.late = false;
+        self.drops_once_opened = false;
         self.applier_fails = false;
         self.open_transactions = 0;
     }

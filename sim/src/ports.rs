@@ -25,6 +25,8 @@ use crate::universe::{Shared, Universe};
 
 /// A lock that was lost so lately may not be known to be lost.
 const LOCK_GRACE_MS: crate::Millis = 15;
+/// An answer that the lock is held is believed for so long.
+const LOCK_BELIEVED_MS: crate::Millis = 5_000;
 /// An overloaded server lets so many of a hundred statements wait ...
 const SATURATED_PERCENT: u8 = 80;
 /// ... up to so long.
@@ -58,9 +60,9 @@ pub struct Outside {
 /// How a question came to nothing.
 enum Lost {
     /// It never arrived.
-    Unsent(String),
+    Unsent(ProbeFailure),
     /// It may have arrived.
-    Unanswered(String),
+    Unanswered(ProbeFailure),
     /// Its sender was not let in.
     TurnedAway(String),
 }
@@ -68,15 +70,11 @@ enum Lost {
 impl From<Lost> for CommandError {
     fn from(lost: Lost) -> Self {
         match lost {
-            Lost::Unsent(why) => Self::Unreached(probe_failure(why)),
-            Lost::Unanswered(why) => Self::Unknown(why),
+            Lost::Unsent(failure) => Self::Unreached(failure),
+            Lost::Unanswered(failure) => Self::Unknown(failure.to_string()),
             Lost::TurnedAway(why) => Self::Unreached(ProbeFailure::TurnedAway(why)),
         }
     }
-}
-
-fn probe_failure(why: String) -> ProbeFailure {
-    if why == "no answer in time" { ProbeFailure::TimedOut } else { ProbeFailure::Refused(why) }
 }
 
 /// A connection to one server, in one of its lives.
@@ -101,15 +99,11 @@ impl Outside {
         let address = Server::number_of(address);
         let server = self.universe.lock().behind(address);
         let (me, them) = (self.me(), Party::Server(server));
-        self.travel(me, them, deadline)
-            .await
-            .map_err(|()| Lost::Unsent("no answer in time".into()))?;
+        self.travel(me, them, deadline).await.map_err(|()| Lost::Unsent(ProbeFailure::TimedOut))?;
         let known = self.universe.lock().server(server).process();
-        self.travel(them, me, deadline)
-            .await
-            .map_err(|()| Lost::Unsent("no answer in time".into()))?;
+        self.travel(them, me, deadline).await.map_err(|()| Lost::Unsent(ProbeFailure::TimedOut))?;
         if !known.running {
-            return Err(Lost::Unsent("connection refused".into()));
+            return Err(Lost::Unsent(ProbeFailure::Refused("connection refused".into())));
         }
         let incarnation = known.incarnation;
         if known.frozen {
@@ -139,7 +133,7 @@ impl Outside {
                 let universe = self.universe.lock();
                 let known = universe.server(server);
                 if !known.running || known.incarnation != incarnation {
-                    return Err(Lost::Unsent("connection reset".into()));
+                    return Err(Lost::Unsent(ProbeFailure::Refused("connection reset".into())));
                 }
                 if !known.frozen {
                     return Ok(());
@@ -147,7 +141,7 @@ impl Outside {
             }
             sleep(LOOK).await;
         }
-        Err(Lost::Unsent("no answer in time".into()))
+        Err(Lost::Unsent(ProbeFailure::TimedOut))
     }
 
     /// What a vtorc has sent is on its way without it: its process is not stopped before that has arrived.
@@ -189,6 +183,16 @@ impl Outside {
         }
     }
 
+    /// Nothing is changed that was decided on under a lock which is lost for long.
+    fn check_lock_held_lately(&self, universe: &mut Universe, address: u8, what: &Statement) {
+        let held_at = universe.ledger(address).held_at.get(&self.manager).copied().unwrap_or(0);
+        let grace = LOCK_GRACE_MS + universe.network.delay(Party::Topology, self.me());
+        if universe.now.saturating_sub(held_at) > LOCK_BELIEVED_MS + grace {
+            let manager = self.manager;
+            universe.violated(format!("m{manager} tells s{address} without the lock: {what:?}"));
+        }
+    }
+
     /// What a vtorc is doing with a server's shard when it lets that take writes.
     fn plan(&self, server: u8) -> Plan {
         let shard = self.universe.lock().records_of(server).name.clone();
@@ -222,7 +226,7 @@ impl Drop for Flight {
 impl Line {
     /// One statement, there and back.
     async fn ask(&self, statement: Statement) -> Result<Reply, Lost> {
-        let unanswered = || Lost::Unanswered("no answer in time".into());
+        let unanswered = || Lost::Unanswered(ProbeFailure::TimedOut);
         let (me, them) = (self.outside.me(), Party::Server(self.server));
         self.outside.travel(me, them, self.deadline).await.map_err(|()| unanswered())?;
         let arrived = self.arrive(&statement)?;
@@ -240,7 +244,10 @@ impl Line {
         let (manager, until) = (self.outside.manager, self.until());
         let mut universe = self.outside.universe.lock();
         if !self.is_open(&universe) {
-            return Err(Lost::Unanswered("connection lost".into()));
+            return Err(Lost::Unanswered(ProbeFailure::Refused("connection lost".into())));
+        }
+        if manager != FOREIGN && !statement.only_reads() {
+            self.outside.check_lock_held_lately(&mut universe, self.address, statement);
         }
         if self.address != self.server && !statement.only_reads() {
             universe.strangers_are_told(manager, self.address, self.server, statement);
@@ -296,7 +303,7 @@ impl Line {
             }
             sleep(LOOK).await;
         }
-        Err(Lost::Unanswered("no answer in time".into()))
+        Err(Lost::Unanswered(ProbeFailure::TimedOut))
     }
 }
 

@@ -182,6 +182,7 @@ impl Universe {
         let server = self.server_mut(number);
         (server.read_only, server.super_read_only) = (false, false);
         server.opened_by_mistake = false;
+        server.ills.sessions_ended += u32::from(server.ills.drops_once_opened);
         Reply::Done
     }
 

@@ -88,7 +88,7 @@ impl Locked<'_> {
             changed.map_err(|error| Stopped::Failed(error.to_string()))?;
         } else {
             let set = self.job.services.topo.set_tablet_type(&tablet.alias, drained, None);
-            self.job.topo_step(step, Some(&tablet.alias), set).await?;
+            self.write_record(step, &tablet.alias, set).await?;
         }
         Ok(format!("is DRAINED: it has transactions that the primary lacks: {}", errant.shown()))
     }

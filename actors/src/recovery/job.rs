@@ -1,6 +1,6 @@
 //! The frame of every recovery: lock, look again, act step by step, keep the story.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -14,14 +14,16 @@ use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::{ServerIdentity, TabletAlias};
 use vtorc_core::knowledge::identity;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
-use vtorc_core::ports::{CommandError, ServerCommand, ShardLock, TopoError};
+use vtorc_core::ports::{CommandError, ServerCommand, TopoError};
 use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::recovery::step::{Failpoint, StepKind};
+use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::secret::Login;
 use vtorc_core::settings::RecoverySettings;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletAddress};
 
+use super::held::Held;
 use super::{Owner, Task};
 use crate::messages::{ReparentKind, ReparentRequest};
 use crate::services::Services;
@@ -83,6 +85,7 @@ pub(crate) struct Job {
     pub(super) logins: Mutex<BTreeMap<TabletAlias, Login>>,
     pub(crate) log: Logger,
     pub(super) owner: Owner,
+    pub(super) held: Held,
     pub(super) record: Arc<Mutex<RecoveryRecord>>,
 }
 
@@ -94,9 +97,6 @@ pub(crate) struct Locked<'a> {
     /// Tablets whose records could not be read under the lock.
     pub(crate) unread: BTreeSet<TabletAlias>,
     pub(super) lifted: LiftedDelays,
-    /// When the topology server was last asked whether the lock is held, and said so.
-    pub(super) held_at: Cell<Option<Instant>>,
-    pub(super) lock: Box<dyn ShardLock>,
 }
 
 impl Job {
@@ -109,8 +109,8 @@ impl Job {
     ) -> Self {
         let settings = services.recovery_settings();
         let (looked, record) = (OnceLock::new(), Arc::new(Mutex::new(record)));
-        let logins = Mutex::default();
-        let job = Self { services, settings, seen, looked, logins, log, owner, record };
+        let (logins, held) = (Mutex::default(), Held::default());
+        let job = Self { services, settings, seen, looked, logins, log, owner, held, record };
         job.publish();
         job
     }
@@ -147,7 +147,7 @@ impl Job {
         let locked = self.lock(task).await?;
         self.failpoint(Failpoint::Locked);
         let done = locked.act(task).await;
-        locked.release().await;
+        self.release().await;
         done
     }
 
@@ -240,13 +240,19 @@ impl Job {
         sent
     }
 
-    /// Runs a command on the server that was looked at under the lock, and on no other.
+    /// Runs a command on the server that was looked at under the lock, and on no other. One that changes something goes out
+    /// only while the lock is held.
     async fn command(
         &self,
         tablet: &Tablet,
         mut command: ServerCommand,
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError> {
+        let asks = !sabotage::has(Bug::ActWithoutLock) && !sabotage::has(Bug::UndoWithoutLock);
+        if asks && !command.only_reads() {
+            let lost = |stopped: Stopped| CommandError::NotDone(stopped.to_string());
+            self.still_locked().await.map_err(lost)?;
+        }
         let missing = || CommandError::NotDone("its record has no MySQL address".into());
         let address = tablet.address().ok_or_else(missing)?;
         let meant = self.meant(tablet, &command)?;

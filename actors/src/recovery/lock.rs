@@ -1,11 +1,10 @@
-//! The shard's lock: taken before anything is looked at or done, asked for before every step that cannot be undone.
+//! The shard's lock is taken before anything is looked at or done, and given back at the end.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use vtorc_core::audit::StepOutcome;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::health::Reachability;
@@ -25,11 +24,6 @@ use crate::messages::{Audit, JournalsWereRead, ReparentKind, ShardTopologyWasRea
 
 /// An automatic recovery waits so long for the lock: whoever holds it is at work on the shard.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
-/// An answer that the lock is held is believed if it took no longer than this: locks end with sessions that were silent
-/// for longer.
-const LOCK_ANSWER_MAX: Duration = Duration::from_secs(5);
-/// Opening a server is begun with so much of that left.
-const OPENING_MIN: Duration = Duration::from_secs(4);
 /// Reading the shard's records takes at most this long.
 const TOPO_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -57,6 +51,7 @@ impl Job {
         };
         let lock = self.topo_step(StepKind::TakeLock, None, taking).await?;
         self.services.auditor.do_send(Audit::Lock(shard.clone(), lock.token()));
+        self.held.take(lock).await;
         let read = timeout(TOPO_TIMEOUT, topo.read_shard(shard));
         let read = async {
             read.await.unwrap_or_else(|_| Err(TopoError::Unavailable("no answer".into())))
@@ -67,8 +62,7 @@ impl Job {
         let policy =
             topology.durability.clone().map_err(|unknown| Stopped::Refused(unknown.to_string()))?;
         let fresh = self.look_again(&topology).await;
-        let (lifted, held_at) = (LiftedDelays::default(), Cell::new(None));
-        Ok(Locked { job: self, fresh, policy, unread, lifted, held_at, lock })
+        Ok(Locked { job: self, fresh, policy, unread, lifted: LiftedDelays::default() })
     }
 
     /// What cannot be read under the lock is what it was before. Tells whose records those are.
@@ -133,61 +127,14 @@ impl Job {
     }
 }
 
-impl Locked<'_> {
-    /// Makes sure that the lock is still ours; asked before every step that cannot be undone.
-    pub(crate) async fn check_lock(&self) -> Result<(), Stopped> {
-        if sabotage::has(Bug::ForgetLock) {
-            return Ok(());
-        }
-        loop {
-            let asked = Instant::now();
-            self.job.topo_step(StepKind::CheckLock, None, self.lock.check()).await?;
-            self.held_at.set(Some(asked));
-            // A process that was stopped meanwhile goes on with an answer that is as old as its sleep.
-            if !self.trust_left().is_zero() || sabotage::has(Bug::BelieveOldAnswers) {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Asks again only where the last answer is too old to be believed, as after the process was stopped.
-    pub(super) async fn still_locked(&self) -> Result<(), Stopped> {
-        match self.trust_left().is_zero() && !sabotage::has(Bug::BelieveOldAnswers) {
-            true => self.check_lock().await,
-            false => Ok(()),
-        }
-    }
-
-    /// How long it is still believed that the lock is held.
-    pub(super) fn trust_left(&self) -> Duration {
-        let held_at = self.held_at.get();
-        held_at.map_or(Duration::ZERO, |at| LOCK_ANSWER_MAX.saturating_sub(at.elapsed()))
-    }
-
-    /// How long a command may take that opens this server: no longer than the lock is believed to be held. A vttablet's
-    /// call is cancelled where its caller gives up, and may take its time.
-    pub(super) async fn opening_patience(&self, tablet: &Tablet) -> Result<Duration, Stopped> {
-        if self.trust_left() < OPENING_MIN && !sabotage::has(Bug::BelieveOldAnswers) {
-            self.check_lock().await?;
-        }
-        let patience = self.job.settings.command_timeout;
-        let left = self.trust_left();
-        if tablet.vttablet.is_some() || sabotage::has(Bug::BelieveOldAnswers) {
-            return Ok(patience);
-        }
-        match left < OPENING_MIN / 2 {
-            true => Err(Stopped::Failed(
-                "the topology server is too slow in saying that the lock is held".into(),
-            )),
-            false => Ok(patience.min(left)),
-        }
-    }
-
-    pub(super) async fn release(self) {
-        let services = &self.job.services;
+impl Job {
+    /// Gives the lock back, if it was taken.
+    pub(super) async fn release(&self) {
+        let Some(lock) = self.held.give().await else { return };
+        let services = &self.services;
         let before = services.clock.now();
-        self.lock.release().await;
-        services.auditor.do_send(Audit::Lock(self.job.seen.shard.clone(), None));
+        lock.release().await;
+        services.auditor.do_send(Audit::Lock(self.seen.shard.clone(), None));
         let took = u64::try_from(before.age(services.clock.now()).as_millis());
         services.board.counters.count_lock(LockAction::Unlock, took.unwrap_or(u64::MAX));
     }

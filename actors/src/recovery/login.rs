@@ -17,7 +17,7 @@ impl Job {
     /// Whom a server is to log in as, asked once a recovery; none where the configuration or its channel says.
     pub(super) async fn login_for(&self, tablet: &Tablet) -> Result<Option<Login>, CommandError> {
         let known = self.known();
-        if !login::must_be_told(known, tablet, &self.settings) {
+        if !login::needs_login(known, tablet, &self.settings) {
             return Ok(None);
         }
         if let Some(login) = lock(&self.logins).get(&tablet.alias) {

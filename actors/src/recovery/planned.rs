@@ -194,7 +194,7 @@ impl Locked<'_> {
         };
         let patience = match held {
             // A vttablet's call is no exception here: another vtorc may have promoted somebody by then.
-            Ok(patience) => patience.min(self.trust_left()),
+            Ok(patience) => patience.min(self.job.trust_left()),
             Err(_) if sabotage::has(Bug::UndoWithoutLock) => self.job.settings.command_timeout,
             Err(lost) => {
                 return Stopped::Unclear(format!(

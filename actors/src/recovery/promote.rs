@@ -138,12 +138,9 @@ impl Locked<'_> {
         for stale in self.managed() {
             let was_primary = stale.tablet_type == TabletType::Primary;
             if was_primary && stale.alias != winner.alias && stale.vttablet.is_none() {
-                self.still_locked().await.map_err(unclear)?;
                 let set = topo.set_tablet_type(&stale.alias, TabletType::Replica, None);
-                self.job
-                    .topo_step(StepKind::RecordOldPrimaryType, Some(&stale.alias), set)
-                    .await
-                    .map_err(unclear)?;
+                let written = self.write_record(StepKind::RecordOldPrimaryType, &stale.alias, set);
+                written.await.map_err(unclear)?;
             }
         }
         Ok(())
@@ -152,12 +149,10 @@ impl Locked<'_> {
     async fn write_records(&self, winner: &Tablet) -> Result<(), Stopped> {
         let topo = &self.job.services.topo;
         let term = TermStart::after(self.fresh.newest_term(), self.job.services.clock.now());
-        self.still_locked().await?;
         let set = topo.set_tablet_type(&winner.alias, TabletType::Primary, Some(term));
-        self.job.topo_step(StepKind::RecordPrimaryType, Some(&winner.alias), set).await?;
-        self.still_locked().await?;
+        self.write_record(StepKind::RecordPrimaryType, &winner.alias, set).await?;
         let set = topo.set_shard_primary(&self.fresh.shard, &winner.alias, term);
-        self.job.topo_step(StepKind::RecordShardPrimary, Some(&winner.alias), set).await
+        self.write_record(StepKind::RecordShardPrimary, &winner.alias, set).await
     }
 
     /// Waits until the shard's record names a winner whose vttablet records it.

@@ -67,11 +67,10 @@ impl Locked<'_> {
         };
         if primary.term_start != Some(term) {
             let set = topo.set_tablet_type(&primary.alias, TabletType::Primary, Some(term));
-            self.job.topo_step(StepKind::RecordPrimaryTerm, Some(&primary.alias), set).await?;
+            self.write_record(StepKind::RecordPrimaryTerm, &primary.alias, set).await?;
         }
-        self.still_locked().await?;
         let set = topo.set_shard_primary(&self.fresh.shard, &primary.alias, term);
-        self.job.topo_step(StepKind::RecordShardPrimary, Some(&primary.alias), set).await?;
+        self.write_record(StepKind::RecordShardPrimary, &primary.alias, set).await?;
         Ok(format!("the shard's record names {}", primary.alias))
     }
 
@@ -209,7 +208,7 @@ impl Locked<'_> {
         }
         self.check_lock().await?;
         let forget = self.job.services.topo.forget_tablet(alias);
-        self.job.topo_step(StepKind::RemoveRecord, Some(alias), forget).await?;
+        self.write_record(StepKind::RemoveRecord, alias, forget).await?;
         Ok(format!("{alias} is forgotten; what only it had is lost"))
     }
 
@@ -306,9 +305,8 @@ impl Locked<'_> {
     }
 
     async fn record_replica(&self, alias: &TabletAlias) -> Result<(), Stopped> {
-        self.still_locked().await?;
         let set = self.job.services.topo.set_tablet_type(alias, TabletType::Replica, None);
-        self.job.topo_step(StepKind::RecordType, Some(alias), set).await
+        self.write_record(StepKind::RecordType, alias, set).await
     }
 
     pub(super) fn primary(&self) -> Result<&TabletState, Stopped> {

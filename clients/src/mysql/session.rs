@@ -238,11 +238,12 @@ impl<'a> Session<'a> {
             return Ok(true);
         }
         let seconds = patience.min(self.left()).as_secs_f64();
+        let target = quoted(&target.to_string());
         let statement = match self.dialect {
             Dialect::MySql | Dialect::OldMySql => {
-                format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{target}', {seconds:.3})")
+                format!("SELECT WAIT_FOR_EXECUTED_GTID_SET({target}, {seconds:.3})")
             }
-            Dialect::MariaDb => format!("SELECT MASTER_GTID_WAIT('{target}', {seconds:.3})"),
+            Dialect::MariaDb => format!("SELECT MASTER_GTID_WAIT({target}, {seconds:.3})"),
         };
         Ok(self.value("wait for a position", &statement)?.as_deref() == Some("0"))
     }

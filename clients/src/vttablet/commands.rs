@@ -326,8 +326,8 @@ impl TabletCommand<'_> {
     /// It follows the right source and hears from it often enough: nothing but its threads and semi-sync is to be
     /// seen to. (A vttablet refuses to set the source of a replica with errant GTIDs, even to what it is.)
     fn is_sound(&self, replication: &ReplicationStatus, change: SourceChange) -> bool {
-        let often_enough = |period| u128::from(period) <= self.heartbeat_period.as_millis() * 2;
-        change == SourceChange::Keep && replication.heartbeat_period_ms.is_some_and(often_enough)
+        let too_rare = replication.heartbeats_too_rare(self.heartbeat_period);
+        change == SourceChange::Keep && too_rare == Some(false)
     }
 
     /// Starts what stands; with `anew` the receiver logs in again, to acknowledge as it is told.

@@ -6,9 +6,7 @@ use crate::ids::TabletAlias;
 use crate::knowledge::health::{ProbeFailure, Reachability};
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
-use crate::status::{
-    ReceiverState, ReplicationStatus, ServerStatus, VttabletState, version_numbers,
-};
+use crate::status::{ReceiverState, ReplicationStatus, ServerStatus, VttabletState};
 
 /// Something that is shown and never repaired.
 pub struct Warning {
@@ -365,22 +363,17 @@ fn too_few_ackers(snapshot: &ShardSnapshot) -> Vec<Occurrence> {
     vec![(None, vec![format!("{found} ackers can be reached, {policy} demands {required}")])]
 }
 
-/// The part of a version that decides who can follow whom.
-fn major(version: &str) -> String {
-    let [major, minor, _] = version_numbers(version);
-    format!("{major}.{minor}")
-}
-
 fn several_versions(snapshot: &ShardSnapshot) -> Vec<Occurrence> {
-    let mut versions: std::collections::BTreeMap<String, Vec<String>> = Default::default();
+    let mut versions: std::collections::BTreeMap<_, Vec<String>> = Default::default();
     for state in snapshot.tablets.values() {
         let Some(status) = state.valid_status() else { continue };
-        versions.entry(major(&status.version)).or_default().push(state.tablet.alias.to_string());
+        versions.entry(status.major_version()).or_default().push(state.tablet.alias.to_string());
     }
     if versions.len() < 2 {
         return Vec::new();
     }
-    let each = versions.iter().map(|(version, who)| format!("{version}: {}", who.join(", ")));
+    let each =
+        versions.iter().map(|((major, minor), who)| format!("{major}.{minor}: {}", who.join(", ")));
     vec![(None, each.collect())]
 }
 

@@ -11,11 +11,7 @@ pub const UNKNOWN: &str = "nobody knows whom it is to log in as at its source, s
 
 /// Tells whether a server must be told whom to log in as before it can follow anybody. A vttablet knows by itself; where it
 /// is passed by, it is good to know as well.
-pub fn must_be_told(
-    snapshot: &ShardSnapshot,
-    tablet: &Tablet,
-    settings: &RecoverySettings,
-) -> bool {
+pub fn needs_login(snapshot: &ShardSnapshot, tablet: &Tablet, settings: &RecoverySettings) -> bool {
     let status = snapshot.tablet(&tablet.alias).and_then(|state| state.status.as_ref());
     let follows = status.is_some_and(|status| status.replication.is_some());
     settings.keeps_logins && !follows

@@ -10,9 +10,7 @@ use crate::ids::{ServerIdentity, TabletAlias};
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
-use crate::status::{
-    BinlogFormat, ReplicationStatus, ServerStatus, VttabletState, version_numbers,
-};
+use crate::status::{BinlogFormat, ReplicationStatus, ServerStatus, VttabletState};
 use crate::tablet::{PromotionRule, Tablet};
 
 pub use super::contender::{Constraints, Contender, Promised, is_witness, promised};
@@ -336,16 +334,10 @@ struct Followers {
 impl Followers {
     fn of(trusted: &[&Contender]) -> Self {
         Self {
-            oldest: trusted.iter().map(|one| version_of(&one.status)).min(),
+            oldest: trusted.iter().map(|one| one.status.major_version()).min(),
             logs_statements: trusted.iter().any(|one| logs_statements(one)),
         }
     }
-}
-
-/// Major and minor version: a newer server cannot be followed by an older one for sure.
-fn version_of(status: &ServerStatus) -> (u32, u32) {
-    let [major, minor, _] = version_numbers(&status.version);
-    (major, minor)
 }
 
 fn rank(
@@ -364,7 +356,7 @@ fn rank(
         rows_for_statements: followers.logs_statements && !logs_statements(contender),
         newer_version: followers
             .oldest
-            .is_some_and(|oldest| version_of(&contender.status) > oldest),
+            .is_some_and(|oldest| contender.status.major_version() > oldest),
         crosses_cell: constraints.old_primary.is_some_and(|old| old.cell != alias.cell),
         applier_stands: contender.applier_stands(),
         behind: !contender.received().contains(target),

@@ -15,6 +15,7 @@
 //! | [`Hostile::OpenTransaction`] | a client that began a transaction and went for lunch |
 //! | [`Hostile::LateCommands`] | a statement that waits for a metadata lock after its caller has gone |
 //! | [`Hostile::ApplierFails`] | a row that somebody wrote on a replica, and the primary writes as well |
+//! | [`Hostile::DropsOnceOpened`] | a proxy in between that cuts all connections when it sees a new primary |
 //! | [`Hostile::ManagerSlow`] | a network card, switch or tunnel before vtorc that loses packets |
 //!
 //! What is so from the beginning and for good is a [`crate::ills::Habit`], a tablet's type, or a cell that nobody can
@@ -56,6 +57,8 @@ pub enum Hostile {
     ManagerSlow,
     /// A replica cannot apply what it received; only hazards have it.
     ApplierFails,
+    /// A server ends everybody's sessions when it is opened for writes; only hazards have it.
+    DropsOnceOpened,
 }
 
 impl Hostile {
@@ -91,7 +94,8 @@ impl Hostile {
             | Self::Stranger
             | Self::OpenTransaction
             | Self::LateCommands
-            | Self::ApplierFails => false,
+            | Self::ApplierFails
+            | Self::DropsOnceOpened => false,
         }
     }
 }
@@ -156,6 +160,7 @@ impl Universe {
             Hostile::Stranger => self.give_address_back(server),
             Hostile::OpenTransaction => ills.open_transactions = u32::from(begins),
             Hostile::LateCommands => ills.late = begins,
+            Hostile::DropsOnceOpened => ills.drops_once_opened = begins,
             Hostile::ApplierFails => {
                 ills.applier_fails = begins;
                 self.server_mut(server).applier_running &= !begins;

@@ -93,6 +93,14 @@ pub const ODD: &[Hazard] = &[
         ..PLAIN
     },
     Hazard {
+        name: "connections to the candidate of a planned reparent break once it takes writes",
+        faults: &[
+            (Kind::Hostile(Hostile::DropsOnceOpened), 4_900, 20_000, Some(2)),
+            (Kind::PlannedReparent, 5_000, 20_000, Some(0)),
+        ],
+        ..PLAIN
+    },
+    Hazard {
         name: "vtorc stands still in the middle of a planned reparent until its lock is lost",
         faults: &[(Kind::PlannedReparent, 5_000, 20_000, Some(0))],
         strike: Some((Kind::Hostile(Hostile::ManagerPaused), 9_000, None)),

@@ -31,7 +31,7 @@ impl ProbePort for Outside {
 impl From<Lost> for ProbeFailure {
     fn from(lost: Lost) -> Self {
         match lost {
-            Lost::Unsent(why) | Lost::Unanswered(why) => super::probe_failure(why),
+            Lost::Unsent(failure) | Lost::Unanswered(failure) => failure,
             Lost::TurnedAway(why) => Self::TurnedAway(why),
         }
     }

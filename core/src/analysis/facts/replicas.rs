@@ -10,7 +10,7 @@ use crate::knowledge::snapshot::ShardSnapshot;
 use crate::recovery::replica;
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
-use crate::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus};
+use crate::status::{Flavor, ReceiverState, ServerStatus};
 use crate::tablet::TabletType;
 
 /// What the replica rules look at.
@@ -81,8 +81,9 @@ pub fn replica_facts(
             let receiver_stands = replication.receiver == ReceiverState::Stopped;
             (receiver_stands && !lacks_purged(status, source)) || !replication.applier_running
         }),
+        // A period that is not known, or off where that cannot be seen, is nobody's fault.
         heartbeats_too_rare: replication
-            .is_some_and(|replication| heartbeats_too_rare(replication, settings)),
+            .is_some_and(|r| r.heartbeats_too_rare(settings.heartbeat_period) == Some(true)),
         // A vttablet sets this as it sees fit, whoever asks it to repoint.
         gives_up_soon: replication
             .filter(|_| replica.tablet.vttablet.is_none())
@@ -108,15 +109,6 @@ fn lacks_purged(replica: &ServerStatus, source: &ServerStatus) -> bool {
 /// A source may be away for so long, and vtorc with it: then nobody but the replica itself goes back. (MySQL gives up after ten
 /// tries since 8.4.)
 const TRIES_FOR_MIN: Duration = Duration::from_secs(3600);
-
-/// Tells whether a silent source would show much later than it should. Servers round the period, so twice
-/// as long is still right; one that is not known, or off where it cannot be seen, is nobody's fault.
-fn heartbeats_too_rare(replication: &ReplicationStatus, settings: &RecoverySettings) -> bool {
-    let wanted = u64::try_from(settings.heartbeat_period.as_millis()).unwrap_or(u64::MAX);
-    replication
-        .heartbeat_period_ms
-        .is_some_and(|period| period == 0 || period > wanted.saturating_mul(2))
-}
 
 /// The transactions of a replica that did not come from its primary.
 ///
