@@ -2,7 +2,13 @@
 //!
 //! Declared here, implemented by the clients crate (and by simulations), used by the actors only.
 
+mod error;
+mod grounds;
+
 use std::time::Duration;
+
+pub use error::CommandError;
+pub use grounds::PromotionGrounds;
 
 use async_trait::async_trait;
 
@@ -11,13 +17,12 @@ use crate::audit::{AuditEntry, FindingSpan, RecoveryRecord, StepOutcome};
 use crate::controls::Controls;
 use crate::gtid::GtidSet;
 use crate::hooks::{Hook, Occasion};
-use crate::ids::{KeyspaceShard, RecoveryId, ServerIdentity, TabletAlias, WatchList};
+use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias, WatchList};
 use crate::knowledge::health::ProbeFailure;
-use crate::knowledge::identity::Stranger;
 use crate::preflight::Inspection;
 use crate::secret::Login;
-use crate::status::{ReceiverState, ServerStatus};
-use crate::tablet::{MysqlAddress, TabletAddress, TabletType};
+use crate::status::ServerStatus;
+use crate::tablet::{TabletAddress, TabletType};
 use crate::time::{TermStart, Timestamp};
 use crate::topology::TopologyRead;
 
@@ -80,6 +85,8 @@ pub enum ServerCommand {
     FixPrimary {
         /// Acknowledgements to wait for.
         acks: u32,
+        /// What it was decided on: a server that follows somebody since, or saw a reparent, is not opened.
+        grounds: PromotionGrounds,
     },
     /// Become a replica: refuse writes, follow the source, set semi-sync, run both threads.
     Follow {
@@ -155,109 +162,6 @@ pub enum RelayLog {
     MustStay,
     /// The new source has all of it and still holds it in its binary logs: it may be thrown away.
     MayGo,
-}
-
-/// What a promotion was decided on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PromotionGrounds {
-    /// Everything that the server was chosen for having committed.
-    pub position: GtidSet,
-    /// Whom it followed when it was chosen; none if it followed nobody.
-    pub source: Option<MysqlAddress>,
-    /// Its receiver was stopped and must still stand: whoever started it since had another plan.
-    pub receiver_stopped: bool,
-    /// The rows of its reparent journal; one more means that somebody reparented the shard since. None where it
-    /// could not be read.
-    pub journal_length: Option<u64>,
-}
-
-impl PromotionGrounds {
-    /// The grounds of a server that was chosen in this state for having this.
-    pub fn of(status: &ServerStatus, position: GtidSet) -> Self {
-        let replication = status.replication.as_ref();
-        Self {
-            position,
-            source: replication.map(|replication| replication.source.clone()),
-            receiver_stopped: replication
-                .is_some_and(|replication| replication.receiver == ReceiverState::Stopped),
-            journal_length: status.journal_length,
-        }
-    }
-
-    /// The grounds of a server, chosen in this state, that takes over from a primary which has written its last. Together
-    /// with the rest the server receives the rows of the primary's reparent journal: there may be more than it had then.
-    pub fn after(chosen: &ServerStatus, primary: &ServerStatus) -> Self {
-        let grounds = Self::of(chosen, primary.gtid_executed.clone());
-        Self { journal_length: primary.journal_length.max(grounds.journal_length), ..grounds }
-    }
-
-    /// Says why a server in this state is not the one that was chosen.
-    ///
-    /// Whoever follows nobody any more has been promoted already, by a first attempt: it is only made sure of.
-    pub fn check(&self, status: &ServerStatus) -> Result<(), CommandError> {
-        let differs = |why: String| Err(CommandError::NotDone(why));
-        let missing = self.position.subtract(&status.gtid_executed);
-        if !missing.is_empty() {
-            return differs(format!("it does not have {} any more", missing.shown()));
-        }
-        if let Some(replication) = &status.replication {
-            if self.source.as_ref() != Some(&replication.source) {
-                return differs(format!("it follows {} since it was chosen", replication.source));
-            }
-            if self.receiver_stopped && replication.receiver != ReceiverState::Stopped {
-                return differs("its receiver was started since it was chosen".into());
-            }
-        }
-        match (self.journal_length, status.journal_length) {
-            (Some(then), Some(now)) if now > then => {
-                differs("somebody reparented the shard since it was chosen".into())
-            }
-            (Some(_) | None, Some(_) | None) => Ok(()),
-        }
-    }
-}
-
-/// How a command ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CommandError {
-    /// It certainly did not happen: the server could not be asked.
-    Unreached(ProbeFailure),
-    /// It certainly did not happen: the server refused.
-    NotDone(String),
-    /// It may have happened: no answer came.
-    Unknown(String),
-}
-
-impl CommandError {
-    /// Nothing was sent: somebody else's server answers there.
-    pub fn of_stranger(stranger: Stranger) -> Self {
-        Self::Unreached(ProbeFailure::Stranger(stranger))
-    }
-
-    /// Refuses what was meant for one server where another one is found.
-    pub fn check_meant(meant: &ServerIdentity, found: &ServerIdentity) -> Result<(), Self> {
-        if meant == found { Ok(()) } else { Err(Self::of_stranger(Stranger::NotMeant)) }
-    }
-
-    /// What it says of a server that was only to tell its state.
-    pub fn into_probe_failure(self) -> ProbeFailure {
-        match self {
-            Self::Unreached(failure) => failure,
-            // It answered.
-            Self::NotDone(why) => ProbeFailure::TurnedAway(why),
-            Self::Unknown(_) => ProbeFailure::TimedOut,
-        }
-    }
-}
-
-impl std::fmt::Display for CommandError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unreached(failure) => write!(f, "{failure}"),
-            Self::NotDone(why) => f.write_str(why),
-            Self::Unknown(why) => write!(f, "outcome unknown: {why}"),
-        }
-    }
 }
 
 /// Changes servers. Only recoveries use it.

@@ -38,6 +38,8 @@ pub enum Bug {
     TrustOwnSight,
     /// Take those for ackers whom the policy names, whatever the servers say.
     CountPolicyAckersOnly,
+    /// Take those for connected ackers whose receivers stand.
+    CountStoppedAckers,
     /// Wait for every tablet that was never heard, whether it can have acknowledged anything or not.
     WaitForUnseen,
     /// Throw away what a replica received and has not applied, whoever else has it.
@@ -54,6 +56,8 @@ pub enum Bug {
     UndoWithoutLock,
     /// Change servers, as long as none is opened, without asking whether the lock is still held.
     ActWithoutLock,
+    /// Open a server whatever became of it since that was decided.
+    IgnoreGrounds,
     /// Take a server that was opened, and has something left to be done, for one that was not promoted.
     HalfPromotedIsNot,
     /// Recover nothing where the history could not be read at the start.
@@ -82,7 +86,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 39] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -100,6 +104,7 @@ impl Bug {
         Self::TrustSurvivors,
         Self::TrustOwnSight,
         Self::CountPolicyAckersOnly,
+        Self::CountStoppedAckers,
         Self::WaitForUnseen,
         Self::ThrowRelayLogsAway,
         Self::TrustFiltered,
@@ -108,6 +113,7 @@ impl Bug {
         Self::RefuseForOldErrors,
         Self::UndoWithoutLock,
         Self::ActWithoutLock,
+        Self::IgnoreGrounds,
         Self::HalfPromotedIsNot,
         Self::NeedHistory,
         Self::FenceWhatIsFenced,

@@ -221,7 +221,10 @@ fn election(
             for (at, one) in election.candidates.iter().enumerate() {
                 let place = if at == 0 { "winner" } else { "or" };
                 let sources = one.sources.iter().map(|source| format!(" from {source}"));
-                writeln!(text, "{place} {}{}", one.alias, sources.collect::<String>()).unwrap();
+                let lesser = one.lesser_sources.iter();
+                let lesser = lesser.map(|source| format!(" at least from {source}"));
+                let sources: String = sources.chain(lesser).collect();
+                writeln!(text, "{place} {}{sources}", one.alias).unwrap();
             }
             if election.required != election.target && !election.required.is_empty() {
                 writeln!(text, "at least {}", short(&election.required.to_string())).unwrap();

@@ -99,6 +99,13 @@ impl Tool {
         done
     }
 
+    async fn open_again(&self, primary: &Tablet, acks: u32) -> Result<(), GaveUp> {
+        let found = self.call(primary, ServerCommand::ReadStatus).await?;
+        let grounds = PromotionGrounds::of_primary(&found);
+        self.call(primary, ServerCommand::FixPrimary { acks, grounds }).await?;
+        Ok(())
+    }
+
     async fn under_lock(&self, wanted: u8, lock: &dyn ShardLock) -> Result<(), GaveUp> {
         let mut read = self.outside.read_shard(&self.shard).await?;
         let missing = || TopoError::NoNode(self.shard.to_string());
@@ -117,7 +124,7 @@ impl Tool {
         let handed_over = self.hand_over(&primary, &candidate, lock).await;
         if let Err(why) = handed_over {
             // As UndoDemotePrimary does; whether it works or not, the reparent has failed.
-            let _ = self.call(&primary, ServerCommand::FixPrimary { acks }).await;
+            let _ = self.open_again(&primary, acks).await;
             return Err(why);
         }
         // It does not look again.

@@ -28,6 +28,8 @@ pub struct Hazard {
     pub strike: Option<(Kind, Millis, Option<u8>)>,
     /// The tablets' types.
     pub types: [TabletType; 4],
+    /// Which of its variants each fault is; an even number is whom a planned reparent names.
+    pub other: u8,
     /// What is odd about them from the beginning.
     pub habits: &'static [(u8, Habit)],
 }
@@ -40,6 +42,7 @@ const PLAIN: Hazard = Hazard {
     faults: &[],
     strike: None,
     types: [TabletType::Replica; 4],
+    other: 2,
     habits: &[],
 };
 
@@ -278,8 +281,7 @@ impl Hazard {
             shard: 0,
             server,
             manager: 0,
-            // What a planned reparent names, by an even number.
-            other: 2,
+            other: self.other,
         };
         let faults: Vec<Fault> = self
             .faults

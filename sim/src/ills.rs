@@ -77,6 +77,14 @@ impl Ills {
         self.open_transactions = 0;
     }
 
+    /// Gives it filters, or takes them away. Whoever does that makes it anew: what it lacks could not be seen any more.
+    pub fn filter(&mut self, begins: bool) {
+        self.filtered = begins;
+        if !begins {
+            self.hollow.clear();
+        }
+    }
+
     /// A filtered replica throws the data of every third transaction away.
     pub fn drops(&self, txn: Txn) -> bool {
         self.filtered && txn.number.is_multiple_of(3)

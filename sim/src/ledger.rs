@@ -278,7 +278,10 @@ impl Universe {
                     self.check_no_error_is_spread(number, manager);
                 }
             }
-            Plan::Move => self.check_no_error_is_spread(number, manager),
+            Plan::Move => {
+                self.check_no_error_is_spread(number, manager);
+                self.check_other_is_closed(number, manager);
+            }
             Plan::Other => {}
         }
         // One that the records do not name yet is not known to all.
@@ -294,6 +297,22 @@ impl Universe {
         let ledger = self.ledger_mut(number);
         ledger.promotions.push(Promotion { server: number, at: now, troubled: false });
         ledger.serving_since.clear();
+    }
+
+    /// Whoever moves writes in peace opens nobody while the one that was opened last takes writes, and can be asked.
+    fn check_other_is_closed(&mut self, number: u8, manager: u8) {
+        let Some(last) = self.ledger(number).reigning().filter(|last| *last != number) else {
+            return;
+        };
+        let in_sight = self.network.is_calm(Party::Manager(manager), Party::Server(last));
+        let server = self.server(last);
+        if in_sight
+            && server.is_awake()
+            && !server.opened_by_mistake
+            && server.takes_writes(self.now)
+        {
+            self.violated(format!("m{manager} opened s{number} though s{last} takes writes"));
+        }
     }
 
     /// Somebody hears it who acknowledges, if anybody must: where nobody does, as with disks that stall, nobody can tell whose

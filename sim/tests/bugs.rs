@@ -32,8 +32,6 @@ const HOSTILE: &[Bug] = &[
 const NOT_BY_CHANCE: &[Bug] = &[
     // Other rules mend what it does before it is seen.
     Bug::TrustOldRecords,
-    // A connection must break between two statements that are sent one right after the other.
-    Bug::HalfPromotedIsNot,
     // Under the lock the primary must be as silent as before, and its replicas must have been heard just now.
     Bug::BlameThePrimary,
 ];

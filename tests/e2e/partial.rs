@@ -118,7 +118,7 @@ fn a_part_of_a_transaction_holds_up_no_other_change() {
     });
     let bench = with_a_part(Flavor::MySql);
     at_once("fixing the primary", || {
-        bench.run(1, ServerCommand::FixPrimary { acks: 0 }).unwrap();
+        bench.run(1, bench.opening(1)).unwrap();
     });
     // Whoever follows another gets the whole.
     let bench = with_a_part(Flavor::MySql);

@@ -95,6 +95,12 @@ impl Bench {
         ServerCommand::Promote { acks: 0, grounds }
     }
 
+    /// What a primary is opened with, as it is now.
+    pub fn opening(&self, at: usize) -> ServerCommand {
+        let grounds = PromotionGrounds::of_primary(&self.status(at));
+        ServerCommand::FixPrimary { acks: 0, grounds }
+    }
+
     pub fn tablet(&self, at: usize) -> TabletAddress {
         plain(&self.servers[at].address())
     }
@@ -170,7 +176,7 @@ fn a_promotion_that_fails_after_the_server_was_opened_is_not_called_undone() {
         // What is refused before that is known not to have happened.
         let stopped = ["STOP REPLICA", "SET GLOBAL read_only = ON"];
         bench.servers[1].run(&stopped).unwrap();
-        let fixed = bench.run(1, ServerCommand::FixPrimary { acks: 0 });
+        let fixed = bench.run(1, bench.opening(1));
         assert!(matches!(fixed, Err(CommandError::NotDone(_))), "{flavor:?}: {fixed:?}");
         assert!(bench.is_read_only(1), "{flavor:?}");
     }
@@ -186,7 +192,7 @@ fn a_server_that_wakes_up_after_the_deadline_does_not_take_writes() {
         let pid = server.pid();
         // The statement waits in the socket of a server that stands still.
         let proxy = before(server, "SET GLOBAL read_only = IF", move || freeze(pid));
-        for command in [bench.promotion(1), ServerCommand::FixPrimary { acks: 0 }] {
+        for command in [bench.promotion(1), bench.opening(1)] {
             let outcome = bench.run_at(&proxy, command, Duration::from_millis(1500));
             server.thaw();
             assert!(matches!(outcome, Err(CommandError::Unknown(_))), "{flavor:?}: {outcome:?}");
@@ -203,7 +209,7 @@ fn a_server_that_wakes_up_after_the_deadline_does_not_take_writes() {
                    WHERE argument LIKE 'SET GLOBAL read\\_only = IF%'";
         assert_eq!(server.value(ran).unwrap(), "2", "{flavor:?}: it was not run at all");
         // In time it is opened.
-        bench.run(1, ServerCommand::FixPrimary { acks: 0 }).unwrap();
+        bench.run(1, bench.opening(1)).unwrap();
         assert!(!bench.is_read_only(1), "{flavor:?}");
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{CommandError, PromotionGrounds, RelayLog, ServerCommand, SourceChange};
-use vtorc_core::recovery::catch_up::{self, Choice, Progress};
+use vtorc_core::recovery::catch_up::{self, Choice, Goal, Progress};
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::reparent::election::{Candidate, Contender, Election};
 use vtorc_core::settings::UnappliedPolicy;
@@ -30,12 +30,12 @@ pub(super) struct Chosen {
 struct Race<'a> {
     started: Instant,
     contenders: &'a [Contender],
-    places: RefCell<Vec<Place>>,
+    runners: RefCell<Vec<Runner>>,
     changed: Notify,
 }
 
 /// How one of them stands.
-struct Place {
+struct Runner {
     progress: Progress,
     grounds: Option<PromotionGrounds>,
     error: Option<String>,
@@ -45,39 +45,42 @@ struct Place {
 
 impl Race<'_> {
     fn progress(&self) -> Vec<Progress> {
-        self.places.borrow().iter().map(|place| place.progress).collect()
+        self.runners.borrow().iter().map(|runner| runner.progress).collect()
     }
 
-    fn set(&self, at: usize, progress: Progress, grounds: Option<PromotionGrounds>) {
-        if let Some(place) = self.places.borrow_mut().get_mut(at) {
-            place.progress = progress;
-            place.grounds = grounds;
+    fn got_to(&self, at: usize, goal: Goal, grounds: PromotionGrounds) {
+        if let Some(runner) = self.runners.borrow_mut().get_mut(at) {
+            runner.progress = match goal {
+                Goal::Required => Progress::HasRequired,
+                Goal::All => Progress::HasAll { at: self.started.elapsed() },
+            };
+            runner.grounds = Some(grounds);
         }
         self.changed.notify_one();
     }
 
     /// It follows another source now. One that may be chosen already is chosen as it is from here on.
     fn moved(&self, at: usize, status: &ServerStatus) {
-        if let Some(place) = self.places.borrow_mut().get_mut(at) {
-            let had = place.grounds.take();
-            place.grounds = had.map(|had| PromotionGrounds::of(status, had.position));
+        if let Some(runner) = self.runners.borrow_mut().get_mut(at) {
+            let had = runner.grounds.take();
+            runner.grounds = had.map(|had| PromotionGrounds::of(status, had.position));
         }
     }
 
     /// It does not get further. One that has what is required may still be chosen.
     fn gave_up(&self, at: usize, error: String) {
-        if let Some(place) = self.places.borrow_mut().get_mut(at) {
-            place.error = Some(error);
-            if place.progress == Progress::Working {
-                place.progress = Progress::Failed;
+        if let Some(runner) = self.runners.borrow_mut().get_mut(at) {
+            runner.error = Some(error);
+            if runner.progress == Progress::Working {
+                runner.progress = Progress::Failed;
             }
         }
         self.changed.notify_one();
     }
 
     fn forbid(&self, at: usize, why: String) {
-        if let Some(place) = self.places.borrow_mut().get_mut(at) {
-            place.forbidden = true;
+        if let Some(runner) = self.runners.borrow_mut().get_mut(at) {
+            runner.forbidden = true;
         }
         self.gave_up(at, why);
     }
@@ -111,7 +114,7 @@ impl Locked<'_> {
         let race = Race {
             started: Instant::now(),
             contenders,
-            places: RefCell::default(),
+            runners: RefCell::default(),
             changed: Notify::new(),
         };
         for candidate in &election.candidates {
@@ -122,7 +125,7 @@ impl Locked<'_> {
             let grounds = status
                 .filter(|_| progress != Progress::Working)
                 .map(|status| PromotionGrounds::of(status, reached(progress, candidate, election)));
-            race.places.borrow_mut().push(Place {
+            race.runners.borrow_mut().push(Runner {
                 progress,
                 grounds,
                 error: None,
@@ -152,14 +155,14 @@ impl Locked<'_> {
         election: &Election,
         choice: Choice,
     ) -> Result<Chosen, Stopped> {
-        let mut places = race.places.borrow_mut();
+        let mut runners = race.runners.borrow_mut();
         let reasons: Vec<String> = election
             .candidates
             .iter()
-            .zip(places.iter())
-            .filter_map(|(one, place)| Some(format!("{}: {}", one.alias, place.error.as_ref()?)))
+            .zip(runners.iter())
+            .filter_map(|(one, runner)| Some(format!("{}: {}", one.alias, runner.error.as_ref()?)))
             .collect();
-        let forbidden = places.iter().any(|place| place.forbidden);
+        let forbidden = runners.iter().any(|runner| runner.forbidden);
         let nobody = || {
             let why = format!("no candidate is ready: {}", reasons.join("; "));
             if forbidden { Stopped::Refused(why) } else { Stopped::Failed(why) }
@@ -168,7 +171,7 @@ impl Locked<'_> {
             Choice::Promote(at) => at,
             Choice::Nobody | Choice::WaitUntil(_) => return Err(nobody()),
         };
-        let grounds = places.get_mut(at).and_then(|place| place.grounds.take());
+        let grounds = runners.get_mut(at).and_then(|runner| runner.grounds.take());
         let candidate = election.candidates.get(at);
         let (Some(grounds), Some(candidate)) = (grounds, candidate) else { return Err(nobody()) };
         Ok(Chosen { alias: candidate.alias.clone(), grounds })
@@ -210,43 +213,52 @@ impl Locked<'_> {
         {
             let status = self.wait_until_applied(&candidate.alias, &required, patience).await?;
             let grounds = PromotionGrounds::of(&status, required.clone());
-            race.set(at, Progress::HasRequired, Some(grounds));
+            race.got_to(at, Goal::Required, grounds);
         }
-        if !catch_up::can_have_all(candidate, election) {
+        if candidate.received.contains(&election.target) {
+            let status = self.wait_until_applied(&candidate.alias, &all, patience).await?;
+            race.got_to(at, Goal::All, PromotionGrounds::of(&status, all));
             return Ok(());
         }
+        self.go_by_sources(race, at, candidate, election).await
+    }
+
+    /// Asks one source after the other for what it lacks.
+    async fn go_by_sources(
+        &self,
+        race: &Race<'_>,
+        at: usize,
+        candidate: &Candidate,
+        election: &Election,
+    ) -> Result<(), CommandError> {
+        let (required, all) = catch_up::positions(candidate, election);
         let mut last = None;
-        for source in &candidate.sources {
-            match self.get_from(race, (at, candidate), source, &all).await {
+        for (source, goal) in catch_up::routes(candidate, election, race.contenders) {
+            let wanted = match goal {
+                Goal::All => &all,
+                Goal::Required if race.progress().get(at) == Some(&Progress::Working) => &required,
+                Goal::Required => continue,
+            };
+            match self.get_from(race, (at, candidate), &source, wanted).await {
                 Ok(status) => {
-                    self.has_all(race, at, &status, all);
-                    return Ok(());
+                    race.got_to(at, goal, PromotionGrounds::of(&status, wanted.clone()));
+                    if goal == Goal::All {
+                        return Ok(());
+                    }
                 }
                 Err(error) => last = Some(error),
             }
         }
-        match last {
-            Some(error) => Err(error),
-            None => {
-                let status = self.wait_until_applied(&candidate.alias, &all, patience).await?;
-                self.has_all(race, at, &status, all);
-                Ok(())
-            }
-        }
+        last.map_or(Ok(()), Err)
     }
 
-    fn has_all(&self, race: &Race<'_>, at: usize, status: &ServerStatus, all: GtidSet) {
-        let grounds = PromotionGrounds::of(status, all);
-        race.set(at, Progress::HasAll { at: race.started.elapsed() }, Some(grounds));
-    }
-
-    /// Follows a source that has everything, which logs what it applies.
+    /// Follows a source that has what is wanted, which logs what it applies.
     async fn get_from(
         &self,
         race: &Race<'_>,
         (at, candidate): (usize, &Candidate),
         source: &TabletAlias,
-        all: &GtidSet,
+        wanted: &GtidSet,
     ) -> Result<ServerStatus, CommandError> {
         self.let_apply(race, source).await?;
         let no_record = || CommandError::NotDone(format!("{source} has no record or no address"));
@@ -263,11 +275,11 @@ impl Locked<'_> {
         let followed = self.command(step, &candidate.alias, follow, timeout).await?;
         catch_up::check_source_helps(&followed)?;
         race.moved(at, &followed);
-        let patience = match candidate.sources.len() {
+        let patience = match candidate.sources.len() + candidate.lesser_sources.len() {
             1 => self.job.settings.wait_replicas_timeout,
             _ => SOURCE_PATIENCE.min(self.job.settings.wait_replicas_timeout),
         };
-        self.wait_until_applied(&candidate.alias, all, patience).await
+        self.wait_until_applied(&candidate.alias, wanted, patience).await
     }
 
     /// Starts an applier that stands, and lifts a delay.

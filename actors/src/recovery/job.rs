@@ -147,6 +147,7 @@ impl Job {
         let locked = self.lock(task).await?;
         self.failpoint(Failpoint::Locked);
         let done = locked.act(task).await;
+        locked.put_delays_back().await;
         self.release().await;
         done
     }

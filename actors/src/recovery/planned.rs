@@ -203,7 +203,11 @@ impl Locked<'_> {
                 ));
             }
         };
-        let fix = ServerCommand::FixPrimary { acks: self.policy.acks_required() };
+        let grounds = match self.status_of(&primary.alias) {
+            Ok(status) => PromotionGrounds::of_primary(status),
+            Err(error) => return Stopped::Unclear(format!("{why}; {error}")),
+        };
+        let fix = ServerCommand::FixPrimary { acks: self.policy.acks_required(), grounds };
         match self.job.on(StepKind::TakeWritesAgain, primary, fix, patience).await {
             Ok(_) => Stopped::Undone(format!("{why}; {} serves as before", primary.alias)),
             Err(error) => Stopped::Unclear(format!(

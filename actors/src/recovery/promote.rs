@@ -139,8 +139,9 @@ impl Locked<'_> {
             let was_primary = stale.tablet_type == TabletType::Primary;
             if was_primary && stale.alias != winner.alias && stale.vttablet.is_none() {
                 let set = topo.set_tablet_type(&stale.alias, TabletType::Replica, None);
-                let written = self.write_record(StepKind::RecordOldPrimaryType, &stale.alias, set);
-                written.await.map_err(unclear)?;
+                // Its term is older than the winner's. Where its cell is away with it, it is a finding until it can be
+                // written.
+                let _ = self.write_record(StepKind::RecordOldPrimaryType, &stale.alias, set).await;
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use vtorc_core::audit::StepOutcome;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
-use vtorc_core::ports::{ServerCommand, Sessions};
+use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::recovery::receivers::{self, Restart};
 use vtorc_core::recovery::reopen;
 use vtorc_core::recovery::replica::{self, Case, Cure};
@@ -34,7 +34,8 @@ impl Locked<'_> {
         let primary = self.primary()?.tablet.clone();
         self.check_incumbent()?;
         self.check_lock().await?;
-        let fix = ServerCommand::FixPrimary { acks: self.policy.acks_required() };
+        let grounds = PromotionGrounds::of_primary(self.status_of(&primary.alias)?);
+        let fix = ServerCommand::FixPrimary { acks: self.policy.acks_required(), grounds };
         let patience = self.opening_patience(&primary).await?;
         match self.job.on(StepKind::FixPrimary, &primary, fix, patience).await {
             Ok(status) if status.is_writable() => Ok(format!("{} is in order", primary.alias)),
@@ -243,10 +244,6 @@ impl Locked<'_> {
         let read = ServerCommand::ReadStatus;
         let source = self.job.on(StepKind::ReadPrimaryPosition, &primary, read, timeout);
         let source = source.await.map_err(|error| Stopped::Failed(error.to_string()))?;
-        let stale = kind == FindingKind::StaleTopoPrimary;
-        if stale && tablet.vttablet.is_none() {
-            self.record_replica(alias).await?;
-        }
         let case = Case {
             finding: kind,
             policy: self.policy,
@@ -257,8 +254,9 @@ impl Locked<'_> {
             snapshot: &self.fresh,
         };
         let done = self.cure_replica(&tablet, &primary, replica::cure(case)).await?;
-        if stale && tablet.vttablet.is_some() {
-            // One that does not take itself for the primary publishes nothing when it follows another.
+        if kind == FindingKind::StaleTopoPrimary {
+            // Also for one with a vttablet: it publishes nothing when it follows another, unless it took itself for the
+            // primary. Last, since the cell that holds the record may be away.
             self.record_replica(alias).await?;
         }
         Ok(done)

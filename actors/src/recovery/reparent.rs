@@ -286,8 +286,21 @@ impl Locked<'_> {
         let Some(seconds) = seconds else { return };
         let set = ServerCommand::SetDelay { seconds };
         let timeout = self.job.settings.command_timeout;
-        // Where it fails the story says so; the tablet replicates without a delay.
-        let _ = self.job.on(StepKind::PutDelayBack, tablet, set, timeout).await;
+        // Where it fails it is tried again at the end, and the story says so; the tablet replicates without a delay.
+        if self.job.on(StepKind::PutDelayBack, tablet, set, timeout).await.is_ok() {
+            self.lifted.borrow_mut().remove(&tablet.alias);
+        }
+    }
+
+    /// Whatever became of the reparent, a replica that is late on purpose is late again.
+    pub(super) async fn put_delays_back(&self) {
+        let lifted: Vec<TabletAlias> = self.lifted.borrow().keys().cloned().collect();
+        for tablet in lifted.iter().filter_map(|alias| self.tablet(alias).ok()) {
+            let status = self.job.send(tablet, ServerCommand::ReadStatus).await;
+            if status.is_ok_and(|status| status.replication.is_some()) {
+                self.put_delay_back(tablet).await;
+            }
+        }
     }
 
     /// Tells who was chosen, and why the others were not.

@@ -66,7 +66,9 @@ fn run_for_shard(
             session.start(Thread::Applier)?;
         }
         ServerCommand::Promote { acks, grounds } => return promote(session, acks, &grounds),
-        ServerCommand::FixPrimary { acks } => return fix_primary(session, acks),
+        ServerCommand::FixPrimary { acks, grounds } => {
+            return fix_primary(session, acks, &grounds);
+        }
         ServerCommand::Follow { source, semi_sync, change, relay_log, login } => {
             let source = Source { address: &source.mysql, login: login.as_ref() };
             follow::follow(session, source, semi_sync, change, relay_log)?;
@@ -183,8 +185,13 @@ fn forget_source(session: &mut Session<'_>, status: &ServerStatus) -> Result<(),
     session.run("forget the source", &format!("RESET {replica} ALL{for_channel}"))
 }
 
-fn fix_primary(session: &mut Session<'_>, acks: u32) -> Result<ServerStatus, CommandError> {
-    let status = session.status()?;
+fn fix_primary(
+    session: &mut Session<'_>,
+    acks: u32,
+    grounds: &PromotionGrounds,
+) -> Result<ServerStatus, CommandError> {
+    let status = with_journal(session)?;
+    grounds.check(&status)?;
     if status.replication.is_some() {
         stop(session, Thread::Both)?;
         forget_source(session, &status)?;
@@ -194,6 +201,7 @@ fn fix_primary(session: &mut Session<'_>, acks: u32) -> Result<ServerStatus, Com
     if !status.read_only {
         return session.status();
     }
+    grounds.check(&with_journal(session)?)?;
     opening::take_writes(session, None)?;
     opening::once_open(session.status())
 }

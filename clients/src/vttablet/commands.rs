@@ -75,8 +75,8 @@ pub(crate) async fn run(
             return once_open(job.status().await);
         }
         ServerCommand::SetDelay { seconds } => delay::set_delay(job, seconds).await?,
-        ServerCommand::FixPrimary { acks } => {
-            job.fix_primary(acks).await?;
+        ServerCommand::FixPrimary { acks, grounds } => {
+            job.fix_primary(acks, &grounds).await?;
             return once_open(job.status().await);
         }
         ServerCommand::Follow { source, semi_sync, change, relay_log, login } => {
@@ -239,9 +239,11 @@ impl TabletCommand<'_> {
         Ok(())
     }
 
-    async fn fix_primary(&self, acks: u32) -> Result<(), CommandError> {
+    async fn fix_primary(&self, acks: u32, grounds: &PromotionGrounds) -> Result<(), CommandError> {
         let mut client = self.caller.client.clone();
-        if let Some(replication) = self.status().await?.replication {
+        let status = self.status_with_journal().await?;
+        grounds.check(&status)?;
+        if let Some(replication) = status.replication {
             stopping::stop_receiver(self, &replication).await?;
             let message = messages::ResetReplicationParametersRequest {};
             let sent = client.reset_replication_parameters(self.caller.request(message));
@@ -249,6 +251,7 @@ impl TabletCommand<'_> {
             answer.map_err(CallError::into_command_error)?;
         }
         self.set_source_up(acks).await?;
+        grounds.check(&self.status_with_journal().await?)?;
         let message = messages::UndoDemotePrimaryRequest { semi_sync: acks > 0 };
         let sent = client.undo_demote_primary(self.caller.request(message));
         let answer = self.caller.answer("UndoDemotePrimary", sent).await;

@@ -163,6 +163,16 @@ impl TabletState {
         self.status.as_deref().filter(|_| self.reachability.is_valid())
     }
 
+    /// What it said last before somebody else was asked; the first that is known of it where nothing of before is.
+    pub fn word_at(&self, asked_at: Timestamp) -> Option<&ServerStatus> {
+        let earlier = self.earlier.iter().map(|(status, at)| (status.as_ref(), *at));
+        let last = self.status.as_deref().map(|status| (status, self.answered_at));
+        let mut words: Vec<_> = earlier.chain(last).collect();
+        let later = words.iter().position(|(_, answered_at)| *answered_at > asked_at);
+        words.truncate(later.unwrap_or(words.len()).max(1));
+        words.last().map(|(status, _)| *status)
+    }
+
     /// What this server wrote itself, lost, and `other` has: by what that answered before this one was asked, as far as
     /// it did not lose it too since. Somebody who cannot be reached any more has not forgotten it by that.
     pub fn lost_to(&self, other: &TabletState) -> Option<GtidSet> {

@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use crate::gtid::GtidSet;
+use crate::ids::TabletAlias;
 use crate::ports::CommandError;
-use crate::reparent::election::{Candidate, Election, Reason};
+use crate::reparent::election::{Candidate, Contender, Election, Reason};
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::status::ServerStatus;
@@ -48,6 +49,32 @@ pub fn positions(candidate: &Candidate, election: &Election) -> (GtidSet, GtidSe
     let required = election.required.union(&candidate.received);
     let all = election.target.union(&candidate.received);
     (required, all)
+}
+
+/// How far a candidate gets by one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// To what it cannot do without.
+    Required,
+    /// To all there is.
+    All,
+}
+
+/// From whom a candidate gets what it lacks, one after the other. A source that has applied everything gives it at once. One
+/// that still must apply it may be locked or late: before that, what the candidate cannot do without comes from another.
+pub fn routes(
+    candidate: &Candidate,
+    election: &Election,
+    everybody: &[Contender],
+) -> Vec<(TabletAlias, Goal)> {
+    let has_applied = |alias: &&TabletAlias| {
+        let source = everybody.iter().find(|one| one.tablet.alias == **alias);
+        source.is_some_and(|one| one.status.gtid_executed.contains(&election.target))
+    };
+    let (at_once, later): (Vec<_>, Vec<_>) = candidate.sources.iter().partition(has_applied);
+    let all = |alias: &TabletAlias| (alias.clone(), Goal::All);
+    let lesser = candidate.lesser_sources.iter().map(|alias| (alias.clone(), Goal::Required));
+    at_once.into_iter().map(all).chain(lesser).chain(later.into_iter().map(all)).collect()
 }
 
 /// It has received all there is, or somebody can give it the rest.

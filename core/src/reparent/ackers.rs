@@ -6,7 +6,7 @@ use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
-use crate::status::ServerStatus;
+use crate::status::{ReceiverState, ReplicationStatus, ServerStatus};
 use crate::tablet::TabletType;
 use crate::topology::Place;
 
@@ -49,6 +49,14 @@ pub(super) fn acknowledges(status: &ServerStatus) -> bool {
     status.semi_sync.replica_enabled && status.replication.is_some()
 }
 
+/// Its source counts it among its connected ackers. One whose receiver stood does not explain anything of that count.
+fn is_counted_acker(status: &ServerStatus) -> bool {
+    let connected = |channel: &ReplicationStatus| channel.receiver == ReceiverState::Running;
+    let counts =
+        status.semi_sync.replica_active && status.replication.as_ref().is_some_and(connected);
+    counts || (acknowledges(status) && sabotage::has(Bug::CountStoppedAckers))
+}
+
 fn unheard_may_acknowledge(state: &TabletState, room: Option<u32>) -> bool {
     if sabotage::has(Bug::WaitForUnseen) {
         return !state.tablet.tablet_type.is_managed();
@@ -63,16 +71,16 @@ fn unheard_may_acknowledge(state: &TabletState, room: Option<u32>) -> bool {
     }
 }
 
-/// How many ackers the primary last said that it has, beside those whose own last word accounts for them; none if it
-/// was never heard.
+/// How many ackers the primary last said that it has, beside those who said shortly before that they were connected to it
+/// as such; none if it was never heard.
 fn unaccounted(snapshot: &ShardSnapshot) -> Option<u32> {
     let primary = snapshot.primary()?;
     let status = primary.status.as_ref()?;
     let address = primary.tablet.mysql.as_ref();
-    let accounted = snapshot.tablets.values().filter_map(|state| state.status.as_deref());
-    let accounted = accounted.filter(|theirs| {
+    let said = snapshot.tablets.values().filter_map(|state| state.word_at(primary.status_at));
+    let accounted = said.filter(|theirs| {
         let follows = |replication| status.is_source_of(replication, address);
-        acknowledges(theirs) && theirs.replication.as_ref().is_some_and(follows)
+        is_counted_acker(theirs) && theirs.replication.as_ref().is_some_and(follows)
     });
     let accounted = u32::try_from(accounted.count()).unwrap_or(u32::MAX);
     Some(status.semi_sync.clients.saturating_sub(accounted))

@@ -48,8 +48,11 @@ pub struct Election {
 pub struct Candidate {
     /// Who.
     pub alias: TabletAlias,
-    /// From whom it can get what it lacks, the best first; nobody where it has received everything.
+    /// From whom it can get all that it lacks, the best first; nobody where it has received everything.
     pub sources: Vec<TabletAlias>,
+    /// From whom it can get what may have been acknowledged, though not everything, the best first; nobody where it has
+    /// received that.
+    pub lesser_sources: Vec<TabletAlias>,
     /// What it received itself: it is applied in any case.
     pub received: GtidSet,
 }
@@ -80,7 +83,8 @@ struct Rank {
 }
 
 /// Those who may have acknowledged what the old primary wrote, where that can be said. It cannot where somebody else may
-/// have been primary meanwhile: who follows another server, follows nobody, or lost what it wrote itself.
+/// have been primary meanwhile: who follows another server, follows nobody and wrote something, or lost what it wrote
+/// itself.
 pub fn possible_ackers(
     reach: &Reach<'_>,
     old_primary: Option<&TabletState>,
@@ -105,8 +109,12 @@ pub fn possible_ackers(
             })
         })
     };
+    let was_never_primary = |one: &Contender| {
+        one.status.replication.is_none() && one.status.written_by_itself().is_empty()
+    };
     let of_this_term = |one: &Contender| {
-        one.tablet.alias == old.tablet.alias || follows_old(one) || follows_replica(one)
+        let is_old = one.tablet.alias == old.tablet.alias;
+        is_old || follows_old(one) || follows_replica(one) || was_never_primary(one)
     };
     let mut counted = everybody.iter().filter(|one| one.is_witness());
     let certain = counted.all(|one| of_this_term(one) && lost_own(one, everybody).is_none());
@@ -125,7 +133,7 @@ pub fn elect(
     let target = most_advanced(&trusted)?.received();
     check_held_by_errant(everybody, &passed_over, &target, constraints)?;
     check_held_by_filtered(everybody, &target, constraints)?;
-    check_promised(everybody, constraints)?;
+    check_promised(&trusted, constraints)?;
     let required = required(&trusted, &target, constraints);
     // One with errant transactions is never promoted; it follows and acknowledges like any other.
     let is_errant =
@@ -140,8 +148,11 @@ pub fn elect(
     let mut ranked: Vec<(Rank, Candidate)> = Vec::new();
     for contender in &trusted {
         let sources = sources_for(contender, &trusted, &target);
+        let mut lesser_sources = sources_for(contender, &trusted, &required);
+        lesser_sources.retain(|one| !sources.contains(one));
         let received = contender.received();
-        let lost = sources.is_empty() && !received.contains(&required);
+        let helped = !sources.is_empty() || !lesser_sources.is_empty();
+        let lost = !helped && !received.contains(&required);
         let reason = unfit(contender, everybody, &reached, constraints);
         let why_lost = if contender.filters() { Reason::Filtered } else { Reason::CannotCatchUp };
         match reason.or(lost.then_some(why_lost)) {
@@ -153,7 +164,7 @@ pub fn elect(
                 let rank = rank(contender, &target, &followers, left, constraints);
                 let rank = Rank { stays_behind, ..rank };
                 let alias = contender.tablet.alias.clone();
-                ranked.push((rank, Candidate { alias, sources, received }));
+                ranked.push((rank, Candidate { alias, sources, lesser_sources, received }));
             }
         }
     }
@@ -174,6 +185,7 @@ fn sabotaged(mut election: Election) -> Election {
         && let Some(first) = election.candidates.first_mut()
     {
         first.sources.clear();
+        first.lesser_sources.clear();
         election.target = first.received.clone();
         election.required = first.received.clone();
     }
@@ -187,7 +199,8 @@ fn trusted<'a>(
     passed_over: &mut Vec<PassedOver>,
 ) -> Result<Vec<&'a Contender>, NoCandidate> {
     let mut trusted: Vec<&Contender> = Vec::new();
-    for contender in everybody.iter().filter(|one| one.is_witness()) {
+    let counts = |one: &&Contender| one.is_witness() || holds_promised(one, everybody, constraints);
+    for contender in everybody.iter().filter(counts) {
         if contender.is_filtered() {
             passed_over.push(passed(contender, Reason::Filtered));
             continue;
@@ -225,7 +238,10 @@ fn required(trusted: &[&Contender], target: &GtidSet, constraints: &Constraints<
         true => one.received(),
         false => one.status.not_written_by(&old).subtract(&one.foreign),
     };
-    trusted.iter().fold(target.empty_like(), |all, one| all.union(&may_be_acknowledged(one)))
+    // Whoever has it, what the old primary was seen to have had acknowledged was acknowledged.
+    let promised = constraints.promised.map(|promised| promised.gtids.intersect(target));
+    let promised = promised.unwrap_or_else(|| target.empty_like());
+    trusted.iter().fold(promised, |all, one| all.union(&may_be_acknowledged(one)))
 }
 
 /// The server that replicas were connected to, and that is none of those who answered: a primary that nobody here heard.
@@ -235,21 +251,31 @@ fn followed(trusted: &[&Contender]) -> Option<ServerIdentity> {
     sources.find(|source| trusted.iter().all(|one| one.status.identity() != *source))
 }
 
-/// From whom it can get all that it lacks: those who received everything and log it, and still hold what this one
-/// lacks. Who has applied it comes first, then who applies without a delay.
+/// Of what the old primary was seen to have had acknowledged, this one has something that nobody has whose word counts by
+/// his type: it acknowledged that before it was taken out of service.
+fn holds_promised(one: &Contender, everybody: &[Contender], constraints: &Constraints<'_>) -> bool {
+    let Some(promised) = constraints.promised else { return false };
+    let witnesses = everybody.iter().filter(|other| other.is_witness());
+    let left =
+        witnesses.fold(promised.gtids.clone(), |left, other| left.subtract(&other.received()));
+    !left.intersect(&one.received()).is_empty()
+}
+
+/// From whom it can get what it lacks of this: those who received it all and log it, and still hold what this one lacks.
+/// Who has applied it comes first, then who applies without a delay.
 fn sources_for(
     contender: &Contender,
     trusted: &[&Contender],
-    target: &GtidSet,
+    wanted: &GtidSet,
 ) -> Vec<TabletAlias> {
-    if contender.received().contains(target) || contender.filters() {
+    if contender.received().contains(wanted) || contender.filters() {
         return Vec::new();
     }
-    let has_all = |one: &&&Contender| one.is_source() && one.received().contains(target);
+    let has_all = |one: &&&Contender| one.is_source() && one.received().contains(wanted);
     let mut sources: Vec<&Contender> =
         trusted.iter().filter(has_all).filter(|one| contender.can_follow(one)).copied().collect();
     sources.sort_by_key(|one| {
-        let applied = one.status.gtid_executed.contains(target);
+        let applied = one.status.gtid_executed.contains(wanted);
         (!applied, one.delay_seconds() > 0, one.applier_stands(), one.tablet.alias.clone())
     });
     sources.into_iter().map(|one| one.tablet.alias.clone()).collect()

@@ -51,10 +51,12 @@ pub enum Unsafe {
         primary: TabletAlias,
     },
     /// There was a primary that the topology no longer knows; any tablet could be following it.
-    #[error("the primary's record is gone, so all tablets must be reached; missing: {}", list(.missing))]
+    #[error("the primary's record is gone, so all tablets must be reached; missing: {}", list_both(.missing, .places))]
     PrimaryUnknown {
         /// Who must come back.
         missing: Vec<TabletAlias>,
+        /// Where somebody may be whom nobody here has ever read.
+        places: Vec<Place>,
     },
 }
 
@@ -91,8 +93,11 @@ impl<'a> Reach<'a> {
             .filter(|tablet| Some(&tablet.alias) != old_primary)
             .map(|tablet| tablet.alias.clone())
             .collect();
-        if !others.is_empty() && old_primary.is_none() {
-            return Err(Unsafe::PrimaryUnknown { missing: others });
+        // Whoever was primary may be followed by anybody, also by somebody whom nobody here has ever read.
+        let promised = self.policy.acks_required() > 0;
+        let places: Vec<Place> = self.strays.places.iter().filter(|_| promised).cloned().collect();
+        if old_primary.is_none() && !(others.is_empty() && places.is_empty()) {
+            return Err(Unsafe::PrimaryUnknown { missing: others, places });
         }
         if !others.is_empty() && self.policy.acks_required() == 0 {
             return Err(Unsafe::NothingProven { missing: others });

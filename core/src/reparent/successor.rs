@@ -53,6 +53,7 @@ pub fn choose_successor(
     let candidate = |(_, _, _, _, alias): (_, _, _, _, TabletAlias)| Candidate {
         alias,
         sources: Vec::new(),
+        lesser_sources: Vec::new(),
         received: nothing.clone(),
     };
     Ok(Election {

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
+use super::ackers::acknowledges;
 use super::contender::{Constraints, Contender, lost_own, passed};
 use super::reason::{NoCandidate, PassedOver, Reason};
 use crate::durability::DurabilityPolicy;
@@ -143,10 +144,7 @@ pub(super) fn check_held_by_filtered(
     target: &GtidSet,
     constraints: &Constraints<'_>,
 ) -> Result<(), NoCandidate> {
-    let may_acknowledge = |one: &&Contender| {
-        let named = constraints.ackers.as_ref();
-        named.is_none_or(|ackers| ackers.contains(&one.tablet.alias))
-    };
+    let may_acknowledge = |one: &&Contender| acknowledges(&one.status);
     if constraints.policy.acks_required() == 0 {
         return Ok(());
     }
@@ -164,17 +162,17 @@ pub(super) fn check_held_by_filtered(
 /// A crash takes along what a replica had received and not applied (`relay_log_recovery`). What the primary was seen to have
 /// had acknowledged, and no longer anybody has, is on the primary alone. Whoever asks for a certain tablet knows that.
 pub(super) fn check_promised(
-    everybody: &[Contender],
+    trusted: &[&Contender],
     constraints: &Constraints<'_>,
 ) -> Result<(), NoCandidate> {
     let Some(promised) = constraints.promised.filter(|_| constraints.wanted.is_none()) else {
         return Ok(());
     };
-    if everybody.iter().any(|one| one.tablet.alias == promised.by) {
+    if trusted.iter().any(|one| one.tablet.alias == promised.by) {
         return Ok(());
     }
     let left =
-        everybody.iter().fold(promised.gtids.clone(), |left, one| left.subtract(&one.received()));
+        trusted.iter().fold(promised.gtids.clone(), |left, one| left.subtract(&one.received()));
     match left.is_empty() {
         true => Ok(()),
         false => {

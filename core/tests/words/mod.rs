@@ -187,7 +187,14 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         "acked" => {
             (status.semi_sync.source_active, status.semi_sync.seen_is_acknowledged) = (true, true);
         }
-        "acks" => status.semi_sync.replica_enabled = true,
+        "acks" => {
+            status.semi_sync.replica_enabled = true;
+            let connected =
+                |channel: &ReplicationStatus| channel.receiver == ReceiverState::Running;
+            let idle = value == "idle";
+            status.semi_sync.replica_active =
+                !idle && status.replication.as_ref().is_some_and(connected);
+        }
         "gtid" => status.gtid_executed = gtid(value),
         "got" => status.replication.as_mut().unwrap().retrieved = gtid(value),
         "journal" => status.journal_length = value.parse().ok(),

@@ -133,13 +133,7 @@ impl Universe {
                 ills.delay_seconds = if begins { DELAY_SECONDS } else { 0 };
                 ills.idle_since = now;
             }
-            Hostile::Filtered => {
-                ills.filtered = begins;
-                // Whoever takes its filters away makes it anew: what it lacks could not be seen any more.
-                if !begins {
-                    ills.hollow.clear();
-                }
-            }
+            Hostile::Filtered => ills.filter(begins),
             Hostile::Locked if begins && reigns => {}
             Hostile::Locked => {
                 ills.locked = begins;

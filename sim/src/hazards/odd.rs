@@ -47,6 +47,21 @@ pub const ODD: &[Hazard] = &[
         ..PLAIN
     },
     Hazard {
+        name: "a DRAINED tablet that vtorc never reached acknowledged alone, while a replica stood that does otherwise",
+        types: WITH_DRAINED,
+        habits: &[(3, Habit::AcksByFile)],
+        other: 1,
+        faults: &[
+            (Kind::ManagerCut, 0, 60_000, Some(3)),
+            // Nothing is repaired meanwhile.
+            (Kind::TopologyDown, 3_900, 1_700, None),
+            (Kind::StoppedReplica, 4_000, 1_000, Some(2)),
+            (Kind::Isolate, 5_000, 200, Some(1)),
+            (Kind::Crash, 5_100, 55_000, Some(0)),
+        ],
+        ..PLAIN
+    },
+    Hazard {
         name: "an RDONLY tablet turns vtorc away from shortly before the primary dies",
         types: WITH_RDONLY,
         faults: &[

@@ -77,7 +77,7 @@ impl Line {
             ServerCommand::StartApplier => self.tell(Statement::StartApplier).await,
             ServerCommand::Promote { acks, grounds } => self.promote(acks, &grounds).await,
             ServerCommand::SetDelay { seconds } => self.tell(Statement::Delay(seconds)).await,
-            ServerCommand::FixPrimary { acks } => self.fix_primary(acks).await,
+            ServerCommand::FixPrimary { acks, grounds } => self.fix_primary(acks, &grounds).await,
             ServerCommand::Follow { source, semi_sync, change, relay_log, login: _ } => {
                 let source = Server::number_of(&source.mysql);
                 self.follow(source, semi_sync, (change, relay_log)).await
@@ -105,7 +105,10 @@ impl Line {
                     other => other,
                 }
             }
-            ServerCommand::FixPrimary { acks } => self.fix_primary_by_vttablet(acks).await,
+            ServerCommand::FixPrimary { acks, grounds } => {
+                grounds.check(&self.status().await?)?;
+                self.fix_primary_by_vttablet(acks).await
+            }
             ServerCommand::Follow { source, semi_sync, change, relay_log, login: _ } => {
                 let source = Server::number_of(&source.mysql);
                 self.follow_by_vttablet(source, semi_sync, (change, relay_log)).await
@@ -270,14 +273,16 @@ impl Line {
         Ok(())
     }
 
-    async fn fix_primary(&self, acks: u32) -> Result<(), CommandError> {
+    async fn fix_primary(&self, acks: u32, grounds: &PromotionGrounds) -> Result<(), CommandError> {
         let status = self.status().await?;
+        grounds.check(&status)?;
         if status.replication.is_some() {
             self.tell(Statement::StopReplication).await?;
             self.tell(Statement::ForgetSource).await?;
         }
         self.set_semi_sync(&status, acks, false).await?;
         if status.read_only {
+            grounds.check(&self.status().await?)?;
             self.tell(Statement::TakeWrites).await?;
         }
         Ok(())
