@@ -80,8 +80,8 @@ pub enum Bug {
     BelieveOldAnswers,
     /// Take whoever answers at a tablet's address for the tablet's server.
     TrustAddresses,
-    /// Take a tablet whose record cannot be read for what it was, though the shard's record names it since.
-    TrustOldRecords,
+    /// Send statements that open a server without a deadline: they run whenever the server has time.
+    OpenWithoutDeadline,
 }
 
 impl Bug {
@@ -125,7 +125,7 @@ impl Bug {
         Self::WaitForTheFirst,
         Self::BelieveOldAnswers,
         Self::TrustAddresses,
-        Self::TrustOldRecords,
+        Self::OpenWithoutDeadline,
     ];
 }
 

@@ -230,10 +230,8 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
             new.tablets.entry(alias.clone()).or_insert_with(|| tablet.clone());
         }
     }
-    if !sabotage::has(Bug::TrustOldRecords) {
-        promote_unread(new, read);
-        promote_named(new);
-    }
+    promote_unread(new, read);
+    promote_named(new);
     new.known_cells = old.map(|old| old.known_cells.clone()).unwrap_or_default();
     new.known_cells.extend(read.read_cells.iter().cloned());
     let cells = read.unread_cells.iter().filter(|(cell, _)| !new.known_cells.contains(*cell));

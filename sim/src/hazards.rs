@@ -303,7 +303,7 @@ impl Hazard {
             disk_stalled_recovery: true,
             mistyped_cell: false,
             stops_at_violations: false,
-            deadlines_carried: false,
+            deadlines_carried: true,
             faults,
             strikes: strikes.into_iter().collect(),
         }

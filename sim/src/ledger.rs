@@ -13,6 +13,8 @@ use crate::universe::Universe;
 
 /// A primary that served and was followed for so long is no ground for a failover.
 const SERVED_FOR_MS: Millis = 4_000;
+/// Failed probes are held against a server for so long.
+const PROBES_COUNT_FOR_MS: Millis = 10_000;
 /// A client that wrote so recently was being served.
 const SERVED_JUST_NOW_MS: Millis = 500;
 
@@ -43,8 +45,10 @@ pub struct Attempt {
 pub enum Plan {
     /// A vtorc replaces the primary by itself.
     Replace,
-    /// A planned reparent.
+    /// A planned reparent that somebody asked for.
     Move,
+    /// One that a vtorc does by itself, away from a primary that is too busy.
+    MoveAway,
     /// Something else, or another tool.
     Other,
 }
@@ -278,9 +282,12 @@ impl Universe {
                     self.check_no_error_is_spread(number, manager);
                 }
             }
-            Plan::Move => {
+            Plan::Move | Plan::MoveAway => {
                 self.check_no_error_is_spread(number, manager);
-                self.check_other_is_closed(number, manager);
+                match plan == Plan::Move {
+                    true => self.check_other_is_closed(number, manager),
+                    false => self.check_not_blamed(number, manager),
+                }
             }
             Plan::Other => {}
         }
@@ -312,6 +319,21 @@ impl Universe {
             && server.takes_writes(self.now)
         {
             self.violated(format!("m{manager} opened s{number} though s{last} takes writes"));
+        }
+    }
+
+    /// Nobody is moved away from whom a vtorc finds as slow as everybody else: that is its own network.
+    fn check_not_blamed(&mut self, number: u8, manager: u8) {
+        let Some(last) = self.ledger(number).reigning().filter(|last| *last != number) else {
+            return;
+        };
+        let slow_until = self.slow_managers.get(&manager).copied().unwrap_or(0);
+        let slow_lately = slow_until.saturating_add(PROBES_COUNT_FOR_MS) > self.now;
+        if slow_lately && !self.server(last).saturated {
+            let what = format!(
+                "m{manager} blamed s{last} for its own network and moved away to s{number}"
+            );
+            self.violated(what);
         }
     }
 

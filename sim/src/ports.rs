@@ -201,6 +201,8 @@ impl Outside {
         let is = |kind, trigger| here().any(|one| one.kind == kind && one.trigger == trigger);
         if is(RecoveryKind::EmergencyReparent, Trigger::Automatic) {
             Plan::Replace
+        } else if is(RecoveryKind::PlannedReparent, Trigger::Automatic) {
+            Plan::MoveAway
         } else if here().any(|one| one.kind == RecoveryKind::PlannedReparent) {
             Plan::Move
         } else {

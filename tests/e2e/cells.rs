@@ -1,6 +1,6 @@
 //! A cell with a topology server of its own, which is away: the shards go on.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
 use crate::failover::emergency;
@@ -117,4 +117,29 @@ pub fn is_away_at_start_with_an_acker<S>(mut cluster: Cluster, away: Away<'_, S>
     assert_eq!(cluster.daemon().shard()["primary"], padded(&first));
     (away.come_back)(&cluster, away.server);
     assert_ne!(cluster.healthy(&[&first]), first);
+}
+
+/// The primary goes away with its cell, as where a whole zone is lost: it is replaced, and what cannot be written of it
+/// does not make the failover a failed one. It comes back before the cell's topology server does, and follows at once.
+pub fn goes_away_with_the_primary<S>(mut cluster: Cluster, away: Away<'_, S>) {
+    settled(&mut cluster, &away, WITH_ACKER);
+    let wanted = json!({"new_primary": "zone2-103"});
+    let (code, answer) = cluster.daemon().post("/api/v1/shards/ks/0/planned-reparent", wanted);
+    assert_eq!(code, 202, "{answer}");
+    let first = cluster.settles(|primary| primary.starts_with("zone2"));
+    (away.leave)(&cluster, away.server);
+    unread(&cluster);
+    is_replaced(&mut cluster, &first);
+    cluster.server_mut(&first).restart().unwrap();
+    let follows = || {
+        let server = cluster.server(&first);
+        let rows = server.value(
+            "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'system user'",
+        );
+        let read_only = server.value("SELECT @@GLOBAL.read_only").ok()?;
+        (rows.ok()? != "0" && read_only == "1").then_some(())
+    };
+    wait_for(follows).unwrap_or_else(|| panic!("{:#}", cluster.daemon().shard()));
+    (away.come_back)(&cluster, away.server);
+    cluster.healthy(&[&first]);
 }

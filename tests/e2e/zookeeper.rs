@@ -14,7 +14,8 @@ use vtorc_fleet::{Flavor, ZooKeeper};
 use zookeeper::{Acl, CreateMode, Permission};
 
 use crate::cells::{
-    Away, goes_away, goes_away_with_an_acker, is_away_at_start, is_away_at_start_with_an_acker,
+    Away, goes_away, goes_away_with_an_acker, goes_away_with_the_primary, is_away_at_start,
+    is_away_at_start_with_an_acker,
 };
 use crate::certificates::certificates;
 use crate::harness::{Cluster, THREE, wait_for};
@@ -160,6 +161,11 @@ fn a_cells_zookeeper_that_dies_holds_no_shard_up() {
 #[test]
 fn a_cells_zookeeper_that_dies_does_not_hold_up_a_shard_with_an_acker_there() {
     with_zone2_away(goes_away_with_an_acker);
+}
+
+#[test]
+fn a_primary_that_is_lost_with_its_cells_zookeeper_is_replaced_and_follows_when_it_is_back() {
+    with_zone2_away(goes_away_with_the_primary);
 }
 
 #[test]

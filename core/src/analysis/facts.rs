@@ -8,7 +8,7 @@ pub use replicas::{ReplicaFacts, errant_gtids, replica_facts};
 
 use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
-use crate::knowledge::health::{Reachability, WINDOW_FAILURES_MIN};
+use crate::knowledge::health::Reachability;
 use crate::knowledge::observe::{Receiving, TabletState};
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::reparent::election::{self, Contender, PrimaryPosition, Witnesses};
@@ -194,12 +194,14 @@ fn reach_evidence(state: &TabletState, snapshot: &ShardSnapshot) -> String {
     }
 }
 
-/// Most of the other tablets have timed out in the same window as the primary.
+/// Most of the other tablets have timed out in the same window as the primary, if only once: a network that is slow for all
+/// hits one of them more often than the others.
 fn others_time_out(snapshot: &ShardSnapshot, primary: &TabletState) -> bool {
     let others = snapshot.tablets.values();
     let others =
         others.filter(|other| other.tablet.alias != primary.tablet.alias && other.status.is_some());
-    let slow = others.clone().filter(|other| other.recent.timed_out >= WINDOW_FAILURES_MIN);
+    let alike = |other: &&TabletState| other.recent.timed_out > 0;
+    let slow = others.clone().filter(alike);
     slow.count() * 2 > others.count() && !sabotage::has(Bug::BlameThePrimary)
 }
 

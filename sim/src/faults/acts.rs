@@ -54,8 +54,9 @@ impl Universe {
 
     /// What a vtorc sends to servers, and gets from them, is slow and lost at times.
     pub(super) fn slow_towards_servers(&mut self, manager: u8, begins: bool) {
-        let (delay, loss) = if begins { (300, 20) } else { (0, 0) };
+        let (delay, loss) = if begins { (800, 0) } else { (0, 0) };
         let me = Party::Manager(manager);
+        self.slow_managers.insert(manager, if begins { Millis::MAX } else { self.now });
         for one in (0..self.count()).map(Party::Server) {
             self.network.trouble(me, one, delay, loss);
             self.network.trouble(one, me, delay, loss);

@@ -116,6 +116,16 @@ pub const ODD: &[Hazard] = &[
         ..PLAIN
     },
     Hazard {
+        name: "what the candidate of a planned reparent is told runs long after it was given up",
+        faults: &[
+            (Kind::Hostile(Hostile::LateCommands), 4_990, 20_000, Some(2)),
+            (Kind::PlannedReparent, 5_000, 20_000, Some(0)),
+        ],
+        // Which statements are late is another matter each time.
+        strike: Some((Kind::LateWatches, 100, None)),
+        ..PLAIN
+    },
+    Hazard {
         name: "vtorc stands still in the middle of a planned reparent until its lock is lost",
         faults: &[(Kind::PlannedReparent, 5_000, 20_000, Some(0))],
         strike: Some((Kind::Hostile(Hostile::ManagerPaused), 9_000, None)),
