@@ -6,22 +6,20 @@ use std::time::Duration;
 
 use slog::{Logger, warn};
 use vtorc_core::ids::RecoveryId;
+use vtorc_core::ports::HistoryPort;
 
 use crate::patience::answer_within;
-use crate::services::Services;
 
 /// A history that does not answer in this time is not waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The last number that was given; 0 before the first.
+/// The last number that was given.
 #[derive(Default)]
 pub struct Numbers(AtomicU64);
 
 impl Numbers {
-    /// The next recovery's number. It is greater than every number that this process has given before. Where the history
-    /// never gave one, it is a number that no recovery in there has: the seconds since 1970.
-    pub async fn next(&self, services: &Services, log: &Logger) -> RecoveryId {
-        let history = services.history.as_ref();
+    /// The next recovery's number. It is greater than every number that this process has given before.
+    pub async fn next(&self, history: &dyn HistoryPort, log: &Logger) -> RecoveryId {
         loop {
             match answer_within(PATIENCE, history.next_recovery_id()).await {
                 // One that was given from memory meanwhile is not given again.
@@ -29,9 +27,6 @@ impl Numbers {
                 Ok(_) => {}
                 Err(error) => {
                     warn!(log, "the history gives no number; one from memory is used"; "error" => %error);
-                    let seconds = services.clock.now().as_millis() / 1000;
-                    let _ =
-                        self.0.compare_exchange(0, seconds, Ordering::AcqRel, Ordering::Acquire);
                     return RecoveryId(self.0.fetch_add(1, Ordering::AcqRel) + 1);
                 }
             }

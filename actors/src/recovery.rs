@@ -215,7 +215,7 @@ impl RecoveryActor {
         // Nothing else may start while the number is fetched.
         self.running = Some(Running { serial, id: None, task: task.clone(), work: None });
         let (services, log) = (self.services.clone(), self.log.clone());
-        let fetch = async move { services.numbers.next(&services, &log).await };
+        let fetch = async move { services.numbers.next(services.history.as_ref(), &log).await };
         context.spawn(fetch.into_actor(self).then(move |id, _, context| {
             context.notify(IdWasGiven { serial, id, task, snapshot, reply });
             fut::ready(())

@@ -56,9 +56,8 @@ pub enum Bug {
     UndoWithoutLock,
     /// Change servers, as long as none is opened, without asking whether the lock is still held.
     ActWithoutLock,
-    /// Open a server whatever became of it since that was decided.
-    IgnoreGrounds,
-    /// Take a server that was opened, and has something left to be done, for one that was not promoted.
+    /// Take a server that was opened, and has something left to be done, for one that was not promoted, and open another on
+    /// any grounds.
     HalfPromotedIsNot,
     /// Recover nothing where the history could not be read at the start.
     NeedHistory,
@@ -86,7 +85,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 38] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -113,7 +112,6 @@ impl Bug {
         Self::RefuseForOldErrors,
         Self::UndoWithoutLock,
         Self::ActWithoutLock,
-        Self::IgnoreGrounds,
         Self::HalfPromotedIsNot,
         Self::NeedHistory,
         Self::FenceWhatIsFenced,

@@ -250,21 +250,7 @@ impl Universe {
             return;
         }
         self.give_up_what_is_out_of_sight(number, manager);
-        let lost: Vec<Txn> = self
-            .ledger(number)
-            .promised
-            .iter()
-            .filter(|txn| !self.server(number).has_applied(**txn))
-            .copied()
-            .collect();
-        if let Some(first) = lost.first() {
-            let what = format!(
-                "{} acknowledged write(s) lost, {first:?} among them: s{number} was promoted without",
-                lost.len()
-            );
-            self.violated(what);
-            self.ledger_mut(number).weakened(&lost);
-        }
+        self.check_nothing_is_lost(number);
         match plan {
             Plan::Replace => {
                 self.check_most_advanced(number, manager);
@@ -282,12 +268,13 @@ impl Universe {
                     self.check_no_error_is_spread(number, manager);
                 }
             }
-            Plan::Move | Plan::MoveAway => {
+            Plan::Move => {
                 self.check_no_error_is_spread(number, manager);
-                match plan == Plan::Move {
-                    true => self.check_other_is_closed(number, manager),
-                    false => self.check_not_blamed(number, manager),
-                }
+                self.check_other_is_closed(number, manager);
+            }
+            Plan::MoveAway => {
+                self.check_no_error_is_spread(number, manager);
+                self.check_not_blamed(number, manager);
             }
             Plan::Other => {}
         }
@@ -304,6 +291,21 @@ impl Universe {
         let ledger = self.ledger_mut(number);
         ledger.promotions.push(Promotion { server: number, at: now, troubled: false });
         ledger.serving_since.clear();
+    }
+
+    /// Whoever is promoted has all that clients were promised.
+    fn check_nothing_is_lost(&mut self, number: u8) {
+        let promised = self.ledger(number).promised.iter();
+        let lost = promised.filter(|txn| !self.server(number).has_applied(**txn));
+        let lost: Vec<Txn> = lost.copied().collect();
+        if let Some(first) = lost.first() {
+            let what = format!(
+                "{} acknowledged write(s) lost, {first:?} among them: s{number} was promoted without",
+                lost.len()
+            );
+            self.violated(what);
+            self.ledger_mut(number).weakened(&lost);
+        }
     }
 
     /// Whoever moves writes in peace opens nobody while the one that was opened last takes writes, and can be asked.

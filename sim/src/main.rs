@@ -19,9 +19,12 @@ struct Options {
     /// Run this schedule only.
     #[arg(long)]
     seed: Option<u64>,
-    /// Schedules of the second generation.
+    /// Schedules of the second generation only. Without this and --gentle, every other one is.
     #[arg(long)]
     hostile: bool,
+    /// Schedules of the first generation only.
+    #[arg(long, conflicts_with = "hostile")]
+    gentle: bool,
     /// The schedules of the hazard whose name has this in it; a seed is the step at which it strikes.
     #[arg(long, value_parser = hazard, conflicts_with = "hostile")]
     hazard: Option<&'static Hazard>,
@@ -53,8 +56,15 @@ impl Options {
         if let Some(hazard) = self.hazard {
             return hazard.schedule(seed);
         }
-        let schedule = if self.hostile { Schedule::hostile(seed) } else { Schedule::of(seed) };
+        let hostile = self.is_hostile(seed);
+        let schedule = if hostile { Schedule::hostile(seed) } else { Schedule::of(seed) };
         Schedule { deadlines_carried: !self.without_deadlines, ..schedule }
+    }
+
+    /// A single seed without a word of the generation is one of the first.
+    fn is_hostile(&self, seed: u64) -> bool {
+        let both = !self.gentle && self.seed.is_none() && self.hazard.is_none();
+        self.hostile || (both && seed % 2 == 1)
     }
 
     fn run(&self, seed: u64, trace: Trace) -> Verdict {
@@ -67,9 +77,10 @@ impl Options {
     /// The command that shows a run again.
     fn replay(&self, seed: u64) -> String {
         let mut command = "cargo run --release -p vtorc-sim --".to_owned();
-        for (given, flag) in
-            [(self.hostile, " --hostile"), (self.without_deadlines, " --without-deadlines")]
-        {
+        for (given, flag) in [
+            (self.is_hostile(seed), " --hostile"),
+            (self.without_deadlines, " --without-deadlines"),
+        ] {
             command.push_str(if given { flag } else { "" });
         }
         if let Some(hazard) = self.hazard {
@@ -183,7 +194,8 @@ fn many(options: &Options) -> ExitCode {
                 progress(&sum, started);
             }
             if !verdict.violations.is_empty() {
-                say(&format!("seed {seed}: VIOLATION {}", verdict.violations.join("; ")));
+                let generation = if options.is_hostile(seed) { "hostile seed" } else { "seed" };
+                say(&format!("{generation} {seed}: VIOLATION {}", verdict.violations.join("; ")));
                 if !options.keep_going {
                     break;
                 }

@@ -25,6 +25,7 @@ const HOSTILE: &[Bug] = &[
     Bug::ForgetUnreadRecords,
     Bug::BelieveOldAnswers,
     Bug::TrustAddresses,
+    Bug::ActWithoutLock,
 ];
 
 fn first_seed(bug: Bug) -> Option<(u64, String)> {

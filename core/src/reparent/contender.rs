@@ -168,6 +168,16 @@ pub struct Constraints<'a> {
     pub unread: &'a BTreeSet<TabletAlias>,
 }
 
+impl<'a> Constraints<'a> {
+    /// What the old primary was seen to have had acknowledged, where it was not reached. One that was reached is judged by
+    /// what it has.
+    pub(super) fn promised_by_absent(&self, everybody: &[Contender]) -> Option<&'a Promised> {
+        let reached =
+            |promised: &&Promised| everybody.iter().any(|one| one.tablet.alias == promised.by);
+        self.promised.filter(|promised| !reached(promised))
+    }
+}
+
 /// What such a tablet has counts: by its type, or because it acknowledges whatever its type is.
 pub fn is_witness(tablet: &Tablet, status: &ServerStatus) -> bool {
     let stray = acknowledges(status) && !sabotage::has(Bug::CountPolicyAckersOnly);

@@ -133,8 +133,9 @@ pub fn elect(
     let target = most_advanced(&trusted)?.received();
     check_held_by_errant(everybody, &passed_over, &target, constraints)?;
     check_held_by_filtered(everybody, &target, constraints)?;
-    check_promised(&trusted, constraints)?;
-    let required = required(&trusted, &target, constraints);
+    let promised = constraints.promised_by_absent(everybody);
+    check_promised(&trusted, promised, constraints)?;
+    let required = required(&trusted, &target, promised, constraints);
     // One with errant transactions is never promoted; it follows and acknowledges like any other.
     let is_errant =
         |alias: &TabletAlias| passed_over.iter().any(|one| one.alias == *alias && one.is_errant());
@@ -223,7 +224,12 @@ fn trusted<'a>(
 /// What may have been acknowledged. Where no acknowledgement is demanded nothing was promised; where one is, what the
 /// old primary wrote and nobody has who could have acknowledged it to that was never acknowledged, and does not stop
 /// anybody. What others wrote may have been acknowledged to them, in an earlier term.
-fn required(trusted: &[&Contender], target: &GtidSet, constraints: &Constraints<'_>) -> GtidSet {
+fn required(
+    trusted: &[&Contender],
+    target: &GtidSet,
+    promised: Option<&Promised>,
+    constraints: &Constraints<'_>,
+) -> GtidSet {
     if sabotage::has(Bug::WaitForUnacknowledged) {
         return target.clone();
     }
@@ -239,7 +245,7 @@ fn required(trusted: &[&Contender], target: &GtidSet, constraints: &Constraints<
         false => one.status.not_written_by(&old).subtract(&one.foreign),
     };
     // Whoever has it, what the old primary was seen to have had acknowledged was acknowledged.
-    let promised = constraints.promised.map(|promised| promised.gtids.intersect(target));
+    let promised = promised.map(|promised| promised.gtids.intersect(target));
     let promised = promised.unwrap_or_else(|| target.empty_like());
     trusted.iter().fold(promised, |all, one| all.union(&may_be_acknowledged(one)))
 }
@@ -254,7 +260,7 @@ fn followed(trusted: &[&Contender]) -> Option<ServerIdentity> {
 /// Of what the old primary was seen to have had acknowledged, this one has something that nobody has whose word counts by
 /// his type: it acknowledged that before it was taken out of service.
 fn holds_promised(one: &Contender, everybody: &[Contender], constraints: &Constraints<'_>) -> bool {
-    let Some(promised) = constraints.promised else { return false };
+    let Some(promised) = constraints.promised_by_absent(everybody) else { return false };
     let witnesses = everybody.iter().filter(|other| other.is_witness());
     let left =
         witnesses.fold(promised.gtids.clone(), |left, other| left.subtract(&other.received()));

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use super::ackers::acknowledges;
-use super::contender::{Constraints, Contender, lost_own, passed};
+use super::contender::{Constraints, Contender, Promised, lost_own, passed};
 use super::reason::{NoCandidate, PassedOver, Reason};
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
@@ -163,14 +163,12 @@ pub(super) fn check_held_by_filtered(
 /// had acknowledged, and no longer anybody has, is on the primary alone. Whoever asks for a certain tablet knows that.
 pub(super) fn check_promised(
     trusted: &[&Contender],
+    promised: Option<&Promised>,
     constraints: &Constraints<'_>,
 ) -> Result<(), NoCandidate> {
-    let Some(promised) = constraints.promised.filter(|_| constraints.wanted.is_none()) else {
+    let Some(promised) = promised.filter(|_| constraints.wanted.is_none()) else {
         return Ok(());
     };
-    if trusted.iter().any(|one| one.tablet.alias == promised.by) {
-        return Ok(());
-    }
     let left =
         trusted.iter().fold(promised.gtids.clone(), |left, one| left.subtract(&one.received()));
     match left.is_empty() {
