@@ -2,7 +2,7 @@
 //! server said a moment ago that it is still held: a process that was stopped in the middle goes on as if no time had
 //! passed, and somebody else may hold the lock by then.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,25 +19,6 @@ use super::job::{Job, Locked, Stopped};
 const LOCK_ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Opening a server is begun with so much of that left.
 const OPENING_MIN: Duration = Duration::from_secs(4);
-
-/// The lock, and when the topology server was last asked whether it is held, and said so.
-#[derive(Default)]
-pub(super) struct Held {
-    lock: tokio::sync::Mutex<Option<Box<dyn ShardLock>>>,
-    asked_at: Mutex<Option<Instant>>,
-}
-
-impl Held {
-    /// The lock was taken.
-    pub(super) async fn take(&self, lock: Box<dyn ShardLock>) {
-        *self.lock.lock().await = Some(lock);
-    }
-
-    /// Hands the lock over to be given back.
-    pub(super) async fn give(&self) -> Option<Box<dyn ShardLock>> {
-        self.lock.lock().await.take()
-    }
-}
 
 impl Job {
     /// Makes sure that the lock is still ours; asked before every step that cannot be undone.

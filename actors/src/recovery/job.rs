@@ -14,7 +14,7 @@ use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::{ServerIdentity, TabletAlias};
 use vtorc_core::knowledge::identity;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
-use vtorc_core::ports::{CommandError, ServerCommand, TopoError};
+use vtorc_core::ports::{CommandError, ServerCommand, ShardLock, TopoError};
 use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::recovery::step::{Failpoint, StepKind};
 use vtorc_core::sabotage::{self, Bug};
@@ -23,7 +23,6 @@ use vtorc_core::settings::RecoverySettings;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletAddress};
 
-use super::held::Held;
 use super::{Owner, Task};
 use crate::messages::{ReparentKind, ReparentRequest};
 use crate::services::Services;
@@ -87,6 +86,25 @@ pub(crate) struct Job {
     pub(super) owner: Owner,
     pub(super) held: Held,
     pub(super) record: Arc<Mutex<RecoveryRecord>>,
+}
+
+/// The shard's lock, and when the topology server was last asked whether it is held, and said so.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) lock: tokio::sync::Mutex<Option<Box<dyn ShardLock>>>,
+    pub(super) asked_at: Mutex<Option<Instant>>,
+}
+
+impl Held {
+    /// The lock was taken.
+    pub(super) async fn take(&self, lock: Box<dyn ShardLock>) {
+        *self.lock.lock().await = Some(lock);
+    }
+
+    /// Hands the lock over to be given back.
+    pub(super) async fn give(&self) -> Option<Box<dyn ShardLock>> {
+        self.lock.lock().await.take()
+    }
 }
 
 /// A recovery under the shard's lock, with the shard as it was found there.
