@@ -310,9 +310,7 @@ impl Universe {
 
     /// Whoever moves writes in peace opens nobody while the one that was opened last takes writes, and can be asked.
     fn check_other_is_closed(&mut self, number: u8, manager: u8) {
-        let Some(last) = self.ledger(number).reigning().filter(|last| *last != number) else {
-            return;
-        };
+        let Some(last) = self.ledger(number).reigning() else { return };
         let in_sight = self.network.is_calm(Party::Manager(manager), Party::Server(last));
         let server = self.server(last);
         if in_sight
@@ -326,9 +324,7 @@ impl Universe {
 
     /// Nobody is moved away from whom a vtorc finds as slow as everybody else: that is its own network.
     fn check_not_blamed(&mut self, number: u8, manager: u8) {
-        let Some(last) = self.ledger(number).reigning().filter(|last| *last != number) else {
-            return;
-        };
+        let Some(last) = self.ledger(number).reigning() else { return };
         let slow_until = self.slow_managers.get(&manager).copied().unwrap_or(0);
         let slow_lately = slow_until.saturating_add(PROBES_COUNT_FOR_MS) > self.now;
         if slow_lately && !self.server(last).saturated {

@@ -125,9 +125,7 @@ impl Job {
         });
         self.owner.journals.do_send(JournalsWereRead(said.collect()));
     }
-}
 
-impl Job {
     /// Gives the lock back, if it was taken.
     pub(super) async fn release(&self) {
         let Some(lock) = self.held.give().await else { return };

@@ -203,11 +203,10 @@ impl Locked<'_> {
                 ));
             }
         };
-        let grounds = match self.status_of(&primary.alias) {
-            Ok(status) => PromotionGrounds::of_primary(status),
+        let fix = match self.opening(primary) {
+            Ok(fix) => fix,
             Err(error) => return Stopped::Unclear(format!("{why}; {error}")),
         };
-        let fix = ServerCommand::FixPrimary { acks: self.policy.acks_required(), grounds };
         match self.job.on(StepKind::TakeWritesAgain, primary, fix, patience).await {
             Ok(_) => Stopped::Undone(format!("{why}; {} serves as before", primary.alias)),
             Err(error) => Stopped::Unclear(format!(

@@ -34,14 +34,19 @@ impl Locked<'_> {
         let primary = self.primary()?.tablet.clone();
         self.check_incumbent()?;
         self.check_lock().await?;
-        let grounds = PromotionGrounds::of_primary(self.status_of(&primary.alias)?);
-        let fix = ServerCommand::FixPrimary { acks: self.policy.acks_required(), grounds };
+        let fix = self.opening(&primary)?;
         let patience = self.opening_patience(&primary).await?;
         match self.job.on(StepKind::FixPrimary, &primary, fix, patience).await {
             Ok(status) if status.is_writable() => Ok(format!("{} is in order", primary.alias)),
             Ok(_) => Err(Stopped::Failed(format!("{} still refuses writes", primary.alias))),
             Err(error) => Err(Stopped::Failed(format!("{}: {error}", primary.alias))),
         }
+    }
+
+    /// What opens a primary again, on the grounds of how it was found under the lock.
+    pub(super) fn opening(&self, primary: &Tablet) -> Result<ServerCommand, Stopped> {
+        let grounds = PromotionGrounds::of_primary(self.status_of(&primary.alias)?);
+        Ok(ServerCommand::FixPrimary { acks: self.policy.acks_required(), grounds })
     }
 
     /// A primary that refuses writes may have been replaced without the records knowing.

@@ -162,19 +162,28 @@ fn promote(
     acks: u32,
     grounds: &PromotionGrounds,
 ) -> Result<ServerStatus, CommandError> {
-    let status = with_journal(session)?;
-    grounds.check(&status)?;
+    let status = found_as_decided(session, grounds)?;
     if status.replication.is_some() {
         stop(session, Thread::Both)?;
     }
     set_source_semi_sync(session, &status, acks)?;
     set_replica_semi_sync(session, &status, false)?;
-    let status = with_journal(session)?;
-    PromotionGrounds { receiver_stopped: true, ..grounds.clone() }.check(&status)?;
+    let stopped = PromotionGrounds { receiver_stopped: true, ..grounds.clone() };
+    let status = found_as_decided(session, &stopped)?;
     if status.read_only {
         opening::take_writes(session, Some(&grounds.position))?;
     }
     opening::once_open(forget_source(session, &status).and_then(|()| session.status()))
+}
+
+/// The server's state, if it still is what opening it was decided on.
+fn found_as_decided(
+    session: &mut Session<'_>,
+    grounds: &PromotionGrounds,
+) -> Result<ServerStatus, CommandError> {
+    let status = with_journal(session)?;
+    grounds.check(&status)?;
+    Ok(status)
 }
 
 fn forget_source(session: &mut Session<'_>, status: &ServerStatus) -> Result<(), CommandError> {
@@ -190,8 +199,7 @@ fn fix_primary(
     acks: u32,
     grounds: &PromotionGrounds,
 ) -> Result<ServerStatus, CommandError> {
-    let status = with_journal(session)?;
-    grounds.check(&status)?;
+    let status = found_as_decided(session, grounds)?;
     if status.replication.is_some() {
         stop(session, Thread::Both)?;
         forget_source(session, &status)?;
@@ -201,7 +209,7 @@ fn fix_primary(
     if !status.read_only {
         return session.status();
     }
-    grounds.check(&with_journal(session)?)?;
+    found_as_decided(session, grounds)?;
     opening::take_writes(session, None)?;
     opening::once_open(session.status())
 }

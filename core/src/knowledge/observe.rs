@@ -165,12 +165,14 @@ impl TabletState {
 
     /// What it said last before somebody else was asked; the first that is known of it where nothing of before is.
     pub fn word_at(&self, asked_at: Timestamp) -> Option<&ServerStatus> {
+        let before = self.words().filter(|(_, answered_at)| *answered_at <= asked_at).last();
+        before.or_else(|| self.words().next()).map(|(status, _)| status)
+    }
+
+    /// What is known of what it said, and when it answered so, in order of time.
+    pub fn words(&self) -> impl Iterator<Item = (&ServerStatus, Timestamp)> {
         let earlier = self.earlier.iter().map(|(status, at)| (status.as_ref(), *at));
-        let last = self.status.as_deref().map(|status| (status, self.answered_at));
-        let mut words: Vec<_> = earlier.chain(last).collect();
-        let later = words.iter().position(|(_, answered_at)| *answered_at > asked_at);
-        words.truncate(later.unwrap_or(words.len()).max(1));
-        words.last().map(|(status, _)| *status)
+        earlier.chain(self.status.as_deref().map(|status| (status, self.answered_at)))
     }
 
     /// What this server wrote itself, lost, and `other` has: by what that answered before this one was asked, as far as
@@ -186,9 +188,7 @@ impl TabletState {
     /// The same by its last answer alone.
     pub(super) fn lacks_of_its_own(&self, other: &TabletState) -> Option<GtidSet> {
         let (mine, theirs) = (self.valid_status()?, other.status.as_deref()?);
-        let earlier = other.earlier.iter().map(|(status, at)| (status.as_ref(), *at));
-        let words = earlier.chain([(theirs, other.answered_at)]);
-        let timely = words.filter(|(_, answered_at)| *answered_at <= self.status_at);
+        let timely = other.words().filter(|(_, answered_at)| *answered_at <= self.status_at);
         let lost = timely.filter_map(|(theirs, _)| mine.lost_to(theirs));
         let mut still_there = lost.map(|lost| lost.intersect(&theirs.gtid_received()));
         still_there.find(|lost| !lost.is_empty())

@@ -224,9 +224,7 @@ pub(super) fn had_before(alias: &TabletAlias, snapshot: &ShardSnapshot) -> Optio
     let primary = snapshot.primary().filter(|primary| primary.tablet.alias != *alias)?;
     let (state, source) = (snapshot.tablet(alias)?, primary.status.as_deref()?);
     let uuid = source.server_uuid.as_ref().filter(|_| source.flavor == Flavor::MySql)?;
-    let last = state.status.iter().map(|status| (status, state.answered_at));
-    let words = state.earlier.iter().map(|(status, at)| (status, *at)).chain(last);
-    let timely = words.filter(|(_, answered_at)| *answered_at <= primary.status_at);
+    let timely = state.words().filter(|(_, answered_at)| *answered_at <= primary.status_at);
     let had =
         timely.fold(GtidSet::empty_mysql(), |all, (status, _)| all.union(&status.gtid_received()));
     Some(had.subtract(&source.gtid_executed).without_source(uuid))

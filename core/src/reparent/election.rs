@@ -149,7 +149,10 @@ pub fn elect(
     let mut ranked: Vec<(Rank, Candidate)> = Vec::new();
     for contender in &trusted {
         let sources = sources_for(contender, &trusted, &target);
-        let mut lesser_sources = sources_for(contender, &trusted, &required);
+        let mut lesser_sources = match required == target {
+            true => Vec::new(),
+            false => sources_for(contender, &trusted, &required),
+        };
         lesser_sources.retain(|one| !sources.contains(one));
         let received = contender.received();
         let helped = !sources.is_empty() || !lesser_sources.is_empty();
@@ -200,7 +203,12 @@ fn trusted<'a>(
     passed_over: &mut Vec<PassedOver>,
 ) -> Result<Vec<&'a Contender>, NoCandidate> {
     let mut trusted: Vec<&Contender> = Vec::new();
-    let counts = |one: &&Contender| one.is_witness() || holds_promised(one, everybody, constraints);
+    let unwitnessed = unwitnessed(everybody, constraints);
+    let holds_promised = |one: &Contender| {
+        let left = unwitnessed.as_ref().filter(|left| !left.is_empty());
+        left.is_some_and(|left| !left.intersect(&one.received()).is_empty())
+    };
+    let counts = |one: &&Contender| one.is_witness() || holds_promised(one);
     for contender in everybody.iter().filter(counts) {
         if contender.is_filtered() {
             passed_over.push(passed(contender, Reason::Filtered));
@@ -257,14 +265,12 @@ fn followed(trusted: &[&Contender]) -> Option<ServerIdentity> {
     sources.find(|source| trusted.iter().all(|one| one.status.identity() != *source))
 }
 
-/// Of what the old primary was seen to have had acknowledged, this one has something that nobody has whose word counts by
-/// his type: it acknowledged that before it was taken out of service.
-fn holds_promised(one: &Contender, everybody: &[Contender], constraints: &Constraints<'_>) -> bool {
-    let Some(promised) = constraints.promised_by_absent(everybody) else { return false };
+/// Of what the old primary was seen to have had acknowledged, what nobody has whose word counts by his type: whoever has it
+/// acknowledged that before it was taken out of service.
+fn unwitnessed(everybody: &[Contender], constraints: &Constraints<'_>) -> Option<GtidSet> {
+    let promised = constraints.promised_by_absent(everybody)?;
     let witnesses = everybody.iter().filter(|other| other.is_witness());
-    let left =
-        witnesses.fold(promised.gtids.clone(), |left, other| left.subtract(&other.received()));
-    !left.intersect(&one.received()).is_empty()
+    Some(witnesses.fold(promised.gtids.clone(), |left, other| left.subtract(&other.received())))
 }
 
 /// From whom it can get what it lacks of this: those who received it all and log it, and still hold what this one lacks.
