@@ -63,8 +63,8 @@ pub struct Answer {
 }
 
 /// So many earlier answers of a server are kept, ...
-const EARLIER_MAX: usize = 4;
-/// ... so far apart at least: together they reach back to before anybody else was last asked.
+const EARLIER_MAX: usize = 6;
+/// ... every second of them so far apart at least: together they reach back to before anybody else was last asked.
 const EARLIER_APART: Duration = Duration::from_millis(300);
 
 /// What a replica says about receiving from the primary.
@@ -134,21 +134,23 @@ impl TabletState {
 
     /// Keeps the last answer beside the next one.
     fn remember(&mut self) {
-        let last = self.earlier.last().map(|last| last.1);
-        let apart = last.is_none_or(|last| last.age(self.answered_at) >= EARLIER_APART);
-        if let Some(status) = self.status.clone().filter(|_| apart) {
-            self.earlier.push((status, self.answered_at));
-        }
+        self.earlier.extend(self.status.clone().map(|status| (status, self.answered_at)));
     }
 
-    /// Forgets the oldest of too many answers, but not the last that came before the primary was asked: as long as
-    /// the primary is silent, no later one says what it lacked.
+    /// Forgets those that came shortly before a later one, and the oldest of too many, but never the last that came
+    /// before the primary was asked: as long as the primary is silent, no later one says what the server had by then.
     pub(super) fn forget(&mut self, primary_asked_at: Option<Timestamp>) {
-        while self.earlier.len() > EARLIER_MAX {
-            let second = self.earlier.get(1).map(|(_, answered_at)| *answered_at);
-            let needed = primary_asked_at
-                .is_some_and(|asked_at| second.is_some_and(|answered_at| answered_at > asked_at));
-            self.earlier.remove(usize::from(needed));
+        let needed = self.earlier.iter().rposition(|(_, answered_at)| {
+            primary_asked_at.is_some_and(|asked_at| *answered_at <= asked_at)
+        });
+        if let [.., before, _, after] = self.earlier.as_slice() {
+            let middle = self.earlier.len() - 2;
+            if before.1.age(after.1) < EARLIER_APART && needed != Some(middle) {
+                self.earlier.remove(middle);
+            }
+        }
+        if self.earlier.len() > EARLIER_MAX {
+            self.earlier.remove(usize::from(needed == Some(0)));
         }
     }
 
@@ -281,4 +283,37 @@ fn stuck_since(
 
 fn marker(status: &ServerStatus) -> Option<&String> {
     status.replication.as_ref().map(|replication| &replication.received_marker)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit;
+
+    #[test]
+    fn the_last_word_before_a_silent_primary_was_asked_stays_known() {
+        let aliases = ["zone1-1".parse().unwrap()];
+        let tablet = testkit::shard(&aliases).tablets.into_values().next().unwrap();
+        // When it answered, of which how many there are shortly after each other, and when the primary was asked.
+        for (shortly, primary_asked) in [(2_u32, 100), (2, 1_050), (5, 100), (5, 1_050)] {
+            let mut state = TabletState::unprobed(tablet.clone());
+            let spell = |start: u64| (0..shortly).map(move |n| start + u64::from(n) * 20);
+            let answers = spell(0).chain((1..60).map(|n| n * 1_000)).chain(spell(60_000));
+            for at in answers {
+                let mut status = testkit::status();
+                status.semi_sync.clients = u32::try_from(at).unwrap();
+                let at = Timestamp::from_millis(at);
+                let answer = Answer { sent_at: at, result: Ok(Arc::new(status)), claimed_by: None };
+                state.observe(answer, at);
+                let asked_at = Timestamp::from_millis(primary_asked).min(at);
+                state.forget(Some(asked_at));
+                let word = state.word_at(asked_at).map(|status| status.semi_sync.clients);
+                let last_of_spell = (shortly - 1) * 20;
+                let expected = if asked_at.as_millis() < 1_000 { last_of_spell } else { 1_000 };
+                let expected = expected.min(u32::try_from(at.as_millis()).unwrap());
+                assert_eq!(word, Some(expected), "{shortly} {primary_asked} at {at:?}");
+                assert!(state.earlier.len() <= EARLIER_MAX);
+            }
+        }
+    }
 }
