@@ -32,7 +32,7 @@ use vtorc_core::knowledge::identity::meant;
 use vtorc_core::knowledge::observe::Answer;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::preflight::{Inspection, LoginTrial, concerns};
-use vtorc_core::recovery::receivers::{goes_on, to_restart};
+use vtorc_core::recovery::receivers::{Restart, goes_on, to_restart};
 use vtorc_core::recovery::reopen;
 use vtorc_core::remedy::{Wanted, wanted};
 use vtorc_core::reparent::election::{Constraints, Contender, elect, possible_ackers, promised};
@@ -99,15 +99,22 @@ fn receivers(mut snapshot: ShardSnapshot) -> String {
         status.replication.iter_mut().for_each(|channel| channel.marker_sees_heartbeats = false);
     }
     let finding = FindingKind::UnreachablePrimaryWithBrokenReplicas;
-    let restarts = to_restart(&snapshot, finding).into_iter();
-    let restarted: Vec<String> = restarts.map(|one| one.replica.tablet.alias.to_string()).collect();
+    let names = |round: Vec<Restart<'_>>| {
+        let names = round.iter().map(|one| one.replica.tablet.alias.to_string());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let rounds: Vec<String> = to_restart(&snapshot, finding).into_iter().map(names).collect();
+    let restarted = match rounds.is_empty() {
+        true => "nobody".to_owned(),
+        false => rounds.join("; then "),
+    };
     let on = snapshot.tablets.keys().filter(|alias| goes_on(&snapshot, alias));
     let on: Vec<String> = on.map(ToString::to_string).collect();
     let list = |names: Vec<String>| match names.is_empty() {
         true => "nobody".to_owned(),
         false => names.join(", "),
     };
-    format!("restarted: {}\ngoes on: {}\n", list(restarted), list(on))
+    format!("restarted: {restarted}\ngoes on: {}\n", list(on))
 }
 
 /// Whether the primary may take writes again.

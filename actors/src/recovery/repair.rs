@@ -9,13 +9,13 @@ use vtorc_core::audit::StepOutcome;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
-use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
-use vtorc_core::recovery::receivers::{self, Restart};
+use vtorc_core::ports::{CommandError, PromotionGrounds, ServerCommand, Sessions};
+use vtorc_core::recovery::receivers::{self, Restart, Source};
 use vtorc_core::recovery::reopen;
 use vtorc_core::recovery::replica::{self, Case, Cure};
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::sabotage::{self, Bug};
-use vtorc_core::status::{ReceiverState, ServerStatus};
+use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::TermStart;
 
@@ -80,42 +80,54 @@ impl Locked<'_> {
         Ok(format!("the shard's record names {}", primary.alias))
     }
 
-    /// Restarts receivers, so that a connection that is dead without knowing shows it. One after the other, and no
-    /// further where one does not get its source back: a primary that lives must not lose its last followers, and one
-    /// that does not has shown it.
+    /// Restarts receivers, so that a connection that is dead without knowing shows it; no further where a source turns its
+    /// replicas away. One that cannot be restarted does not hold up the others.
     pub(super) async fn restart_receivers(&self, kind: FindingKind) -> Result<String, Stopped> {
         if self.fresh.primary().is_none() {
             return Err(Stopped::AlreadyFixed);
         }
         let mut done = Vec::new();
-        for Restart { replica, receives } in receivers::to_restart(&self.fresh, kind) {
-            let replica = &replica.tablet;
-            let restart = ServerCommand::RestartReceiver;
-            let timeout = self.job.settings.command_timeout;
-            let restarted = self.job.on(StepKind::RestartReceiver, replica, restart, timeout).await;
-            restarted.map_err(|error| Stopped::Failed(format!("{}: {error}", replica.alias)))?;
-            done.push(replica.alias.to_string());
-            if receives && !self.receives_again(replica).await {
+        let mut failed = None;
+        for round in receivers::to_restart(&self.fresh, kind) {
+            let restarts = round.iter().map(|restart| self.restart_receiver(restart));
+            let shown = future::join_all(restarts).await;
+            let turned_away = shown.iter().any(|one| matches!(one, Ok(Source::TurnsAway)));
+            for (restart, shown) in round.iter().zip(shown) {
+                let alias = &restart.replica.tablet.alias;
+                match shown {
+                    Ok(_) => done.push(alias.to_string()),
+                    Err(error) => failed = failed.or(Some(format!("{alias}: {error}"))),
+                }
+            }
+            if turned_away {
                 break;
             }
         }
-        match done.is_empty() {
-            true => Err(Stopped::Refused("no replica of the primary answers".into())),
-            false => Ok(format!("{} connect(s) to its source anew", done.join(", "))),
+        match failed {
+            Some(error) if done.is_empty() => Err(Stopped::Failed(error)),
+            _ if done.is_empty() => {
+                Err(Stopped::Refused("no replica of the primary answers".into()))
+            }
+            _ => Ok(format!("{} connect(s) to its source anew", done.join(", "))),
         }
     }
 
-    async fn receives_again(&self, replica: &Tablet) -> bool {
+    /// Restarts one, and waits for what it shows of its source where it received from it before.
+    async fn restart_receiver(&self, restart: &Restart<'_>) -> Result<Source, CommandError> {
+        let replica = &restart.replica.tablet;
+        let timeout = self.job.settings.command_timeout;
+        let command = ServerCommand::RestartReceiver;
+        self.job.on(StepKind::RestartReceiver, replica, command, timeout).await?;
         let deadline = Instant::now() + RECEIVES_WITHIN;
-        while Instant::now() < deadline {
+        while restart.receives && Instant::now() < deadline {
             let status = self.job.send(replica, ServerCommand::ReadStatus).await;
-            let replication = status.ok().and_then(|status| status.replication);
-            if replication.is_some_and(|r| r.receiver == ReceiverState::Running) {
-                return true;
+            let channel = status.ok().and_then(|status| status.replication);
+            match channel.as_ref().map(Source::of) {
+                Some(shown @ (Source::Receives | Source::TurnsAway)) => return Ok(shown),
+                Some(Source::Silent) | None => sleep(RECEIVES_LOOK).await,
             }
-            sleep(RECEIVES_LOOK).await;
         }
-        false
+        Ok(Source::Silent)
     }
 
     /// Repairs replicas side by side; each is looked at again first.

@@ -6,32 +6,74 @@ use crate::analysis::FindingKind;
 use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
-use crate::status::ReceiverState;
+use crate::status::{ReceiverError, ReceiverErrorKind, ReceiverState, ReplicationStatus};
 
 /// A replica whose receiver is to be restarted.
 #[derive(Clone, Copy, Debug)]
 pub struct Restart<'a> {
     /// Which one.
     pub replica: &'a TabletState,
-    /// It receives. Where it does not receive again, its source is gone, and no other is restarted.
+    /// It receives. Whether it receives again says whether its source lives.
     pub receives: bool,
 }
 
-/// Whose receivers are restarted, in this order: one replica's, or all where some are broken already, and those first
-/// that lose nothing by it. Where heartbeats are seen, a dead connection shows by itself.
-pub fn to_restart(snapshot: &ShardSnapshot, finding: FindingKind) -> Vec<Restart<'_>> {
+/// Whose receivers are restarted: one replica's, or all where some are broken already. Where heartbeats are seen, a dead
+/// connection shows by itself.
+///
+/// They are restarted in rounds: first those that lose nothing by it and one that does, then twice as many each time.
+/// Until a round has shown something, a primary that lives must not lose all of its followers.
+pub fn to_restart(snapshot: &ShardSnapshot, finding: FindingKind) -> Vec<Vec<Restart<'_>>> {
     let Some(primary) = snapshot.primary() else { return Vec::new() };
     let candidates = snapshot.replicas_of(&primary.tablet.alias).filter_map(|replica| {
         let channel = replica.channel().filter(|channel| !channel.marker_sees_heartbeats)?;
         let receives = channel.receiver == ReceiverState::Running;
         may_receive(snapshot, replica, primary).then_some(Restart { replica, receives })
     });
-    let mut restarts: Vec<Restart<'_>> = candidates.collect();
-    restarts.sort_by_key(|restart| restart.receives);
+    let (mut receiving, mut broken): (Vec<_>, Vec<_>) =
+        candidates.partition(|restart: &Restart<'_>| restart.receives);
     if finding != FindingKind::UnreachablePrimaryWithBrokenReplicas {
-        restarts = restarts.split_off(restarts.len().saturating_sub(1));
+        let one = receiving.pop().or_else(|| broken.pop());
+        return one.map(|one| vec![one]).into_iter().collect();
     }
-    restarts
+    let mut rounds = vec![broken];
+    let mut size = 1;
+    while !receiving.is_empty() {
+        let round = receiving.drain(..size.min(receiving.len()));
+        match rounds.last_mut().filter(|_| size == 1) {
+            Some(first) => first.extend(round),
+            None => rounds.push(round.collect()),
+        }
+        size *= 2;
+    }
+    rounds.retain(|round| !round.is_empty());
+    rounds
+}
+
+/// What a replica whose receiver was restarted says of its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It is connected again: the source lives.
+    Receives,
+    /// The source answers and turns it away: the source lives, and would turn the next one away too.
+    TurnsAway,
+    /// It does not come through.
+    Silent,
+}
+
+impl Source {
+    /// As the replica's channel has it.
+    pub fn of(channel: &ReplicationStatus) -> Self {
+        let answers = |error: &ReceiverError| error.kind != ReceiverErrorKind::Unreachable;
+        match channel.receiver {
+            ReceiverState::Running => Self::Receives,
+            ReceiverState::Stopped | ReceiverState::Connecting => {
+                match channel.receiver_error.as_ref().is_some_and(answers) {
+                    true => Self::TurnsAway,
+                    false => Self::Silent,
+                }
+            }
+        }
+    }
 }
 
 /// Whether this replica, whose receiver a reparent stopped in vain, is told to go on: where it received before.
