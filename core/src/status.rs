@@ -117,10 +117,15 @@ impl ServerStatus {
 
     /// Tells whether this server has anything that the other's binary logs hold or that it received, as two servers of one
     /// shard have, or nothing that the other lacks, as a restored one. What the other's binary logs no longer hold does not
-    /// count by itself: shards that were made from one backup have that in common.
+    /// count by itself: shards that were made from one backup have that in common. It does where this server wrote it: the
+    /// other may be a copy of it that was promoted before it received anything more.
     pub fn shares_history_of(&self, other: &ServerStatus) -> bool {
         let (received, has) = (self.gtid_received(), other.gtid_received());
         if !received.is_empty() && other.gtid_executed.contains(&received) {
+            return true;
+        }
+        let wrote = |uuid: &String| !has.of_source(uuid).is_empty();
+        if self.server_uuid.as_ref().is_some_and(wrote) {
             return true;
         }
         let logged = has.subtract(&other.gtid_purged);

@@ -54,6 +54,7 @@ const FOUND: &[u64] = &[
     4_400_005_006,
     4_400_014_905,
     4_600_001_356,
+    4_600_003_641,
     1_795_811_119_417_238,
 ];
 /// Hostile ones that found something.
@@ -109,6 +110,7 @@ const HOSTILE_FOUND: &[u64] = &[
     4_300_007_279,
     4_300_008_297,
     4_500_000_065,
+    5_200_001_143,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);
