@@ -38,6 +38,7 @@ use vtorc_core::audit::{Outcome, RecoveryRecord};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::HistoryError;
+use vtorc_core::remedy;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::time::Timestamp;
 
@@ -136,6 +137,8 @@ struct IdWasGiven {
 struct Ended {
     id: RecoveryId,
     outcome: Outcome,
+    /// The shard as it was found under the lock.
+    seen: Option<Arc<ShardSnapshot>>,
     asker: Option<oneshot::Sender<Outcome>>,
 }
 
@@ -244,16 +247,24 @@ impl RecoveryActor {
         let (myself, work_task) = (context.address(), task.clone());
         let work = actix::spawn(async move {
             let ran = AssertUnwindSafe(job.run(work_task)).catch_unwind().await;
-            let outcome = ran.unwrap_or_else(|_| {
-                Outcome::Unclear("the recovery panicked; this is a bug".into())
+            let (outcome, seen) = ran.unwrap_or_else(|_| {
+                (Outcome::Unclear("the recovery panicked; this is a bug".into()), None)
             });
-            myself.do_send(Ended { id, outcome, asker });
+            myself.do_send(Ended { id, outcome, seen, asker });
         });
         // Whether it is held back is over for what is being done; the rest is decided again soon.
         self.hold(Vec::new());
         self.running = Some(Running { serial: self.begun, id: Some(id), task, work: Some(work) });
         self.meter.doing(format!("recovery {id}"));
         self.tell_owner(None);
+    }
+
+    /// Goes on with the reparent that is due instead, where the finding was another one once the lock was held.
+    fn turn(&mut self, task: &Task, seen: Arc<ShardSnapshot>, context: &mut Context<Self>) {
+        let Task::Shard(_, gone) = task else { return };
+        let settings = self.services.recovery_settings();
+        let Some(wanted) = remedy::turns_into(gone, &seen, &settings) else { return };
+        context.notify(Recover { wanted, snapshot: seen });
     }
 
     /// What an outcome means for the next attempt. What somebody asked for means nothing.
@@ -402,7 +413,8 @@ impl Handler<IdWasGiven> for RecoveryActor {
 
 impl Handler<Ended> for RecoveryActor {
     type Result = ();
-    fn handle(&mut self, Ended { id, outcome, asker }: Ended, _: &mut Context<Self>) {
+    fn handle(&mut self, ended: Ended, context: &mut Context<Self>) {
+        let Ended { id, outcome, seen, asker } = ended;
         if let Some(asker) = asker {
             // The asker may have gone away.
             let _ = asker.send(outcome.clone());
@@ -432,6 +444,9 @@ impl Handler<Ended> for RecoveryActor {
             | Outcome::Interrupted => {}
         }
         self.tell_owner(Some(id));
+        if let Some(seen) = seen.filter(|_| outcome == Outcome::AlreadyFixed) {
+            self.turn(&running.task, seen, context);
+        }
     }
 }
 

@@ -140,6 +140,24 @@ pub enum Wanted {
     Replicas(Vec<Finding>),
 }
 
+/// What a recovery turns into whose finding was another one once the lock was held: the reparent that is due by what was
+/// seen there of the same primary. A replica may answer its prober on an old connection and turn everybody else away; what
+/// is found by probes would be gone under the lock each time.
+pub fn turns_into(
+    gone: &Finding,
+    fresh: &ShardSnapshot,
+    settings: &RecoverySettings,
+) -> Option<Wanted> {
+    let wanted = wanted(&analysis::detect(fresh, settings), fresh, settings);
+    let turned = match &wanted {
+        Wanted::Shard(remedy, found) => {
+            remedy.is_reparent() && found.tablet.is_some() && found.tablet == gone.tablet
+        }
+        Wanted::Nothing | Wanted::Replicas(_) => false,
+    };
+    turned.then_some(wanted)
+}
+
 /// Picks from the findings what to do now. A finding about the primary goes first; only where it has no
 /// remedy of its own, or none stands, are tablets repaired. Tablets with errant GTIDs are only touched where
 /// the settings want it.

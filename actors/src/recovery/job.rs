@@ -133,8 +133,8 @@ impl Job {
         job
     }
 
-    /// Runs the recovery to its end and keeps its outcome.
-    pub(crate) async fn run(self, task: Task) -> Outcome {
+    /// Runs the recovery to its end and keeps its outcome. Answers with it what was seen under the lock.
+    pub(crate) async fn run(self, task: Task) -> (Outcome, Option<Arc<ShardSnapshot>>) {
         let outcome = match self.under_lock(&task).await {
             Ok(text) => Outcome::Succeeded(text),
             Err(stopped) => stopped.into_outcome(),
@@ -157,8 +157,9 @@ impl Job {
                 warn!(self.log, "recovery ended"; "outcome" => outcome.name(), "text" => outcome.text());
             }
         }
+        let seen = self.looked.get().cloned();
         self.run_hooks_after(&task, outcome.clone());
-        outcome
+        (outcome, seen)
     }
 
     async fn under_lock(&self, task: &Task) -> Result<String, Stopped> {
