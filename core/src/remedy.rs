@@ -4,6 +4,7 @@ use crate::analysis::{self, Finding, FindingKind};
 use crate::ids::TabletAlias;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::recovery::kind::RecoveryKind;
+use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 
 /// What would help against a finding.
@@ -155,7 +156,7 @@ pub fn turns_into(
         }
         Wanted::Nothing | Wanted::Replicas(_) => false,
     };
-    turned.then_some(wanted)
+    (turned && !sabotage::has(Bug::KeepToTheFinding)).then_some(wanted)
 }
 
 /// Picks from the findings what to do now. A finding about the primary goes first; only where it has no

@@ -81,11 +81,13 @@ pub enum Bug {
     TrustAddresses,
     /// Send statements that open a server without a deadline: they run whenever the server has time.
     OpenWithoutDeadline,
+    /// Look for the finding that a recovery was begun for, and see no other once the lock is held.
+    KeepToTheFinding,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -124,6 +126,7 @@ impl Bug {
         Self::BelieveOldAnswers,
         Self::TrustAddresses,
         Self::OpenWithoutDeadline,
+        Self::KeepToTheFinding,
     ];
 }
 

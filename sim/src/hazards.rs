@@ -32,6 +32,8 @@ pub struct Hazard {
     pub other: u8,
     /// What is odd about them from the beginning.
     pub habits: &'static [(u8, Habit)],
+    /// Heartbeats can be seen.
+    pub heartbeats_seen: bool,
 }
 
 /// One vtorc and one shard of four replicas of which one must acknowledge; nothing happens.
@@ -44,6 +46,7 @@ const PLAIN: Hazard = Hazard {
     types: [TabletType::Replica; 4],
     other: 2,
     habits: &[],
+    heartbeats_seen: true,
 };
 
 /// Steps of recoveries at which something may strike; bring-up takes the first ones.
@@ -298,7 +301,7 @@ impl Hazard {
             managers: self.managers,
             skews_ms: vec![-250_000, 400_000],
             block_ms: 5_000,
-            heartbeats_seen: true,
+            heartbeats_seen: self.heartbeats_seen,
             vttablets: false,
             disk_stalled_recovery: true,
             mistyped_cell: false,

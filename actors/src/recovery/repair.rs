@@ -140,7 +140,8 @@ impl Locked<'_> {
         };
         let due: Vec<&Finding> = findings.iter().filter(present).collect();
         if due.is_empty() {
-            return Err(Stopped::AlreadyFixed);
+            let silent = findings.iter().find_map(|finding| self.silent(finding));
+            return Err(silent.map_or(Stopped::AlreadyFixed, Stopped::Failed));
         }
         self.check_lock().await?;
         self.leave_lost_source(&due).await?;
@@ -175,6 +176,13 @@ impl Locked<'_> {
         } else {
             Err(Stopped::Failed([failed, done].concat().join("; ")))
         }
+    }
+
+    /// The tablet of a finding did not answer under the lock: what it says, as far as it says something.
+    fn silent(&self, finding: &Finding) -> Option<String> {
+        let state = self.fresh.tablet(finding.tablet.as_ref()?)?;
+        let failure = state.reachability.failure()?;
+        Some(format!("{} did not answer under the lock: {failure}", state.tablet.alias))
     }
 
     /// Replicas may follow a tablet that was promoted without the records knowing and that is out of sight

@@ -71,6 +71,16 @@ pub const ODD: &[Hazard] = &[
         ..PLAIN
     },
     Hazard {
+        name: "the primary is cut off, no heartbeats are seen, and one replica lets in nobody but those who are in",
+        types: WITH_RDONLY,
+        heartbeats_seen: false,
+        faults: &[
+            (Kind::Hostile(Hostile::TurnsAway), 4_900, 60_000, Some(3)),
+            (Kind::Isolate, 5_000, 60_000, Some(0)),
+        ],
+        ..PLAIN
+    },
+    Hazard {
         name: "a script keeps a DRAINED tablet without super_read_only",
         types: WITH_DRAINED,
         habits: &[(3, Habit::NoSuperReadOnly)],
