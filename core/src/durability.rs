@@ -5,6 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::sabotage::{self, Bug};
+use crate::status::ServerStatus;
 use crate::tablet::{Tablet, TabletType};
 
 /// What a keyspace demands before a write counts as done.
@@ -84,6 +86,21 @@ impl DurabilityPolicy {
             Self::CrossCell => replica && other_cell,
             Self::CrossCellWithRdonlyAck => (replica || rdonly) && other_cell,
         }
+    }
+
+    /// Whether a tablet is to acknowledge what this primary writes, as a replica of it. One that does not apply everything
+    /// would acknowledge data that it does not have.
+    ///
+    /// `status` is what it last said, as far as it was heard.
+    pub fn wants_ack_of(
+        self,
+        primary: &Tablet,
+        tablet: &Tablet,
+        status: Option<&ServerStatus>,
+    ) -> bool {
+        let filtered =
+            status.is_some_and(ServerStatus::is_filtered) && !sabotage::has(Bug::TrustFiltered);
+        self.is_acker(primary, &tablet.as_replica()) && !filtered
     }
 }
 

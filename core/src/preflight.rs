@@ -17,7 +17,7 @@ use crate::recovery::login;
 use crate::remedy::{self, Remedy};
 use crate::reparent::prognosis::{self, Prognosis};
 use crate::settings::RecoverySettings;
-use crate::tablet::{MysqlAddress, Tablet};
+use crate::tablet::MysqlAddress;
 
 pub use grants::missing_grants;
 
@@ -161,11 +161,12 @@ impl Report {
             self.add(Severity::Warning, "NoDurability", None, what, cure);
             return;
         }
-        let tablets: Vec<&Tablet> = managed(snapshot).map(|state| &state.tablet).collect();
-        for candidate in tablets.iter().filter(|tablet| tablet.tablet_type.is_promotable()) {
-            let others = tablets.iter().filter(|other| other.alias != candidate.alias);
-            let ackers =
-                others.filter(|other| policy.is_acker(candidate, &other.as_replica())).count();
+        let tablets = || managed(snapshot).map(|state| &state.tablet);
+        for candidate in tablets().filter(|tablet| tablet.tablet_type.is_promotable()) {
+            let acknowledges = |other: &&TabletState| {
+                policy.wants_ack_of(candidate, &other.tablet, other.status.as_deref())
+            };
+            let ackers = managed(snapshot).filter(acknowledges).count();
             let alias = Some(&candidate.alias);
             if ackers < required {
                 let what = format!(

@@ -66,7 +66,8 @@ impl Universe {
             |one: &&Tablet| self.server_of(&one.alias).is_some_and(|server| server.ills.never_up);
         let ackers = in_service
             .filter(|one| one.tablet_type.is_managed() && !absent(one))
-            .filter(|one| records.policy.is_acker(primary, one));
+            .filter(|one| records.policy.is_acker(primary, one))
+            .filter(|one| self.server_of(&one.alias).is_none_or(|server| !server.ills.filtered));
         let required = records.policy.acks_required();
         let possible = ackers.count() >= required as usize;
         if possible && server.waits_for_acks != (required > 0) {

@@ -272,11 +272,8 @@ impl Locked<'_> {
 
     /// Whether a replica is to acknowledge what this tablet writes as primary.
     pub(super) fn acknowledges(&self, primary: &Tablet, tablet: &Tablet) -> bool {
-        let state = self.fresh.tablet(&tablet.alias).and_then(|state| state.status.as_deref());
-        match state {
-            Some(status) => replica::acknowledges(self.policy, primary, tablet, status),
-            None => self.policy.is_acker(primary, tablet),
-        }
+        let status = self.fresh.tablet(&tablet.alias).and_then(|state| state.status.as_deref());
+        self.policy.wants_ack_of(primary, tablet, status)
     }
 
     pub(super) fn follows(&self, tablet: &Tablet, source: &Tablet) -> bool {

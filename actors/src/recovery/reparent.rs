@@ -97,7 +97,7 @@ impl Locked<'_> {
         let mut followers = self.managed();
         followers.retain(|tablet| tablet.alias != *reigning);
         let enough = followers.iter().filter(|tablet| {
-            self.tablet(reigning).is_ok_and(|primary| self.policy.is_acker(primary, tablet))
+            self.tablet(reigning).is_ok_and(|primary| self.acknowledges(primary, tablet))
         });
         let (found, required) = (enough.count(), self.policy.acks_required());
         if found < required as usize {

@@ -351,7 +351,7 @@ fn primary_settings(
         && !status.semi_sync.falls_back_alone
         && status.semi_sync.timeout_ms >= SEMI_SYNC_TIMEOUT_MIN_MS;
     let ackers = snapshot.replicas_of(alias).filter(|replica| {
-        policy.is_acker(&primary.tablet, &replica.tablet)
+        policy.wants_ack_of(&primary.tablet, &replica.tablet, replica.status.as_deref())
             && !snapshot.is_silent(replica, primary)
             && replica.valid_status().is_some_and(|theirs| acks_for(theirs, status, primary))
     });
@@ -471,7 +471,6 @@ pub(crate) const SEMI_SYNC_TIMEOUT_MIN_MS: u64 = 24 * 3600 * 1000;
 fn acks_for(replica: &ServerStatus, primary: &ServerStatus, primary_state: &TabletState) -> bool {
     let address = primary_state.tablet.mysql.as_ref();
     replica.semi_sync.replica_enabled
-        && !replica.is_filtered()
         && replica.replication.as_ref().is_some_and(|replication| {
             replication.receiver == ReceiverState::Running
                 && primary.is_source_of(replication, address)

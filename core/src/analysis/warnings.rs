@@ -352,7 +352,9 @@ fn too_few_ackers(snapshot: &ShardSnapshot) -> Vec<Occurrence> {
     let ackers = snapshot
         .replicas_of(&primary.tablet.alias)
         .filter(|state| state.reachability.is_valid())
-        .filter(|state| policy.is_acker(&primary.tablet, &state.tablet));
+        .filter(|state| {
+            policy.wants_ack_of(&primary.tablet, &state.tablet, state.status.as_deref())
+        });
     let (found, required) = (ackers.count(), policy.acks_required() as usize);
     let undecided = snapshot.tablets.values().any(|state| {
         matches!(state.reachability, Reachability::Unseen | Reachability::Suspect { .. })

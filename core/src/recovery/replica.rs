@@ -10,18 +10,6 @@ use crate::sabotage::{self, Bug};
 use crate::status::{Flavor, ServerStatus};
 use crate::tablet::Tablet;
 
-/// Whether a replica is to acknowledge what this primary writes. One that does not apply everything would acknowledge
-/// data that it does not have.
-pub fn acknowledges(
-    policy: DurabilityPolicy,
-    primary: &Tablet,
-    replica: &Tablet,
-    status: &ServerStatus,
-) -> bool {
-    let filtered = status.is_filtered() && !sabotage::has(Bug::TrustFiltered);
-    policy.is_acker(primary, &replica.as_replica()) && !filtered
-}
-
 /// Whether what a replica received and has not applied may be thrown away when it is pointed at this source: only where
 /// the source has committed all of it and its binary logs still hold it, so that it is sent again. What came from a stranger
 /// may go.
@@ -98,7 +86,7 @@ pub fn cure(case: Case<'_>) -> Cure {
     let sound = replication.is_some_and(|r| r.auto_position && r.receiver_error.is_none())
         && finding != FindingKind::ReplicaMisconfigured;
     Cure::Follow {
-        semi_sync: acknowledges(policy, primary, tablet, status),
+        semi_sync: policy.wants_ack_of(primary, tablet, Some(status)),
         change: if follows && sound { SourceChange::Keep } else { SourceChange::Repoint },
         relay_log: relay_log(status, source, snapshot),
     }

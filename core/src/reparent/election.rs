@@ -346,7 +346,10 @@ pub(super) fn unfit(
     let required = constraints.policy.acks_required();
     let ackers = everybody.iter().filter(|one| reached.contains(&one.tablet.alias));
     let found = ackers
-        .filter(|one| constraints.policy.is_acker(tablet, &one.tablet) && one.can_follow(contender))
+        .filter(|one| {
+            constraints.policy.wants_ack_of(tablet, &one.tablet, Some(&one.status))
+                && one.can_follow(contender)
+        })
         .count();
     let found = u32::try_from(found).unwrap_or(u32::MAX);
     (found < required).then_some(Reason::TooFewAckers { found, required })

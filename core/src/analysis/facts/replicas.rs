@@ -7,7 +7,6 @@ use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
-use crate::recovery::replica;
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::status::{Flavor, ReceiverState, ServerStatus};
@@ -95,7 +94,7 @@ pub fn replica_facts(
             && source.semi_sync.source_enabled
             && source.semi_sync.clients < source.semi_sync.wait_count
             && replication.is_some_and(|r| r.receiver == ReceiverState::Running),
-        semi_sync_wanted: replica::acknowledges(policy, &primary.tablet, &replica.tablet, status),
+        semi_sync_wanted: policy.wants_ack_of(&primary.tablet, &replica.tablet, Some(status)),
         semi_sync_available: status.semi_sync.replica_available,
         evidence: replica_evidence(replica, status, snapshot),
     })
