@@ -209,6 +209,14 @@ impl Human<'_> {
         !hollow && seen.iter().any(|donor| gives(*donor))
     }
 
+    /// It wrote, as a primary that was replaced, what this one lacks and nobody was promised: nobody makes a replica of it
+    /// without a look at that.
+    fn wrote_in_vain(&self, number: u8, writer: u8) -> bool {
+        let promised: Vec<Txn> = self.promised().collect();
+        let mut own = self.universe.server(number).binlog.iter().filter(|txn| txn.source == number);
+        own.any(|txn| !self.universe.server(writer).has_received(*txn) && !promised.contains(txn))
+    }
+
     /// Enough of those in sight would acknowledge what it writes.
     fn ackers_in_sight(&self, writer: u8, seen: &[u8]) -> bool {
         let (policy, primary) = (self.policy(), self.as_replica(writer));
@@ -218,6 +226,7 @@ impl Human<'_> {
             let link = (Party::Server(writer), Party::Server(**one));
             policy.is_acker(&primary, &self.as_replica(**one))
                 && whole(**one)
+                && !self.wrote_in_vain(**one, writer)
                 && self.universe.network.is_calm(link.0, link.1)
         };
         seen.iter().filter(acks).count() >= policy.acks_required() as usize
