@@ -112,6 +112,8 @@ const HOSTILE_FOUND: &[u64] = &[
     4_300_008_297,
     4_500_000_065,
     5_200_001_143,
+    6_200_001_107,
+    6_200_100_417,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);
