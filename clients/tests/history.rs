@@ -67,7 +67,8 @@ async fn what_is_kept_survives_a_restart() {
     let second = SqliteHistory::open(Some(&file)).unwrap();
     assert!(second.moved_aside.is_none());
     let second = second.history;
-    assert_eq!(second.next_recovery_id().await.unwrap(), RecoveryId(2));
+    // Number 2 was given from memory, and is not given again.
+    assert_eq!(second.next_recovery_id().await.unwrap(), RecoveryId(3));
     assert_eq!(second.recovery(RecoveryId(1)).await.unwrap(), Some(ended(1, "ks/-80")));
     // What still ran when the process ended will not end any more.
     let interrupted = second.recovery(RecoveryId(2)).await.unwrap().unwrap();
@@ -161,6 +162,32 @@ async fn findings_and_acts_are_kept_over_time_and_removed_when_they_are_old() {
     assert_eq!(second.recoveries(all()).await.unwrap().len(), 1);
     second.purge(at(10_000)).await.unwrap();
     assert!(second.recoveries(all()).await.unwrap().is_empty());
+}
+
+/// A process whose history did not answer at its start begins with number 1.
+#[tokio::test]
+async fn a_number_from_memory_overwrites_no_older_recovery() {
+    let history = SqliteHistory::open(None).unwrap().history;
+    for id in 1..=3 {
+        assert_eq!(history.next_recovery_id().await.unwrap(), RecoveryId(id));
+        history.save_recovery(ended(id, "ks/-80")).await.unwrap();
+    }
+    let from_memory = |id| RecoveryRecord {
+        started_at: Timestamp::from_millis(8_000 + id),
+        id: RecoveryId(id),
+        ..record(id, "ks/-80")
+    };
+    history.save_recovery(from_memory(1)).await.unwrap();
+    // It is kept again when it has ended.
+    let outcome = Some(Outcome::AlreadyFixed);
+    let end =
+        RecoveryRecord { ended_at: Some(Timestamp::from_millis(9_000)), outcome, ..from_memory(1) };
+    history.save_recovery(end.clone()).await.unwrap();
+    assert_eq!(history.recovery(RecoveryId(1)).await.unwrap(), Some(ended(1, "ks/-80")));
+    let kept = history.recovery(RecoveryId(4)).await.unwrap();
+    assert_eq!(kept, Some(RecoveryRecord { id: RecoveryId(4), ..end }));
+    assert_eq!(history.recoveries(all()).await.unwrap().len(), 4);
+    assert_eq!(history.next_recovery_id().await.unwrap(), RecoveryId(5));
 }
 
 /// Another version of vtorc may know other kinds of recovery: what it wrote must not hide the rest.

@@ -65,6 +65,28 @@ fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "[]".to_owned())
 }
 
+/// The number under which a recovery is kept: its own, but where that is another's in this file. A process whose history
+/// did not answer at its start numbers its recoveries from memory, from 1.
+fn number_in_history(db: &Connection, record: &RecoveryRecord) -> rusqlite::Result<i64> {
+    let (shard, id) = (&record.shard, number(record.id));
+    let known = db.query_row(
+        "SELECT id FROM recoveries WHERE keyspace = ?1 AND shard = ?2 AND started_ms = ?3 AND kind = ?4 \
+         ORDER BY id = ?5 DESC LIMIT 1",
+        params![shard.keyspace, shard.shard, millis(record.started_at), record.kind.name(), id],
+        |row| row.get(0),
+    );
+    if let Some(known) = known.optional()? {
+        return Ok(known);
+    }
+    let is_taken = db.prepare("SELECT 1 FROM recoveries WHERE id = ?1")?.exists(params![id])?;
+    db.query_row(
+        "UPDATE counters SET value = max(value + ?1, ?2) WHERE name = 'recovery' RETURNING value",
+        params![i64::from(is_taken), id],
+        |row| row.get::<_, i64>(0),
+    )
+    .map(|last| if is_taken { last } else { id })
+}
+
 pub(crate) fn save(
     db: &mut Connection,
     record: &RecoveryRecord,
@@ -75,7 +97,7 @@ pub(crate) fn save(
         Trigger::Requested { by, reason } => (Some(by), Some(reason)),
     };
     let steps: Vec<StepRow> = record.steps.iter().map(StepRow::of).collect();
-    let id = number(record.id);
+    let id = number_in_history(db, record)?;
     db.execute(
         "INSERT OR REPLACE INTO recoveries VALUES \
          (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
