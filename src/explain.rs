@@ -51,7 +51,7 @@ fn explain(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> String {
     line(&mut text, 0, if findings.is_empty() { "Nothing found." } else { "Found:" });
     for finding in &findings {
         line(&mut text, 1, &format!("{finding}: {}", finding.why));
-        finding.evidence.iter().for_each(|evidence| line(&mut text, 2, evidence));
+        finding.evidence.iter().for_each(|evidence| line(&mut text, 2, &evidence.to_string()));
     }
     now(&mut text, snapshot, settings, &remedy::wanted(&findings, snapshot, settings));
     let controls = Controls::default();

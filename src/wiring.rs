@@ -16,6 +16,7 @@ use vtorc_actors::board::Board;
 use vtorc_actors::clock::Clock;
 use vtorc_actors::guardian::start_guarded;
 use vtorc_actors::messages::Audit;
+use vtorc_actors::meters::Who;
 use vtorc_actors::registry::Registry;
 use vtorc_actors::services::{Services, Settings};
 use vtorc_clients::history::SqliteHistory;
@@ -71,7 +72,7 @@ pub(crate) async fn start(
     let controls = history.controls().await;
     let controls = controls.map_err(|error| Failure::while_doing("read the controls", error))?;
     let board = Arc::new(Board::new());
-    let meter = board.meters.register("auditor", "auditor");
+    let meter = board.meters.register(Who::Auditor);
     let kept: Arc<dyn HistoryPort> = history;
     let auditor = Auditor::new(kept.clone(), meter.clone(), log.clone());
     let auditor = start_guarded(auditor, 4096, meter).recipient();

@@ -106,6 +106,7 @@ impl<A: Actor<Context = Context<A>> + Supervised> Future for Guardian<A> {
 mod tests {
     use super::*;
     use crate::board::Board;
+    use crate::meters::Who;
     use actix::{Handler, Message};
 
     struct Fragile {
@@ -149,7 +150,7 @@ mod tests {
     #[test]
     fn the_same_address_serves_after_a_panic() {
         run(async {
-            let meter = Board::new().meters.register("test", "fragile");
+            let meter = Board::new().meters.register(Who::Auditor);
             let actor = Fragile { handled: 0, restarted: 0 };
             let address = start_guarded(actor, 16, meter.clone());
             assert_eq!(address.send(Handle { panics: false }).await.unwrap(), (1, 0));
@@ -163,7 +164,7 @@ mod tests {
     #[test]
     fn too_many_panics_are_the_end() {
         run(async {
-            let meter = Board::new().meters.register("test", "fragile");
+            let meter = Board::new().meters.register(Who::Auditor);
             let address = start_guarded(Fragile { handled: 0, restarted: 0 }, 16, meter.clone());
             for _ in 0..PANICS_MAX {
                 assert!(address.send(Handle { panics: true }).await.is_err());

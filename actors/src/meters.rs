@@ -1,7 +1,10 @@
 //! What each actor does, and how much of it.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+
+use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 
 use crate::locked::lock;
 
@@ -13,8 +16,8 @@ pub struct Meters {
 
 impl Meters {
     /// A place for a new actor's figures.
-    pub fn register(&self, kind: &'static str, name: &str) -> Arc<Meter> {
-        let meter = Arc::new(Meter::new(kind, name));
+    pub fn register(&self, who: Who) -> Arc<Meter> {
+        let meter = Arc::new(Meter::new(who));
         let mut meters = self.living.write().unwrap_or_else(PoisonError::into_inner);
         meters.retain(|known| known.strong_count() > 0);
         meters.push(Arc::downgrade(&meter));
@@ -25,6 +28,58 @@ impl Meters {
     pub fn actors(&self) -> Vec<ActorReport> {
         let meters = self.living.read().unwrap_or_else(PoisonError::into_inner);
         meters.iter().filter_map(Weak::upgrade).map(|meter| meter.report()).collect()
+    }
+}
+
+/// Which actor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The one that starts a shard's actor for each shard of the topology.
+    Registry,
+    /// The one that reads the topology.
+    TopoWatcher,
+    /// The one that writes the history.
+    Auditor,
+    /// The one that knows a shard's tablets.
+    Shard(KeyspaceShard),
+    /// The one that runs a shard's recoveries.
+    Recovery(KeyspaceShard),
+    /// The one that probes a tablet's server.
+    Prober(KeyspaceShard, TabletAlias),
+}
+
+impl Who {
+    /// What it is.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Registry => "registry",
+            Self::TopoWatcher => "topo-watcher",
+            Self::Auditor => "auditor",
+            Self::Shard(_) => "shard",
+            Self::Recovery(_) => "recovery",
+            Self::Prober(..) => "prober",
+        }
+    }
+
+    /// The shard that it serves.
+    pub fn shard(&self) -> Option<&KeyspaceShard> {
+        match self {
+            Self::Registry | Self::TopoWatcher | Self::Auditor => None,
+            Self::Shard(shard) | Self::Recovery(shard) | Self::Prober(shard, _) => Some(shard),
+        }
+    }
+}
+
+/// Its name, with its parents' before it.
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry | Self::Auditor => f.write_str(self.kind()),
+            Self::TopoWatcher => write!(f, "{}/{}", Self::Registry, self.kind()),
+            Self::Shard(shard) => write!(f, "{shard}"),
+            Self::Recovery(shard) => write!(f, "{shard}/{}", self.kind()),
+            Self::Prober(shard, alias) => write!(f, "{shard}/{alias}"),
+        }
     }
 }
 
@@ -43,8 +98,7 @@ pub enum ActorState {
 
 /// An actor's figures.
 pub struct Meter {
-    kind: &'static str,
-    name: String,
+    who: Who,
     handled: AtomicU64,
     queued: AtomicU64,
     dropped: AtomicU64,
@@ -56,10 +110,8 @@ pub struct Meter {
 /// An actor as the status page shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActorReport {
-    /// What it is.
-    pub kind: &'static str,
-    /// Its name, with its parents' before it.
-    pub name: String,
+    /// Which one.
+    pub who: Who,
     /// Whether it serves.
     pub state: ActorState,
     /// What it is busy with, in words.
@@ -77,10 +129,9 @@ pub struct ActorReport {
 }
 
 impl Meter {
-    fn new(kind: &'static str, name: &str) -> Self {
+    fn new(who: Who) -> Self {
         Self {
-            kind,
-            name: name.to_owned(),
+            who,
             handled: AtomicU64::new(0),
             queued: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
@@ -136,8 +187,7 @@ impl Meter {
     pub fn report(&self) -> ActorReport {
         let (state, last_error) = lock(&self.trouble).clone();
         ActorReport {
-            kind: self.kind,
-            name: self.name.clone(),
+            who: self.who.clone(),
             state,
             doing: lock(&self.doing).clone(),
             mailbox: self.queued.load(Ordering::Relaxed),

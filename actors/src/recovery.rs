@@ -47,7 +47,7 @@ use crate::messages::{
     Accepted, Audit, CircumstancesChanged, JournalsWereRead, LiftBlock, Recover, RecoveryReport,
     Rejected, ShardTopologyWasRead, StartRequested, Stop,
 };
-use crate::meters::Meter;
+use crate::meters::{Meter, Who};
 use crate::patience::answer_within;
 use crate::services::Services;
 use give_back::give_back_lock;
@@ -149,7 +149,7 @@ impl RecoveryActor {
         shard: KeyspaceShard,
         owner: Owner,
     ) -> (Addr<Self>, Arc<Meter>) {
-        let meter = services.board.meters.register("recovery", &format!("{shard}/recovery"));
+        let meter = services.board.meters.register(Who::Recovery(shard.clone()));
         let log = services
             .log
             .new(o!("keyspace" => shard.keyspace.clone(), "shard" => shard.shard.clone()));

@@ -17,7 +17,7 @@ use crate::messages::{
     Acknowledge, Audit, ChangeControl, ControlChange, Rejected, RequestRecovery,
     ShardTopologyWasRead, SwitchRecoveries, TopologyWasRead,
 };
-use crate::meters::Meter;
+use crate::meters::{Meter, Who};
 use crate::services::Services;
 use crate::shard::{Retire, ShardActor};
 use crate::topo_watcher::TopoWatcher;
@@ -34,7 +34,7 @@ pub struct Registry {
 impl Registry {
     /// Starts everything.
     pub fn launch(services: Services) -> Addr<Self> {
-        let meter = services.board.meters.register("registry", "registry");
+        let meter = services.board.meters.register(Who::Registry);
         let registry = Self {
             services,
             topologies: BTreeMap::new(),
@@ -105,8 +105,7 @@ impl Actor for Registry {
     type Context = Context<Self>;
     fn started(&mut self, context: &mut Context<Self>) {
         if self.watcher.is_none() {
-            let meter =
-                self.services.board.meters.register("topo-watcher", "registry/topo-watcher");
+            let meter = self.services.board.meters.register(Who::TopoWatcher);
             let watcher = TopoWatcher::new(
                 self.services.clone(),
                 context.address().recipient(),

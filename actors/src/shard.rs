@@ -27,7 +27,7 @@ use crate::messages::{
     Acknowledge, Aim, Audit, CircumstancesChanged, JournalsWereRead, LiftBlock, ProbeCompleted,
     Recover, RecoveryReport, RequestRecovery, SetPace, ShardTopologyWasRead, StartRequested, Stop,
 };
-use crate::meters::Meter;
+use crate::meters::{Meter, Who};
 use crate::prober::ProberActor;
 use crate::recovery::{Owner, RecoveryActor};
 use crate::services::Services;
@@ -66,7 +66,7 @@ impl ShardActor {
     /// Starts the shard's actors.
     pub(crate) fn launch(services: &Services, topology: ShardTopology) -> (Addr<Self>, Arc<Meter>) {
         let name = topology.shard.clone();
-        let meter = services.board.meters.register("shard", &name.to_string());
+        let meter = services.board.meters.register(Who::Shard(name.clone()));
         let log = services
             .log
             .new(o!("keyspace" => name.keyspace.clone(), "shard" => name.shard.clone()));
@@ -204,7 +204,7 @@ impl ShardActor {
             .services
             .board
             .meters
-            .register("prober", &format!("{}/{}", self.name(), target.address.alias));
+            .register(Who::Prober(self.name().clone(), target.address.alias.clone()));
         let shard = (context.address(), self.meter.clone());
         let prober = ProberActor::new(
             self.services.clone(),
@@ -235,7 +235,7 @@ impl ShardActor {
             self.services.board.counters.count_detected(self.name(), finding.kind);
             let tablet = finding.tablet.as_ref().map(ToString::to_string).unwrap_or_default();
             warn!(self.log, "found"; "finding" => %finding.kind, "tablet" => tablet,
-                "why" => finding.why, "evidence" => finding.evidence.join("; "));
+                "why" => finding.why, "evidence" => finding.evidence_lines().join("; "));
         }
         for finding in gone {
             let tablet = finding.tablet.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -58,7 +58,7 @@ impl RecoveryRecord {
             trigger,
             finding: finding.map(|finding| finding.kind),
             finding_tablet: finding.and_then(|finding| finding.tablet.clone()),
-            evidence: finding.map(|finding| finding.evidence.clone()).unwrap_or_default(),
+            evidence: finding.map(Finding::evidence_lines).unwrap_or_default(),
             started_at: now,
             ended_at: None,
             outcome: None,

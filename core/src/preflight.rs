@@ -145,7 +145,7 @@ impl Report {
             };
             let what = match finding.evidence.is_empty() {
                 true => finding.why.to_owned(),
-                false => format!("{} ({})", finding.why, finding.evidence.join("; ")),
+                false => format!("{} ({})", finding.why, finding.evidence_lines().join("; ")),
             };
             self.add(severity, &finding.kind.to_string(), finding.tablet.as_ref(), what, cure);
         }

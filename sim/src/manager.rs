@@ -14,6 +14,7 @@ use vtorc_actors::auditor::Auditor;
 use vtorc_actors::board::Board;
 use vtorc_actors::clock::Clock;
 use vtorc_actors::guardian::start_guarded;
+use vtorc_actors::meters::Who;
 use vtorc_actors::registry::Registry;
 use vtorc_actors::services::{Services, Settings};
 use vtorc_core::hooks::{Hook, Occasion};
@@ -91,7 +92,7 @@ impl Manager {
         let now = universe.lock().now;
         let base = (EPOCH_MS + now).saturating_add_signed(clock_skew_ms);
         let started = tasks.run_until(async {
-            let meter = board.meters.register("auditor", "auditor");
+            let meter = board.meters.register(Who::Auditor);
             let auditor = Auditor::new(history.clone(), meter.clone(), log.clone());
             let services = Services {
                 probes: Arc::new(outside.clone()),

@@ -94,7 +94,7 @@ fn damaged_records_keep_what_was_known_and_are_named() {
             .find(|f| f["code"] == "DamagedRecord")
             .unwrap();
         assert!(
-            finding["evidence"][0].as_str().unwrap().contains(&padded("zone1-103")),
+            finding["evidence"][0]["text"].as_str().unwrap().contains(&padded("zone1-103")),
             "{finding:#}"
         );
         assert_eq!(shard["tablets"].as_array().unwrap().len(), 3, "a tablet vanished");

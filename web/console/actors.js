@@ -14,8 +14,7 @@ function depth(actor) {
 function order(actor) {
   const rank = { registry: "0", auditor: "1", "topo-watcher": "2" }[actor.kind] ?? "3";
   const under = { shard: 0, recovery: 1, prober: 2 }[actor.kind] ?? 0;
-  const shard = actor.name.split("/").slice(0, 2).join("/");
-  return [rank, shard, under, actor.name].join("\u0000");
+  return [rank, actor.shard ?? "", under, actor.name].join("\u0000");
 }
 
 export function table(actors) {

@@ -8,8 +8,7 @@ export function story(recovery) {
   const running = !recovery.outcome;
   const colour = running ? "warn" : COLOURS[recovery.outcome] ?? "bad";
   const span = Math.max(1, ...recovery.steps.map((step) => step.offset_ms + (step.duration_ms ?? 0)));
-  const interesting = recovery.kind.includes("Reparent") || recovery.kind === "ElectPrimary";
-  return h("details", { class: "story", "data-name": `recovery-${recovery.id}`, open: running && interesting },
+  return h("details", { class: "story", "data-name": `recovery-${recovery.id}`, open: running && recovery.reparents },
     h("summary", {},
       h("span", { class: "dim" }, `#${recovery.id}`),
       h("strong", {}, recovery.kind),

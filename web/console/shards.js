@@ -23,13 +23,9 @@ function state(shard) {
 export function shown(shard) {
   const { as_of, ...rest } = shard;
   const tablets = shard.tablets.map((tablet) => ({ ...tablet, last_seen: tablet.reachable ? null : tablet.last_seen }));
-  const findings = shard.findings.map((finding) => ({ ...finding, evidence: finding.evidence.map(settled) }));
+  const findings = shard.findings.map((finding) => ({ ...finding, evidence: finding.evidence.map((one) => one.sight) }));
   const why_not = shard.why_not.map(({ last, count, ...one }) => (one.until ? { ...one, count } : one));
   return { ...rest, tablets, findings, why_not };
-}
-
-function settled(text) {
-  return text.replace(/,? (answered|asked) \d+ ms ago/g, "").replace(/ \d+ ms/g, " a while");
 }
 
 export function card(shard, actions) {
@@ -192,5 +188,5 @@ function found(finding) {
     h("summary", {}, h("span", { class: `pill ${colour}` }, finding.code), " ",
       finding.tablet && h("span", { class: "mono" }, finding.tablet, ": "), finding.why),
     h("p", { class: "dim" }, finding.recovery === WATCHED_ONLY ? "A person must look at it." : `Recovery: ${finding.recovery}.`),
-    h("ul", {}, finding.evidence.map((line) => h("li", {}, line))));
+    h("ul", {}, finding.evidence.map((one) => h("li", {}, one.text))));
 }

@@ -1,5 +1,7 @@
 //! What core's values look like as JSON. Inner types are not serialisable on purpose: these are the contract.
 
+mod finding;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -7,18 +9,18 @@ use vtorc_actors::board::ShardReport;
 use vtorc_actors::meters::{ActorReport, ActorState};
 use vtorc_core::admission::Block;
 use vtorc_core::admission::inaction::Decision;
-use vtorc_core::analysis::{Finding, errant_gtids};
+use vtorc_core::analysis::errant_gtids;
 use vtorc_core::audit::{RecoveryRecord, StepRecord, Trigger};
 use vtorc_core::durability;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::preflight::Concern;
-use vtorc_core::remedy;
 use vtorc_core::reparent::prognosis::Prognosis;
 use vtorc_core::status::{ReplicationStatus, SemiSyncStatus, VttabletState};
 use vtorc_core::time::{TermStart, Timestamp};
 
+use self::finding::FindingView;
 use crate::snapshot::state_name;
 
 /// A moment as RFC 3339 with milliseconds.
@@ -172,27 +174,6 @@ impl DecisionView {
             last: time(decision.last),
             until: decision.until.map(time),
             count: decision.count,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct FindingView {
-    code: String,
-    tablet: Option<String>,
-    why: &'static str,
-    evidence: Vec<String>,
-    recovery: &'static str,
-}
-
-impl FindingView {
-    fn of(finding: &Finding) -> Self {
-        Self {
-            code: finding.kind.to_string(),
-            tablet: finding.tablet.as_ref().map(name),
-            why: finding.why,
-            evidence: finding.evidence.clone(),
-            recovery: remedy::remedy(finding.kind).name(),
         }
     }
 }
@@ -391,6 +372,8 @@ pub(crate) struct RecoveryView {
     keyspace: String,
     shard: String,
     kind: String,
+    /// It changes who the primary is.
+    reparents: bool,
     trigger: &'static str,
     requested_by: Option<String>,
     reason: Option<String>,
@@ -422,6 +405,7 @@ impl RecoveryView {
             keyspace: record.shard.keyspace.clone(),
             shard: record.shard.shard.clone(),
             kind: record.kind.name().to_owned(),
+            reparents: record.kind.is_reparent(),
             trigger,
             requested_by,
             reason,
@@ -475,6 +459,8 @@ impl StepView {
 pub(crate) struct ActorView {
     kind: &'static str,
     name: String,
+    /// The shard that it serves.
+    shard: Option<String>,
     state: &'static str,
     doing: String,
     mailbox_depth: u64,
@@ -487,8 +473,9 @@ pub(crate) struct ActorView {
 impl ActorView {
     pub(crate) fn of(report: ActorReport) -> Self {
         Self {
-            kind: report.kind,
-            name: report.name,
+            kind: report.who.kind(),
+            name: report.who.to_string(),
+            shard: report.who.shard().map(ToString::to_string),
             state: match report.state {
                 ActorState::Running => "running",
                 ActorState::Restarting => "restarting",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 pub use replicas::{ReplicaFacts, errant_gtids, replica_facts};
 
+use super::evidence::{Age, Evidence, Setting, Sight};
 use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
 use crate::knowledge::health::Reachability;
@@ -90,7 +91,7 @@ pub struct Facts {
     /// What the replica rules look at.
     pub replicas: Vec<ReplicaFacts>,
     /// The observations about the primary, in words.
-    pub evidence: Vec<String>,
+    pub evidence: Vec<Evidence>,
 }
 
 /// Draws the facts from a snapshot.
@@ -119,18 +120,14 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
         && snapshot.record.term_start == primary.tablet.term_start;
     facts.evidence.push(reach_evidence(primary, snapshot));
     if facts.primary_overloaded {
-        facts.evidence.push(format!(
-            "of its last probes {} timed out although a ping was answered, and {} succeeded",
-            primary.recent.pinged, primary.recent.succeeded
-        ));
+        let (pinged, succeeded) = (primary.recent.pinged, primary.recent.succeeded);
+        facts.evidence.push(Sight::TimesOut { pinged, succeeded }.here());
     }
     facts.primary_stuck =
         primary.stuck_since.is_some_and(|since| since.age(snapshot.now) >= STUCK_AFTER);
     if let Some(since) = primary.stuck_since {
-        facts.evidence.push(format!(
-            "commits wait for acknowledgements since {} ms",
-            since.age(snapshot.now).as_millis()
-        ));
+        let lasts = Age::Lasts(since.age(snapshot.now));
+        facts.evidence.push(Sight::CommitsWait.here().aged(lasts));
     }
     count_replicas(&mut facts, snapshot, primary, settings);
     let status = primary.valid_status().filter(|_| facts.primary_valid);
@@ -169,27 +166,31 @@ fn primary_may_be_unseen(snapshot: &ShardSnapshot) -> bool {
     }
 }
 
-fn no_primary_evidence(snapshot: &ShardSnapshot) -> Vec<String> {
-    let mut evidence = vec![format!("none of {} tablets is PRIMARY", snapshot.tablets.len())];
-    evidence.push(match (&snapshot.record.primary_alias, &snapshot.record.term_start) {
-        (Some(alias), Some(term)) => format!("the shard's record names {alias}, since {term}"),
-        (None, Some(term)) => format!("the shard's record has a term from {term}, and no primary"),
-        (Some(_) | None, None) => "the shard's record has no term: there was no primary yet".into(),
-    });
-    evidence.extend(snapshot.unseen.iter().map(|(place, why)| format!("{place}: {why}")));
-    evidence
+fn no_primary_evidence(snapshot: &ShardSnapshot) -> Vec<Evidence> {
+    let of_record = match (&snapshot.record.primary_alias, &snapshot.record.term_start) {
+        (Some(alias), Some(term)) => Sight::RecordNames(alias.clone(), *term),
+        (None, Some(term)) => Sight::RecordNamesNobody(*term),
+        (Some(_) | None, None) => Sight::NeverHadPrimary,
+    };
+    let of_tablets = Sight::NoneIsPrimary(snapshot.tablets.len());
+    let unread = snapshot.unseen.iter();
+    let unread = unread.map(|(place, why)| Sight::Unread(place.clone(), why.clone()));
+    [of_tablets, of_record].into_iter().chain(unread).map(Sight::here).collect()
 }
 
-fn reach_evidence(state: &TabletState, snapshot: &ShardSnapshot) -> String {
+fn reach_evidence(state: &TabletState, snapshot: &ShardSnapshot) -> Evidence {
     let alias = &state.tablet.alias;
-    let ms = |since: crate::time::Timestamp| since.age(snapshot.now).as_millis();
     match &state.reachability {
-        Reachability::Unseen => format!("{alias} was never reached yet"),
-        Reachability::Valid => format!("{alias} answered {} ms ago", ms(state.status_at)),
+        Reachability::Unseen => Sight::NeverReached.of(alias),
+        Reachability::Valid => {
+            let ago = state.status_at.age(snapshot.now);
+            Sight::Answers.of(alias).aged(Age::Answered(ago))
+        }
         Reachability::Suspect { since, why }
         | Reachability::Unreachable { since, why }
         | Reachability::TurnedAway { since, why } => {
-            format!("{alias} fails for {} ms: {why}", ms(*since))
+            let lasts = Age::Lasts(since.age(snapshot.now));
+            Sight::Fails(why.clone()).of(alias).aged(lasts)
         }
     }
 }
@@ -227,9 +228,11 @@ fn vttablet_of_primary(facts: &mut Facts, snapshot: &ShardSnapshot, primary: &Ta
             let settled = since.is_none_or(|since| since.age(snapshot.now) >= TYPE_SETTLES_AFTER);
             facts.primary_type_mismatch =
                 *tablet_type != TabletType::Primary && settled && !disk_stalled;
-            facts.evidence.push(format!("its vttablet says that it is {tablet_type}"));
+            facts.evidence.push(Sight::VttabletIs(*tablet_type).here());
         }
-        VttabletState::Silent(why) | VttabletState::TooOld(why) => facts.evidence.push(why.clone()),
+        VttabletState::Silent(why) | VttabletState::TooOld(why) => {
+            facts.evidence.push(Sight::VttabletFails(why.clone()).here());
+        }
     }
 }
 
@@ -289,27 +292,24 @@ fn receiving_evidence(
     primary: &TabletState,
     receiving: Receiving,
     snapshot: &ShardSnapshot,
-) -> String {
+) -> Evidence {
     let alias = &replica.tablet.alias;
-    let age = replica.status_at.age(snapshot.now).as_millis();
-    let replication = replica.channel();
-    match (receiving, replication) {
-        (Receiving::Yes, _) => format!("{alias} still receives, asked {age} ms ago"),
-        (Receiving::No, Some(replication)) => match replication.receiver {
+    let asked = Age::Asked(replica.status_at.age(snapshot.now));
+    match (receiving, replica.channel()) {
+        (Receiving::Yes, _) => Sight::Receives.of(alias).aged(asked),
+        (Receiving::No, Some(channel)) => match channel.receiver {
             ReceiverState::Running if snapshot.follows_another(replica, primary) => {
-                format!("{alias} follows {} and not the primary", replication.source)
+                Sight::FollowsAnother(channel.source.clone()).of(alias)
             }
             ReceiverState::Running => {
                 let silent = replica.received_at.unwrap_or_default().age(replica.answered_at);
-                let silent = silent.as_millis();
-                format!("{alias} hears nothing from its source for {silent} ms")
+                Sight::HearsNothing.of(alias).aged(Age::Lasts(silent))
             }
-            ReceiverState::Connecting | ReceiverState::Stopped => format!(
-                "{alias} does not receive: receiver {}, asked {age} ms ago",
-                replication.receiver
-            ),
+            receiver @ (ReceiverState::Connecting | ReceiverState::Stopped) => {
+                Sight::DoesNotReceive(receiver).of(alias).aged(asked)
+            }
         },
-        (Receiving::No, None) => format!("{alias} follows nobody, asked {age} ms ago"),
+        (Receiving::No, None) => Sight::FollowsNobody.of(alias).aged(asked),
         (Receiving::Unknown, _) => reach_evidence(replica, snapshot),
     }
 }
@@ -358,16 +358,16 @@ fn primary_settings(
     facts.ackers_ready = u32::try_from(ackers.count()).unwrap_or(u32::MAX);
     facts.others_ahead = others_ahead(facts, snapshot, alias, policy);
     primary_lost(facts, snapshot, primary, status);
-    facts.evidence.push(format!(
-        "read_only {}, semi-sync source {} (waits for {}), ackers ready {} of {} required",
-        on_off(status.read_only),
-        on_off(status.semi_sync.source_enabled),
-        status.semi_sync.wait_count,
-        facts.ackers_ready,
-        facts.acks_required,
-    ));
+    let settings_of_primary = Setting::Primary {
+        read_only: status.read_only,
+        waits: status.semi_sync.source_enabled,
+        wait_count: status.semi_sync.wait_count,
+        ready: facts.ackers_ready,
+        required: facts.acks_required,
+    };
+    facts.evidence.push(settings_of_primary.here());
     if settings.use_super_read_only && status.flavor == Flavor::MySql && status.read_only {
-        facts.evidence.push(format!("super_read_only {}", on_off(status.super_read_only)));
+        facts.evidence.push(Setting::SuperReadOnly(status.super_read_only).here());
     }
 }
 
@@ -424,12 +424,10 @@ fn primary_lost(
         let theirs = replica.valid_status();
         theirs.is_some_and(|theirs| !theirs.received_beyond(status).is_empty())
     };
-    let lost: Vec<String> = snapshot
+    let lost: Vec<Evidence> = snapshot
         .replicas_of(alias)
         .filter_map(|replica| Some((replica, primary.lost_to(replica)?)))
-        .map(|(replica, lost)| {
-            format!("{alias} lost {}, which {} has", lost.shown(), replica.tablet.alias)
-        })
+        .map(|(replica, lost)| Sight::Lost(lost, Some(replica.tablet.alias.clone())).of(alias))
         .collect();
     // What was written in another term than the records tell of goes before, unless it is somebody's error.
     let of_this_term = !facts.others_ahead || !snapshot.replicas_of(alias).any(of_another_term);
@@ -479,7 +477,3 @@ fn acks_for(replica: &ServerStatus, primary: &ServerStatus, primary_state: &Tabl
 
 /// A commit that waits for so long is not going to be acknowledged by itself.
 pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(10);
-
-fn on_off(value: bool) -> &'static str {
-    if value { "ON" } else { "OFF" }
-}

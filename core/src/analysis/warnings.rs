@@ -1,5 +1,8 @@
 //! What is shown and never repaired: the table, and how each is found.
 
+use std::collections::BTreeMap;
+
+use super::evidence::{Count, Evidence, Sight};
 use crate::analysis::FindingKind;
 use crate::analysis::facts::{STUCK_AFTER, errant_gtids};
 use crate::ids::TabletAlias;
@@ -19,7 +22,7 @@ pub struct Warning {
 }
 
 /// A tablet, or none for the shard as a whole, and the evidence.
-pub type Occurrence = (Option<TabletAlias>, Vec<String>);
+pub type Occurrence = (Option<TabletAlias>, Vec<Evidence>);
 
 /// What is shown and never repaired.
 pub const WARNINGS: &[Warning] = &[
@@ -126,10 +129,7 @@ pub const WARNINGS: &[Warning] = &[
             let Some(primary) = snapshot.primary() else { return Vec::new() };
             let each = snapshot.tablets.values().filter_map(|state| {
                 let gtids = errant_gtids(state, primary)?;
-                Some((
-                    Some(state.tablet.alias.clone()),
-                    vec![format!("errant GTIDs: {}", gtids.shown())],
-                ))
+                Some((Some(state.tablet.alias.clone()), vec![Sight::Errant(gtids).here()]))
             });
             each.collect()
         },
@@ -174,7 +174,8 @@ pub const WARNINGS: &[Warning] = &[
         find: |snapshot| {
             let silent = |state: &TabletState| match state.valid_status()?.vttablet.as_ref()? {
                 VttabletState::Silent(why) => {
-                    Some((Some(state.tablet.alias.clone()), vec![why.clone()]))
+                    let fails = Sight::VttabletFails(why.clone()).here();
+                    Some((Some(state.tablet.alias.clone()), vec![fails]))
                 }
                 VttabletState::Answers { .. } | VttabletState::TooOld(_) => None,
             };
@@ -192,7 +193,7 @@ pub const WARNINGS: &[Warning] = &[
                     (_, Some(ProbeFailure::TooOld(why))) => why.clone(),
                     (_, _) => return None,
                 };
-                Some((Some(state.tablet.alias.clone()), vec![why]))
+                Some((Some(state.tablet.alias.clone()), vec![Sight::VttabletFails(why).here()]))
             };
             snapshot.tablets.values().filter_map(old).collect()
         },
@@ -209,16 +210,18 @@ pub const WARNINGS: &[Warning] = &[
         kind: FindingKind::DamagedRecord,
         why: "a record of the shard cannot be understood; what was known before stays in use",
         find: |snapshot| {
-            let texts = snapshot.damaged.iter().map(|(path, why)| format!("{path}: {why}"));
-            texts.map(|text| (None, vec![text])).collect()
+            let damaged = snapshot.damaged.iter();
+            let damaged = damaged.map(|(path, why)| Sight::Damaged(path.clone(), why.clone()));
+            damaged.map(|sight| (None, vec![sight.here()])).collect()
         },
     },
     Warning {
         kind: FindingKind::UnreadTopology,
         why: "part of the topology could never be read; the shard may have tablets there",
         find: |snapshot| {
-            let texts = snapshot.unseen.iter().map(|(place, why)| format!("{place}: {why}"));
-            let evidence: Vec<String> = texts.collect();
+            let unread = snapshot.unseen.iter();
+            let unread = unread.map(|(place, why)| Sight::Unread(place.clone(), why.clone()));
+            let evidence: Vec<Evidence> = unread.map(Sight::here).collect();
             (!evidence.is_empty()).then_some((None, evidence)).into_iter().collect()
         },
     },
@@ -256,10 +259,11 @@ fn is_stranger(state: &&TabletState) -> bool {
 }
 
 fn failures<'a>(states: impl Iterator<Item = &'a TabletState>) -> Vec<Occurrence> {
-    let words = |state: &TabletState| state.reachability.failure().map(ToString::to_string);
-    states
-        .map(|state| (Some(state.tablet.alias.clone()), words(state).into_iter().collect()))
-        .collect()
+    let seen = |state: &TabletState| {
+        let failure = state.reachability.failure().cloned();
+        failure.map(|why| Sight::Unusable(why).here()).into_iter().collect()
+    };
+    states.map(|state| (Some(state.tablet.alias.clone()), seen(state))).collect()
 }
 
 /// Tablets whose server answered and for which this holds.
@@ -303,11 +307,9 @@ fn where_replicas(
     if !holds(&counts) {
         return Vec::new();
     }
-    let text = format!(
-        "{} replicas: {} answer, {} replicate, {} cannot be reached",
-        counts.total, counts.valid, counts.replicating, counts.gone
-    );
-    vec![(Some(primary.tablet.alias.clone()), vec![text])]
+    let ReplicaCounts { total, valid: answer, gone, replicating: replicate } = counts;
+    let count = Count::Replicas { total, answer, replicate, gone };
+    vec![(Some(primary.tablet.alias.clone()), vec![count.here()])]
 }
 
 /// A primary that waits for more acknowledgements than ackers are connected.
@@ -322,13 +324,14 @@ fn locked(snapshot: &ShardSnapshot, stuck: bool) -> Vec<Occurrence> {
     if !short || is_stuck != stuck {
         return Vec::new();
     }
-    let mut texts = vec![format!(
-        "{} ackers connected of {} that are waited for, {} sessions wait",
-        semi_sync.clients, semi_sync.wait_count, semi_sync.waiting_sessions
-    )];
-    let silent = silent.into_iter();
-    texts.extend(silent.map(|alias| format!("{alias} is connected and hears nothing")));
-    vec![(Some(primary.tablet.alias.clone()), texts)]
+    let ackers = Count::Ackers {
+        connected: semi_sync.clients,
+        wanted: semi_sync.wait_count,
+        sessions: semi_sync.waiting_sessions,
+    };
+    let silent = silent.iter().map(|alias| Sight::from(Count::SilentAcker).of(alias));
+    let evidence = std::iter::once(ackers.here()).chain(silent).collect();
+    vec![(Some(primary.tablet.alias.clone()), evidence)]
 }
 
 /// Ackers that are connected and silent.
@@ -362,35 +365,34 @@ fn too_few_ackers(snapshot: &ShardSnapshot) -> Vec<Occurrence> {
     if found >= required || undecided {
         return Vec::new();
     }
-    vec![(None, vec![format!("{found} ackers can be reached, {policy} demands {required}")])]
+    vec![(None, vec![Count::TooFewAckers { found, required, policy: *policy }.here()])]
 }
 
 fn several_versions(snapshot: &ShardSnapshot) -> Vec<Occurrence> {
-    let mut versions: std::collections::BTreeMap<_, Vec<String>> = Default::default();
+    let mut versions: BTreeMap<_, Vec<TabletAlias>> = BTreeMap::new();
     for state in snapshot.tablets.values() {
         let Some(status) = state.valid_status() else { continue };
-        versions.entry(status.major_version()).or_default().push(state.tablet.alias.to_string());
+        versions.entry(status.major_version()).or_default().push(state.tablet.alias.clone());
     }
     if versions.len() < 2 {
         return Vec::new();
     }
-    let each =
-        versions.iter().map(|((major, minor), who)| format!("{major}.{minor}: {}", who.join(", ")));
+    let each = versions.into_iter().map(|(version, who)| Count::Version(version, who).here());
     vec![(None, each.collect())]
 }
 
 fn mixed_formats(snapshot: &ShardSnapshot) -> Vec<Occurrence> {
-    let mut formats: std::collections::BTreeMap<_, Vec<String>> = Default::default();
+    let mut formats: BTreeMap<_, Vec<TabletAlias>> = BTreeMap::new();
     for state in snapshot.tablets.values() {
         let format = state.valid_status().and_then(|status| status.binlog_format);
         if let Some(format) = format.filter(|_| state.tablet.tablet_type.is_promotable()) {
-            formats.entry(format).or_default().push(state.tablet.alias.to_string());
+            formats.entry(format).or_default().push(state.tablet.alias.clone());
         }
     }
     if formats.len() < 2 {
         return Vec::new();
     }
-    let each = formats.iter().map(|(format, who)| format!("{}: {}", format.name(), who.join(", ")));
+    let each = formats.into_iter().map(|(format, who)| Count::LogsIn(format, who).here());
     vec![(None, each.collect())]
 }
 
@@ -401,7 +403,7 @@ fn lost_transactions(snapshot: &ShardSnapshot) -> Vec<Occurrence> {
         snapshot.tablets.values().filter(|state| state.tablet.alias != primary.tablet.alias);
     let found = others.filter_map(|state| {
         let lost = state.lost_to(primary)?;
-        Some((Some(state.tablet.alias.clone()), vec![format!("it lost {}", lost.shown())]))
+        Some((Some(state.tablet.alias.clone()), vec![Sight::Lost(lost, None).here()]))
     });
     found.collect()
 }
@@ -414,8 +416,8 @@ fn purged(snapshot: &ShardSnapshot) -> Vec<Occurrence> {
         .replicas_of(&primary.tablet.alias)
         .filter_map(|state| {
             let missing = source.gtid_purged.subtract(&state.valid_status()?.gtid_received());
-            let text = format!("it lacks {}, which the primary purged", missing.shown());
-            (!missing.is_empty()).then(|| (Some(state.tablet.alias.clone()), vec![text]))
+            let lacks = |missing| vec![Sight::LacksPurged(missing).here()];
+            (!missing.is_empty()).then(|| (Some(state.tablet.alias.clone()), lacks(missing)))
         })
         .collect()
 }

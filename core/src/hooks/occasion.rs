@@ -49,7 +49,7 @@ pub struct Party {
 impl Occasion {
     /// A finding.
     pub fn detected(snapshot: &ShardSnapshot, finding: &Finding, is_downtimed: bool) -> Self {
-        let evidence = finding.evidence.join("; ");
+        let evidence = finding.evidence_lines().join("; ");
         let failed = snapshot.primary().map(|primary| primary.tablet.alias.clone());
         Self {
             failure_type: finding.kind.to_string(),

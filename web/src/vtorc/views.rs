@@ -186,7 +186,7 @@ fn analysis(finding: &Finding, report: &ShardReport) -> Value {
         "CountSemiSyncReplicasEnabled": replicas().filter(acks).count(),
         "ErrantGTID": errant.map(|errant| errant.to_string()).unwrap_or_default(),
         "Analysis": finding.kind.to_string(),
-        "Description": format!("{}: {}", finding.why, finding.evidence.join("; ")),
+        "Description": format!("{}: {}", finding.why, finding.evidence_lines().join("; ")),
         "StructureAnalysis": null,
         "SemiSyncPrimaryEnabled": status.is_some_and(|status| status.semi_sync.source_enabled),
         "SemiSyncPrimaryStatus": status.is_some_and(|status| status.semi_sync.source_active),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::on_off;
+use crate::analysis::evidence::{Age, Evidence, Setting};
 use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
@@ -43,7 +43,7 @@ pub struct ReplicaFacts {
     /// It can acknowledge at all.
     pub semi_sync_available: bool,
     /// The observations, in words.
-    pub evidence: Vec<String>,
+    pub evidence: Vec<Evidence>,
 }
 
 /// Draws the facts about one replica; none if its server did not answer the last probe.
@@ -133,29 +133,27 @@ fn replica_evidence(
     replica: &TabletState,
     status: &ServerStatus,
     snapshot: &ShardSnapshot,
-) -> Vec<String> {
-    let age = replica.status_at.age(snapshot.now).as_millis();
-    let mut evidence = vec![format!(
-        "answered {age} ms ago: read_only {}, super_read_only {}, semi-sync replica {}",
-        on_off(status.read_only),
-        on_off(status.super_read_only),
-        on_off(status.semi_sync.replica_enabled),
-    )];
-    evidence.push(match &status.replication {
-        None => "no source configured".into(),
-        Some(replication) => format!(
-            "source {}, receiver {}, applier {}",
-            replication.source,
-            replication.receiver,
-            if replication.applier_running { "running" } else { "stopped" }
-        ),
-    });
-    if let Some(replication) = &status.replication {
-        evidence
-            .extend(replication.receiver_error.iter().map(|error| format!("receiver: {error}")));
-        if !replication.applier_error.is_empty() {
-            evidence.push(format!("applier: {}", replication.applier_error));
-        }
-    }
+) -> Vec<Evidence> {
+    let settings = Setting::Replica {
+        read_only: status.read_only,
+        super_read_only: status.super_read_only,
+        acknowledges: status.semi_sync.replica_enabled,
+    };
+    let answered = Age::Answered(replica.status_at.age(snapshot.now));
+    let mut evidence = vec![settings.here().aged(answered)];
+    let Some(channel) = &status.replication else {
+        evidence.push(Setting::NoSource.here());
+        return evidence;
+    };
+    let source = Setting::Source {
+        address: channel.source.clone(),
+        receiver: channel.receiver,
+        applies: channel.applier_running,
+    };
+    evidence.push(source.here());
+    let receiver = channel.receiver_error.clone().map(Setting::ReceiverFails);
+    let applier = Some(channel.applier_error.clone()).filter(|error| !error.is_empty());
+    let errors = receiver.into_iter().chain(applier.map(Setting::ApplierFails));
+    evidence.extend(errors.map(Setting::here));
     evidence
 }
