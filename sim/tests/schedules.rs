@@ -114,6 +114,7 @@ const HOSTILE_FOUND: &[u64] = &[
     5_200_001_143,
     6_200_001_107,
     6_200_100_417,
+    6_200_701_629,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);

@@ -281,7 +281,9 @@ fn others_followed_another(
 fn doubt(snapshot: &ShardSnapshot, state: &TabletState, status: &ServerStatus) -> Option<Stranger> {
     let primary = snapshot.primary();
     let decisive = primary.is_none() || is_primary(snapshot, state);
-    let others = snapshot.tablets.values().filter(|other| match decisive {
+    // Where the primary was never heard, the others speak for the shard.
+    let unheard = primary.is_some_and(|primary| primary.status.is_none());
+    let others = snapshot.tablets.values().filter(|other| match decisive || unheard {
         true => other.tablet.alias != state.tablet.alias,
         false => is_primary(snapshot, other),
     });
