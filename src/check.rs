@@ -8,6 +8,8 @@ use std::sync::Arc;
 use serde_json::json;
 use vtorc_actors::preflight::examine;
 use vtorc_clients::vttablet::Tablets;
+use vtorc_core::admission::Switches;
+use vtorc_core::controls::Controls;
 use vtorc_core::ports::TopoPort;
 use vtorc_core::preflight::{Concern, Severity};
 use vtorc_core::topology::{self, Trouble};
@@ -51,9 +53,12 @@ async fn check_all(options: &DaemonOptions, check: &CheckOptions) -> Result<Exit
             "there is no shard to look after: check the topology flags and clusters_to_watch";
         report.push(whole(Severity::Warning, "Topology", what.to_owned()));
     }
+    // What operators switched off is known to the daemon alone.
+    let controls = Controls::default();
     for topology in shards.values() {
         let now = wiring::wall_clock();
-        let concerns = examine(&tablets, topology, &settings.recovery, now).await;
+        let concerns =
+            examine(&tablets, topology, &settings.recovery, Switches::on(&controls), now).await;
         let shard = || Some(topology.shard.to_string());
         report.extend(concerns.into_iter().map(|concern| Line { shard: shard(), concern }));
     }

@@ -71,7 +71,7 @@ fn now(text: &mut String, snapshot: &ShardSnapshot, settings: &RecoverySettings,
     let switches = Switches::on(&controls);
     let refusal = |remedy: Remedy, finding: &Finding| match admission::admit(
         &AttemptMemory::default(),
-        Proposal { tablet: None, ..Proposal::new(remedy, finding) },
+        Proposal::new(remedy, finding),
         snapshot,
         settings,
         switches,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future;
+use vtorc_core::admission::Switches;
 use vtorc_core::knowledge::health::Reachability;
 use vtorc_core::knowledge::observe::Answer;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
@@ -28,6 +29,7 @@ pub async fn examine(
     mysql: &dyn MysqlPort,
     topology: &ShardTopology,
     settings: &RecoverySettings,
+    switches: Switches<'_>,
     now: Timestamp,
 ) -> Vec<Concern> {
     let mut snapshot = ShardSnapshot::unprobed(topology, now);
@@ -50,7 +52,7 @@ pub async fn examine(
             state.reachability = Reachability::Unreachable { since, why };
         }
     }
-    concerns(&snapshot, &inspections, settings)
+    concerns(&snapshot, &inspections, settings, switches)
 }
 
 async fn ask(mysql: &dyn MysqlPort, address: &TabletAddress, known: &ShardSnapshot) -> Asked {

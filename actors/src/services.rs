@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix::Recipient;
 use slog::Logger;
 use tokio::sync::{Notify, watch};
+use vtorc_core::admission::Switches;
 use vtorc_core::controls::Controls;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
 use vtorc_core::knowledge::identity::Servers;
@@ -94,6 +95,15 @@ impl Services {
         self.controls.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What is switched off now.
+    pub fn switches(&self) -> SwitchesNow {
+        SwitchesNow {
+            recoveries_enabled: self.recoveries_enabled(),
+            controls: self.controls(),
+            isolated: self.board.isolated(self.clock.now()),
+        }
+    }
+
     /// The settings of recoveries, with the promotion rules that operators gave before all others.
     pub fn recovery_settings(&self) -> RecoverySettings {
         let mut settings = self.settings().recovery.clone();
@@ -125,5 +135,23 @@ impl Services {
     /// Tells whether automatic recoveries are on.
     pub fn recoveries_enabled(&self) -> bool {
         self.recoveries_enabled.load(Ordering::Acquire)
+    }
+}
+
+/// What was switched off at one moment, and whether vtorc doubted its own sight.
+pub struct SwitchesNow {
+    recoveries_enabled: bool,
+    controls: Controls,
+    isolated: Option<String>,
+}
+
+impl SwitchesNow {
+    /// The same, for core.
+    pub fn get(&self) -> Switches<'_> {
+        Switches {
+            recoveries_enabled: self.recoveries_enabled,
+            controls: &self.controls,
+            isolated: self.isolated.as_deref(),
+        }
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Supervised};
 use slog::{Logger, info, o, warn};
-use vtorc_core::admission::Switches;
 use vtorc_core::admission::inaction::{HeldBack, Inaction};
 use vtorc_core::analysis::Finding;
 use vtorc_core::audit::AuditEntry;
@@ -249,14 +248,8 @@ impl ShardActor {
         let block = self.report.block.clone().filter(|block| snapshot.now < block.until);
         let mut gist = gist(&snapshot);
         gist.push(format!("blocked {}", block.is_some()));
-        let controls = self.services.controls();
-        let switches = Switches {
-            recoveries_enabled: self.services.recoveries_enabled(),
-            controls: &controls,
-            isolated: None,
-        };
-        let settings = self.services.recovery_settings();
-        let prognosis = prognosis::if_primary_died(&snapshot, &settings, switches);
+        let (switches, settings) = (self.services.switches(), self.services.recovery_settings());
+        let prognosis = prognosis::if_primary_died(&snapshot, &settings, switches.get());
         gist.push(forecast(&prognosis));
         let news =
             if self.changed || gist != self.posted { News::Something } else { News::OnlyFresher };

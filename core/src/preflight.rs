@@ -7,9 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use crate::admission::Switches;
-use crate::analysis;
-use crate::controls::Controls;
+use crate::admission::{self, Proposal, Refusal, Switches};
+use crate::analysis::{self, FindingKind};
 use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
@@ -94,13 +93,13 @@ pub fn concerns(
     snapshot: &ShardSnapshot,
     inspections: &BTreeMap<TabletAlias, Inspection>,
     settings: &RecoverySettings,
+    switches: Switches<'_>,
 ) -> Vec<Concern> {
     let mut report = Report(Vec::new());
     report.findings(snapshot, settings);
     report.promises(snapshot);
     report.places(snapshot);
-    report.switches(snapshot, settings);
-    report.prognosis(snapshot, settings);
+    report.failover(snapshot, settings, switches);
     for (alias, inspection) in inspections {
         if let Some(state) = snapshot.tablet(alias) {
             report.server(state, inspection, snapshot);
@@ -116,6 +115,26 @@ pub fn concerns(
         (one.severity, &one.tablet, &one.code).cmp(&(other.severity, &other.tablet, &other.code))
     });
     report.0
+}
+
+/// What to do so that a primary is replaced.
+fn allowed_by(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Disabled => "POST /api/v1/recoveries/enable",
+        Refusal::SwitchedOff(_)
+        | Refusal::EmergencyReparentsSwitchedOff(_)
+        | Refusal::InDowntime(_) => "vtorc ctl controls lists it; vtorc ctl lift ends it",
+        Refusal::EmergencyReparentDisabled => "enable emergency reparents in the records",
+        Refusal::Filtered => "name the shard in RecoverMasterClusterFilters, or use \"*\"",
+        Refusal::CellLeftAlone(_) => "let a vtorc recover this cell",
+        Refusal::ManagerIsolated(_) => "look at the network of the machine that vtorc runs on",
+        Refusal::WaitsForDisk => "enable recoveries of primaries whose disk is stalled",
+        // No matter of this moment, and of no configuration.
+        Refusal::InBlockPeriod(_)
+        | Refusal::BackingOff { .. }
+        | Refusal::KeepsVanishing { .. }
+        | Refusal::WatchOnly => "wait until that is over",
+    }
 }
 
 struct Report(Vec<Concern>);
@@ -225,27 +244,25 @@ impl Report {
         }
     }
 
-    fn switches(&mut self, snapshot: &ShardSnapshot, settings: &RecoverySettings) {
-        if !settings.recovers(&snapshot.shard) {
-            let what =
-                "RecoverMasterClusterFilters does not name this shard: its primary is not replaced";
-            self.add(Severity::Warning, "Filtered", None, what, "name it there, or use \"*\"");
+    /// What would become of the shard if its primary died now.
+    fn failover(
+        &mut self,
+        snapshot: &ShardSnapshot,
+        settings: &RecoverySettings,
+        switches: Switches<'_>,
+    ) {
+        let Some(primary) = snapshot.primary() else { return };
+        let failover = Proposal {
+            remedy: Remedy::EmergencyReparent,
+            finding: FindingKind::DeadPrimary,
+            tablet: Some(&primary.tablet.alias),
+        };
+        if let Some(refusal) = admission::forbidden(failover, snapshot, settings, switches) {
+            let what = format!("its primary would not be replaced: {refusal}");
+            self.add(Severity::Warning, "NotReplaced", None, what, allowed_by(&refusal));
+            return;
         }
-        if snapshot.emergency_reparent_disabled {
-            let what = "the records disable emergency reparents: its primary is not replaced";
-            self.add(
-                Severity::Warning,
-                "EmergencyReparentDisabled",
-                None,
-                what,
-                "enable them in the records",
-            );
-        }
-    }
-
-    fn prognosis(&mut self, snapshot: &ShardSnapshot, settings: &RecoverySettings) {
-        let controls = Controls::default();
-        match prognosis::if_primary_died(snapshot, settings, Switches::on(&controls)) {
+        match prognosis::if_primary_died(snapshot, settings, switches) {
             Prognosis::NoPrimary | Prognosis::Promotes { may_lose: None, .. } => {}
             Prognosis::Promotes { winner, may_lose: Some(lost), .. }
                 if promises_anything(snapshot) =>

@@ -51,7 +51,7 @@ fn scenarios() {
             match case.directive.as_str() {
                 "shard" => findings(&snapshot),
                 "died" => prognosis(&snapshot, &case.args),
-                "check" => check(&snapshot, &case.input),
+                "check" => check(&snapshot, &case.input, &case.args),
                 "elect" => election(&snapshot, &case.args),
                 "answers" => answers(snapshot, &case.args),
                 "receivers" => receivers(snapshot),
@@ -126,9 +126,17 @@ fn reopened(snapshot: &ShardSnapshot) -> String {
     }
 }
 
-fn check(snapshot: &ShardSnapshot, input: &str) -> String {
+fn check(
+    snapshot: &ShardSnapshot,
+    input: &str,
+    args: &std::collections::HashMap<String, Vec<String>>,
+) -> String {
     let mut text = String::new();
-    for one in concerns(snapshot, &inspections(input), &testkit::settings()) {
+    let mut settings = testkit::settings();
+    settings.cells_no_recovery = args.get("cells_no_recovery").cloned().unwrap_or_default();
+    let controls = controls(args);
+    let switches = Switches::on(&controls);
+    for one in concerns(snapshot, &inspections(input), &settings, switches) {
         let tablet = one.tablet.map(|alias| format!("{alias} ")).unwrap_or_default();
         writeln!(text, "{} {tablet}{}: {}", one.severity, one.code, short(&one.what)).unwrap();
         writeln!(text, "  -> {}", one.cure).unwrap();

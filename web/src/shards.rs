@@ -46,9 +46,15 @@ pub(crate) async fn check(reader: Reader, shard: NamedShard) -> Result<HttpRespo
     let read = read.map_err(|error| ApiError::unavailable(error.to_string()))?;
     let gone = || ApiError::unavailable(format!("there is no record of {name} any more"));
     let topology = merge_shard(report.snapshot.topology(), read).ok_or_else(gone)?;
-    let settings = services.recovery_settings();
-    let concerns =
-        examine(services.mysql.as_ref(), &topology, &settings, services.clock.now()).await;
+    let (settings, switches) = (services.recovery_settings(), services.switches());
+    let concerns = examine(
+        services.mysql.as_ref(),
+        &topology,
+        &settings,
+        switches.get(),
+        services.clock.now(),
+    )
+    .await;
     let views: Vec<ConcernView> = concerns.iter().map(ConcernView::of).collect();
     Ok(HttpResponse::Ok().json(views))
 }

@@ -103,7 +103,7 @@ fn explain(text: &str) {
     let findings = detect(&snapshot, &settings);
     let _ = wanted(&findings, &snapshot, &settings);
     let _ = if_primary_died(&snapshot, &settings, Switches::on(&Controls::default()));
-    let _ = concerns(&snapshot, &BTreeMap::new(), &settings);
+    let _ = concerns(&snapshot, &BTreeMap::new(), &settings, Switches::on(&Controls::default()));
     let again = serde_json::to_string(&SnapshotFile::of(&snapshot)).unwrap();
     assert_eq!(SnapshotFile::parse(&again).unwrap(), snapshot);
 }

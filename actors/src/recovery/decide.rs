@@ -1,7 +1,6 @@
 //! Each round of deciding is kept, and said when it is news.
 
 use slog::warn;
-use vtorc_core::admission::Switches;
 use vtorc_core::admission::attempts::Round;
 use vtorc_core::admission::inaction::HeldBack;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
@@ -15,14 +14,8 @@ impl RecoveryActor {
     pub(super) fn decide(&self, wanted: Wanted, snapshot: &ShardSnapshot) -> Round {
         let Some(attempts) = &self.attempts else { return Round::default() };
         let settings = self.services.settings();
-        let controls = self.services.controls();
-        let isolated = self.services.board.isolated(self.services.clock.now());
-        let switches = Switches {
-            recoveries_enabled: self.services.recoveries_enabled(),
-            controls: &controls,
-            isolated: isolated.as_deref(),
-        };
-        attempts.decide(wanted, snapshot, &settings.recovery, switches, &self.held)
+        let switches = self.services.switches();
+        attempts.decide(wanted, snapshot, &settings.recovery, switches.get(), &self.held)
     }
 
     /// Keeps why nothing is done; one line of the log a change.

@@ -80,11 +80,7 @@ impl Attempts {
                 let restarts = remedy == Remedy::RestartReceiver;
                 let restarted = self.receivers.get(&finding.kind).unwrap_or(&none);
                 let memory = if restarts { restarted } else { &self.shard };
-                let proposal = Proposal::new(remedy, &finding);
-                // A receiver is restarted for the shard's sake.
-                let tablet = proposal.tablet.filter(|_| !restarts);
-                let proposal = Proposal { tablet, ..proposal };
-                match admit(memory, proposal, snapshot, settings, switches) {
+                match admit(memory, Proposal::new(remedy, &finding), snapshot, settings, switches) {
                     Admission::Admitted => {
                         let approved = remedy.recovery().map(|kind| Approved::Shard(kind, finding));
                         Round { approved, held: Vec::new() }

@@ -226,9 +226,11 @@ pub struct Proposal<'a> {
 }
 
 impl<'a> Proposal<'a> {
-    /// To do this for a finding.
+    /// To do this for a finding. A receiver is restarted for the shard's sake, and not for the primary's.
     pub fn new(remedy: Remedy, finding: &'a Finding) -> Self {
-        Self { remedy, finding: finding.kind, tablet: finding.tablet.as_ref() }
+        let of_tablet = remedy != Remedy::RestartReceiver;
+        let tablet = finding.tablet.as_ref().filter(|_| of_tablet);
+        Self { remedy, finding: finding.kind, tablet }
     }
 }
 
