@@ -130,6 +130,7 @@ impl Tool {
         // It does not look again.
         let blind = PromotionGrounds {
             position: GtidSet::empty_mysql(),
+            own: None,
             source: before.replication.as_ref().map(|replication| replication.source.clone()),
             receiver_stopped: false,
             journal_length: None,

@@ -55,6 +55,7 @@ const FOUND: &[u64] = &[
     4_400_014_905,
     4_600_001_356,
     4_600_003_641,
+    6_201_101_204,
     1_795_811_119_417_238,
 ];
 /// Hostile ones that found something.
@@ -115,6 +116,8 @@ const HOSTILE_FOUND: &[u64] = &[
     6_200_001_107,
     6_200_100_417,
     6_200_701_629,
+    6_200_901_127,
+    6_201_100_035,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);

@@ -11,6 +11,9 @@ use crate::tablet::MysqlAddress;
 pub struct PromotionGrounds {
     /// Everything that the server was chosen for having committed.
     pub position: GtidSet,
+    /// What it had written itself when it was chosen: a replica that wrote something since would make that everybody's.
+    /// None where that does not matter.
+    pub own: Option<GtidSet>,
     /// Whom it followed when it was chosen; none if it followed nobody.
     pub source: Option<MysqlAddress>,
     /// Its receiver was stopped and must still stand: whoever started it since had another plan.
@@ -26,6 +29,7 @@ impl PromotionGrounds {
         let replication = status.replication.as_ref();
         Self {
             position,
+            own: Some(status.written_by_itself()),
             source: replication.map(|replication| replication.source.clone()),
             receiver_stopped: replication
                 .is_some_and(|replication| replication.receiver == ReceiverState::Stopped),
@@ -60,6 +64,12 @@ impl PromotionGrounds {
         if let Some(replication) = &status.replication {
             if self.source.as_ref() != Some(&replication.source) {
                 return differs(format!("it follows {} since it was chosen", replication.source));
+            }
+            // What one writes that is open already, it writes as primary: a first attempt opened it.
+            let own = self.own.as_ref().filter(|_| status.read_only);
+            let written = own.map(|own| status.written_by_itself().subtract(own));
+            if let Some(written) = written.filter(|written| !written.is_empty()) {
+                return differs(format!("it wrote {} since it was chosen", written.shown()));
             }
             if self.receiver_stopped && replication.receiver != ReceiverState::Stopped {
                 return differs("its receiver was started since it was chosen".into());

@@ -135,7 +135,10 @@ pub fn elect(
     check_held_by_filtered(everybody, &target, constraints)?;
     let promised = constraints.promised_by_absent(everybody);
     check_promised(&trusted, promised, constraints)?;
-    let required = required(&trusted, &target, promised, constraints);
+    let required = match speaks_for_absent(everybody, constraints) {
+        true => target.clone(),
+        false => required(&trusted, &target, constraints),
+    };
     // One with errant transactions is never promoted; it follows and acknowledges like any other.
     let is_errant =
         |alias: &TabletAlias| passed_over.iter().any(|one| one.alias == *alias && one.is_errant());
@@ -229,15 +232,20 @@ fn trusted<'a>(
     Ok(trusted)
 }
 
+/// The old primary answered, and somebody who may have acknowledged what it wrote did not: of all that it has, nobody can
+/// say that it was never acknowledged.
+fn speaks_for_absent(everybody: &[Contender], constraints: &Constraints<'_>) -> bool {
+    let answered = |alias: &TabletAlias| everybody.iter().any(|one| one.tablet.alias == *alias);
+    let mut ackers = constraints.ackers.iter().flatten();
+    constraints.policy.acks_required() > 0
+        && constraints.old_primary.is_some_and(answered)
+        && ackers.any(|acker| !answered(acker))
+}
+
 /// What may have been acknowledged. Where no acknowledgement is demanded nothing was promised; where one is, what the
 /// old primary wrote and nobody has who could have acknowledged it to that was never acknowledged, and does not stop
 /// anybody. What others wrote may have been acknowledged to them, in an earlier term.
-fn required(
-    trusted: &[&Contender],
-    target: &GtidSet,
-    promised: Option<&Promised>,
-    constraints: &Constraints<'_>,
-) -> GtidSet {
+fn required(trusted: &[&Contender], target: &GtidSet, constraints: &Constraints<'_>) -> GtidSet {
     if sabotage::has(Bug::WaitForUnacknowledged) {
         return target.clone();
     }
@@ -252,8 +260,9 @@ fn required(
         true => one.received(),
         false => one.status.not_written_by(&old).subtract(&one.foreign),
     };
-    // Whoever has it, what the old primary was seen to have had acknowledged was acknowledged.
-    let promised = promised.map(|promised| promised.gtids.intersect(target));
+    // Whoever has it, what the old primary was seen to have had acknowledged was acknowledged; also in an earlier term, by one
+    // that is out of service now.
+    let promised = constraints.promised.map(|promised| promised.gtids.intersect(target));
     let promised = promised.unwrap_or_else(|| target.empty_like());
     trusted.iter().fold(promised, |all, one| all.union(&may_be_acknowledged(one)))
 }
