@@ -50,6 +50,8 @@ pub struct Ills {
     pub late: bool,
     /// Everybody's sessions end at the moment at which it is opened for writes.
     pub drops_once_opened: bool,
+    /// It logs what it writes itself, and nothing else.
+    pub keeps_no_log: bool,
     /// Clients' transactions that were left open.
     pub open_transactions: u32,
     /// It alone has transactions of servers that are gone, once its shard has a primary.
@@ -111,9 +113,23 @@ pub enum Habit {
     NeverUp,
     /// A script opens it for administrators again and again.
     NoSuperReadOnly,
+    /// It does not log what it receives (`log_replica_updates = OFF`).
+    KeepsNoLog,
 }
 
 impl Server {
+    /// Its binary logs hold what stands at this place of all that it has.
+    pub fn logs(&self, at: usize) -> bool {
+        let own = |txn: &Txn| txn.source == self.number;
+        at >= self.purged && (!self.ills.keeps_no_log || self.binlog.get(at).is_some_and(own))
+    }
+
+    /// What it has and its binary logs do not hold.
+    pub fn not_logged(&self) -> impl Iterator<Item = Txn> {
+        let all = self.binlog.iter().enumerate();
+        all.filter(|(at, _)| !self.logs(*at)).map(|(_, txn)| *txn)
+    }
+
     fn have_former(&mut self) {
         let source = FORMER.saturating_add(u8::try_from(self.shard).unwrap_or(u8::MAX));
         for at in 0..FORMER_COUNT {
@@ -137,6 +153,7 @@ impl Universe {
                 server.ills.never_up = true;
                 server.running = false;
             }
+            Habit::KeepsNoLog => server.ills.keeps_no_log = true,
             Habit::NoSuperReadOnly => server.ills.open_to_administrators = true,
             Habit::ForeignGtids => {
                 // They came with the backup from which all were made; nobody has them in a log. One alone must not have

@@ -172,8 +172,10 @@ impl Universe {
         let delayed = || self.servers().iter().any(|server| server.ills.delay_seconds > 0);
         let never_up = || self.servers().iter().any(|server| server.ills.never_up);
         let filtered = server.is_some_and(|server| server.ills.filtered);
+        let keeps_no_log = server.is_some_and(|server| server.ills.keeps_no_log);
         (finding.kind == FindingKind::UnreadTopology && self.topology.mistyped_cell.is_some())
             || (finding.kind == FindingKind::ReplicationFilters && filtered)
+            || (finding.kind == FindingKind::NoLogReplicaUpdates && keeps_no_log)
             || (finding.kind == FindingKind::PrimarySingleReplicaDead && never_up())
             || (finding.kind == FindingKind::DelayedReplicasOnly && delayed())
     }

@@ -91,8 +91,7 @@ impl Universe {
         if replica.source != Some(primary.number) {
             return Some(format!("s{number} follows {:?}", replica.source));
         }
-        let purged = primary.binlog.iter().take(primary.purged);
-        if purged.into_iter().any(|txn| !replica.has_received(*txn)) {
+        if primary.not_logged().any(|txn| !replica.has_received(txn)) {
             // Only a person can help: it must be cloned anew, and vtorc says so.
             return None;
         }

@@ -69,8 +69,7 @@ impl Universe {
             return;
         }
         let (replica, origin) = (self.server(number), self.server(source));
-        let purged = origin.binlog.iter().take(origin.purged);
-        let error = if purged.into_iter().any(|txn| !replica.has_received(*txn)) {
+        let error = if origin.not_logged().any(|txn| !replica.has_received(txn)) {
             let text = "the source purged binary logs that this server needs";
             Some((ReceiverErrorKind::Purged, text))
         } else if replica.executed.next_of(source) > origin.executed.next_of(source) {
@@ -102,7 +101,8 @@ impl Universe {
         let mut sent_to: Option<usize> = None;
         for at in cursor..end {
             let Some(txn) = self.server(source).binlog.get(at).copied() else { break };
-            if txn.source != number && !self.server(number).has_received(txn) {
+            let sent = self.server(source).logs(at) && txn.source != number;
+            if sent && !self.server(number).has_received(txn) {
                 let hollow = self.server(source).ills.hollow.contains(&txn);
                 let server = self.server_mut(number);
                 server.relay.push_back(txn);

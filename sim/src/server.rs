@@ -345,7 +345,7 @@ impl Server {
 
     /// What a probe finds.
     pub fn status(&self, now: Millis) -> ServerStatus {
-        let purged = self.binlog.iter().take(self.purged).copied().collect::<TxnSet>();
+        let purged = self.not_logged().collect::<TxnSet>();
         ServerStatus {
             flavor: Flavor::MySql,
             version: "9.7.0".into(),
@@ -355,7 +355,7 @@ impl Server {
             super_read_only: self.super_read_only,
             gtid_mode_on: true,
             log_bin: true,
-            log_replica_updates: true,
+            log_replica_updates: !self.ills.keeps_no_log,
             would_filter: self.ills.filtered,
             binlog_format: Some(BinlogFormat::Row),
             binlog_state: MariaDbBinlogState::default(),

@@ -167,8 +167,8 @@ impl Universe {
     /// new source is known to send it again.
     fn check_relay_log_is_kept(&mut self, number: u8, source: u8) {
         let (server, source) = (self.server(number), self.server(source));
-        let sent_again =
-            |txn: &&Txn| source.binlog.iter().skip(source.purged).any(|one| one == *txn);
+        let all = || source.binlog.iter().enumerate();
+        let sent_again = |txn: &&Txn| all().any(|(at, one)| one == *txn && source.logs(at));
         let gone = server.relay.iter().find(|txn| !server.applier_running && !sent_again(txn));
         if let Some(txn) = gone.copied() {
             let source = source.number;

@@ -15,6 +15,8 @@ use vtorc_sim::schedule::Schedule;
 const FIXED: u64 = 800;
 /// Hostile ones that are looked at.
 const HOSTILE: u64 = 400;
+/// ... and so many of those that have what was added since.
+const LEARNED: std::ops::Range<u64> = 7_000_000_000..7_000_000_200;
 /// New ones that found something.
 const FOUND: &[u64] = &[
     7_002_601,
@@ -118,6 +120,7 @@ const HOSTILE_FOUND: &[u64] = &[
     6_200_701_629,
     6_200_901_127,
     6_201_100_035,
+    7_000_002_120,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);
@@ -212,12 +215,13 @@ fn the_same_hostile_seed_is_the_same_run() {
 /// All kinds of fault and habit are drawn, and most schedules have several shards and several vtorcs.
 #[test]
 fn hostile_schedules_are_hostile() {
-    let schedules: Vec<Schedule> = (0..HOSTILE).map(Schedule::hostile).collect();
+    let schedules: Vec<Schedule> = (0..HOSTILE).chain(LEARNED).map(Schedule::hostile).collect();
     let drawn = |kind: Hostile| {
         let kind = Kind::Hostile(kind);
         schedules.iter().any(|schedule| schedule.everything().any(|fault| fault.kind == kind))
     };
-    let missing: Vec<Hostile> = Hostile::ALL.into_iter().filter(|kind| !drawn(*kind)).collect();
+    let all = Hostile::DRAWN.into_iter().chain([Hostile::LyingRecord]);
+    let missing: Vec<Hostile> = all.filter(|kind| !drawn(*kind)).collect();
     assert!(missing.is_empty(), "never drawn: {missing:?}");
     let several = |schedule: &&Schedule| schedule.shards.len() > 1 && schedule.managers > 1;
     assert!(schedules.iter().filter(several).count() * 2 > schedules.len());
@@ -226,15 +230,23 @@ fn hostile_schedules_are_hostile() {
         .flat_map(|schedule| &schedule.shards)
         .flat_map(|plan| plan.habits.iter().map(|(_, habit)| *habit))
         .collect();
-    let all =
-        [Habit::Delayed, Habit::Filtered, Habit::ForeignGtids, Habit::AcksByFile, Habit::NeverUp];
+    let all = [
+        Habit::Delayed,
+        Habit::Filtered,
+        Habit::ForeignGtids,
+        Habit::AcksByFile,
+        Habit::NeverUp,
+        Habit::KeepsNoLog,
+    ];
     assert!(all.iter().all(|habit| habits.contains(habit)));
 }
 
 /// `vtorc-sim --hostile` runs more.
 #[test]
 fn hostile_schedules_violate_nothing() {
-    let bad = run_each((Schedule::hostile, " --hostile"), 0, |seed| seed < HOSTILE);
+    let hostile = (Schedule::hostile as fn(u64) -> Schedule, " --hostile");
+    let mut bad = run_each(hostile, 0, |seed| seed < HOSTILE);
+    bad.extend(run_each(hostile, LEARNED.start, |seed| LEARNED.contains(&seed)));
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
 

@@ -8,6 +8,20 @@ use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::reparent::election::{Contender, PrimaryPosition, Witnesses, position_of_primary};
 use crate::reparent::safety::{Reach, Unsafe};
+use crate::status::ServerStatus;
+
+/// Records may lie. To open a replica that still has something to apply would throw that away.
+fn check_applied(primary: &TabletState) -> Result<(), Unsafe> {
+    let status = primary.valid_status().filter(|status| status.replication.is_some());
+    let unapplied = status.map(ServerStatus::unapplied).filter(|gtids| !gtids.is_empty());
+    match unapplied {
+        Some(gtids) => Err(Unsafe::NotApplied {
+            primary: primary.tablet.alias.clone(),
+            unapplied: gtids.shown().to_string(),
+        }),
+        None => Ok(()),
+    }
+}
 
 /// Checks that nobody out of sight can have taken its place. Checks also that nobody out of sight was last seen with what
 /// the primary lacks and what may have been acknowledged. (Of those in sight the findings tell.)
@@ -15,7 +29,9 @@ pub fn check(snapshot: &ShardSnapshot, policy: DurabilityPolicy) -> Result<(), U
     let answered = snapshot.tablets.values().filter(|state| state.valid_status().is_some());
     let reached: BTreeSet<TabletAlias> = answered.map(|state| state.tablet.alias.clone()).collect();
     Reach::of(snapshot, policy, &reached).check_incumbent()?;
-    let Some(primary) = snapshot.primary().map(|state| &state.tablet.alias) else { return Ok(()) };
+    let Some(primary) = snapshot.primary() else { return Ok(()) };
+    check_applied(primary)?;
+    let primary = &primary.tablet.alias;
     let hidden = |state: &&TabletState| state.valid_status().is_none();
     let heard = Contender::heard(snapshot);
     for holder in snapshot.tablets.values().filter(hidden).map(|state| &state.tablet.alias) {

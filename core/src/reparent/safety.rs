@@ -50,6 +50,16 @@ pub enum Unsafe {
         /// Who is to take writes again.
         primary: TabletAlias,
     },
+    /// The records' primary is a replica that has not applied all that it received: whoever promoted it would have waited.
+    #[error(
+        "{primary} received {unapplied} as a replica and has not applied it: it was never promoted, or by somebody who did not wait; correct the records, or let it apply"
+    )]
+    NotApplied {
+        /// Who is to take writes again.
+        primary: TabletAlias,
+        /// What it would lose, as it is shown.
+        unapplied: String,
+    },
     /// There was a primary that the topology no longer knows; any tablet could be following it.
     #[error("the primary's record is gone, so all tablets must be reached; missing: {}", list_both(.missing, .places))]
     PrimaryUnknown {
@@ -254,6 +264,7 @@ mod tests {
             Err(Unsafe::ForgottenOutOfSight { .. }) => "forgotten".into(),
             Err(Unsafe::PrimaryUnknown { .. }) => "primary unknown".into(),
             Err(Unsafe::AheadOutOfSight { .. }) => "ahead out of sight".into(),
+            Err(Unsafe::NotApplied { .. }) => "not applied".into(),
         }
     }
 

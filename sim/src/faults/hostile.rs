@@ -14,16 +14,21 @@
 //! | [`Hostile::Stranger`] | a pod died, and its address was given to another shard's pod |
 //! | [`Hostile::OpenTransaction`] | a client that began a transaction and went for lunch |
 //! | [`Hostile::LateCommands`] | a statement that waits for a metadata lock after its caller has gone |
+//! | [`Hostile::LyingRecord`] | an operator's `topo put`, or a restored backup of the topology |
 //! | [`Hostile::ApplierFails`] | a row that somebody wrote on a replica, and the primary writes as well |
 //! | [`Hostile::DropsOnceOpened`] | a proxy in between that cuts all connections when it sees a new primary |
 //! | [`Hostile::ManagerSlow`] | a network card, switch or tunnel before vtorc that loses packets |
 //!
 //! What is so from the beginning and for good is a [`crate::ills::Habit`], a tablet's type, or a cell that nobody can
-//! read ([`crate::schedule::Schedule::mistyped_cell`]): foreign GTIDs with gaps, DRAINED, BACKUP, RESTORE, SPARE and
-//! EXPERIMENTAL tablets seen and unseen, ackers against the policy.
+//! read ([`crate::schedule::Schedule::mistyped_cell`]): foreign GTIDs with gaps, replicas that log nothing they
+//! receive, DRAINED, BACKUP, RESTORE, SPARE and EXPERIMENTAL tablets seen and unseen, ackers against the policy.
+
+use vtorc_core::tablet::TabletType;
+use vtorc_core::time::{TermStart, Timestamp};
 
 use super::Fault;
 use crate::ills::{DELAY_SECONDS, bit};
+use crate::manager::EPOCH_MS;
 use crate::universe::Universe;
 
 /// A kind of fault of the second generation.
@@ -53,6 +58,8 @@ pub enum Hostile {
     OpenTransaction,
     /// What a server is told runs long after it was given up.
     LateCommands,
+    /// A replica's record says PRIMARY, since later than the primary's; from a later seed on.
+    LyingRecord,
     /// A vtorc's own network is slow and lossy; only hazards have it.
     ManagerSlow,
     /// A replica cannot apply what it received; only hazards have it.
@@ -62,8 +69,8 @@ pub enum Hostile {
 }
 
 impl Hostile {
-    /// Those that hostile schedules have.
-    pub const ALL: [Self; 12] = [
+    /// Those that hostile schedules have, all from the first one on.
+    pub const DRAWN: [Self; 12] = [
         Self::TurnsAway,
         Self::CellTopologyDown,
         Self::DamagedRecord,
@@ -94,6 +101,7 @@ impl Hostile {
             | Self::Stranger
             | Self::OpenTransaction
             | Self::LateCommands
+            | Self::LyingRecord
             | Self::ApplierFails
             | Self::DropsOnceOpened => false,
         }
@@ -159,6 +167,8 @@ impl Universe {
                 ills.applier_fails = begins;
                 self.server_mut(server).applier_running &= !begins;
             }
+            Hostile::LyingRecord if reigns => {}
+            Hostile::LyingRecord => self.lie_of(server, begins),
             Hostile::ManagerSlow => self.slow_towards_servers(fault.manager, begins),
         }
     }
@@ -181,6 +191,26 @@ impl Universe {
             self.crash(server, true);
         }
         self.server_mut(server).ills.sessions_ended += 1;
+    }
+
+    /// Somebody writes by hand that a replica is the primary, and takes it back. A vttablet would record itself.
+    fn lie_of(&mut self, server: u8, begins: bool) {
+        let (now, known) = (self.now, self.records_of(server).record.term_start);
+        let alias = self.server(server).alias.clone();
+        let no_vttablets = self.vttablets.is_empty();
+        let record = self.topology.tablets.get_mut(&alias);
+        let Some(record) = record.filter(|_| no_vttablets) else { return };
+        match (begins, record.tablet_type) {
+            (true, TabletType::Replica) => {
+                let term = TermStart::after(known, Timestamp::from_millis(EPOCH_MS + now));
+                (record.tablet_type, record.term_start) = (TabletType::Primary, Some(term));
+            }
+            (false, TabletType::Primary) => {
+                (record.tablet_type, record.term_start) = (TabletType::Replica, None);
+            }
+            (_, _as_it_is) => return,
+        }
+        self.topology.version += 1;
     }
 
     fn give_address_back(&mut self, server: u8) {

@@ -179,6 +179,7 @@ impl Human<'_> {
             self.type_of(*one) == TabletType::Replica
                 && self.is_recordable(*one)
                 && self.is_fit(*one)
+                && !self.universe.server(*one).ills.keeps_no_log
                 && !self.has_strange_gtids(*one)
                 && !seen.iter().any(|other| self.wrote_in_vain(*one, *other))
                 && self.ackers_in_sight(*one, &seen)
@@ -198,8 +199,7 @@ impl Human<'_> {
         let hollow = promised.iter().any(|txn| winner.ills.hollow.contains(txn));
         let gives = |donor: u8| {
             let origin = universe.server(donor);
-            let kept =
-                origin.binlog.iter().take(origin.purged).all(|txn| winner.has_received(*txn));
+            let kept = origin.not_logged().all(|txn| winner.has_received(txn));
             donor != candidate
                 && self.type_of(donor).is_managed()
                 && self.is_fit(donor)

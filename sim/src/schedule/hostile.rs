@@ -33,6 +33,12 @@ impl Schedule {
             true => storm(&mut dice, &shards, managers),
             false => plot(&mut dice, &shards, managers),
         };
+        let mut shards = shards;
+        if seed >= LEARNED_SINCE {
+            let mut more = fastrand::Rng::with_seed(seed ^ 0x1ea2_4ed5);
+            shards.iter_mut().for_each(|plan| learned(&mut more, plan));
+            faults.extend(lie(&mut more, &shards, managers));
+        }
         faults.sort_by_key(|fault| fault.at);
         Self {
             seed,
@@ -50,6 +56,29 @@ impl Schedule {
             faults,
         }
     }
+}
+
+/// Schedules from here on also have what was added later; those before stay what they were when something was found by
+/// them.
+const LEARNED_SINCE: u64 = 7_000_000_000;
+
+/// One replica in a few shards does not log what it receives.
+fn learned(dice: &mut fastrand::Rng, plan: &mut ShardPlan) {
+    let at = dice.usize(0..plan.tablets.len());
+    let free = u8::try_from(at).ok().filter(|at| plan.habits.iter().all(|(other, _)| other != at));
+    if dice.u8(0..5) == 0 && is_replica(plan, at) {
+        plan.habits.extend(free.map(|at| (at, Habit::KeepsNoLog)));
+    }
+}
+
+/// A record that lies, in one of a few runs.
+fn lie(dice: &mut fastrand::Rng, shards: &[ShardPlan], managers: u8) -> Option<Fault> {
+    let (shard, server, other) = place(dice, shards);
+    let at = QUIET_MS + dice.u64(0..FAULTS_UNTIL_MS - QUIET_MS);
+    let lasts = pick(dice, &LASTS_MS).min(OVER_MS - at);
+    let (kind, manager) = (Kind::Hostile(Hostile::LyingRecord), dice.u8(0..managers));
+    let fault = Fault { kind, at, lasts, shard, server: Some(server), manager, other };
+    (dice.u8(0..5) == 0).then_some(fault)
 }
 
 /// Types that no vtorc looks after, or that nobody is promoted to.
@@ -146,7 +175,7 @@ fn strikes(dice: &mut fastrand::Rng, shards: &[ShardPlan], managers: u8) -> Vec<
 /// A few kinds of each generation; every second time one that lets a primary die is among them.
 fn kinds(dice: &mut fastrand::Rng) -> Vec<Kind> {
     let mut kinds: Vec<Kind> =
-        (0..dice.usize(1..=3)).map(|_| Kind::Hostile(pick(dice, &Hostile::ALL))).collect();
+        (0..dice.usize(1..=3)).map(|_| Kind::Hostile(pick(dice, &Hostile::DRAWN))).collect();
     kinds.extend((0..dice.usize(0..=2)).map(|_| pick(dice, &Kind::ALL)));
     if dice.bool() {
         kinds.push(pick(dice, &[Kind::Crash, Kind::Crash, Kind::Isolate, Kind::Freeze]));
