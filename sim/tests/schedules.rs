@@ -121,6 +121,7 @@ const HOSTILE_FOUND: &[u64] = &[
     6_200_901_127,
     6_201_100_035,
     7_000_002_120,
+    7_000_010_100,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);

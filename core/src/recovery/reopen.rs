@@ -8,18 +8,20 @@ use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::reparent::election::{Contender, PrimaryPosition, Witnesses, position_of_primary};
 use crate::reparent::safety::{Reach, Unsafe};
-use crate::status::ServerStatus;
 
-/// Records may lie. To open a replica that still has something to apply would throw that away.
+/// Records may lie. To open a replica that still has something to apply would throw that away, and one with filters lacks
+/// what it threw away.
 fn check_applied(primary: &TabletState) -> Result<(), Unsafe> {
     let status = primary.valid_status().filter(|status| status.replication.is_some());
-    let unapplied = status.map(ServerStatus::unapplied).filter(|gtids| !gtids.is_empty());
-    match unapplied {
-        Some(gtids) => Err(Unsafe::NotApplied {
-            primary: primary.tablet.alias.clone(),
-            unapplied: gtids.shown().to_string(),
-        }),
-        None => Ok(()),
+    let Some(status) = status else { return Ok(()) };
+    let (alias, unapplied) = (primary.tablet.alias.clone(), status.unapplied());
+    if !unapplied.is_empty() {
+        let unapplied = unapplied.shown().to_string();
+        return Err(Unsafe::NotApplied { primary: alias, unapplied });
+    }
+    match status.is_filtered() {
+        true => Err(Unsafe::Filtered(alias)),
+        false => Ok(()),
     }
 }
 

@@ -60,6 +60,11 @@ pub enum Unsafe {
         /// What it would lose, as it is shown.
         unapplied: String,
     },
+    /// The records' primary is a replica that throws some of what it receives away.
+    #[error(
+        "{0} follows somebody and has replication filters: as a replica it did not get everything; correct the records, or ask for an emergency reparent"
+    )]
+    Filtered(TabletAlias),
     /// There was a primary that the topology no longer knows; any tablet could be following it.
     #[error("the primary's record is gone, so all tablets must be reached; missing: {}", list_both(.missing, .places))]
     PrimaryUnknown {
@@ -265,6 +270,7 @@ mod tests {
             Err(Unsafe::PrimaryUnknown { .. }) => "primary unknown".into(),
             Err(Unsafe::AheadOutOfSight { .. }) => "ahead out of sight".into(),
             Err(Unsafe::NotApplied { .. }) => "not applied".into(),
+            Err(Unsafe::Filtered(_)) => "filtered".into(),
         }
     }
 
