@@ -236,6 +236,13 @@ pub(crate) enum TopoCommand {
         #[arg(long)]
         vttablet: Option<String>,
     },
+    /// Change a tablet's type: take it out of service (drained), or bring it back.
+    SetType {
+        /// cell-uid, such as zone1-101.
+        alias: String,
+        /// replica, rdonly, drained, ...; who is primary is decided by a reparent
+        tablet_type: String,
+    },
     /// List cells, keyspaces, shards and tablets.
     List,
     /// Show one thing: a cell, a keyspace, keyspace/shard, or a tablet's alias.

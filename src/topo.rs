@@ -68,6 +68,9 @@ async fn execute(options: DaemonOptions, command: TopoCommand) -> Result<(), Fai
             store.add_tablet(&tablet).await?;
             say(&format!("added tablet {}", tablet.alias));
         }
+        TopoCommand::SetType { alias, tablet_type } => {
+            set_type(&store, &parse(&alias)?, type_of(&tablet_type)?).await?;
+        }
         TopoCommand::List => list(&store).await?,
         TopoCommand::Show { name } => show(&store, &name).await?,
         TopoCommand::Delete { name } => delete(&store, &name).await?,
@@ -267,6 +270,53 @@ async fn delete(store: &TopoStore, name: &str) -> Result<(), Failure> {
     }
     say(&format!("deleted {name}"));
     Ok(())
+}
+
+/// Changes a tablet's type in its record. Who is primary is decided by a reparent alone; but where two records say PRIMARY,
+/// one of them may be taken back.
+async fn set_type(
+    store: &TopoStore,
+    alias: &TabletAlias,
+    tablet_type: TabletType,
+) -> Result<(), Failure> {
+    let tablet = store.tablet(alias).await?;
+    let shard = &tablet.shard;
+    if tablet_type == TabletType::Primary {
+        return Err(Failure(format!(
+            "who is primary is decided by a reparent: vtorc ctl planned-reparent {shard} --new-primary {alias}"
+        )));
+    }
+    if let Some(vttablet) = &tablet.vttablet {
+        return Err(Failure(format!(
+            "{alias} is recorded by its vttablet at {}:{}, which would write its own type again: vtctldclient \
+             ChangeTabletType {alias} {tablet_type}",
+            vttablet.host, vttablet.port
+        )));
+    }
+    if tablet.tablet_type == TabletType::Primary && !has_another_primary(store, &tablet).await? {
+        return Err(Failure(format!(
+            "{alias} is the only PRIMARY of {shard}: move its writes away first: vtorc ctl planned-reparent {shard}"
+        )));
+    }
+    store.set_tablet_type(alias, tablet_type, None).await?;
+    say(&format!("{alias} was {} and is {tablet_type}", tablet.tablet_type));
+    Ok(())
+}
+
+async fn has_another_primary(store: &TopoStore, tablet: &Tablet) -> Result<bool, Failure> {
+    for (cell, _) in store.cells().await? {
+        for (_, read) in store.tablets(&cell).await? {
+            let is_another = |other: &Tablet| {
+                other.shard == tablet.shard
+                    && other.alias != tablet.alias
+                    && other.tablet_type == TabletType::Primary
+            };
+            if read.as_ref().is_ok_and(is_another) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 async fn existing_tablet(store: &TopoStore, name: &str) -> Option<TabletAlias> {

@@ -132,3 +132,33 @@ fn a_tablet_that_is_gone_for_good_is_forgotten_and_waited_for_no_more() {
     // One replica alone cannot keep the policy's promise either; that is said instead.
     cluster.daemon().held_back("no tablet can be promoted");
 }
+
+#[test]
+fn a_tablet_is_taken_out_of_service_and_brought_back_by_its_type() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let primary = cluster.healthy(&[]);
+    let replica = *THREE.iter().find(|alias| padded(alias) != primary).unwrap();
+    let is = |wanted: &str| {
+        let seen = || (tablet(&cluster.daemon().shard(), replica)["type"] == wanted).then_some(());
+        wait_for(seen).unwrap_or_else(|| panic!("not {wanted}: {:#}", cluster.daemon().shard()));
+    };
+    let said = cluster.topo(&["set-type", replica, "drained"]).unwrap();
+    assert!(said.contains("was REPLICA and is DRAINED"), "{said}");
+    is("DRAINED");
+    cluster.server(replica).run(&["STOP SLAVE"]).unwrap();
+    cluster.topo(&["set-type", replica, "replica"]).unwrap();
+    is("REPLICA");
+    assert_eq!(cluster.healthy(&[]), primary);
+    // Who is primary is no matter of a record.
+    for (alias, wanted, why) in [
+        (replica, "primary", "is decided by a reparent"),
+        (primary.as_str(), "drained", "is the only PRIMARY"),
+        (replica, "king", "is not a tablet type"),
+        ("zone1-999", "replica", "zone1-0000000999"),
+    ] {
+        let refused = cluster.topo(&["set-type", alias, wanted]).unwrap_err();
+        assert!(refused.contains(why), "{refused}");
+    }
+    assert_eq!(cluster.healthy(&[]), primary);
+}
