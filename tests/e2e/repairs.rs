@@ -1,7 +1,7 @@
 //! What an operator or an accident put out of order is put in order, each thing on a real server.
 
 use mysql::prelude::Queryable;
-use serde_json::json;
+use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
 use crate::failover::tablet;
@@ -382,4 +382,58 @@ fn a_session_that_may_not_be_ended_is_named() {
     wait_for(moved).expect("the records still name it");
     cluster.server_mut(&primary).kill();
     assert!(commit.join().unwrap().is_err(), "a write that nobody else has was acknowledged");
+}
+
+#[test]
+fn a_repair_after_which_the_applier_stops_again_has_failed_and_says_why() {
+    for (flavor, words) in
+        [(Flavor::MariaDb, "Duplicate entry"), (Flavor::MySql, "its applier says: ")]
+    {
+        let mut cluster = Cluster::new(flavor, "none", THREE);
+        cluster.start_daemon(&[]);
+        let primary = cluster.healthy(&[]);
+        let replica = *THREE.iter().find(|alias| padded(alias) != primary).unwrap();
+        create_table(cluster.server(&primary));
+        arrives(cluster.server(replica), &[].into());
+        let row = "INSERT INTO test.ledger VALUES (1, 'by hand')";
+        let by_hand: &[&str] = match flavor {
+            Flavor::MariaDb => &["SET sql_log_bin = 0", row],
+            Flavor::MySql => &[
+                "SET GLOBAL super_read_only = 0",
+                "SET sql_log_bin = 0",
+                row,
+                "SET GLOBAL super_read_only = 1",
+            ],
+        };
+        cluster.server(replica).run(by_hand).unwrap();
+        cluster.server(&primary).run(&["INSERT INTO test.ledger VALUES (1, 'kept')"]).unwrap();
+        let failed = || {
+            let all = cluster.daemon().recoveries();
+            let of_applier = |one: &&Value| one["finding"] == "ReplicationStopped";
+            let mut repairs = all.iter().filter(of_applier);
+            repairs.find(|one| one["outcome"] == "failed").cloned()
+        };
+        let failed = wait_for(failed)
+            .unwrap_or_else(|| panic!("not said: {:#?}", cluster.daemon().recoveries()));
+        let text = failed["outcome_text"].as_str().unwrap();
+        assert!(text.contains("it follows, but its applier says: "), "{text}");
+        assert!(text.contains(words), "{text}");
+        let all = cluster.daemon().recoveries();
+        let told =
+            |one: &&Value| one["finding"] == "ReplicationStopped" && one["outcome"] == "succeeded";
+        assert_eq!(all.iter().find(told), None);
+        // Whoever takes the row away lets it go on.
+        let away: &[&str] = match flavor {
+            Flavor::MariaDb => &["SET sql_log_bin = 0", "DELETE FROM test.ledger"],
+            Flavor::MySql => &[
+                "SET GLOBAL super_read_only = 0",
+                "SET sql_log_bin = 0",
+                "DELETE FROM test.ledger",
+                "SET GLOBAL super_read_only = 1",
+            ],
+        };
+        cluster.server(replica).run(away).unwrap();
+        assert_eq!(cluster.healthy(&[]), primary);
+        arrives(cluster.server(replica), &[1].into());
+    }
 }

@@ -12,7 +12,7 @@ use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::recovery::receivers::{self, Restart, Source};
 use vtorc_core::recovery::reopen;
-use vtorc_core::recovery::replica::{self, Case, Cure};
+use vtorc_core::recovery::replica::{self, Case, Cure, Fares};
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::status::ServerStatus;
@@ -26,6 +26,9 @@ const FREE_COMMITS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A receiver that is restarted on a source that lives is connected again within this.
 const RECEIVES_WITHIN: Duration = Duration::from_secs(2);
+/// One that replicates goes on doing so for this long, or it is not repaired: an applier stops at once on a row that it
+/// cannot change.
+const REPLICATES_FOR: Duration = Duration::from_millis(300);
 const RECEIVES_LOOK: Duration = Duration::from_millis(50);
 
 impl Locked<'_> {
@@ -278,11 +281,16 @@ impl Locked<'_> {
             status: &status,
             snapshot: &self.fresh,
         };
-        let done = self.cure_replica(&tablet, &primary, replica::cure(case)).await?;
+        let cure = replica::cure(case);
+        let follows = matches!(cure, Cure::Follow { .. });
+        let done = self.cure_replica(&tablet, &primary, cure).await?;
         if kind == FindingKind::StaleTopoPrimary {
             // Also for one with a vttablet: it publishes nothing when it follows another, unless it took itself for the
             // primary. Last, since the cell that holds the record may be away.
             self.record_replica(alias).await?;
+        }
+        if follows {
+            self.replicates(&tablet).await?;
         }
         Ok(done)
     }
@@ -324,6 +332,30 @@ impl Locked<'_> {
                 followed.map_err(|error| Stopped::Failed(error.to_string()))?;
                 Ok("follows the primary".into())
             }
+        }
+    }
+
+    /// Waits until a replica that was told to follow replicates, and goes on doing so for a moment.
+    async fn replicates(&self, tablet: &Tablet) -> Result<(), Stopped> {
+        let deadline = Instant::now() + RECEIVES_WITHIN;
+        let mut since = None;
+        loop {
+            let status = self.job.send(tablet, ServerCommand::ReadStatus).await;
+            let status = status.map_err(|error| Stopped::Failed(error.to_string()))?;
+            let now = Instant::now();
+            match Fares::of(status.replication.as_ref()) {
+                Fares::Replicates if since.is_some_and(|since| now >= since + REPLICATES_FOR) => {
+                    return Ok(());
+                }
+                Fares::Replicates => since = since.or(Some(now)),
+                Fares::Connects if now < deadline => since = None,
+                Fares::Connects => {
+                    let why = format!("it follows, but is not connected after {RECEIVES_WITHIN:?}");
+                    return Err(Stopped::Failed(why));
+                }
+                Fares::Fails(why) => return Err(Stopped::Failed(format!("it follows, but {why}"))),
+            }
+            sleep(RECEIVES_LOOK).await;
         }
     }
 

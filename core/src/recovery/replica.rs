@@ -7,7 +7,7 @@ use crate::gtid::GtidSet;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::ports::{RelayLog, SourceChange};
 use crate::sabotage::{self, Bug};
-use crate::status::{Flavor, ServerStatus};
+use crate::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus};
 use crate::tablet::Tablet;
 
 /// Whether what a replica received and has not applied may be thrown away when it is pointed at this source: only where
@@ -92,6 +92,38 @@ pub fn cure(case: Case<'_>) -> Cure {
     }
 }
 
+/// How a replica fares that was told to follow its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fares {
+    /// Both threads run.
+    Replicates,
+    /// It connects, and nothing is wrong so far.
+    Connects,
+    /// It does not work, in the server's words.
+    Fails(String),
+}
+
+impl Fares {
+    /// As the replica's channel has it; without one somebody took its source away.
+    pub fn of(channel: Option<&ReplicationStatus>) -> Self {
+        let Some(channel) = channel else { return Self::Fails("it has no source".into()) };
+        if let Some(error) = &channel.receiver_error {
+            return Self::Fails(format!("its receiver says: {error}"));
+        }
+        if !channel.applier_running {
+            return Self::Fails(match channel.applier_error.as_str() {
+                "" => "its applier does not run".into(),
+                error => format!("its applier says: {error}"),
+            });
+        }
+        match channel.receiver {
+            ReceiverState::Running => Self::Replicates,
+            ReceiverState::Connecting => Self::Connects,
+            ReceiverState::Stopped => Self::Fails("its receiver does not run".into()),
+        }
+    }
+}
+
 /// What the replica has and the primary, read afterwards, lacks. MariaDB's positions do not tell; there the source itself
 /// says that the histories differ.
 fn lacking(replica: &ServerStatus, primary: &ServerStatus) -> Option<GtidSet> {
@@ -100,4 +132,46 @@ fn lacking(replica: &ServerStatus, primary: &ServerStatus) -> Option<GtidSet> {
     }
     let extra = replica.gtid_executed.subtract(&primary.gtid_executed);
     (!extra.is_empty()).then_some(extra)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{ReceiverError, ReceiverErrorKind};
+    use crate::tablet::MysqlAddress;
+    use crate::testkit;
+
+    #[test]
+    fn a_replica_that_does_not_work_says_why() {
+        let channel = testkit::replication(MysqlAddress { host: "h1".into(), port: 3306 });
+        let denied = ReceiverError {
+            number: 1045,
+            kind: ReceiverErrorKind::Denied,
+            text: "Access denied for user 'repl'".into(),
+        };
+        let fails = |why: &str| Fares::Fails(why.into());
+        let stands = |error: &str| ReplicationStatus {
+            applier_running: false,
+            applier_error: error.into(),
+            ..channel.clone()
+        };
+        let with = |receiver| ReplicationStatus { receiver, ..channel.clone() };
+        for (channel, expected) in [
+            (Some(with(ReceiverState::Running)), Fares::Replicates),
+            (Some(with(ReceiverState::Connecting)), Fares::Connects),
+            (Some(with(ReceiverState::Stopped)), fails("its receiver does not run")),
+            (None, fails("it has no source")),
+            (Some(stands("")), fails("its applier does not run")),
+            (Some(stands("Duplicate entry")), fails("its applier says: Duplicate entry")),
+            (
+                Some(ReplicationStatus {
+                    receiver_error: Some(denied),
+                    ..with(ReceiverState::Connecting)
+                }),
+                fails("its receiver says: Access denied for user 'repl'"),
+            ),
+        ] {
+            assert_eq!(Fares::of(channel.as_ref()), expected);
+        }
+    }
 }
