@@ -404,8 +404,9 @@ impl Universe {
         let could_win = |one: &&u8| {
             let other = self.server(**one);
             let tablet = self.topology.tablets.get(&other.alias);
-            // Nobody can tell which GTIDs of a filtered one stand for data.
-            let whole = other.is_awake() && !other.ills.filtered;
+            // Nobody can tell which GTIDs of a filtered one stand for data, and nobody gets what one has that logs nothing.
+            let ills = &other.ills;
+            let whole = other.is_awake() && !ills.filtered && !ills.keeps_no_log;
             // Nobody would learn from a record that cannot be read that it is primary.
             let readable = ledger.readable.get(&manager);
             let named = readable.is_none_or(|aliases| aliases.contains(&other.alias));

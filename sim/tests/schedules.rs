@@ -122,6 +122,8 @@ const HOSTILE_FOUND: &[u64] = &[
     6_201_100_035,
     7_000_002_120,
     7_000_010_100,
+    7_000_101_441,
+    7_000_101_992,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);

@@ -8,6 +8,7 @@ use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::reparent::election::{Contender, PrimaryPosition, Witnesses, position_of_primary};
 use crate::reparent::safety::{Reach, Unsafe};
+use crate::status::ReceiverState;
 
 /// Records may lie. To open a replica that still has something to apply would throw that away, and one with filters lacks
 /// what it threw away.
@@ -25,6 +26,21 @@ fn check_applied(primary: &TabletState) -> Result<(), Unsafe> {
     }
 }
 
+/// Who receives from a tablet out of sight acknowledges to it, maybe: that one takes writes.
+fn check_not_followed_elsewhere(snapshot: &ShardSnapshot) -> Result<(), Unsafe> {
+    let receives = |state: &&TabletState| {
+        let channel = state.channel();
+        channel.is_some_and(|channel| channel.receiver == ReceiverState::Running)
+    };
+    let mut followers = snapshot.tablets.values().filter(receives);
+    match followers.find(|state| snapshot.follows_lost_tablet(state)) {
+        Some(follower) => {
+            Err(Unsafe::FollowedElsewhere { follower: follower.tablet.alias.clone() })
+        }
+        None => Ok(()),
+    }
+}
+
 /// Checks that nobody out of sight can have taken its place. Checks also that nobody out of sight was last seen with what
 /// the primary lacks and what may have been acknowledged. (Of those in sight the findings tell.)
 pub fn check(snapshot: &ShardSnapshot, policy: DurabilityPolicy) -> Result<(), Unsafe> {
@@ -33,6 +49,7 @@ pub fn check(snapshot: &ShardSnapshot, policy: DurabilityPolicy) -> Result<(), U
     Reach::of(snapshot, policy, &reached).check_incumbent()?;
     let Some(primary) = snapshot.primary() else { return Ok(()) };
     check_applied(primary)?;
+    check_not_followed_elsewhere(snapshot)?;
     let primary = &primary.tablet.alias;
     let hidden = |state: &&TabletState| state.valid_status().is_none();
     let heard = Contender::heard(snapshot);

@@ -60,6 +60,14 @@ pub enum Unsafe {
         /// What it would lose, as it is shown.
         unapplied: String,
     },
+    /// Somebody receives from a tablet that could be primary and does not answer here.
+    #[error(
+        "{follower} receives from a tablet that does not answer here and may take writes; bring that back, or correct the records"
+    )]
+    FollowedElsewhere {
+        /// Who receives.
+        follower: TabletAlias,
+    },
     /// The records' primary is a replica that throws some of what it receives away.
     #[error(
         "{0} follows somebody and has replication filters: as a replica it did not get everything; correct the records, or ask for an emergency reparent"
@@ -271,6 +279,7 @@ mod tests {
             Err(Unsafe::AheadOutOfSight { .. }) => "ahead out of sight".into(),
             Err(Unsafe::NotApplied { .. }) => "not applied".into(),
             Err(Unsafe::Filtered(_)) => "filtered".into(),
+            Err(Unsafe::FollowedElsewhere { .. }) => "followed elsewhere".into(),
         }
     }
 
