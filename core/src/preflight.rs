@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use crate::admission::{self, Proposal, Refusal, Switches};
-use crate::analysis::{self, FindingKind};
+use crate::admission::{Refusal, Switches};
+use crate::analysis;
 use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
@@ -252,12 +252,8 @@ impl Report {
         switches: Switches<'_>,
     ) {
         let Some(primary) = snapshot.primary() else { return };
-        let failover = Proposal {
-            remedy: Remedy::EmergencyReparent,
-            finding: FindingKind::DeadPrimary,
-            tablet: Some(&primary.tablet.alias),
-        };
-        if let Some(refusal) = admission::forbidden(failover, snapshot, settings, switches) {
+        let old = &primary.tablet.alias;
+        if let Some(refusal) = prognosis::forbidden(old, snapshot, settings, switches) {
             let what = format!("its primary would not be replaced: {refusal}");
             self.add(Severity::Warning, "NotReplaced", None, what, allowed_by(&refusal));
             return;

@@ -126,7 +126,8 @@ impl Server {
 
     /// What it has and its binary logs do not hold.
     pub fn not_logged(&self) -> impl Iterator<Item = Txn> {
-        let all = self.binlog.iter().enumerate();
+        let end = if self.ills.keeps_no_log { self.binlog.len() } else { self.purged };
+        let all = self.binlog.iter().take(end).enumerate();
         all.filter(|(at, _)| !self.logs(*at)).map(|(_, txn)| *txn)
     }
 

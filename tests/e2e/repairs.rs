@@ -395,17 +395,19 @@ fn a_repair_after_which_the_applier_stops_again_has_failed_and_says_why() {
         let replica = *THREE.iter().find(|alias| padded(alias) != primary).unwrap();
         create_table(cluster.server(&primary));
         arrives(cluster.server(replica), &[].into());
-        let row = "INSERT INTO test.ledger VALUES (1, 'by hand')";
-        let by_hand: &[&str] = match flavor {
-            Flavor::MariaDb => &["SET sql_log_bin = 0", row],
-            Flavor::MySql => &[
+        // On the replica alone, by somebody with the rights for it.
+        let by_hand = |statement: &str| {
+            let alone = ["SET sql_log_bin = 0", statement];
+            let opened = [
                 "SET GLOBAL super_read_only = 0",
                 "SET sql_log_bin = 0",
-                row,
+                statement,
                 "SET GLOBAL super_read_only = 1",
-            ],
+            ];
+            let all: &[&str] = if flavor == Flavor::MySql { &opened } else { &alone };
+            cluster.server(replica).run(all).unwrap();
         };
-        cluster.server(replica).run(by_hand).unwrap();
+        by_hand("INSERT INTO test.ledger VALUES (1, 'by hand')");
         cluster.server(&primary).run(&["INSERT INTO test.ledger VALUES (1, 'kept')"]).unwrap();
         let failed = || {
             let all = cluster.daemon().recoveries();
@@ -423,16 +425,7 @@ fn a_repair_after_which_the_applier_stops_again_has_failed_and_says_why() {
             |one: &&Value| one["finding"] == "ReplicationStopped" && one["outcome"] == "succeeded";
         assert_eq!(all.iter().find(told), None);
         // Whoever takes the row away lets it go on.
-        let away: &[&str] = match flavor {
-            Flavor::MariaDb => &["SET sql_log_bin = 0", "DELETE FROM test.ledger"],
-            Flavor::MySql => &[
-                "SET GLOBAL super_read_only = 0",
-                "SET sql_log_bin = 0",
-                "DELETE FROM test.ledger",
-                "SET GLOBAL super_read_only = 1",
-            ],
-        };
-        cluster.server(replica).run(away).unwrap();
+        by_hand("DELETE FROM test.ledger");
         assert_eq!(cluster.healthy(&[]), primary);
         arrives(cluster.server(replica), &[1].into());
     }

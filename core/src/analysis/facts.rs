@@ -90,7 +90,7 @@ pub struct Facts {
     pub primary_type_mismatch: bool,
     /// What the replica rules look at.
     pub replicas: Vec<ReplicaFacts>,
-    /// The observations about the primary, in words.
+    /// The observations about the primary.
     pub evidence: Vec<Evidence>,
 }
 

@@ -17,7 +17,7 @@ fn check_applied(primary: &TabletState) -> Result<(), Unsafe> {
     let Some(status) = status else { return Ok(()) };
     let (alias, unapplied) = (primary.tablet.alias.clone(), status.unapplied());
     if !unapplied.is_empty() {
-        let unapplied = unapplied.shown().to_string();
+        let unapplied = Box::new(unapplied);
         return Err(Unsafe::NotApplied { primary: alias, unapplied });
     }
     match status.is_filtered() {

@@ -135,10 +135,7 @@ pub fn elect(
     check_held_by_filtered(everybody, &target, constraints)?;
     let promised = constraints.promised_by_absent(everybody);
     check_promised(&trusted, promised, constraints)?;
-    let required = match speaks_for_absent(everybody, constraints) {
-        true => target.clone(),
-        false => required(&trusted, &target, constraints),
-    };
+    let required = required(everybody, &trusted, &target, constraints);
     // One with errant transactions is never promoted; it follows and acknowledges like any other.
     let is_errant =
         |alias: &TabletAlias| passed_over.iter().any(|one| one.alias == *alias && one.is_errant());
@@ -237,20 +234,26 @@ fn trusted<'a>(
 fn speaks_for_absent(everybody: &[Contender], constraints: &Constraints<'_>) -> bool {
     let answered = |alias: &TabletAlias| everybody.iter().any(|one| one.tablet.alias == *alias);
     let mut ackers = constraints.ackers.iter().flatten();
-    constraints.policy.acks_required() > 0
-        && constraints.old_primary.is_some_and(answered)
-        && ackers.any(|acker| !answered(acker))
+    constraints.old_primary.is_some_and(answered) && ackers.any(|acker| !answered(acker))
 }
 
 /// What may have been acknowledged. Where no acknowledgement is demanded nothing was promised; where one is, what the
 /// old primary wrote and nobody has who could have acknowledged it to that was never acknowledged, and does not stop
 /// anybody. What others wrote may have been acknowledged to them, in an earlier term.
-fn required(trusted: &[&Contender], target: &GtidSet, constraints: &Constraints<'_>) -> GtidSet {
+fn required(
+    everybody: &[Contender],
+    trusted: &[&Contender],
+    target: &GtidSet,
+    constraints: &Constraints<'_>,
+) -> GtidSet {
     if sabotage::has(Bug::WaitForUnacknowledged) {
         return target.clone();
     }
     if constraints.policy.acks_required() == 0 {
         return target.empty_like();
+    }
+    if speaks_for_absent(everybody, constraints) {
+        return target.clone();
     }
     let old = constraints.last_known.map(ServerStatus::identity);
     let (Some(ackers), Some(old)) = (&constraints.ackers, old.or_else(|| followed(trusted))) else {

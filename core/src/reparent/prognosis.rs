@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::safety::Reach;
-use crate::admission::{self, Proposal, Switches};
+use crate::admission::{self, Proposal, Refusal, Switches};
 use crate::analysis::FindingKind;
 use crate::ids::TabletAlias;
 use crate::knowledge::snapshot::ShardSnapshot;
@@ -37,6 +37,21 @@ pub enum Prognosis {
     },
 }
 
+/// Why this primary would not be replaced whoever else there is.
+pub fn forbidden(
+    primary: &TabletAlias,
+    snapshot: &ShardSnapshot,
+    settings: &RecoverySettings,
+    switches: Switches<'_>,
+) -> Option<Refusal> {
+    let failover = Proposal {
+        remedy: Remedy::EmergencyReparent,
+        finding: FindingKind::DeadPrimary,
+        tablet: Some(primary),
+    };
+    admission::forbidden(failover, snapshot, settings, switches)
+}
+
 /// Says what would happen.
 pub fn if_primary_died(
     snapshot: &ShardSnapshot,
@@ -50,12 +65,7 @@ pub fn if_primary_died(
         Err(unknown) => return refuses(unknown.to_string()),
     };
     let old = &primary.tablet.alias;
-    let failover = Proposal {
-        remedy: Remedy::EmergencyReparent,
-        finding: FindingKind::DeadPrimary,
-        tablet: Some(old),
-    };
-    if let Some(refusal) = admission::forbidden(failover, snapshot, settings, switches) {
+    if let Some(refusal) = forbidden(old, snapshot, settings, switches) {
         return refuses(refusal.to_string());
     }
     let mut everybody = Contender::of(snapshot);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::ackers::{StrayAckers, stray_ackers};
 use crate::durability::DurabilityPolicy;
+use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
@@ -52,13 +53,14 @@ pub enum Unsafe {
     },
     /// The records' primary is a replica that has not applied all that it received: whoever promoted it would have waited.
     #[error(
-        "{primary} received {unapplied} as a replica and has not applied it: it was never promoted, or by somebody who did not wait; correct the records, or let it apply"
+        "{primary} received {} as a replica and has not applied it: it was never promoted, or by somebody who did not wait; correct the records, or let it apply",
+        .unapplied.shown()
     )]
     NotApplied {
         /// Who is to take writes again.
         primary: TabletAlias,
-        /// What it would lose, as it is shown.
-        unapplied: String,
+        /// What it would lose.
+        unapplied: Box<GtidSet>,
     },
     /// Somebody receives from a tablet that could be primary and does not answer here.
     #[error(

@@ -42,7 +42,7 @@ pub struct ReplicaFacts {
     pub semi_sync_wanted: bool,
     /// It can acknowledge at all.
     pub semi_sync_available: bool,
-    /// The observations, in words.
+    /// The observations.
     pub evidence: Vec<Evidence>,
 }
 
