@@ -4,7 +4,7 @@
 
 mod mariadb;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -146,6 +146,19 @@ impl GtidSet {
                 Self::MySql(MySqlGtidSet { sources: sources.collect() })
             }
             Self::MariaDb(_) => Self::empty_mariadb(),
+        }
+    }
+
+    /// What began on servers of which `other` has nothing at all (MySQL only: MariaDB's positions do not say).
+    pub fn of_writers_unknown_to(&self, other: &GtidSet) -> GtidSet {
+        match (self, other) {
+            (Self::MySql(set), Self::MySql(known)) => {
+                let known: BTreeSet<&String> = known.sources.keys().map(|(uuid, _)| uuid).collect();
+                let mut rest = set.clone();
+                rest.sources.retain(|(uuid, _), _| !known.contains(uuid));
+                Self::MySql(rest)
+            }
+            (Self::MySql(_) | Self::MariaDb(_), _) => self.empty_like(),
         }
     }
 

@@ -124,6 +124,7 @@ const HOSTILE_FOUND: &[u64] = &[
     7_000_010_100,
     7_000_101_441,
     7_000_101_992,
+    7_000_101_306,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);

@@ -211,6 +211,31 @@ impl ShardSnapshot {
         })
     }
 
+    /// What a replica of the primary has that no server of the shard wrote, from writers of whom the primary has nothing:
+    /// somebody committed it on replicas, and it is of no primary's term. Nothing where a server that could have written it is
+    /// not known.
+    pub fn of_nobody(&self, status: &ServerStatus) -> GtidSet {
+        let nothing = status.gtid_executed.empty_like();
+        let (Some(primary), Some(channel)) = (self.primary(), &status.replication) else {
+            return nothing;
+        };
+        let Some(own) = primary.status.as_deref().filter(|_| primary.is_source_of(channel)) else {
+            return nothing;
+        };
+        let may_lack_servers = !self.damaged.is_empty() || !self.unseen.is_empty();
+        let identities = self.tablets.values().map(|state| state.identity.as_ref());
+        let uuids: Option<Vec<&String>> = identities
+            .map(|identity| match identity {
+                Some(ServerIdentity::Uuid(uuid)) => Some(uuid),
+                Some(ServerIdentity::Id(_)) | None => None,
+            })
+            .collect();
+        let Some(uuids) = uuids.filter(|_| !may_lack_servers) else { return nothing };
+        let more = status.gtid_received().subtract(&own.gtid_executed);
+        let unknown = more.of_writers_unknown_to(&own.gtid_received());
+        uuids.into_iter().fold(unknown, |left, uuid| left.without_source(uuid))
+    }
+
     /// Whether a tablet lost what it wrote, by what anybody else was seen to have.
     pub fn has_lost_own(&self, alias: &TabletAlias) -> bool {
         let Some(state) = self.tablet(alias).filter(|_| !sabotage::has(Bug::TrustSurvivors)) else {

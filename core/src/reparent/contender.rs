@@ -30,6 +30,8 @@ pub struct Contender {
     pub had_before: GtidSet,
     /// What it took from a stranger at a tablet's address: transactions of somebody else's.
     pub foreign: GtidSet,
+    /// What somebody committed on replicas and no server of the shard wrote.
+    pub of_nobody: GtidSet,
     /// What it was seen to have lost of what it wrote, though it may have written under the same GTIDs since.
     pub losses: Losses,
     /// So long at least is its reparent journal, by what was read before.
@@ -45,6 +47,7 @@ impl Contender {
             had_before: had_before(&tablet.alias, snapshot)
                 .unwrap_or_else(|| status.gtid_executed.empty_like()),
             foreign: snapshot.foreign(&status),
+            of_nobody: snapshot.of_nobody(&status),
             losses: snapshot
                 .tablet(&tablet.alias)
                 .map(|state| state.losses.clone())

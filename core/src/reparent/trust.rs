@@ -318,7 +318,7 @@ pub fn position_of_primary(
     let others = others.filter(|one| one.is_witness() && !one.is_filtered());
     let forgotten = somebody_forgot(everybody);
     let counts = |one: &&Contender| {
-        let mut extra = one.received().subtract(&mine);
+        let mut extra = one.received().subtract(&mine).subtract(&one.of_nobody);
         let doubt = mistrust(one, everybody, Some(&incumbent.status));
         if let Some(Reason::Errant(errant)) = &doubt
             && !sabotage::has(Bug::TrustSurvivors)
