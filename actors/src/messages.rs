@@ -185,76 +185,6 @@ pub struct LiftBlock {
     pub reply: oneshot::Sender<Result<Option<Block>, Rejected>>,
 }
 
-/// Something that somebody asks for.
-#[derive(Clone, Debug)]
-pub enum Request {
-    /// Another primary.
-    Reparent(ReparentRequest),
-    /// An end to a tablet's errant GTIDs.
-    CureErrant(CureErrantRequest),
-    /// No more waiting for a tablet that is gone for good.
-    Forget(ForgetRequest),
-}
-
-/// A tablet that is gone for good.
-#[derive(Clone, Debug)]
-pub struct ForgetRequest {
-    /// Which tablet.
-    pub tablet: TabletAlias,
-    /// Why.
-    pub reason: String,
-    /// Who asks.
-    pub by: String,
-}
-
-/// What is to become of a tablet that has transactions which the primary lacks.
-#[derive(Clone, Debug)]
-pub struct CureErrantRequest {
-    /// Which tablet.
-    pub tablet: TabletAlias,
-    /// How.
-    pub cure: ErrantCure,
-    /// Why.
-    pub reason: String,
-    /// Who asks.
-    pub by: String,
-}
-
-/// What can be done about errant GTIDs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrantCure {
-    /// Take the tablet out of service, for somebody to look at it.
-    Drain,
-    /// Commit empty transactions with the same GTIDs on the primary: the tablet stays as it is.
-    Inject,
-}
-
-/// A reparent that somebody asks for.
-#[derive(Clone, Debug)]
-pub struct ReparentRequest {
-    /// Planned or emergency.
-    pub kind: ReparentKind,
-    /// Who shall be primary.
-    pub new_primary: Option<TabletAlias>,
-    /// Who shall not.
-    pub avoid_primary: Option<TabletAlias>,
-    /// Why.
-    pub reason: String,
-    /// Who asks.
-    pub by: String,
-    /// Also within the block period.
-    pub ignore_block: bool,
-}
-
-/// With the old primary's help or without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReparentKind {
-    /// The old primary stops taking writes first.
-    Planned,
-    /// The old primary is gone or given up.
-    Emergency,
-}
-
 /// The request is being carried out.
 pub struct Accepted {
     /// The recovery's number.
@@ -264,6 +194,9 @@ pub struct Accepted {
 }
 
 pub use vtorc_core::admission::requested::Rejected;
+pub use vtorc_core::recovery::request::{
+    CureErrantRequest, ErrantCure, ForgetRequest, ReparentKind, ReparentRequest, Request,
+};
 
 // To the Auditor -------------------------------------------------------------------------------------
 

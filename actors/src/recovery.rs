@@ -15,7 +15,6 @@ mod promote;
 mod repair;
 mod reparent;
 mod story;
-mod task;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -38,6 +37,7 @@ use vtorc_core::audit::{Outcome, RecoveryRecord};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::HistoryError;
+use vtorc_core::recovery::task::Task;
 use vtorc_core::remedy;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::time::Timestamp;
@@ -52,7 +52,6 @@ use crate::patience::answer_within;
 use crate::services::Services;
 use give_back::give_back_lock;
 use job::Job;
-pub(crate) use task::Task;
 
 /// Messages that may wait; the shard repeats what matters.
 const MAILBOX_MAX: usize = 64;
@@ -184,11 +183,10 @@ impl RecoveryActor {
         held.or(self.unread.as_ref().map(|unread| &unread.why)).cloned()
     }
 
-    /// A reparent does not wait for a repair: the repair is called off, and starts again if still needed.
+    /// Calls off what runs where the task goes before it.
     fn make_way(&mut self, task: &Task) -> bool {
-        let urgent = task.kind().is_reparent();
         let Some(running) = &self.running else { return true };
-        if !urgent || running.task.kind().is_reparent() || running.is_over() {
+        if !task.goes_before(&running.task) || running.is_over() {
             return false;
         }
         let id = running.call_off();

@@ -2,6 +2,7 @@
 //! would happen if the primary died now.
 
 pub mod ackers;
+pub mod choice;
 mod contender;
 pub mod election;
 pub mod prognosis;

@@ -17,6 +17,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod prescriptions;
 mod words;
 
 use std::collections::BTreeMap;
@@ -56,6 +57,9 @@ fn scenarios() {
                 "answers" => answers(snapshot, &case.args),
                 "receivers" => receivers(snapshot),
                 "reopen" => reopened(&snapshot),
+                "plan" => prescriptions::plan(&snapshot, &case.args),
+                "cure" => prescriptions::cure(&snapshot, &case.args),
+                "reparent" => prescriptions::reparented(&snapshot, &case.args),
                 other => panic!("unknown directive {other}"),
             }
         });
@@ -216,19 +220,14 @@ fn election(
     let writer = old.as_ref().and_then(|old| snapshot.tablet(old));
     let promised = promised(policy, writer);
     let constraints = Constraints {
-        policy,
-        settings: &settings,
         old_primary: old.as_ref(),
         wanted: want.as_ref(),
         avoid: avoid.as_ref(),
-        last_known: old
-            .as_ref()
-            .and_then(|old| snapshot.tablet(old))
-            .and_then(|state| state.status.as_deref()),
+        last_known: writer.and_then(|state| state.status.as_deref()),
         promised: promised.as_ref(),
         complete: !args.contains_key("incomplete"),
         ackers: possible_ackers(&reach, writer, &contenders),
-        unread: &unread,
+        ..Constraints::plain(policy, &settings, &unread)
     };
     let mut text = String::new();
     match elect(&contenders, &constraints) {

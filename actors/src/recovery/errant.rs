@@ -4,6 +4,7 @@
 use vtorc_core::analysis::errant_gtids;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{RelayLog, ServerCommand, SourceChange};
+use vtorc_core::recovery::promotion;
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::tablet::{Tablet, TabletType};
 
@@ -41,7 +42,7 @@ impl Locked<'_> {
     ) -> Result<String, Stopped> {
         let done = self.set_aside(tablet, errant).await?;
         let primary = &self.primary()?.tablet;
-        if self.follows(tablet, primary)
+        if promotion::follows(&self.fresh, tablet, primary)
             && let Some(source) = primary.address()
         {
             let (change, relay_log) = (SourceChange::Keep, RelayLog::MustStay);

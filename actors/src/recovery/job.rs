@@ -16,15 +16,16 @@ use vtorc_core::knowledge::identity;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, ShardLock, TopoError};
 use vtorc_core::recovery::kind::RecoveryKind;
+use vtorc_core::recovery::request::{ReparentKind, ReparentRequest};
 use vtorc_core::recovery::step::{Failpoint, StepKind};
+use vtorc_core::recovery::task::Task;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::secret::Login;
 use vtorc_core::settings::RecoverySettings;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletAddress};
 
-use super::{Owner, Task};
-use crate::messages::{ReparentKind, ReparentRequest};
+use super::Owner;
 use crate::services::Services;
 
 /// When everybody from whom an answer is expected has answered, those held for dead get this much more.
@@ -374,12 +375,10 @@ impl Locked<'_> {
             RecoveryKind::ElectPrimary
             | RecoveryKind::EmergencyReparent
             | RecoveryKind::FinishReparent => {
-                // One that lives and does not serve must not be elected again.
-                let away = matches!(
-                    finding.kind,
-                    FindingKind::PrimarySemiSyncBlocked | FindingKind::PrimaryDiskStalled
-                );
-                let request = away.then(|| self.away_from_primary(ReparentKind::Emergency));
+                let away = Task::leaves_primary(finding.kind);
+                let emergency = ReparentKind::Emergency;
+                let request =
+                    away.then(|| ReparentRequest::away_from_primary(emergency, &self.fresh));
                 self.reparent(kind, request.as_ref()).await
             }
             RecoveryKind::PlannedReparent => self.move_away().await,
@@ -401,17 +400,6 @@ impl Locked<'_> {
             ReparentKind::Emergency => {
                 self.reparent(RecoveryKind::EmergencyReparent, Some(request)).await
             }
-        }
-    }
-
-    pub(super) fn away_from_primary(&self, kind: ReparentKind) -> ReparentRequest {
-        ReparentRequest {
-            kind,
-            new_primary: None,
-            avoid_primary: self.fresh.primary().map(|state| state.tablet.alias.clone()),
-            reason: String::new(),
-            by: "vtorc".into(),
-            ignore_block: false,
         }
     }
 

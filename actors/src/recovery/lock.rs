@@ -17,10 +17,10 @@ use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::Tablet;
 use vtorc_core::topology::{ShardTopology, TopologyRead, merge_shard};
 
-use super::Task;
 use super::job::{Job, LiftedDelays, Locked, Stopped};
 use crate::counters::LockAction;
 use crate::messages::{Audit, JournalsWereRead, ReparentKind, ShardTopologyWasRead};
+use vtorc_core::recovery::task::Task;
 
 /// An automatic recovery waits so long for the lock: whoever holds it is at work on the shard.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);

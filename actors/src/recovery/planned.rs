@@ -7,11 +7,9 @@ use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::recovery::kind::RecoveryKind;
+use vtorc_core::recovery::planned::{self, Move};
+use vtorc_core::recovery::reparent;
 use vtorc_core::recovery::step::StepKind;
-use vtorc_core::remedy;
-use vtorc_core::reparent::election::{Constraints, Contender};
-use vtorc_core::reparent::safety;
-use vtorc_core::reparent::successor;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::Tablet;
@@ -29,10 +27,18 @@ impl Locked<'_> {
         &self,
         request: &ReparentRequest,
     ) -> Result<String, Stopped> {
-        let (primary, candidate) = self.pair(request)?;
-        let (Some(candidate), primary) = (candidate, primary) else {
-            return Ok("the tablet that was asked for is primary already".into());
+        let plan = planned::plan(self.grounds(), request);
+        let (primary, election) = match plan.map_err(|why| Stopped::Refused(why.to_string()))? {
+            Move::NotNeeded => {
+                return Ok("the tablet that was asked for is primary already".into());
+            }
+            Move::From(primary, election) => (*primary, election),
         };
+        let Some(first) = election.first() else {
+            return Err(Stopped::Refused("there is no candidate".into()));
+        };
+        self.announce(&election, &first.alias);
+        let candidate = self.tablet(&first.alias)?.clone();
         self.check_logins(std::slice::from_ref(&primary)).await?;
         let chosen = self.status_of(&candidate.alias)?;
         self.job.note(|record| record.old_primary = Some(primary.alias.clone()));
@@ -53,7 +59,7 @@ impl Locked<'_> {
         if let Err(lost) = self.check_lock().await {
             return Err(self.undo(&primary, lost.to_string()).await);
         }
-        let mut followers = self.managed();
+        let mut followers = reparent::managed(&self.fresh);
         followers.retain(|tablet| tablet.alias != candidate.alias && self.answered(&tablet.alias));
         let promotion = Promotion {
             winner: candidate,
@@ -69,77 +75,27 @@ impl Locked<'_> {
         }
     }
 
-    /// Away from a primary that is too busy: in peace if it still answers, else as from a dead one. Without
-    /// acknowledgements nothing could stop one that lives and was not demoted from taking writes meanwhile.
+    /// Away from a primary that is too busy: in peace if it still answers, else as from a dead one.
     pub(super) async fn move_away(&self) -> Result<String, Stopped> {
-        let planned = self.away_from_primary(ReparentKind::Planned);
-        let why = match self.planned_reparent(&planned).await {
+        let away = |kind| ReparentRequest::away_from_primary(kind, &self.fresh);
+        let why = match self.planned_reparent(&away(ReparentKind::Planned)).await {
             Err(Stopped::Refused(why) | Stopped::Failed(why) | Stopped::Undone(why)) => why,
             // Whether it serves is not known: that is seen to first.
             other @ (Ok(_) | Err(Stopped::Unclear(_) | Stopped::AlreadyFixed)) => return other,
         };
-        let last = self.fresh.primary().and_then(|state| state.status.as_deref());
-        if !safety::cannot_acknowledge_alone(self.policy, last) {
+        if !planned::may_use_force(self.grounds()) {
             return Err(Stopped::Refused(format!(
                 "{why}; it does not wait for acknowledgements, so it is not replaced by force while it lives"
             )));
         }
         self.job.decided(StepKind::ReplaceByForce, None, format!("it did not step down: {why}"));
         self.check_lock().await?;
-        let request = self.away_from_primary(ReparentKind::Emergency);
+        let request = away(ReparentKind::Emergency);
         self.reparent(RecoveryKind::EmergencyReparent, Some(&request)).await
     }
 
     fn answered(&self, alias: &TabletAlias) -> bool {
         self.fresh.tablet(alias).is_some_and(|state| state.valid_status().is_some())
-    }
-
-    /// The primary, and who takes over; nobody if the wanted one is primary already.
-    fn pair(&self, request: &ReparentRequest) -> Result<(Tablet, Option<Tablet>), Stopped> {
-        let Some(primary) = self.fresh.primary() else {
-            return Err(Stopped::Refused("the shard has no primary; it will be elected".into()));
-        };
-        let Some(status) = primary.valid_status() else {
-            return Err(Stopped::Refused(format!(
-                "{} does not answer; use an emergency reparent",
-                primary.tablet.alias
-            )));
-        };
-        if let Some(finding) = remedy::not_in_charge(&self.fresh, &self.job.settings) {
-            return Err(Stopped::Refused(format!("{finding}: {}; that goes first", finding.why)));
-        }
-        let alias = &primary.tablet.alias;
-        let wanted = request.new_primary.as_ref();
-        let leaves_as_is = wanted.is_none()
-            && request.avoid_primary.as_ref().is_some_and(|avoided| avoided != alias);
-        if wanted == Some(alias) || leaves_as_is {
-            return Ok((primary.tablet.clone(), None));
-        }
-        let mut replicas = Contender::of(&self.fresh);
-        replicas.retain(|one| one.tablet.tablet_type.is_managed() && one.tablet.alias != *alias);
-        if let Some(wanted) = wanted.filter(|wanted| !self.answered(wanted)) {
-            return Err(Stopped::Refused(format!("{wanted} does not answer")));
-        }
-        let constraints = Constraints {
-            policy: self.policy,
-            settings: &self.job.settings,
-            old_primary: Some(alias),
-            wanted,
-            avoid: request.avoid_primary.as_ref(),
-            complete: false,
-            last_known: Some(status),
-            promised: None,
-            ackers: None,
-            unread: &self.unread,
-        };
-        let current = Contender::new(&primary.tablet, status.clone(), &self.fresh);
-        let election = successor::choose_successor(&current, &replicas, &constraints)
-            .map_err(|error| Stopped::Refused(error.to_string()))?;
-        let Some(first) = election.first() else {
-            return Err(Stopped::Refused("there is no candidate".into()));
-        };
-        self.announce(&election, &first.alias);
-        Ok((primary.tablet.clone(), Some(self.tablet(&first.alias)?.clone())))
     }
 
     /// Before writes stop: a candidate that does not get there now would not later either.

@@ -9,9 +9,8 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep, timeout_at};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::ports::{
-    CommandError, PromotionGrounds, RelayLog, ServerCommand, SourceChange, TopoError,
-};
+use vtorc_core::ports::{CommandError, PromotionGrounds, RelayLog, ServerCommand, TopoError};
+use vtorc_core::recovery::promotion::{self, Following, Opened, Turn};
 use vtorc_core::recovery::replica;
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::sabotage::{self, Bug};
@@ -107,7 +106,16 @@ impl Locked<'_> {
             Err(CommandError::Unknown(why)) => {
                 let look = ServerCommand::ReadStatus;
                 let looked = self.job.on(StepKind::SeeWhetherPromoted, winner, look, timeout);
-                promoted(&winner.alias, &why, looked.await)
+                match promotion::opened(looked.await) {
+                    Opened::Yes(status) => Ok(*status),
+                    Opened::No => {
+                        Err(Stopped::Failed(format!("{} was not promoted: {why}", winner.alias)))
+                    }
+                    Opened::Unknown(error) => Err(Stopped::Unclear(format!(
+                        "nobody knows whether {} was promoted: {why}; {error}",
+                        winner.alias
+                    ))),
+                }
             }
         }
     }
@@ -135,14 +143,10 @@ impl Locked<'_> {
             }
             None => self.write_records(winner).await.map_err(unclear)?,
         }
-        for stale in self.managed() {
-            let was_primary = stale.tablet_type == TabletType::Primary;
-            if was_primary && stale.alias != winner.alias && stale.vttablet.is_none() {
-                let set = topo.set_tablet_type(&stale.alias, TabletType::Replica, None);
-                // Its term is older than the winner's. Where its cell is away with it, it is a finding until it can be
-                // written.
-                let _ = self.write_record(StepKind::RecordOldPrimaryType, &stale.alias, set).await;
-            }
+        for stale in promotion::stale_records(&self.fresh, &winner.alias) {
+            let set = topo.set_tablet_type(stale, TabletType::Replica, None);
+            // Its term is older than the winner's. Where its cell is away with it, it is a finding until it can be written.
+            let _ = self.write_record(StepKind::RecordOldPrimaryType, stale, set).await;
         }
         Ok(())
     }
@@ -211,7 +215,7 @@ impl Locked<'_> {
         let mut waiting: FuturesUnordered<LocalBoxFuture<'_, Option<TabletAlias>>> =
             FuturesUnordered::new();
         for tablet in &promotion.followers {
-            if self.keeps_what_it_received(tablet) {
+            if promotion::turn(&self.fresh, &tablet.alias) == Turn::AtOnce {
                 let relay_log = RelayLog::MustStay;
                 waiting.push(self.repoint(tablet, &promotion.winner, relay_log).boxed_local());
             }
@@ -224,19 +228,6 @@ impl Locked<'_> {
         followed
     }
 
-    /// Nothing waits to be applied, or an applier that runs will get to it. Not where it may be a stranger's, which does not
-    /// apply.
-    fn keeps_what_it_received(&self, tablet: &Tablet) -> bool {
-        if self.fresh.has_stranger() {
-            return false;
-        }
-        let status = self.fresh.tablet(&tablet.alias).and_then(|state| state.status.as_deref());
-        status.is_none_or(|status| {
-            let runs = status.replication.as_ref().is_some_and(|r| r.applier_running);
-            runs || status.gtid_executed.contains(&status.gtid_received())
-        })
-    }
-
     /// Those with something that cannot be applied are repointed once the winner is primary for certain, where that
     /// has it as well.
     async fn repoint_the_rest(
@@ -244,7 +235,9 @@ impl Locked<'_> {
         promotion: &Promotion,
         winner: &ServerStatus,
     ) -> Vec<TabletAlias> {
-        let rest = promotion.followers.iter().filter(|one| !self.keeps_what_it_received(one));
+        let afterwards =
+            |one: &&Tablet| promotion::turn(&self.fresh, &one.alias) == Turn::Afterwards;
+        let rest = promotion.followers.iter().filter(afterwards);
         let repointed = rest.map(|tablet| async move {
             let status = self.job.send(tablet, ServerCommand::ReadStatus).await.ok()?;
             let relay_log = replica::relay_log(&status, winner, &self.fresh);
@@ -260,47 +253,12 @@ impl Locked<'_> {
         relay_log: RelayLog,
     ) -> Option<TabletAlias> {
         let source = winner.address()?;
-        let follows_already = self.follows(tablet, winner);
-        let change = if follows_already { SourceChange::Keep } else { SourceChange::Repoint };
-        let semi_sync = self.acknowledges(winner, tablet);
+        let Following { semi_sync, change } =
+            promotion::following(&self.fresh, self.policy, tablet, winner);
         let follow = ServerCommand::Follow { source, semi_sync, change, relay_log, login: None };
         let timeout = self.job.settings.command_timeout;
         let done = self.job.on(StepKind::FollowNewPrimary, tablet, follow, timeout).await;
         self.put_delay_back(tablet).await;
         done.is_ok().then(|| tablet.alias.clone())
-    }
-
-    /// Whether a replica is to acknowledge what this tablet writes as primary.
-    pub(super) fn acknowledges(&self, primary: &Tablet, tablet: &Tablet) -> bool {
-        let status = self.fresh.tablet(&tablet.alias).and_then(|state| state.status.as_deref());
-        self.policy.wants_ack_of(primary, tablet, status)
-    }
-
-    pub(super) fn follows(&self, tablet: &Tablet, source: &Tablet) -> bool {
-        let status = |alias| self.fresh.tablet(alias).and_then(|state| state.valid_status());
-        let (Some(replica), Some(primary)) = (status(&tablet.alias), status(&source.alias)) else {
-            return false;
-        };
-        let replication = replica.replication.as_ref();
-        replication.is_some_and(|r| primary.is_source_of(r, source.mysql.as_ref()))
-    }
-}
-
-/// What a look at a server tells whose promotion was not answered. One that takes writes was promoted, whatever is left
-/// to be done on it; one that does not was not, and will not be: the statement that opens it carries its own deadline.
-fn promoted(
-    alias: &TabletAlias,
-    why: &str,
-    looked: Result<ServerStatus, CommandError>,
-) -> Result<ServerStatus, Stopped> {
-    match looked {
-        Ok(status) if sabotage::has(Bug::HalfPromotedIsNot) && status.replication.is_some() => {
-            Err(Stopped::Failed(format!("{alias} was not promoted: {why}")))
-        }
-        Ok(status) if status.is_writable() => Ok(status),
-        Ok(_) => Err(Stopped::Failed(format!("{alias} was not promoted: {why}"))),
-        Err(error) => Err(Stopped::Unclear(format!(
-            "nobody knows whether {alias} was promoted: {why}; {error}"
-        ))),
     }
 }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use futures::future;
 use tokio::time::{Instant, sleep};
-use vtorc_core::analysis::{self, Finding, FindingKind};
+use vtorc_core::analysis::{Finding, FindingKind};
 use vtorc_core::audit::StepOutcome;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::observe::TabletState;
-use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, PromotionGrounds, ServerCommand, Sessions};
+use vtorc_core::recovery::care::{self, Care};
 use vtorc_core::recovery::receivers::{self, Restart, Source};
 use vtorc_core::recovery::reopen;
 use vtorc_core::recovery::replica::{self, Case, Cure, Fares};
@@ -135,13 +135,7 @@ impl Locked<'_> {
 
     /// Repairs replicas side by side; each is looked at again first.
     pub(super) async fn fix_replicas(&self, findings: &[Finding]) -> Result<String, Stopped> {
-        let now = analysis::detect(&self.fresh, &self.job.settings);
-        let present = |finding: &&Finding| {
-            let believed = sabotage::has(Bug::RepairOldNews);
-            believed
-                || now.iter().any(|seen| seen.tablet == finding.tablet && seen.kind == finding.kind)
-        };
-        let due: Vec<&Finding> = findings.iter().filter(present).collect();
+        let due = care::due(findings, &self.fresh, &self.job.settings);
         if due.is_empty() {
             let silent = findings.iter().find_map(|finding| self.silent(finding));
             return Err(silent.map_or(Stopped::AlreadyFixed, Stopped::Failed));
@@ -153,12 +147,7 @@ impl Locked<'_> {
             Some(async move { (alias.clone(), self.fix_replica(&alias, finding.kind).await) })
         });
         let outcomes = future::join_all(repairs).await;
-        let acknowledges_again =
-            |finding: &&Finding| finding.kind == FindingKind::ReplicaSemiSyncMustBeSet;
-        let waits = |state: &TabletState| {
-            state.status.as_ref().is_some_and(|status| status.semi_sync.waiting_sessions > 0)
-        };
-        if due.iter().any(acknowledges_again) && self.fresh.primary().is_some_and(waits) {
+        if care::commits_wait(&due, &self.fresh) {
             self.free_commits().await;
         }
         let (mut done, mut failed) = (Vec::new(), Vec::new());
@@ -188,16 +177,10 @@ impl Locked<'_> {
         Some(format!("{} did not answer under the lock: {failure}", state.tablet.alias))
     }
 
-    /// Replicas may follow a tablet that was promoted without the records knowing and that is out of sight
-    /// now. Taking its followers away one by one would leave what they acknowledged to chance: they are all
-    /// stopped first, and go on only if none of them has anything that the primary lacks.
+    /// Those that follow a tablet out of sight are all stopped first, and go on only if none of them has anything that the
+    /// primary lacks.
     async fn leave_lost_source(&self, due: &[&Finding]) -> Result<(), Stopped> {
-        let followers: Vec<Tablet> = due
-            .iter()
-            .filter_map(|finding| self.fresh.tablet(finding.tablet.as_ref()?))
-            .filter(|state| self.fresh.follows_lost_tablet(state))
-            .map(|state| state.tablet.clone())
-            .collect();
+        let followers = care::followers_of_lost(due, &self.fresh);
         if followers.is_empty() {
             return Ok(());
         }
@@ -207,21 +190,14 @@ impl Locked<'_> {
         let step = self.job.begin_step(StepKind::StopFollowersOfLost, None);
         let stopped = self.job.ask_all(&followers, ServerCommand::StopReceiver).await;
         let source = self.job.send(&primary, ServerCommand::ReadStatus).await;
-        let ahead: Vec<String> = stopped
-            .iter()
-            .filter(|(_, answer)| match (answer, &source) {
-                (Ok(status), Ok(source)) => !status.received_beyond(source).is_empty(),
-                (Err(_), _) | (Ok(_), Err(_)) => true,
-            })
-            .map(|(alias, _)| alias.to_string())
-            .collect();
+        let ahead = care::may_be_ahead(&stopped, &source);
         if ahead.is_empty() {
             self.job.end_step(step, StepOutcome::Done(format!("{} stopped", followers.len())));
             return Ok(());
         }
         let why = format!(
             "{} may have what a tablet out of sight wrote as primary; it must come back first",
-            ahead.join(", ")
+            ahead.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         );
         self.job.end_step(step, StepOutcome::NotDone(why.clone()));
         Err(Stopped::Refused(why))
@@ -255,17 +231,13 @@ impl Locked<'_> {
     async fn fix_replica(&self, alias: &TabletAlias, kind: FindingKind) -> Result<String, Stopped> {
         let tablet = self.tablet(alias)?.clone();
         let status = self.fenced(&tablet).await?;
-        if !tablet.tablet_type.is_managed() {
-            return Ok(format!("is {} and refuses writes", tablet.tablet_type));
-        }
-        if kind == FindingKind::ErrantGTIDDetected {
-            let state = self.fresh.tablet(alias);
-            let errant =
-                state.and_then(|state| analysis::errant_gtids(state, primary_of(&self.fresh)?));
-            return match errant {
-                Some(errant) => self.drain_errant(&tablet, &errant).await,
-                None => Err(Stopped::AlreadyFixed),
-            };
+        match care::care(kind, &tablet, &self.fresh) {
+            Care::NothingMore => {
+                return Ok(format!("is {} and refuses writes", tablet.tablet_type));
+            }
+            Care::Drain(errant) => return self.drain_errant(&tablet, &errant).await,
+            Care::Gone => return Err(Stopped::AlreadyFixed),
+            Care::Cure => {}
         }
         let primary = self.primary()?.tablet.clone();
         let timeout = self.job.settings.command_timeout;
@@ -365,15 +337,11 @@ impl Locked<'_> {
     }
 
     pub(super) fn primary(&self) -> Result<&TabletState, Stopped> {
-        primary_of(&self.fresh).ok_or(Stopped::AlreadyFixed)
+        self.fresh.primary_in_sight().ok_or(Stopped::AlreadyFixed)
     }
 
     pub(super) fn status_of(&self, alias: &TabletAlias) -> Result<&ServerStatus, Stopped> {
         let status = self.fresh.tablet(alias).and_then(|state| state.valid_status());
         status.ok_or_else(|| Stopped::Failed("it does not answer".into()))
     }
-}
-
-fn primary_of(snapshot: &ShardSnapshot) -> Option<&TabletState> {
-    snapshot.primary().filter(|primary| primary.valid_status().is_some())
 }

@@ -7,11 +7,13 @@ use std::collections::BTreeSet;
 
 use vtorc_core::audit::StepOutcome;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
+use vtorc_core::ports::{ServerCommand, Sessions};
 use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::recovery::receivers;
+use vtorc_core::recovery::reparent::{self, Adoption, Halted};
 use vtorc_core::recovery::step::{Failpoint, StepKind};
-use vtorc_core::reparent::election::{self, Constraints, Contender, Election, Reason};
+use vtorc_core::reparent::choice::{Asked, Grounds};
+use vtorc_core::reparent::election::{Contender, Election};
 use vtorc_core::reparent::safety::Reach;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::tablet::Tablet;
@@ -29,15 +31,13 @@ impl Locked<'_> {
         request: Option<&ReparentRequest>,
     ) -> Result<String, Stopped> {
         let first = kind == RecoveryKind::ElectPrimary;
-        if first && let Some(reigning) = election::reigning(&self.fresh) {
-            self.job.decided(
-                StepKind::FindPrimary,
-                Some(reigning),
-                "all others follow it already".into(),
-            );
-            return self.adopt(reigning).await;
+        if first {
+            let adoption = reparent::adoption(&self.fresh, self.policy);
+            if let Some(adoption) = adoption.map_err(|error| Stopped::Refused(error.to_string()))? {
+                return self.adopt(adoption).await;
+            }
         }
-        let managed = self.managed();
+        let managed = reparent::managed(&self.fresh);
         // One alone follows nobody.
         if first && managed.len() > 1 {
             self.check_logins(&managed).await?;
@@ -46,17 +46,12 @@ impl Locked<'_> {
         self.job.note(|record| record.old_primary.clone_from(&old_primary));
         self.check_lock().await?;
         let contenders = self.stop_everything(old_primary.as_ref()).await?;
-        let chosen = self.elect(&contenders, old_primary.as_ref(), request).await?;
+        let chosen = self.elect(&contenders, request).await?;
         self.check_lock().await?;
-        let others = contenders.iter().filter(|one| one.tablet.alias != chosen.alias);
-        let followers: Vec<Tablet> = others
-            .filter(|one| one.tablet.tablet_type.is_managed() || one.was_replica)
-            .map(|one| one.tablet.clone())
-            .collect();
         let promotion = Promotion {
             winner: self.tablet(&chosen.alias)?.clone(),
             grounds: chosen.grounds,
-            followers,
+            followers: reparent::followers(&contenders, &chosen.alias),
             action: if first { "InitShardPrimary" } else { "EmergencyReparentShard" },
             writes_stopped_at: self.writes_stopped_at(),
         };
@@ -68,51 +63,25 @@ impl Locked<'_> {
         self.job.seen.primary().and_then(|primary| primary.reachability.failing_since())
     }
 
-    pub(super) fn managed(&self) -> Vec<Tablet> {
-        let tablets = self.fresh.tablets.values().map(|state| &state.tablet);
-        tablets.filter(|tablet| tablet.tablet_type.is_managed()).cloned().collect()
-    }
-
-    /// Every tablet, also those that vtorc leaves alone.
-    pub(super) fn everybody(&self) -> Vec<Tablet> {
-        self.fresh.tablets.values().map(|state| state.tablet.clone()).collect()
-    }
-
-    /// The managed tablets, and those left alone that follow somebody: what they received may be all that is
-    /// left of a write, and they might go on acknowledging.
-    fn to_be_stopped(&self) -> Vec<Tablet> {
-        let follows = |alias: &TabletAlias| {
-            let state = self.fresh.tablet(alias);
-            state.is_some_and(|state| {
-                state.status.as_ref().is_some_and(|status| status.replication.is_some())
-            })
-        };
-        let mut tablets = self.everybody();
-        tablets.retain(|tablet| tablet.tablet_type.is_managed() || follows(&tablet.alias));
-        tablets
+    /// What an election goes by.
+    pub(super) fn grounds(&self) -> Grounds<'_> {
+        Grounds {
+            snapshot: &self.fresh,
+            policy: self.policy,
+            settings: &self.job.settings,
+            unread: &self.unread,
+        }
     }
 
     /// Takes over a replication tree that works: nobody is stopped or repointed.
-    async fn adopt(&self, reigning: &TabletAlias) -> Result<String, Stopped> {
-        let mut followers = self.managed();
-        followers.retain(|tablet| tablet.alias != *reigning);
-        let enough = followers.iter().filter(|tablet| {
-            self.tablet(reigning).is_ok_and(|primary| self.acknowledges(primary, tablet))
-        });
-        let (found, required) = (enough.count(), self.policy.acks_required());
-        if found < required as usize {
-            return Err(Stopped::Refused(format!(
-                "{reigning} would need {required} acker(s) for durability policy {}, {found} reached",
-                self.policy
-            )));
-        }
+    async fn adopt(&self, adoption: Adoption) -> Result<String, Stopped> {
+        let Adoption { primary, grounds, followers } = adoption;
+        let why = "all others follow it already".to_owned();
+        self.job.decided(StepKind::FindPrimary, Some(&primary.alias), why);
         self.check_lock().await?;
-        // What it has, it was followed for.
-        let state = self.fresh.tablet(reigning).and_then(|state| state.status.as_ref());
-        let status = state.ok_or_else(|| Stopped::Failed(format!("{reigning} does not answer")))?;
         let promotion = Promotion {
-            winner: self.tablet(reigning)?.clone(),
-            grounds: PromotionGrounds::of(status, status.gtid_executed.clone()),
+            winner: primary,
+            grounds,
             followers,
             action: "InitShardPrimary",
             writes_stopped_at: None,
@@ -129,7 +98,7 @@ impl Locked<'_> {
         old_primary: Option<&TabletAlias>,
     ) -> Result<Vec<Contender>, Stopped> {
         let step = self.job.begin_step(StepKind::StopAllReceivers, None);
-        let tablets = self.to_be_stopped();
+        let tablets = reparent::to_be_stopped(&self.fresh);
         let enough = |reached: &BTreeSet<TabletAlias>| {
             Reach::of(&self.fresh, self.policy, reached).check_reached(old_primary).is_ok()
         };
@@ -139,11 +108,13 @@ impl Locked<'_> {
         let mut silent = Vec::new();
         for tablet in &tablets {
             match answers.get(&tablet.alias) {
-                Some(Ok(status)) if status.replication.is_some() => {
-                    stopped.push(Contender::new(tablet, status.clone(), &self.fresh));
-                }
-                Some(Ok(_)) if tablet.tablet_type.is_managed() => alone.push(tablet.clone()),
-                Some(Ok(_)) => {}
+                Some(Ok(status)) => match reparent::halted(tablet, status) {
+                    Halted::TakesPart => {
+                        stopped.push(Contender::new(tablet, status.clone(), &self.fresh));
+                    }
+                    Halted::MustRefuseWrites => alone.push(tablet.clone()),
+                    Halted::LeftAlone => {}
+                },
                 Some(Err(error)) => silent.push(format!("{}: {error}", tablet.alias)),
                 None => {}
             }
@@ -195,61 +166,20 @@ impl Locked<'_> {
     async fn elect(
         &self,
         contenders: &[Contender],
-        old_primary: Option<&TabletAlias>,
         request: Option<&ReparentRequest>,
     ) -> Result<Chosen, Stopped> {
-        let chosen = match self.choose(contenders, old_primary, request) {
+        let wish = reparent::wish(&self.fresh, request);
+        let chosen = match self.grounds().choose(contenders, Asked::Stopped, wish) {
             Ok(election) => {
                 let chosen = self.choose_when_ready(contenders, &election).await;
                 chosen.inspect(|chosen| self.announce(&election, &chosen.alias))
             }
-            Err(why) => Err(Stopped::Refused(why)),
+            Err(why) => Err(Stopped::Refused(why.to_string())),
         };
         if chosen.is_err() {
             self.let_go_on(contenders).await;
         }
         chosen
-    }
-
-    /// Safety first, then the election; the error says who must come back or what must be decided.
-    fn choose(
-        &self,
-        contenders: &[Contender],
-        old_primary: Option<&TabletAlias>,
-        request: Option<&ReparentRequest>,
-    ) -> Result<Election, String> {
-        let reached: BTreeSet<TabletAlias> =
-            contenders.iter().map(|one| one.tablet.alias.clone()).collect();
-        let reach = Reach::of(&self.fresh, self.policy, &reached);
-        if !sabotage::has(Bug::SkipSafety) {
-            reach.check_reached(old_primary).map_err(|error| error.to_string())?;
-        }
-        let forgot = |alias: &&TabletAlias| {
-            self.fresh.has_lost_own(alias) || election::has_lost_own(alias, contenders)
-        };
-        if let Some(writer) = old_primary.filter(forgot).and_then(|alias| self.tablet(alias).ok()) {
-            reach.check_forgotten(writer).map_err(|error| error.to_string())?;
-        }
-        // Whoever asks for an emergency reparent wants another primary than this one.
-        let asked_away = request.filter(|request| request.new_primary.is_none()).and(old_primary);
-        let promised = election::promised(self.policy, self.fresh.primary());
-        let constraints = Constraints {
-            policy: self.policy,
-            settings: &self.job.settings,
-            old_primary,
-            wanted: request.and_then(|request| request.new_primary.as_ref()),
-            avoid: request.and_then(|request| request.avoid_primary.as_ref()).or(asked_away),
-            complete: reach.is_complete(),
-            last_known: self.fresh.primary().and_then(|state| state.status.as_deref()),
-            unread: &self.unread,
-            promised: promised.as_ref(),
-            ackers: election::possible_ackers(
-                &reach,
-                self.fresh.primary().filter(|_| old_primary.is_some()),
-                contenders,
-            ),
-        };
-        election::elect(contenders, &constraints).map_err(|error| error.to_string())
     }
 
     /// Nothing comes of it: those who were stopped go on as before.
@@ -305,18 +235,9 @@ impl Locked<'_> {
 
     /// Tells who was chosen, and why the others were not.
     pub(super) fn announce(&self, election: &Election, chosen: &TabletAlias) {
-        let mut chosen_yet = false;
-        let mut others: Vec<String> = Vec::new();
-        for candidate in &election.candidates {
-            if candidate.alias == *chosen {
-                chosen_yet = true;
-                continue;
-            }
-            let reason = if chosen_yet { Reason::RanksLower } else { Reason::DidNotCatchUp };
-            others.push(format!("{}: {reason}", candidate.alias));
-        }
-        let passed_over = election.passed_over.iter();
-        others.extend(passed_over.map(|one| format!("{}: {}", one.alias, one.reason)));
+        let others = election.others(chosen);
+        let others: Vec<String> =
+            others.iter().map(|one| format!("{}: {}", one.alias, one.reason)).collect();
         let text = match others.is_empty() {
             true => "not contested".to_owned(),
             false => format!("not {}", others.join("; ")),

@@ -120,6 +120,11 @@ impl ShardSnapshot {
         primaries.max_by_key(|state| (state.tablet.term_start, state.tablet.alias.clone()))
     }
 
+    /// The primary, where it answers.
+    pub fn primary_in_sight(&self) -> Option<&TabletState> {
+        self.primary().filter(|primary| primary.valid_status().is_some())
+    }
+
     /// One tablet.
     pub fn tablet(&self, alias: &TabletAlias) -> Option<&TabletState> {
         self.tablets.get(alias)

@@ -172,6 +172,26 @@ pub struct Constraints<'a> {
 }
 
 impl<'a> Constraints<'a> {
+    /// Nobody is replaced, wanted or avoided, and nothing is known of what was acknowledged.
+    pub fn plain(
+        policy: DurabilityPolicy,
+        settings: &'a RecoverySettings,
+        unread: &'a BTreeSet<TabletAlias>,
+    ) -> Self {
+        Self {
+            policy,
+            settings,
+            unread,
+            old_primary: None,
+            wanted: None,
+            avoid: None,
+            complete: false,
+            last_known: None,
+            promised: None,
+            ackers: None,
+        }
+    }
+
     /// What the old primary was seen to have had acknowledged, where it was not reached. One that was reached is judged by
     /// what it has.
     pub(super) fn promised_by_absent(&self, everybody: &[Contender]) -> Option<&'a Promised> {

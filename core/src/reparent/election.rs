@@ -62,6 +62,22 @@ impl Election {
     pub fn first(&self) -> Option<&Candidate> {
         self.candidates.first()
     }
+
+    /// Everybody else where this one was chosen in the end, and why not.
+    pub fn others(&self, chosen: &TabletAlias) -> Vec<PassedOver> {
+        let mut chosen_yet = false;
+        let mut others = Vec::new();
+        for candidate in &self.candidates {
+            if candidate.alias == *chosen {
+                chosen_yet = true;
+                continue;
+            }
+            let reason = if chosen_yet { Reason::RanksLower } else { Reason::DidNotCatchUp };
+            others.push(PassedOver { alias: candidate.alias.clone(), reason });
+        }
+        others.extend(self.passed_over.iter().cloned());
+        others
+    }
 }
 
 /// Lower is better. The order of the fields is the order of importance. GTID sets are only partially

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use super::safety::Reach;
+use super::choice::{Asked, Grounds, NotChosen, Wish};
 use crate::admission::{self, Proposal, Refusal, Switches};
 use crate::analysis::FindingKind;
 use crate::ids::TabletAlias;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::remedy::Remedy;
-use crate::reparent::election::{self, Constraints, Contender, Election, PassedOver, Reason};
+use crate::reparent::election::{Contender, Election, NoCandidate, PassedOver};
 use crate::settings::RecoverySettings;
 
 /// What would happen.
@@ -70,44 +70,23 @@ pub fn if_primary_died(
     }
     let mut everybody = Contender::of(snapshot);
     everybody.retain(|one| one.tablet.alias != *old);
-    let reached: BTreeSet<TabletAlias> =
-        everybody.iter().map(|one| one.tablet.alias.clone()).collect();
-    let reach = Reach::of(snapshot, policy, &reached);
-    if let Err(why) = reach.check_reached(Some(old)) {
-        return refuses(why.to_string());
-    }
-    let constraints = Constraints {
-        policy,
-        settings,
-        old_primary: Some(old),
-        wanted: None,
-        avoid: None,
-        complete: false,
-        last_known: primary.status.as_deref(),
-        // Others were asked before the primary was: that they lack something now says nothing.
-        promised: None,
-        unread: &BTreeSet::new(),
-        ackers: election::possible_ackers(&reach, Some(primary), &everybody),
-    };
-    match election::elect(&everybody, &constraints) {
-        Ok(election) => promotes(election, snapshot),
-        Err(election::NoCandidate::AllPassedOver(passed_over)) => {
+    let nobody = BTreeSet::new();
+    let grounds = Grounds { snapshot, policy, settings, unread: &nobody };
+    match grounds.choose(&everybody, Asked::ByProbes, Wish::default()) {
+        Ok(election) => promotes(&election, snapshot),
+        Err(NotChosen::NoCandidate(NoCandidate::AllPassedOver(passed_over))) => {
             Prognosis::Refuses { why: "no tablet can be promoted".into(), passed_over }
         }
         Err(none) => refuses(none.to_string()),
     }
 }
 
-fn promotes(election: Election, snapshot: &ShardSnapshot) -> Prognosis {
-    let mut candidates = election.candidates.into_iter();
-    let Some(first) = candidates.next() else { return Prognosis::NoPrimary };
-    let mut passed_over = election.passed_over;
-    passed_over
-        .extend(candidates.map(|one| PassedOver { alias: one.alias, reason: Reason::RanksLower }));
+fn promotes(election: &Election, snapshot: &ShardSnapshot) -> Prognosis {
+    let Some(first) = election.first() else { return Prognosis::NoPrimary };
     Prognosis::Promotes {
-        winner: first.alias,
-        catches_up_from: first.sources.into_iter().next(),
-        passed_over,
+        winner: first.alias.clone(),
+        catches_up_from: first.sources.first().cloned(),
+        passed_over: election.others(&first.alias),
         may_lose: may_lose(snapshot),
     }
 }

@@ -1,19 +1,18 @@
 //! What a recovery is for.
 
-use vtorc_core::admission::attempts::Approved;
-use vtorc_core::admission::requested::BlockRule;
-use vtorc_core::analysis::Finding;
-use vtorc_core::audit::Trigger;
-use vtorc_core::ids::TabletAlias;
-use vtorc_core::recovery::kind::RecoveryKind;
-
-use crate::messages::{
+use super::kind::RecoveryKind;
+use super::request::{
     CureErrantRequest, ErrantCure, ForgetRequest, ReparentKind, ReparentRequest, Request,
 };
+use crate::admission::attempts::Approved;
+use crate::admission::requested::BlockRule;
+use crate::analysis::{Finding, FindingKind};
+use crate::audit::Trigger;
+use crate::ids::TabletAlias;
 
 /// What a recovery is for.
 #[derive(Clone, Debug)]
-pub(crate) enum Task {
+pub enum Task {
     /// A recovery of the shard as a whole, for a finding.
     Shard(RecoveryKind, Finding),
     /// Repairs of replicas.
@@ -46,7 +45,8 @@ impl From<Approved> for Task {
 }
 
 impl Task {
-    pub(super) fn kind(&self) -> RecoveryKind {
+    /// The kind of recovery that it is.
+    pub fn kind(&self) -> RecoveryKind {
         match self {
             Self::Shard(kind, _) => *kind,
             Self::Replicas(_) => RecoveryKind::FixReplica,
@@ -62,7 +62,8 @@ impl Task {
         }
     }
 
-    pub(super) fn finding(&self) -> Option<&Finding> {
+    /// The finding that it is told to be for.
+    pub fn finding(&self) -> Option<&Finding> {
         match self {
             Self::Shard(_, finding) => Some(finding),
             Self::Replicas(findings) => findings.first(),
@@ -70,7 +71,8 @@ impl Task {
         }
     }
 
-    pub(super) fn findings(&self) -> &[Finding] {
+    /// The findings that it is for.
+    pub fn findings(&self) -> &[Finding] {
         match self {
             Self::Shard(_, finding) => std::slice::from_ref(finding),
             Self::Replicas(findings) => findings,
@@ -78,8 +80,18 @@ impl Task {
         }
     }
 
+    /// A reparent does not wait for a repair: the repair is called off, and starts again if it is still needed.
+    pub fn goes_before(&self, running: &Self) -> bool {
+        self.kind().is_reparent() && !running.kind().is_reparent()
+    }
+
+    /// The primary lives and does not serve, so it must not be elected again.
+    pub fn leaves_primary(finding: FindingKind) -> bool {
+        matches!(finding, FindingKind::PrimarySemiSyncBlocked | FindingKind::PrimaryDiskStalled)
+    }
+
     /// Somebody asked for it.
-    pub(super) fn is_requested(&self) -> bool {
+    pub fn is_requested(&self) -> bool {
         match self {
             Self::Requested(_) | Self::CureErrant(_) | Self::Forget(_) => true,
             Self::Shard(..) | Self::Replicas(_) => false,
@@ -87,7 +99,7 @@ impl Task {
     }
 
     /// The tablets that a request names.
-    pub(super) fn named(&self) -> Vec<&TabletAlias> {
+    pub fn named(&self) -> Vec<&TabletAlias> {
         match self {
             Self::Requested(request) => {
                 [&request.new_primary, &request.avoid_primary].into_iter().flatten().collect()
@@ -99,7 +111,7 @@ impl Task {
     }
 
     /// Whether a block stands in its way.
-    pub(super) fn block_rule(&self) -> BlockRule {
+    pub fn block_rule(&self) -> BlockRule {
         let honours = match self {
             Self::Requested(request) => {
                 request.kind == ReparentKind::Emergency && !request.ignore_block
@@ -109,7 +121,8 @@ impl Task {
         if honours { BlockRule::Honoured } else { BlockRule::Ignored }
     }
 
-    pub(super) fn trigger(&self) -> Trigger {
+    /// Why it was begun.
+    pub fn trigger(&self) -> Trigger {
         match self {
             Self::Shard(..) | Self::Replicas(_) => Trigger::Automatic,
             Self::Requested(ReparentRequest { by, reason, .. })

@@ -1,0 +1,81 @@
+//! Moving writes away from a primary that helps: who takes over, and what is done where it does not step down.
+
+use crate::analysis::Finding;
+use crate::ids::TabletAlias;
+use crate::recovery::request::ReparentRequest;
+use crate::remedy;
+use crate::reparent::choice::Grounds;
+use crate::reparent::election::{Constraints, Contender, Election, NoCandidate};
+use crate::reparent::safety;
+use crate::reparent::successor;
+use crate::tablet::Tablet;
+
+/// What is to be done for a planned reparent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// The tablet that was asked for is primary already, or the one to be avoided is not.
+    NotNeeded,
+    /// From this primary to the first of those who were chosen.
+    From(Box<Tablet>, Election),
+}
+
+/// Why nothing is moved.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotMoved {
+    /// Nobody has the writes.
+    #[error("the shard has no primary; it will be elected")]
+    NoPrimary,
+    /// The primary cannot help.
+    #[error("{0} does not answer; use an emergency reparent")]
+    PrimarySilent(TabletAlias),
+    /// The records' primary does not serve, or another server may.
+    #[error("{0}: {why}; that goes first", why = .0.why)]
+    GoesFirst(Box<Finding>),
+    /// The one that was asked for cannot be asked whether it is fit.
+    #[error("{0} does not answer")]
+    WantedSilent(TabletAlias),
+    /// Nobody can take over.
+    #[error(transparent)]
+    NoCandidate(#[from] NoCandidate),
+}
+
+/// Says who takes over.
+pub fn plan(grounds: Grounds<'_>, request: &ReparentRequest) -> Result<Move, NotMoved> {
+    let Grounds { snapshot, policy, settings, unread } = grounds;
+    let primary = snapshot.primary().ok_or(NotMoved::NoPrimary)?;
+    let alias = &primary.tablet.alias;
+    let status = primary.valid_status().ok_or_else(|| NotMoved::PrimarySilent(alias.clone()))?;
+    if let Some(finding) = remedy::not_in_charge(snapshot, settings) {
+        return Err(NotMoved::GoesFirst(Box::new(finding)));
+    }
+    let (wanted, avoid) = (request.new_primary.as_ref(), request.avoid_primary.as_ref());
+    let leaves_as_is = wanted.is_none() && avoid.is_some_and(|avoided| avoided != alias);
+    if wanted == Some(alias) || leaves_as_is {
+        return Ok(Move::NotNeeded);
+    }
+    let answers = |one: &TabletAlias| {
+        snapshot.tablet(one).is_some_and(|state| state.valid_status().is_some())
+    };
+    if let Some(wanted) = wanted.filter(|wanted| !answers(wanted)) {
+        return Err(NotMoved::WantedSilent(wanted.clone()));
+    }
+    let mut replicas = Contender::of(snapshot);
+    replicas.retain(|one| one.tablet.tablet_type.is_managed() && one.tablet.alias != *alias);
+    let constraints = Constraints {
+        old_primary: Some(alias),
+        wanted,
+        avoid,
+        last_known: Some(status),
+        ..Constraints::plain(policy, settings, unread)
+    };
+    let current = Contender::new(&primary.tablet, status.clone(), snapshot);
+    let election = successor::choose_successor(&current, &replicas, &constraints)?;
+    Ok(Move::From(Box::new(primary.tablet.clone()), election))
+}
+
+/// Whether a primary that lives and did not step down may be replaced by force. Without acknowledgements nothing could stop
+/// it from taking writes meanwhile.
+pub fn may_use_force(grounds: Grounds<'_>) -> bool {
+    let last = grounds.snapshot.primary().and_then(|state| state.status.as_deref());
+    safety::cannot_acknowledge_alone(grounds.policy, last)
+}

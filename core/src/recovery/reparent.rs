@@ -1,0 +1,111 @@
+//! Electing a first primary, and replacing one that is gone: whom it concerns, and who follows the one that is chosen.
+
+use crate::durability::DurabilityPolicy;
+use crate::ids::TabletAlias;
+use crate::knowledge::snapshot::ShardSnapshot;
+use crate::ports::PromotionGrounds;
+use crate::recovery::request::ReparentRequest;
+use crate::reparent::choice::Wish;
+use crate::reparent::election::{self, Contender};
+use crate::status::ServerStatus;
+use crate::tablet::Tablet;
+
+/// The tablets that vtorc manages.
+pub fn managed(snapshot: &ShardSnapshot) -> Vec<Tablet> {
+    let tablets = snapshot.tablets.values().map(|state| &state.tablet);
+    tablets.filter(|tablet| tablet.tablet_type.is_managed()).cloned().collect()
+}
+
+/// Whose receivers are stopped: the managed tablets', and those of tablets that are left alone and follow somebody. What
+/// these received may be all that is left of a write, and they might go on acknowledging.
+pub fn to_be_stopped(snapshot: &ShardSnapshot) -> Vec<Tablet> {
+    let concerned = snapshot.tablets.values().filter(|state| {
+        let follows = state.status.as_ref().is_some_and(|status| status.replication.is_some());
+        state.tablet.tablet_type.is_managed() || follows
+    });
+    concerned.map(|state| state.tablet.clone()).collect()
+}
+
+/// What is done with a tablet that was asked to stop its receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Halted {
+    /// Its receiver stands: it takes part.
+    TakesPart,
+    /// It follows nobody and may be taking writes: it takes part once it refuses them.
+    MustRefuseWrites,
+    /// It follows nobody, and vtorc leaves it alone.
+    LeftAlone,
+}
+
+/// By what it answered.
+pub fn halted(tablet: &Tablet, status: &ServerStatus) -> Halted {
+    match (status.replication.is_some(), tablet.tablet_type.is_managed()) {
+        (true, true | false) => Halted::TakesPart,
+        (false, true) => Halted::MustRefuseWrites,
+        (false, false) => Halted::LeftAlone,
+    }
+}
+
+/// Whom a request wants. Whoever asks for an emergency reparent and names nobody wants another primary than this one.
+pub fn wish<'a>(snapshot: &'a ShardSnapshot, request: Option<&'a ReparentRequest>) -> Wish<'a> {
+    let Some(request) = request else { return Wish::default() };
+    let wanted = request.new_primary.as_ref();
+    let primary = snapshot.primary().map(|state| &state.tablet.alias);
+    let away = primary.filter(|_| wanted.is_none());
+    Wish { wanted, avoid: request.avoid_primary.as_ref().or(away) }
+}
+
+/// Who is to follow the winner: the managed tablets that answered, and those left alone that followed somebody.
+pub fn followers(contenders: &[Contender], winner: &TabletAlias) -> Vec<Tablet> {
+    let others = contenders.iter().filter(|one| one.tablet.alias != *winner);
+    let follow = others.filter(|one| one.tablet.tablet_type.is_managed() || one.was_replica);
+    follow.map(|one| one.tablet.clone()).collect()
+}
+
+/// A replication tree that works, whose records name no primary yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adoption {
+    /// Whom all others follow.
+    pub primary: Tablet,
+    /// What it has, it was followed for.
+    pub grounds: PromotionGrounds,
+    /// All others.
+    pub followers: Vec<Tablet>,
+}
+
+/// The primary of a tree would not have the acknowledgements that the policy demands.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{primary} would need {required} acker(s) for durability policy {policy}, {found} reached")]
+pub struct TooFewAckers {
+    primary: TabletAlias,
+    policy: DurabilityPolicy,
+    required: u32,
+    found: usize,
+}
+
+/// The tree to be taken over as it is, if there is one: nobody is stopped.
+pub fn adoption(
+    snapshot: &ShardSnapshot,
+    policy: DurabilityPolicy,
+) -> Result<Option<Adoption>, TooFewAckers> {
+    let reigning = election::reigning(snapshot).and_then(|alias| snapshot.tablet(alias));
+    let Some((state, status)) = reigning.and_then(|state| Some((state, state.status.as_deref()?)))
+    else {
+        return Ok(None);
+    };
+    let primary = &state.tablet;
+    let mut followers = managed(snapshot);
+    followers.retain(|tablet| tablet.alias != primary.alias);
+    let acknowledges = |tablet: &&Tablet| {
+        let state = snapshot.tablet(&tablet.alias);
+        policy.wants_ack_of(primary, tablet, state.and_then(|state| state.status.as_deref()))
+    };
+    let found = followers.iter().filter(acknowledges).count();
+    let required = policy.acks_required();
+    if found < required as usize {
+        let primary = primary.alias.clone();
+        return Err(TooFewAckers { primary, policy, required, found });
+    }
+    let grounds = PromotionGrounds::of(status, status.gtid_executed.clone());
+    Ok(Some(Adoption { primary: primary.clone(), grounds, followers }))
+}
