@@ -66,6 +66,36 @@ fn scenarios() {
     });
 }
 
+/// How long each decision takes over sets with many gaps: no thread is to be held for more than 50 ms.
+/// `cargo test --release -p vtorc-core --test scenarios -- --ignored --nocapture` tells.
+#[test]
+#[ignore = "measures"]
+fn decisions_over_sets_with_fifty_thousand_gaps() {
+    let numbers = |first: u64| -> String {
+        (0..50_000).map(|at| (2 * at + first).to_string()).collect::<Vec<_>>().join(":")
+    };
+    let (odd, even) = (numbers(1), numbers(2));
+    let input = format!(
+        "zone1-1 PRIMARY up rw waits term=5 gtid=a:1-9,e:{odd} clients=2 known\n\
+         zone1-2 REPLICA up from=zone1-1 gtid=a:1-9,e:{odd} acks known\n\
+         zone1-3 REPLICA up from=zone1-1 gtid=a:1-9,e:{odd},f:{even} acks known\n"
+    );
+    let args = [("policy".to_owned(), vec!["semi_sync".to_owned()])].into();
+    let snapshot = snapshot(&args, &input);
+    let settings = testkit::settings();
+    let measure = |what: &str, decide: &dyn Fn()| {
+        let begun = std::time::Instant::now();
+        decide();
+        println!("{what}: {:?}", begun.elapsed());
+    };
+    let controls = Controls::default();
+    let switches = Switches::on(&controls);
+    measure("what is found", &|| drop(detect(&snapshot, &settings)));
+    measure("the forecast", &|| drop(if_primary_died(&snapshot, &settings, switches)));
+    measure("check", &|| drop(concerns(&snapshot, &BTreeMap::new(), &settings, switches)));
+    measure("whether it is opened", &|| drop(reopened(&snapshot)));
+}
+
 /// The last tablet's line is what a server answers at its address, after what was known of it before.
 fn answers(
     mut snapshot: ShardSnapshot,

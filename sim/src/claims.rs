@@ -66,8 +66,10 @@ impl Universe {
         let at = self.at(&read.shard);
         let Some(ledger) = at.and_then(|at| self.books.get_mut(at)) else { return };
         ledger.readable.insert(manager, read.tablets.keys().cloned().collect());
-        if let Some(newest) = newest {
-            ledger.terms_read.insert(manager, newest);
+        match newest {
+            Some(newest) => drop(ledger.terms_read.insert(manager, newest)),
+            // A record that lied of a term was put right.
+            None => drop(ledger.terms_read.remove(&manager)),
         }
     }
 

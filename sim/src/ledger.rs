@@ -81,7 +81,7 @@ pub struct Ledger {
     pub acknowledged: u64,
     /// Whose receiver each vtorc stopped since it took the lock: among those it chooses.
     pub asked: BTreeMap<u8, BTreeSet<u8>>,
-    /// The newest term that each vtorc read in the records.
+    /// The newest term that each vtorc read in the records when it last read them.
     pub terms_read: BTreeMap<u8, TermStart>,
     /// Whose records each vtorc could read when it last read them.
     pub readable: BTreeMap<u8, BTreeSet<TabletAlias>>,

@@ -202,3 +202,57 @@ fn a_primary_with_filters_does_not_acknowledge_once_it_is_a_replica() {
         assert_eq!(cluster.server(&first).value(acknowledges).unwrap(), "0", "{flavor:?}");
     }
 }
+
+/// A tablet out of service that nobody saw since vtorc started cannot have acknowledged anything: by its type, and by what
+/// the primary says of those that are connected to it.
+#[test]
+fn one_out_of_service_that_was_never_seen_stops_no_failover() {
+    let cases = [
+        (Flavor::MariaDb, "drained"),
+        (Flavor::MariaDb, "backup"),
+        (Flavor::MySql, "restore"),
+        (Flavor::MySql, "unknown"),
+    ];
+    for (flavor, kind) in cases {
+        let absent = format!("zone1-104 {kind}");
+        let mut cluster =
+            Cluster::new(flavor, "semi_sync", &["zone1-101", "zone1-102", "zone1-103", &absent]);
+        cluster.configure(&[("RecoveryPeriodBlockSeconds", json!(0))]);
+        cluster.start_daemon(&[]);
+        let first = cluster.healthy(&["zone1-104"]);
+        create_table(cluster.server(&first));
+        cluster.daemons.clear();
+        cluster.server_mut("zone1-104").kill();
+        // It remembers nothing of an earlier life.
+        cluster.configure(&[
+            ("RecoveryPeriodBlockSeconds", json!(0)),
+            ("SQLite3DataFile", json!(":memory:")),
+        ]);
+        cluster.start_daemon(&["own-history"]);
+        assert_eq!(cluster.healthy(&["zone1-104"]), first, "{kind}");
+        is_replaced(&mut cluster, &first, &["zone1-104"]);
+    }
+}
+
+/// Servers that are clones of one whose transactions have fifty thousand gaps, and each a few of its own.
+#[test]
+fn sets_with_many_gaps_stop_no_failover() {
+    let tablets = ["zone1-101", "zone1-102", "zone1-103"];
+    let mut cluster = Cluster::new(Flavor::MySql, "semi_sync", &tablets);
+    let gaps: Vec<String> = (0..50_000).map(|at| (2 * at + 1).to_string()).collect();
+    let ancient = format!("11111111-2222-3333-4444-555555555555:{}", gaps.join(":"));
+    for tablet in tablets {
+        let purge = format!("SET GLOBAL gtid_purged = '+{ancient}'");
+        cluster.server(tablet).run(&[&purge]).unwrap();
+    }
+    cluster.configure(&[("RecoveryPeriodBlockSeconds", json!(0))]);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    create_table(cluster.server(&first));
+    let second = is_replaced(&mut cluster, &first, &[]);
+    // What is shown of such sets is cut.
+    let page = cluster.daemon().shard().to_string();
+    assert!(page.len() < 100_000, "{} bytes", page.len());
+    cluster.server_mut(&first).restart().unwrap();
+    assert_eq!(cluster.healthy(&[]), second);
+}

@@ -32,7 +32,7 @@ fn names(tablets: impl IntoIterator<Item = TabletAlias>) -> String {
 }
 
 /// Where a planned reparent goes, with `want=` and `avoid=`.
-pub fn plan(snapshot: &ShardSnapshot, args: &Args) -> String {
+pub(crate) fn plan(snapshot: &ShardSnapshot, args: &Args) -> String {
     let request = ReparentRequest {
         kind: ReparentKind::Planned,
         new_primary: alias(args, "want"),
@@ -63,7 +63,7 @@ pub fn plan(snapshot: &ShardSnapshot, args: &Args) -> String {
 }
 
 /// What becomes of the tablet `at=` with the finding `for=`, once it refuses writes.
-pub fn cure(snapshot: &ShardSnapshot, args: &Args) -> String {
+pub(crate) fn cure(snapshot: &ShardSnapshot, args: &Args) -> String {
     let at = alias(args, "at").unwrap();
     let finding = args.get("for").and_then(|values| values.first()).unwrap();
     let finding = FindingKind::from_name(finding).unwrap();
@@ -103,7 +103,7 @@ pub fn cure(snapshot: &ShardSnapshot, args: &Args) -> String {
 }
 
 /// Who is stopped for a reparent, and when each follows `winner=`; or whom all follow already.
-pub fn reparented(snapshot: &ShardSnapshot, args: &Args) -> String {
+pub(crate) fn reparented(snapshot: &ShardSnapshot, args: &Args) -> String {
     let policy = *snapshot.durability.as_ref().unwrap();
     match reparent::adoption(snapshot, policy) {
         Ok(Some(tree)) => {
