@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vtorc_core::admission::inaction::Inaction;
 use vtorc_core::analysis::FindingKind;
-use vtorc_core::audit::{RecoveryRecord, StepOutcome};
+use vtorc_core::audit::{OutcomeKind, RecoveryRecord, StepOutcome};
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::recovery::kind::RecoveryKind;
@@ -35,8 +35,8 @@ pub struct EndedKey {
     pub finding: Option<FindingKind>,
     /// On which shard.
     pub shard: KeyspaceShard,
-    /// The outcome's name.
-    pub outcome: &'static str,
+    /// How.
+    pub outcome: OutcomeKind,
 }
 
 /// What is counted for the metrics.
@@ -92,7 +92,7 @@ impl Counters {
             kind: record.kind,
             finding: record.finding,
             shard: record.shard.clone(),
-            outcome: outcome.name(),
+            outcome: outcome.kind(),
         };
         *lock(&self.ended).entry(key).or_default() += 1;
         self.count_lock_taken(record);

@@ -123,7 +123,7 @@ impl ShardActor {
 
     fn keep_findings(&self, appeared: &[Finding], gone: &[Finding]) {
         let named = |findings: &[Finding]| {
-            findings.iter().map(|one| (one.kind.to_string(), one.tablet.clone())).collect()
+            findings.iter().map(|one| (one.kind, one.tablet.clone())).collect()
         };
         self.services.auditor.do_send(Audit::Findings(FindingsChange {
             shard: self.name().clone(),

@@ -4,6 +4,7 @@
 
 use vtorc_clients::history::SqliteHistory;
 use vtorc_core::admission::Block;
+use vtorc_core::analysis::FindingKind;
 use vtorc_core::audit::{
     AuditEntry, FindingSpan, Outcome, RecoveryRecord, StepOutcome, StepRecord, Trigger,
 };
@@ -123,7 +124,7 @@ async fn findings_and_acts_are_kept_over_time_and_removed_when_they_are_old() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("history.sqlite3");
     let at = Timestamp::from_millis;
-    let finding = || ("DeadPrimary".to_owned(), Some("zone1-7".parse().unwrap()));
+    let finding = || (FindingKind::DeadPrimary, Some("zone1-7".parse().unwrap()));
     let change = |millis, appeared, gone| FindingsChange {
         shard: "ks/0".parse().unwrap(),
         at: at(millis),
@@ -133,12 +134,15 @@ async fn findings_and_acts_are_kept_over_time_and_removed_when_they_are_old() {
     let first = SqliteHistory::open(Some(&file)).unwrap().history;
     first.save_findings(change(10, vec![finding()], vec![])).await.unwrap();
     first.save_findings(change(30, vec![], vec![finding()])).await.unwrap();
-    first.save_findings(change(50, vec![finding(), ("X".into(), None)], vec![])).await.unwrap();
-    let times = |spans: &[FindingSpan]| -> Vec<(String, Timestamp, Option<Timestamp>)> {
-        spans.iter().map(|span| (span.finding.clone(), span.since, span.until)).collect()
+    first
+        .save_findings(change(50, vec![finding(), (FindingKind::UnreadTopology, None)], vec![]))
+        .await
+        .unwrap();
+    let times = |spans: &[FindingSpan]| -> Vec<(FindingKind, Timestamp, Option<Timestamp>)> {
+        spans.iter().map(|span| (span.finding, span.since, span.until)).collect()
     };
     let standing = first.findings(all()).await.unwrap();
-    let dead = |since, until: Option<u64>| ("DeadPrimary".to_owned(), at(since), until.map(at));
+    let dead = |since, until: Option<u64>| (FindingKind::DeadPrimary, at(since), until.map(at));
     assert_eq!(times(&standing)[1..], [dead(50, None), dead(10, Some(30))]);
     let elsewhere = RecoveryFilter { keyspace: Some("other".into()), ..all() };
     assert!(first.findings(elsewhere).await.unwrap().is_empty());

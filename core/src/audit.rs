@@ -163,19 +163,73 @@ pub enum Outcome {
     Interrupted,
 }
 
-impl Outcome {
+/// How a recovery ended, without what there is to say about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OutcomeKind {
+    /// See [`Outcome::Succeeded`].
+    Succeeded,
+    /// See [`Outcome::AlreadyFixed`].
+    AlreadyFixed,
+    /// See [`Outcome::Refused`].
+    Refused,
+    /// See [`Outcome::Failed`].
+    Failed,
+    /// See [`Outcome::Undone`].
+    Undone,
+    /// See [`Outcome::Unclear`].
+    Unclear,
+    /// See [`Outcome::Preempted`].
+    Preempted,
+    /// See [`Outcome::Interrupted`].
+    Interrupted,
+}
+
+impl OutcomeKind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Succeeded,
+        Self::AlreadyFixed,
+        Self::Refused,
+        Self::Failed,
+        Self::Undone,
+        Self::Unclear,
+        Self::Preempted,
+        Self::Interrupted,
+    ];
+
     /// The name in the history, on the page and in metrics.
-    pub fn name(&self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Succeeded(_) => "succeeded",
+            Self::Succeeded => "succeeded",
             Self::AlreadyFixed => "already_fixed",
-            Self::Refused(_) => "refused",
-            Self::Failed(_) => "failed",
-            Self::Undone(_) => "undone",
-            Self::Unclear(_) => "unclear",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Undone => "undone",
+            Self::Unclear => "unclear",
             Self::Preempted => "preempted",
             Self::Interrupted => "interrupted",
         }
+    }
+}
+
+impl Outcome {
+    /// Which of them it is.
+    pub fn kind(&self) -> OutcomeKind {
+        match self {
+            Self::Succeeded(_) => OutcomeKind::Succeeded,
+            Self::AlreadyFixed => OutcomeKind::AlreadyFixed,
+            Self::Refused(_) => OutcomeKind::Refused,
+            Self::Failed(_) => OutcomeKind::Failed,
+            Self::Undone(_) => OutcomeKind::Undone,
+            Self::Unclear(_) => OutcomeKind::Unclear,
+            Self::Preempted => OutcomeKind::Preempted,
+            Self::Interrupted => OutcomeKind::Interrupted,
+        }
+    }
+
+    /// The name in the history, on the page and in metrics.
+    pub fn name(&self) -> &'static str {
+        self.kind().name()
     }
 
     /// What there is to say about it.
@@ -195,16 +249,16 @@ impl Outcome {
     /// Puts name and text together again, as the history store keeps them.
     pub fn from_parts(name: &str, text: &str) -> Option<Self> {
         let text = text.to_owned();
-        Some(match name {
-            "succeeded" => Self::Succeeded(text),
-            "already_fixed" => Self::AlreadyFixed,
-            "refused" => Self::Refused(text),
-            "failed" => Self::Failed(text),
-            "undone" => Self::Undone(text),
-            "unclear" => Self::Unclear(text),
-            "preempted" => Self::Preempted,
-            "interrupted" => Self::Interrupted,
-            _ => return None,
+        let kind = OutcomeKind::ALL.into_iter().find(|kind| kind.name() == name)?;
+        Some(match kind {
+            OutcomeKind::Succeeded => Self::Succeeded(text),
+            OutcomeKind::AlreadyFixed => Self::AlreadyFixed,
+            OutcomeKind::Refused => Self::Refused(text),
+            OutcomeKind::Failed => Self::Failed(text),
+            OutcomeKind::Undone => Self::Undone(text),
+            OutcomeKind::Unclear => Self::Unclear(text),
+            OutcomeKind::Preempted => Self::Preempted,
+            OutcomeKind::Interrupted => Self::Interrupted,
         })
     }
 }
@@ -238,8 +292,8 @@ pub struct AuditEntry {
 pub struct FindingSpan {
     /// The shard.
     pub shard: KeyspaceShard,
-    /// The finding's name.
-    pub finding: String,
+    /// What was found.
+    pub finding: FindingKind,
     /// The tablet that it is about.
     pub tablet: Option<TabletAlias>,
     /// When it appeared.

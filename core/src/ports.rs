@@ -13,6 +13,7 @@ pub use grounds::PromotionGrounds;
 use async_trait::async_trait;
 
 use crate::admission::Block;
+use crate::analysis::FindingKind;
 use crate::audit::{AuditEntry, FindingSpan, RecoveryRecord, StepOutcome};
 use crate::controls::Controls;
 use crate::gtid::GtidSet;
@@ -397,10 +398,10 @@ pub struct FindingsChange {
     pub shard: KeyspaceShard,
     /// When.
     pub at: Timestamp,
-    /// New ones: name and tablet.
-    pub appeared: Vec<(String, Option<TabletAlias>)>,
+    /// New ones, and the tablets that they are about.
+    pub appeared: Vec<(FindingKind, Option<TabletAlias>)>,
     /// Those that are gone.
-    pub gone: Vec<(String, Option<TabletAlias>)>,
+    pub gone: Vec<(FindingKind, Option<TabletAlias>)>,
 }
 
 /// Which recoveries, or findings, to list.

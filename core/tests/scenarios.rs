@@ -70,6 +70,7 @@ fn scenarios() {
 /// `cargo test --release -p vtorc-core --test scenarios -- --ignored --nocapture` tells.
 #[test]
 #[ignore = "measures"]
+#[expect(clippy::disallowed_methods, reason = "time is what it measures")]
 fn decisions_over_sets_with_fifty_thousand_gaps() {
     let numbers = |first: u64| -> String {
         (0..50_000).map(|at| (2 * at + first).to_string()).collect::<Vec<_>>().join(":")

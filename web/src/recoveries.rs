@@ -51,7 +51,7 @@ pub(crate) async fn findings(
             json!({
                 "keyspace": span.shard.keyspace,
                 "shard": span.shard.shard,
-                "code": span.finding,
+                "code": span.finding.to_string(),
                 "tablet": span.tablet.as_ref().map(ToString::to_string),
                 "since": time(span.since),
                 "until": span.until.map(time),

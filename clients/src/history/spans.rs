@@ -1,6 +1,7 @@
 //! Findings over time, the audit, and what is removed when it is old.
 
 use rusqlite::{Connection, params};
+use vtorc_core::analysis::FindingKind;
 use vtorc_core::audit::{AuditEntry, FindingSpan};
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::ports::{FindingsChange, RecoveryFilter};
@@ -16,14 +17,14 @@ pub(crate) fn save(db: &mut Connection, change: &FindingsChange) -> rusqlite::Re
         transaction.execute(
             "UPDATE findings SET until_ms = ?5 WHERE keyspace = ?1 AND shard = ?2 AND finding = ?3 \
              AND tablet = ?4 AND until_ms IS NULL",
-            params![keyspace, shard, finding, tablet, millis(change.at)],
+            params![keyspace, shard, finding.to_string(), tablet, millis(change.at)],
         )?;
     }
     for (finding, tablet) in &change.appeared {
         let tablet = tablet.as_ref().map(ToString::to_string).unwrap_or_default();
         transaction.execute(
             "INSERT INTO findings (keyspace, shard, finding, tablet, since_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![keyspace, shard, finding, tablet, millis(change.at)],
+            params![keyspace, shard, finding.to_string(), tablet, millis(change.at)],
         )?;
     }
     transaction.commit()
@@ -39,15 +40,15 @@ pub(crate) fn list(
     )?;
     let rows =
         statement.query_map(params![filter.keyspace, filter.shard, filter.limit], |row| {
-            Ok(FindingSpan {
-                shard: KeyspaceShard { keyspace: row.get(0)?, shard: row.get(1)? },
-                finding: row.get(2)?,
-                tablet: row.get::<_, String>(3)?.parse().ok(),
-                since: timestamp(row.get(4)?),
-                until: row.get::<_, Option<i64>>(5)?.map(timestamp),
-            })
+            // One that this version does not know is left out.
+            let finding = FindingKind::from_name(&row.get::<_, String>(2)?);
+            let shard = KeyspaceShard { keyspace: row.get(0)?, shard: row.get(1)? };
+            let tablet = row.get::<_, String>(3)?.parse().ok();
+            let since = timestamp(row.get(4)?);
+            let until = row.get::<_, Option<i64>>(5)?.map(timestamp);
+            Ok(finding.map(|finding| FindingSpan { shard, finding, tablet, since, until }))
         })?;
-    rows.collect()
+    rows.filter_map(Result::transpose).collect()
 }
 
 pub(crate) fn audit(db: &mut Connection, limit: u32) -> rusqlite::Result<Vec<AuditEntry>> {

@@ -1,6 +1,7 @@
 //! What stays known of a server though its next answer does not say it.
 
 use crate::gtid::GtidSet;
+use crate::status::ServerStatus;
 
 /// What a server was seen to have lost of what it wrote. It may write under the same GTIDs again, and then has them without
 /// the data that others have. MySQL only.
@@ -27,6 +28,11 @@ impl Losses {
     /// What is lost for certain.
     pub fn certain(&self) -> Option<&GtidSet> {
         self.certain.as_ref()
+    }
+
+    /// What a server lost of what it wrote and another one has, by what both say or by what was seen before.
+    pub fn lost(&self, own: &ServerStatus, other: &ServerStatus) -> Option<GtidSet> {
+        own.lost_to(other).or_else(|| self.kept_in(&other.gtid_received()))
     }
 
     /// What of that is there still, with somebody who has received this.

@@ -70,8 +70,8 @@ pub enum Cure {
 /// Says what is to be done with a replica.
 pub fn cure(case: Case<'_>) -> Cure {
     let Case { finding, policy, primary, source, tablet, status, snapshot } = case;
-    let known = || snapshot.tablet(&primary.alias)?.losses.kept_in(&status.gtid_received());
-    let lost = source.lost_to(status).or_else(known);
+    let losses = snapshot.tablet(&primary.alias).map(|state| &state.losses);
+    let lost = losses.and_then(|losses| losses.lost(source, status));
     let lost = lost.filter(|_| !sabotage::has(Bug::TrustSurvivors));
     if let Some(lost) = lost {
         return Cure::KeepFor(lost);

@@ -121,8 +121,7 @@ impl Contender {
 
     /// What it wrote itself, lost, and the other has.
     pub(super) fn lost_to(&self, other: &Contender) -> Option<GtidSet> {
-        let known = || self.losses.kept_in(&other.received());
-        self.status.lost_to(&other.status).or_else(known)
+        self.losses.lost(&self.status, &other.status)
     }
 
     pub(super) fn journal(&self) -> u64 {

@@ -8,6 +8,7 @@ use vtorc_actors::counters::EndedKey;
 use vtorc_actors::services::Services;
 use vtorc_core::analysis::FindingKind;
 use vtorc_core::analysis::errant_gtids;
+use vtorc_core::audit::OutcomeKind;
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::remedy::remedy;
@@ -232,17 +233,26 @@ fn vtorc_reparent(kind: RecoveryKind) -> Option<Reparent> {
     }
 }
 
+/// Nothing where there was nothing to be done.
+fn succeeded(outcome: OutcomeKind) -> Option<bool> {
+    match outcome {
+        OutcomeKind::Succeeded => Some(true),
+        OutcomeKind::AlreadyFixed | OutcomeKind::Preempted => None,
+        OutcomeKind::Refused
+        | OutcomeKind::Failed
+        | OutcomeKind::Undone
+        | OutcomeKind::Unclear
+        | OutcomeKind::Interrupted => Some(false),
+    }
+}
+
 fn of_recoveries(board: &Board) -> Vec<Family> {
     let (mut successful, mut failed, mut all) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let (mut emergency, mut planned) = (BTreeMap::new(), BTreeMap::new());
     for (EndedKey { kind, finding, shard, outcome }, count) in board.counters.recovery_counts() {
         let labels = of_shard(vtorc_name(kind, finding), &shard);
         *all.entry(labels.clone()).or_insert(0) += count;
-        let succeeded = match outcome {
-            "succeeded" => true,
-            "already_fixed" | "preempted" => continue,
-            _ => false,
-        };
+        let Some(succeeded) = succeeded(outcome) else { continue };
         let counted = if succeeded { &mut successful } else { &mut failed };
         *counted.entry(labels).or_insert(0) += count;
         let reparents = match vtorc_reparent(kind) {
