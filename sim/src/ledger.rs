@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vtorc_core::ids::TabletAlias;
+use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::TermStart;
 
 use crate::Millis;
@@ -442,10 +443,13 @@ impl Universe {
         let follows = self.follows(number, source);
         let primary = self.server(source).alias.clone();
         let named = self.records_of(source).record.primary_alias.as_ref() == Some(&primary);
-        let recorded =
-            self.topology.tablets.get(&primary).is_some_and(|tablet| {
-                tablet.tablet_type == vtorc_core::tablet::TabletType::Primary
-            });
+        let shard = self.server(source).shard;
+        let named_here = |one: &&Tablet| one.tablet_type == TabletType::Primary;
+        let members = self.servers().iter().filter(|one| one.shard == shard);
+        let records = members.filter_map(|one| self.topology.tablets.get(&one.alias));
+        // A record that lies of a newer term is believed.
+        let newest = records.filter(named_here).max_by_key(|one| one.term_start);
+        let recorded = newest.is_some_and(|one| one.alias == primary);
         if served && follows && named && recorded {
             let what = format!(
                 "m{manager} began a failover from s{source}, which serves and is followed by s{number}"

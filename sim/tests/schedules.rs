@@ -126,6 +126,7 @@ const HOSTILE_FOUND: &[u64] = &[
     7_000_101_992,
     7_000_101_306,
     7_100_102_745,
+    7_100_107_573,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);
