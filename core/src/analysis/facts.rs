@@ -17,7 +17,6 @@ use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::status::{Flavor, ReceiverState, ServerStatus, VttabletState};
 use crate::tablet::{Tablet, TabletType};
-use crate::topology::Place;
 
 /// What the shard rules look at.
 #[derive(Clone, Debug, Default)]
@@ -156,12 +155,8 @@ fn has_tablets(snapshot: &ShardSnapshot) -> bool {
 
 /// Tells whether the primary's record may be in a cell, or be a record, that could never be read.
 fn primary_may_be_unseen(snapshot: &ShardSnapshot) -> bool {
-    let is_there = |alias: &TabletAlias| {
-        snapshot.unseen.contains_key(&Place::Cell(alias.cell.clone()))
-            || snapshot.unseen.contains_key(&Place::Record(alias.clone()))
-    };
     match &snapshot.record.primary_alias {
-        Some(alias) => is_there(alias),
+        Some(alias) => snapshot.is_unseen(alias),
         None => snapshot.record.term_start.is_some() && !snapshot.unseen.is_empty(),
     }
 }

@@ -120,6 +120,18 @@ impl ShardSnapshot {
         primaries.max_by_key(|state| (state.tablet.term_start, state.tablet.alias.clone()))
     }
 
+    /// Whom the shard's record names, where nobody here has ever read that tablet's record: its term may be the newest.
+    pub fn named_unread(&self) -> Option<&TabletAlias> {
+        let named = self.record.primary_alias.as_ref().filter(|alias| self.tablet(alias).is_none());
+        named.filter(|alias| self.is_unseen(alias))
+    }
+
+    /// Whether a tablet's record may be where nobody here has ever read.
+    pub fn is_unseen(&self, alias: &TabletAlias) -> bool {
+        self.unseen.contains_key(&Place::Cell(alias.cell.clone()))
+            || self.unseen.contains_key(&Place::Record(alias.clone()))
+    }
+
     /// The primary, where it answers.
     pub fn primary_in_sight(&self) -> Option<&TabletState> {
         self.primary().filter(|primary| primary.valid_status().is_some())

@@ -75,6 +75,11 @@ pub enum Unsafe {
         "{0} follows somebody and has replication filters: as a replica it did not get everything; correct the records, or ask for an emergency reparent"
     )]
     Filtered(TabletAlias),
+    /// The shard's record names a tablet of which nothing was ever read here.
+    #[error(
+        "the shard's record names {0}, whose own record could never be read here: it may be the primary and take writes; make it readable, or correct the shard's record"
+    )]
+    NamedUnread(TabletAlias),
     /// There was a primary that the topology no longer knows; any tablet could be following it.
     #[error("the primary's record is gone, so all tablets must be reached; missing: {}", list_both(.missing, .places))]
     PrimaryUnknown {
@@ -92,6 +97,7 @@ pub struct Reach<'a> {
     tablets: Vec<&'a Tablet>,
     reached: &'a BTreeSet<TabletAlias>,
     strays: StrayAckers,
+    named_unread: Option<&'a TabletAlias>,
 }
 
 impl<'a> Reach<'a> {
@@ -102,7 +108,8 @@ impl<'a> Reach<'a> {
         reached: &'a BTreeSet<TabletAlias>,
     ) -> Self {
         let tablets = snapshot.tablets.values().map(|state| &state.tablet).collect();
-        Self { policy, tablets, reached, strays: stray_ackers(snapshot) }
+        let (strays, named_unread) = (stray_ackers(snapshot), snapshot.named_unread());
+        Self { policy, tablets, reached, strays, named_unread }
     }
 
     /// Checks that, with those reached stopped, no tablet out of sight can acknowledge a write or hold one that
@@ -146,6 +153,9 @@ impl<'a> Reach<'a> {
     ///
     /// Where the policy demands no acknowledgements nothing was promised, and those in sight must do.
     pub fn check_incumbent(&self) -> Result<(), Unsafe> {
+        if let Some(named) = self.named_unread {
+            return Err(Unsafe::NamedUnread(named.clone()));
+        }
         let required = self.policy.acks_required();
         if required == 0 {
             return Ok(());
@@ -239,7 +249,7 @@ mod tests {
 
     fn reach<'a>(policy: &str, all: &'a [Tablet], reached: &'a BTreeSet<TabletAlias>) -> Reach<'a> {
         let (policy, tablets) = (policy.parse().unwrap(), all.iter().collect());
-        Reach { policy, tablets, reached, strays: StrayAckers::default() }
+        Reach { policy, tablets, reached, strays: StrayAckers::default(), named_unread: None }
     }
 
     /// `P1` is a primary in zone1, `r2` a replica in zone2, `d1` an rdonly in zone1; `!` marks the missing.
@@ -282,6 +292,7 @@ mod tests {
             Err(Unsafe::NotApplied { .. }) => "not applied".into(),
             Err(Unsafe::Filtered(_)) => "filtered".into(),
             Err(Unsafe::FollowedElsewhere { .. }) => "followed elsewhere".into(),
+            Err(Unsafe::NamedUnread(_)) => "named unread".into(),
         }
     }
 
