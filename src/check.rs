@@ -15,7 +15,7 @@ use vtorc_core::preflight::{Concern, Severity};
 use vtorc_core::topology::{self, Trouble};
 
 use crate::cli::{CheckOptions, DaemonOptions};
-use crate::topo::say;
+use crate::print::say;
 use crate::{Failure, daemon, wiring};
 
 /// There are warnings.

@@ -1,5 +1,6 @@
 //! The command line. Go's spelling is taken as well: one dash or two, `_` or `-`, `-flag=false`.
 
+pub(crate) mod ctl;
 mod foreign;
 mod topology;
 mod vitess;
@@ -38,7 +39,7 @@ pub(crate) enum Command {
     /// Say what vtorc would find, do and promote, from a snapshot of a shard.
     Explain(ExplainOptions),
     /// Ask a running daemon to show or do something.
-    Ctl(crate::ctl::CtlOptions),
+    Ctl(ctl::CtlOptions),
     /// Look at the topology and change it, without Vitess's own tools.
     #[command(subcommand)]
     Topo(TopoCommand),

@@ -34,7 +34,7 @@ pub(crate) fn run(options: &ExplainOptions, config: Option<&Path>) -> Result<(),
         Some(path) => config::load(Some(path))?.config.recovery_settings()?,
         None => config::Config::default().recovery_settings()?,
     };
-    crate::topo::say(&explain(&snapshot, &settings));
+    crate::print::say(&explain(&snapshot, &settings));
     Ok(())
 }
 

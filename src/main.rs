@@ -9,6 +9,7 @@ mod daemon;
 mod demo;
 mod explain;
 mod logging;
+mod print;
 mod topo;
 mod wiring;
 

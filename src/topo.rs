@@ -13,6 +13,7 @@ use vtorc_core::tablet::{MysqlAddress, Tablet, TabletType, VttabletAddress};
 use vtorc_core::topology::Trouble;
 
 use crate::cli::{DaemonOptions, TopoCommand, TopoImplementation};
+use crate::print::say;
 use crate::{Failure, config, wiring};
 
 /// One server of a tree gets so long to answer.
@@ -110,13 +111,6 @@ fn new_tablet(
         vttablet: vttablet.map(|at| VttabletAddress { host: at.host, port: at.port }),
         promotion_rule: None,
     })
-}
-
-/// Prints a line.
-pub(crate) fn say(text: &str) {
-    use std::io::Write;
-    // A closed pipe is the reader's choice.
-    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 fn named(error: vtorc_core::ids::NameError) -> Failure {

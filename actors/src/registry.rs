@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Supervised};
 use slog::{error, info, warn};
 use vtorc_core::audit::AuditEntry;
-use vtorc_core::controls::Grounds;
+use vtorc_core::controls::Entry;
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::ports::TopoError;
 use vtorc_core::topology::{ShardTopology, TopologyRead, merge};
@@ -184,9 +184,8 @@ impl Handler<ChangeControl> for Registry {
         let action = match change {
             ControlChange::Set(lasts) => {
                 let until = lasts.map(|lasts| now + lasts);
-                let grounds =
-                    Grounds { by: by.clone(), comment: comment.clone(), since: now, until };
-                controls.set(control.clone(), grounds);
+                let entry = Entry { by: by.clone(), comment: comment.clone(), since: now, until };
+                controls.set(control.clone(), entry);
                 format!("set {control}")
             }
             ControlChange::Lift => {

@@ -19,7 +19,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
 use vtorc_core::admission::Block;
 use vtorc_core::audit::{AuditEntry, FindingSpan, RecoveryRecord};
-use vtorc_core::controls::{Controls, Grounds};
+use vtorc_core::controls::{Controls, Entry};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
 use vtorc_core::ports::{FindingsChange, HistoryError, HistoryPort, LockToken, RecoveryFilter};
 use vtorc_core::time::Timestamp;
@@ -299,16 +299,16 @@ impl HistoryPort for SqliteHistory {
         self.ask(move |db| {
             let transaction = db.transaction()?;
             transaction.execute("DELETE FROM controls", [])?;
-            for (control, grounds) in controls.all() {
+            for (control, entry) in controls.all() {
                 transaction.execute(
                     "INSERT INTO controls (control, by, comment, since_ms, until_ms) \
                      VALUES (?1, ?2, ?3, ?4, ?5)",
                     params![
                         control.to_string(),
-                        grounds.by,
-                        grounds.comment,
-                        millis(grounds.since),
-                        grounds.until.map(millis)
+                        entry.by,
+                        entry.comment,
+                        millis(entry.since),
+                        entry.until.map(millis)
                     ],
                 )?;
             }
@@ -322,20 +322,20 @@ impl HistoryPort for SqliteHistory {
             let mut statement =
                 db.prepare("SELECT control, by, comment, since_ms, until_ms FROM controls")?;
             let rows = statement.query_map([], |row| {
-                let grounds = Grounds {
+                let entry = Entry {
                     by: row.get(1)?,
                     comment: row.get(2)?,
                     since: timestamp(row.get(3)?),
                     until: row.get::<_, Option<i64>>(4)?.map(timestamp),
                 };
-                Ok((row.get::<_, String>(0)?, grounds))
+                Ok((row.get::<_, String>(0)?, entry))
             })?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         });
         let mut controls = Controls::default();
-        for (text, grounds) in rows.await? {
+        for (text, entry) in rows.await? {
             let control = text.parse().map_err(|error| HistoryError(format!("{error}")))?;
-            controls.set(control, grounds);
+            controls.set(control, entry);
         }
         Ok(controls)
     }

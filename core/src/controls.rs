@@ -98,7 +98,7 @@ impl FromStr for Control {
 
 /// Who set a control, why, and until when.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grounds {
+pub struct Entry {
     /// Who, as far as known.
     pub by: String,
     /// Why.
@@ -112,14 +112,14 @@ pub struct Grounds {
 /// All that is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Controls {
-    set: BTreeMap<Control, Grounds>,
+    set: BTreeMap<Control, Entry>,
 }
 
 impl Controls {
     /// Sets one. A tablet has one promotion rule: a new one takes the old one's place.
-    pub fn set(&mut self, control: Control, grounds: Grounds) {
+    pub fn set(&mut self, control: Control, entry: Entry) {
         self.lift(&control);
-        self.set.insert(control, grounds);
+        self.set.insert(control, entry);
     }
 
     /// Lifts one; of a promotion rule whichever the tablet has. Tells whether anything was set.
@@ -133,22 +133,22 @@ impl Controls {
     }
 
     /// All of them, also those that have ended by themselves.
-    pub fn all(&self) -> impl Iterator<Item = (&Control, &Grounds)> {
+    pub fn all(&self) -> impl Iterator<Item = (&Control, &Entry)> {
         self.set.iter()
     }
 
     /// Forgets those that have ended by themselves.
     pub fn prune(&mut self, now: Timestamp) {
-        self.set.retain(|_, grounds| grounds.until.is_none_or(|until| now < until));
+        self.set.retain(|_, entry| entry.until.is_none_or(|until| now < until));
     }
 
-    /// Those in force, with their grounds.
-    pub fn in_force(&self, now: Timestamp) -> impl Iterator<Item = (&Control, &Grounds)> {
-        self.set.iter().filter(move |(_, grounds)| grounds.until.is_none_or(|until| now < until))
+    /// Those in force, with their entry.
+    pub fn in_force(&self, now: Timestamp) -> impl Iterator<Item = (&Control, &Entry)> {
+        self.set.iter().filter(move |(_, entry)| entry.until.is_none_or(|until| now < until))
     }
 
     /// Who switched the recoveries of this shard off.
-    pub fn recoveries_off(&self, shard: &KeyspaceShard, now: Timestamp) -> Option<&Grounds> {
+    pub fn recoveries_off(&self, shard: &KeyspaceShard, now: Timestamp) -> Option<&Entry> {
         self.find(now, |control| match control {
             Control::RecoveriesOff(scope) => scope.covers(shard),
             Control::EmergencyReparentsOff(_) | Control::Downtime(_) | Control::Promotion(..) => {
@@ -158,7 +158,7 @@ impl Controls {
     }
 
     /// Who switched the emergency reparents of this shard off.
-    pub fn emergency_off(&self, shard: &KeyspaceShard, now: Timestamp) -> Option<&Grounds> {
+    pub fn emergency_off(&self, shard: &KeyspaceShard, now: Timestamp) -> Option<&Entry> {
         self.find(now, |control| match control {
             Control::EmergencyReparentsOff(scope) => scope.covers(shard),
             Control::RecoveriesOff(_) | Control::Downtime(_) | Control::Promotion(..) => false,
@@ -166,12 +166,12 @@ impl Controls {
     }
 
     /// Who excused this tablet.
-    pub fn downtime(&self, alias: &TabletAlias, now: Timestamp) -> Option<&Grounds> {
+    pub fn downtime(&self, alias: &TabletAlias, now: Timestamp) -> Option<&Entry> {
         self.find(now, |control| *control == Control::Downtime(alias.clone()))
     }
 
-    fn find(&self, now: Timestamp, fits: impl Fn(&Control) -> bool) -> Option<&Grounds> {
-        self.in_force(now).find(|(control, _)| fits(control)).map(|(_, grounds)| grounds)
+    fn find(&self, now: Timestamp, fits: impl Fn(&Control) -> bool) -> Option<&Entry> {
+        self.in_force(now).find(|(control, _)| fits(control)).map(|(_, entry)| entry)
     }
 
     /// The promotion rules that operators gave, as the settings have them; one in downtime is not promoted.
@@ -189,8 +189,8 @@ impl Controls {
 mod tests {
     use super::*;
 
-    fn grounds(until: Option<u64>) -> Grounds {
-        Grounds {
+    fn entry(until: Option<u64>) -> Entry {
+        Entry {
             by: "ann".into(),
             comment: "disk".into(),
             since: Timestamp::from_millis(0),
@@ -227,8 +227,8 @@ mod tests {
         let mut controls = Controls::default();
         let (ks, at) = ("ks/0".parse().unwrap(), Timestamp::from_millis);
         let alias: TabletAlias = "zone1-101".parse().unwrap();
-        controls.set(Control::Downtime(alias.clone()), grounds(Some(100)));
-        controls.set(Control::RecoveriesOff(Scope::Keyspace("ks".into())), grounds(None));
+        controls.set(Control::Downtime(alias.clone()), entry(Some(100)));
+        controls.set(Control::RecoveriesOff(Scope::Keyspace("ks".into())), entry(None));
         assert!(controls.downtime(&alias, at(99)).is_some());
         assert_eq!(controls.promotion_rules(at(99)), [(alias.to_string(), PromotionRule::MustNot)]);
         assert!(controls.downtime(&alias, at(100)).is_none());
@@ -243,7 +243,7 @@ mod tests {
     fn a_tablet_has_one_promotion_rule() {
         let mut controls = Controls::default();
         for rule in ["prefer", "must_not"] {
-            controls.set(format!("promotion zone1-1 {rule}").parse().unwrap(), grounds(None));
+            controls.set(format!("promotion zone1-1 {rule}").parse().unwrap(), entry(None));
         }
         let rules = controls.promotion_rules(Timestamp::from_millis(1));
         assert_eq!(rules, [("zone1-0000000001".to_owned(), PromotionRule::MustNot)]);

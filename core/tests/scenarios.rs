@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use vtorc_core::admission::Switches;
 use vtorc_core::analysis::{FindingKind, detect};
-use vtorc_core::controls::{Controls, Grounds};
+use vtorc_core::controls::{Controls, Entry};
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::health::Reachability;
 use vtorc_core::knowledge::identity::meant;
@@ -316,8 +316,8 @@ fn controls(args: &std::collections::HashMap<String, Vec<String>>) -> Controls {
     let mut controls = Controls::default();
     for text in args.get("control").into_iter().flatten() {
         let (by, comment) = ("ann".to_owned(), "disk".to_owned());
-        let grounds = Grounds { by, comment, since: NOW, until: None };
-        controls.set(text.replace('_', " ").parse().unwrap(), grounds);
+        let entry = Entry { by, comment, since: NOW, until: None };
+        controls.set(text.replace('_', " ").parse().unwrap(), entry);
     }
     controls
 }

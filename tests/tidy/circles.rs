@@ -59,7 +59,8 @@ fn needed<'a>(
     let lines = code.lines().map(|line| line.split("//").next().unwrap());
     let code: Vec<&str> = lines.collect();
     let mut needed = BTreeSet::new();
-    for path in used(&code.join("\n")) {
+    let code = code.join("\n");
+    for path in used(&code).into_iter().chain(named(&code)) {
         let mut from = module.clone();
         let mut below: Vec<&str> = path.split("::").collect();
         while let Some(first) = below.first() {
@@ -90,6 +91,21 @@ fn used(code: &str) -> Vec<String> {
         }
     }
     all
+}
+
+/// What is named by its path in the middle of the code, of this crate.
+fn named(code: &str) -> Vec<String> {
+    let starts = ["crate::", "super::"].iter().flat_map(|start| {
+        code.match_indices(start).map(|(at, _)| at).filter(|at| {
+            let before = code[..*at].chars().next_back();
+            before.is_none_or(|sign| !sign.is_alphanumeric() && !"_:{,".contains(sign))
+        })
+    });
+    let path = |at: usize| {
+        let is_part = |sign: char| sign.is_alphanumeric() || sign == '_' || sign == ':';
+        code[at..].split(|sign| !is_part(sign)).next().unwrap().trim_end_matches(':').to_owned()
+    };
+    starts.map(path).collect()
 }
 
 fn branch(before: &str, tree: &str, all: &mut Vec<String>) {

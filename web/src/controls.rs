@@ -31,12 +31,12 @@ pub(crate) struct ControlView {
 /// All that is in force.
 pub(crate) fn views(services: &Services) -> Vec<ControlView> {
     let controls = services.controls();
-    let view = |(control, grounds): (&Control, &vtorc_core::controls::Grounds)| ControlView {
+    let view = |(control, entry): (&Control, &vtorc_core::controls::Entry)| ControlView {
         control: control.to_string(),
-        by: grounds.by.clone(),
-        comment: grounds.comment.clone(),
-        since: time(grounds.since),
-        until: grounds.until.map(time),
+        by: entry.by.clone(),
+        comment: entry.comment.clone(),
+        since: time(entry.since),
+        until: entry.until.map(time),
     };
     controls.in_force(services.clock.now()).map(view).collect()
 }

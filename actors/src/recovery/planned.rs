@@ -27,7 +27,7 @@ impl Locked<'_> {
         &self,
         request: &ReparentRequest,
     ) -> Result<String, Stopped> {
-        let plan = planned::plan(self.grounds(), request);
+        let plan = planned::plan(self.basis(), request);
         let (primary, election) = match plan.map_err(|why| Stopped::Refused(why.to_string()))? {
             Move::NotNeeded => {
                 return Ok("the tablet that was asked for is primary already".into());
@@ -83,7 +83,7 @@ impl Locked<'_> {
             // Whether it serves is not known: that is seen to first.
             other @ (Ok(_) | Err(Stopped::Unclear(_) | Stopped::AlreadyFixed)) => return other,
         };
-        if !planned::may_use_force(self.grounds()) {
+        if !planned::may_use_force(self.basis()) {
             return Err(Stopped::Refused(format!(
                 "{why}; it does not wait for acknowledgements, so it is not replaced by force while it lives"
             )));

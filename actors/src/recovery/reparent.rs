@@ -12,7 +12,7 @@ use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::recovery::receivers;
 use vtorc_core::recovery::reparent::{self, Adoption, Halted};
 use vtorc_core::recovery::step::{Failpoint, StepKind};
-use vtorc_core::reparent::choice::{Asked, Grounds};
+use vtorc_core::reparent::choice::{Asked, Basis};
 use vtorc_core::reparent::election::{Contender, Election};
 use vtorc_core::reparent::safety::Reach;
 use vtorc_core::sabotage::{self, Bug};
@@ -64,8 +64,8 @@ impl Locked<'_> {
     }
 
     /// What an election goes by.
-    pub(super) fn grounds(&self) -> Grounds<'_> {
-        Grounds {
+    pub(super) fn basis(&self) -> Basis<'_> {
+        Basis {
             snapshot: &self.fresh,
             policy: self.policy,
             settings: &self.job.settings,
@@ -169,7 +169,7 @@ impl Locked<'_> {
         request: Option<&ReparentRequest>,
     ) -> Result<Chosen, Stopped> {
         let wish = reparent::wish(&self.fresh, request);
-        let chosen = match self.grounds().choose(contenders, Asked::Stopped, wish) {
+        let chosen = match self.basis().choose(contenders, Asked::Stopped, wish) {
             Ok(election) => {
                 let chosen = self.choose_when_ready(contenders, &election).await;
                 chosen.inspect(|chosen| self.announce(&election, &chosen.alias))

@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::analysis::{Finding, FindingKind};
-use crate::controls::{Controls, Grounds};
+use crate::controls::{Controls, Entry};
 use crate::ids::{RecoveryId, TabletAlias};
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::remedy::Remedy;
@@ -119,11 +119,11 @@ pub enum Refusal {
     /// Automatic recoveries are switched off.
     Disabled,
     /// An operator switched the recoveries of this shard or keyspace off.
-    SwitchedOff(Grounds),
+    SwitchedOff(Entry),
     /// An operator switched the emergency reparents of this shard or keyspace off.
-    EmergencyReparentsSwitchedOff(Grounds),
+    EmergencyReparentsSwitchedOff(Entry),
     /// An operator excused the tablet.
-    InDowntime(Grounds),
+    InDowntime(Entry),
     /// The records forbid emergency reparents of this keyspace or shard.
     EmergencyReparentDisabled,
     /// `RecoverMasterClusterFilters` does not name the shard.
@@ -154,18 +154,18 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Disabled => f.write_str("automatic recoveries are disabled"),
-            Self::SwitchedOff(grounds) => write!(
+            Self::SwitchedOff(entry) => write!(
                 f,
                 "recoveries of this shard were switched off by {}: {}",
-                grounds.by, grounds.comment
+                entry.by, entry.comment
             ),
-            Self::EmergencyReparentsSwitchedOff(grounds) => write!(
+            Self::EmergencyReparentsSwitchedOff(entry) => write!(
                 f,
                 "emergency reparents of this shard were switched off by {}: {}",
-                grounds.by, grounds.comment
+                entry.by, entry.comment
             ),
-            Self::InDowntime(grounds) => {
-                write!(f, "the tablet is in downtime, by {}: {}", grounds.by, grounds.comment)
+            Self::InDowntime(entry) => {
+                write!(f, "the tablet is in downtime, by {}: {}", entry.by, entry.comment)
             }
             Self::EmergencyReparentDisabled => {
                 f.write_str("the keyspace's or shard's record disables emergency reparents")
@@ -270,8 +270,8 @@ pub fn forbidden(
         return Some(Refusal::ManagerIsolated(evidence.to_owned()));
     }
     let (controls, now) = (switches.controls, snapshot.now);
-    if let Some(grounds) = controls.recoveries_off(&snapshot.shard, now) {
-        return Some(Refusal::SwitchedOff(grounds.clone()));
+    if let Some(entry) = controls.recoveries_off(&snapshot.shard, now) {
+        return Some(Refusal::SwitchedOff(entry.clone()));
     }
     // Who is elected where nobody is primary is the shard's matter, not one tablet's.
     let left_alone = match tablet.filter(|_| remedy != Remedy::ElectPrimary) {
@@ -284,8 +284,8 @@ pub fn forbidden(
     // What was begun is finished all the same: two may be taking writes.
     let excused = tablet.and_then(|alias| controls.downtime(alias, now));
     let excusable = !matches!(remedy, Remedy::FinishReparent | Remedy::ElectPrimary);
-    if let Some(grounds) = excused.filter(|_| excusable) {
-        return Some(Refusal::InDowntime(grounds.clone()));
+    if let Some(entry) = excused.filter(|_| excusable) {
+        return Some(Refusal::InDowntime(entry.clone()));
     }
     if finding == FindingKind::PrimaryDiskStalled && !settings.disk_stalled_recovery {
         return Some(Refusal::WaitsForDisk);
@@ -293,8 +293,8 @@ pub fn forbidden(
     if !replaces(remedy) && remedy != Remedy::FinishReparent {
         return None;
     }
-    if let Some(grounds) = controls.emergency_off(&snapshot.shard, now) {
-        return Some(Refusal::EmergencyReparentsSwitchedOff(grounds.clone()));
+    if let Some(entry) = controls.emergency_off(&snapshot.shard, now) {
+        return Some(Refusal::EmergencyReparentsSwitchedOff(entry.clone()));
     }
     if snapshot.emergency_reparent_disabled {
         return Some(Refusal::EmergencyReparentDisabled);
@@ -461,11 +461,10 @@ mod tests {
     #[test]
     fn operators_switch_shards_and_excuse_tablets() {
         let (settings, memory) = (testkit::settings(), AttemptMemory::default());
-        let grounds =
-            Grounds { by: "ann".into(), comment: "disk".into(), since: at(0), until: None };
+        let entry = Entry { by: "ann".into(), comment: "disk".into(), since: at(0), until: None };
         let refusal = |control: &str, remedy, tablet: Option<&str>| {
             let mut controls = Controls::default();
-            controls.set(control.parse().unwrap(), grounds.clone());
+            controls.set(control.parse().unwrap(), entry.clone());
             let tablet = tablet.map(|alias| alias.parse().unwrap());
             let proposal = Proposal { tablet: tablet.as_ref(), ..to(remedy) };
             match admit(&memory, proposal, &snapshot(1), &settings, on(&controls)) {

@@ -4,7 +4,7 @@ use crate::analysis::Finding;
 use crate::ids::TabletAlias;
 use crate::recovery::request::ReparentRequest;
 use crate::remedy;
-use crate::reparent::choice::Grounds;
+use crate::reparent::choice::Basis;
 use crate::reparent::election::{Constraints, Contender, Election, NoCandidate};
 use crate::reparent::safety;
 use crate::reparent::successor;
@@ -40,8 +40,8 @@ pub enum NotMoved {
 }
 
 /// Says who takes over.
-pub fn plan(grounds: Grounds<'_>, request: &ReparentRequest) -> Result<Move, NotMoved> {
-    let Grounds { snapshot, policy, settings, unread } = grounds;
+pub fn plan(basis: Basis<'_>, request: &ReparentRequest) -> Result<Move, NotMoved> {
+    let Basis { snapshot, policy, settings, unread } = basis;
     let primary = snapshot.primary().ok_or(NotMoved::NoPrimary)?;
     let alias = &primary.tablet.alias;
     let status = primary.valid_status().ok_or_else(|| NotMoved::PrimarySilent(alias.clone()))?;
@@ -75,7 +75,7 @@ pub fn plan(grounds: Grounds<'_>, request: &ReparentRequest) -> Result<Move, Not
 
 /// Whether a primary that lives and did not step down may be replaced by force. Without acknowledgements nothing could stop
 /// it from taking writes meanwhile.
-pub fn may_use_force(grounds: Grounds<'_>) -> bool {
-    let last = grounds.snapshot.primary().and_then(|state| state.status.as_deref());
-    safety::cannot_acknowledge_alone(grounds.policy, last)
+pub fn may_use_force(basis: Basis<'_>) -> bool {
+    let last = basis.snapshot.primary().and_then(|state| state.status.as_deref());
+    safety::cannot_acknowledge_alone(basis.policy, last)
 }

@@ -31,7 +31,7 @@ pub struct Wish<'a> {
 
 /// What an election goes by beside those who take part.
 #[derive(Clone, Copy, Debug)]
-pub struct Grounds<'a> {
+pub struct Basis<'a> {
     /// The shard.
     pub snapshot: &'a ShardSnapshot,
     /// The keyspace's policy.
@@ -53,7 +53,7 @@ pub enum NotChosen {
     NoCandidate(#[from] NoCandidate),
 }
 
-impl<'a> Grounds<'a> {
+impl<'a> Basis<'a> {
     /// Chooses among those who answered, the old primary included where it did and may stay.
     pub fn choose(
         self,

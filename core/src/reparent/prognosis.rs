@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::choice::{Asked, Grounds, NotChosen, Wish};
+use super::choice::{Asked, Basis, NotChosen, Wish};
 use crate::admission::{self, Proposal, Refusal, Switches};
 use crate::analysis::FindingKind;
 use crate::ids::TabletAlias;
@@ -71,8 +71,8 @@ pub fn if_primary_died(
     let mut everybody = Contender::of(snapshot);
     everybody.retain(|one| one.tablet.alias != *old);
     let nobody = BTreeSet::new();
-    let grounds = Grounds { snapshot, policy, settings, unread: &nobody };
-    match grounds.choose(&everybody, Asked::ByProbes, Wish::default()) {
+    let basis = Basis { snapshot, policy, settings, unread: &nobody };
+    match basis.choose(&everybody, Asked::ByProbes, Wish::default()) {
         Ok(election) => promotes(&election, snapshot),
         Err(NotChosen::NoCandidate(NoCandidate::AllPassedOver(passed_over))) => {
             Prognosis::Refuses { why: "no tablet can be promoted".into(), passed_over }

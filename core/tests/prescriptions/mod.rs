@@ -13,7 +13,7 @@ use vtorc_core::recovery::promotion::{self, Turn};
 use vtorc_core::recovery::reparent;
 use vtorc_core::recovery::replica::{self, Case, Cure};
 use vtorc_core::recovery::request::{ReparentKind, ReparentRequest};
-use vtorc_core::reparent::choice::Grounds;
+use vtorc_core::reparent::choice::Basis;
 use vtorc_core::tablet::Tablet;
 use vtorc_core::testkit;
 
@@ -43,10 +43,10 @@ pub(crate) fn plan(snapshot: &ShardSnapshot, args: &Args) -> String {
     };
     let (settings, unread) = (testkit::settings(), BTreeSet::new());
     let policy = *snapshot.durability.as_ref().unwrap();
-    let grounds = Grounds { snapshot, policy, settings: &settings, unread: &unread };
-    let force = planned::may_use_force(grounds);
+    let basis = Basis { snapshot, policy, settings: &settings, unread: &unread };
+    let force = planned::may_use_force(basis);
     let mut text = String::new();
-    match planned::plan(grounds, &request) {
+    match planned::plan(basis, &request) {
         Ok(Move::NotNeeded) => text.push_str("nothing to do\n"),
         Ok(Move::From(primary, election)) => {
             let first = election.first().unwrap();
