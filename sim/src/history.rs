@@ -24,6 +24,8 @@ pub struct MemoryHistory {
 struct Kept {
     last_id: u64,
     recoveries: BTreeMap<RecoveryId, RecoveryRecord>,
+    /// What it was given while it failed. Nobody but the judge reads it.
+    unwritten: Vec<RecoveryRecord>,
     blocks: BTreeMap<KeyspaceShard, Block>,
     locks: BTreeMap<KeyspaceShard, LockToken>,
     left_behind: BTreeMap<KeyspaceShard, LockToken>,
@@ -66,6 +68,14 @@ impl MemoryHistory {
         let recoveries = kept.recoveries.values().filter(|record| record.shard == *shard);
         recoveries.cloned().collect()
     }
+
+    /// All recoveries of a shard, also those that ended while nothing could be written.
+    pub fn attempts_at(&self, shard: &KeyspaceShard) -> Vec<RecoveryRecord> {
+        let kept = self.kept();
+        let ended = kept.unwritten.iter().filter(|one| one.outcome.is_some());
+        let all = kept.recoveries.values().chain(ended);
+        all.filter(|record| record.shard == *shard).cloned().collect()
+    }
 }
 
 #[async_trait]
@@ -77,7 +87,13 @@ impl HistoryPort for MemoryHistory {
     }
 
     async fn save_recovery(&self, record: RecoveryRecord) -> Result<(), HistoryError> {
-        self.open()?.recoveries.insert(record.id, record);
+        match self.open() {
+            Ok(mut kept) => drop(kept.recoveries.insert(record.id, record)),
+            Err(error) => {
+                self.kept().unwritten.push(record);
+                return Err(error);
+            }
+        }
         Ok(())
     }
 

@@ -272,7 +272,7 @@ fn pause_between_attempts(stage: &Stage, shard: &KeyspaceShard, since: Millis) -
     let failures =
         stage.histories.iter().zip(&stage.schedule.skews_ms).flat_map(|(history, skew)| {
             let epoch = EPOCH_MS.saturating_add_signed(*skew);
-            let failed = history.of_shard(shard).into_iter().filter(|one| match one.outcome {
+            let failed = history.attempts_at(shard).into_iter().filter(|one| match one.outcome {
                 None | Some(Outcome::Failed(_) | Outcome::Unclear(_) | Outcome::Refused(_)) => true,
                 Some(
                     Outcome::Succeeded(_)

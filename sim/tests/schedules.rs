@@ -128,6 +128,7 @@ const HOSTILE_FOUND: &[u64] = &[
     7_100_102_745,
     7_100_107_573,
     7_100_106_170,
+    7_300_500_565,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);
