@@ -119,6 +119,11 @@ pub fn remedy(kind: FindingKind) -> Remedy {
     }
 }
 
+/// The primary lives and does not serve, so an emergency reparent must not elect it again.
+pub fn leaves_primary(finding: FindingKind) -> bool {
+    matches!(finding, FindingKind::PrimarySemiSyncBlocked | FindingKind::PrimaryDiskStalled)
+}
+
 /// What says that the records' primary does not serve, or that another server may: writes cannot be moved away from it
 /// in peace.
 pub fn not_in_charge(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Option<Finding> {

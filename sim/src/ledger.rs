@@ -445,9 +445,12 @@ impl Universe {
         let named = self.records_of(source).record.primary_alias.as_ref() == Some(&primary);
         let shard = self.server(source).shard;
         let named_here = |one: &&Tablet| one.tablet_type == TabletType::Primary;
+        let read = self.ledger(number).readable.get(&manager);
+        let could_read = |one: &TabletAlias| read.is_none_or(|aliases| aliases.contains(one));
         let members = self.servers().iter().filter(|one| one.shard == shard);
-        let records = members.filter_map(|one| self.topology.tablets.get(&one.alias));
-        // A record that lies of a newer term is believed.
+        let members = members.map(|one| &one.alias).filter(|one| could_read(one));
+        let records = members.filter_map(|one| self.topology.tablets.get(one));
+        // A record that lies of a newer term is believed by whoever could read it.
         let newest = records.filter(named_here).max_by_key(|one| one.term_start);
         let recorded = newest.is_some_and(|one| one.alias == primary);
         if served && follows && named && recorded {

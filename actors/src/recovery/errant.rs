@@ -4,6 +4,7 @@
 use vtorc_core::analysis::errant_gtids;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{RelayLog, ServerCommand, SourceChange};
+use vtorc_core::recovery::planned;
 use vtorc_core::recovery::promotion;
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::tablet::{Tablet, TabletType};
@@ -30,7 +31,12 @@ impl Locked<'_> {
         self.check_lock().await?;
         match request.cure {
             ErrantCure::Drain => self.drain_errant(&tablet, &errant).await,
-            ErrantCure::Inject => self.inject(&primary.tablet, &errant).await,
+            ErrantCure::Inject => {
+                // On a primary that does not serve, it would look as if that had what it lacks.
+                let serves = planned::in_charge(self.basis());
+                serves.map_err(|why| Stopped::Refused(why.to_string()))?;
+                self.inject(&primary.tablet, &errant).await
+            }
         }
     }
 

@@ -3,10 +3,10 @@
 use vtorc_core::audit::{Outcome, StepOutcome};
 use vtorc_core::hooks::{Hook, Occasion};
 use vtorc_core::recovery::step::StepKind;
+use vtorc_core::recovery::task::Task;
 
 use super::job::{Job, Locked, Stopped};
 use crate::messages::ReparentKind;
-use vtorc_core::recovery::task::Task;
 
 impl Locked<'_> {
     /// Runs the programs before a reparent; the first that fails stops it.

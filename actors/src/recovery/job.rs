@@ -19,6 +19,7 @@ use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::recovery::request::{ReparentKind, ReparentRequest};
 use vtorc_core::recovery::step::{Failpoint, StepKind};
 use vtorc_core::recovery::task::Task;
+use vtorc_core::remedy;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::secret::Login;
 use vtorc_core::settings::RecoverySettings;
@@ -375,7 +376,7 @@ impl Locked<'_> {
             RecoveryKind::ElectPrimary
             | RecoveryKind::EmergencyReparent
             | RecoveryKind::FinishReparent => {
-                let away = Task::leaves_primary(finding.kind);
+                let away = remedy::leaves_primary(finding.kind);
                 let emergency = ReparentKind::Emergency;
                 let request =
                     away.then(|| ReparentRequest::away_from_primary(emergency, &self.fresh));

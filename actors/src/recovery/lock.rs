@@ -12,6 +12,7 @@ use vtorc_core::knowledge::observe::{Answer, TabletState};
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, TopoError};
 use vtorc_core::recovery::step::StepKind;
+use vtorc_core::recovery::task::Task;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::Tablet;
@@ -20,7 +21,6 @@ use vtorc_core::topology::{ShardTopology, TopologyRead, merge_shard};
 use super::job::{Job, LiftedDelays, Locked, Stopped};
 use crate::counters::LockAction;
 use crate::messages::{Audit, JournalsWereRead, ReparentKind, ShardTopologyWasRead};
-use vtorc_core::recovery::task::Task;
 
 /// An automatic recovery waits so long for the lock: whoever holds it is at work on the shard.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);

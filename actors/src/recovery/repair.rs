@@ -14,7 +14,7 @@ use vtorc_core::recovery::receivers::{self, Restart, Source};
 use vtorc_core::recovery::reopen;
 use vtorc_core::recovery::replica::{self, Case, Cure, Fares};
 use vtorc_core::recovery::step::StepKind;
-use vtorc_core::reparent::safety::Unsafe;
+use vtorc_core::reparent::safety;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletType};
@@ -69,9 +69,8 @@ impl Locked<'_> {
     /// Completes the records after a crash between two of their writes.
     pub(super) async fn fix_shard_record(&self) -> Result<String, Stopped> {
         let primary = self.primary()?.tablet.clone();
-        if let Some(named) = self.fresh.named_unread() {
-            return Err(Stopped::Refused(Unsafe::NamedUnread(named.clone()).to_string()));
-        }
+        let named = safety::check_named(&self.fresh);
+        named.map_err(|error| Stopped::Refused(error.to_string()))?;
         self.check_lock().await?;
         let topo = &self.job.services.topo;
         let term = match self.fresh.settled_term(&primary) {

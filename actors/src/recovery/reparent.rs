@@ -12,7 +12,7 @@ use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::recovery::receivers;
 use vtorc_core::recovery::reparent::{self, Adoption, Halted};
 use vtorc_core::recovery::step::{Failpoint, StepKind};
-use vtorc_core::reparent::choice::{Asked, Basis};
+use vtorc_core::reparent::choice::{Asked, Basis, Wish};
 use vtorc_core::reparent::election::{Contender, Election};
 use vtorc_core::reparent::safety::Reach;
 use vtorc_core::sabotage::{self, Bug};
@@ -44,9 +44,11 @@ impl Locked<'_> {
         }
         let old_primary = self.fresh.primary().map(|state| state.tablet.alias.clone());
         self.job.note(|record| record.old_primary.clone_from(&old_primary));
+        let wish = reparent::wish(&self.fresh, request);
+        self.basis().check_beginning(wish).map_err(|error| Stopped::Refused(error.to_string()))?;
         self.check_lock().await?;
         let contenders = self.stop_everything(old_primary.as_ref()).await?;
-        let chosen = self.elect(&contenders, request).await?;
+        let chosen = self.elect(&contenders, wish).await?;
         self.check_lock().await?;
         let promotion = Promotion {
             winner: self.tablet(&chosen.alias)?.clone(),
@@ -163,12 +165,7 @@ impl Locked<'_> {
     }
 
     /// Elects, and lets the candidates catch up.
-    async fn elect(
-        &self,
-        contenders: &[Contender],
-        request: Option<&ReparentRequest>,
-    ) -> Result<Chosen, Stopped> {
-        let wish = reparent::wish(&self.fresh, request);
+    async fn elect(&self, contenders: &[Contender], wish: Wish<'_>) -> Result<Chosen, Stopped> {
         let chosen = match self.basis().choose(contenders, Asked::Stopped, wish) {
             Ok(election) => {
                 let chosen = self.choose_when_ready(contenders, &election).await;

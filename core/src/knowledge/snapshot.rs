@@ -121,9 +121,16 @@ impl ShardSnapshot {
     }
 
     /// Whom the shard's record names, where nobody here has ever read that tablet's record: its term may be the newest.
+    /// Nobody where the primary that is known has a newer term than the shard's record and takes writes, by its last word:
+    /// a reparent stopped between its two records.
     pub fn named_unread(&self) -> Option<&TabletAlias> {
+        let serves = |state: &&TabletState| {
+            let last = state.status.as_deref();
+            state.tablet.term_start > self.record.term_start
+                && last.is_some_and(|last| last.is_writable() && last.replication.is_none())
+        };
         let named = self.record.primary_alias.as_ref().filter(|alias| self.tablet(alias).is_none());
-        named.filter(|alias| self.is_unseen(alias))
+        named.filter(|alias| self.is_unseen(alias) && self.primary().filter(serves).is_none())
     }
 
     /// Whether a tablet's record may be where nobody here has ever read.
@@ -229,28 +236,47 @@ impl ShardSnapshot {
     }
 
     /// What a replica of the primary has that no server of the shard wrote, from writers of whom the primary has nothing:
-    /// somebody committed it on replicas, and it is of no primary's term. Nothing where a server that could have written it is
-    /// not known.
-    pub fn of_nobody(&self, status: &ServerStatus) -> GtidSet {
+    /// somebody committed it on replicas, and it is of no primary's term.
+    ///
+    /// Nothing of it counts as such where a server that could have written it is not known, or where the replica may know
+    /// of a reparent that the primary does not: a server that was given a new uuid, or a former one that was cloned anew,
+    /// wrote under a uuid that nobody has any more.
+    pub fn of_nobody(&self, alias: &TabletAlias, status: &ServerStatus) -> GtidSet {
         let nothing = status.gtid_executed.empty_like();
         let (Some(primary), Some(channel)) = (self.primary(), &status.replication) else {
             return nothing;
         };
-        let Some(own) = primary.status.as_deref().filter(|_| primary.is_source_of(channel)) else {
-            return nothing;
+        let own = primary.status.as_deref();
+        let follows = |own: &&ServerStatus| {
+            own.server_uuid.is_some() && own.server_uuid == channel.source_uuid
         };
-        let may_lack_servers = !self.damaged.is_empty() || !self.unseen.is_empty();
-        let identities = self.tablets.values().map(|state| state.identity.as_ref());
-        let uuids: Option<Vec<&String>> = identities
-            .map(|identity| match identity {
-                Some(ServerIdentity::Uuid(uuid)) => Some(uuid),
-                Some(ServerIdentity::Id(_)) | None => None,
-            })
-            .collect();
-        let Some(uuids) = uuids.filter(|_| !may_lack_servers) else { return nothing };
-        let more = status.gtid_received().subtract(&own.gtid_executed);
-        let unknown = more.of_writers_unknown_to(&own.gtid_received());
-        uuids.into_iter().fold(unknown, |left, uuid| left.without_source(uuid))
+        let Some(own) = own.filter(follows) else { return nothing };
+        let unknown = status.gtid_received().subtract(&own.gtid_executed);
+        let mut unknown = unknown.of_writers_unknown_to(&own.gtid_received());
+        if unknown.is_empty() || !self.damaged.is_empty() || !self.unseen.is_empty() {
+            return nothing;
+        }
+        for identity in self.tablets.values().map(|state| state.identity.as_ref()) {
+            match identity {
+                Some(ServerIdentity::Uuid(uuid)) => unknown = unknown.without_source(uuid),
+                Some(ServerIdentity::Id(_)) | None => return nothing,
+            }
+        }
+        let reigned = !own.written_by_itself().intersect(&status.gtid_received()).is_empty();
+        let journals = self.journal(&primary.tablet.alias, own).zip(self.journal(alias, status));
+        match journals.filter(|_| reigned) {
+            Some((of_primary, here)) if here.length <= of_primary.length => {
+                unknown.intersect(&here.executed)
+            }
+            Some(_) | None => nothing,
+        }
+    }
+
+    /// The reparent journal as a server tells it, or as it was last read in this term.
+    fn journal(&self, alias: &TabletAlias, status: &ServerStatus) -> Option<Journal> {
+        let told = status.journal_length;
+        let told = told.map(|length| Journal { length, executed: status.gtid_executed.clone() });
+        told.or_else(|| self.tablet(alias)?.journal.clone())
     }
 
     /// Whether a tablet lost what it wrote, by what anybody else was seen to have.

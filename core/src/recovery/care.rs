@@ -1,4 +1,4 @@
-//! Which replicas are repaired under the lock, in which order of care, and what stands in the way of all of them.
+//! Which replicas are repaired under the lock, which care each gets, and what stands in the way of all of them.
 
 use std::collections::BTreeMap;
 

@@ -2,12 +2,14 @@
 
 use crate::analysis::Finding;
 use crate::ids::TabletAlias;
+use crate::knowledge::observe::TabletState;
 use crate::recovery::request::ReparentRequest;
 use crate::remedy;
 use crate::reparent::choice::Basis;
 use crate::reparent::election::{Constraints, Contender, Election, NoCandidate};
-use crate::reparent::safety;
+use crate::reparent::safety::{self, Unsafe};
 use crate::reparent::successor;
+use crate::status::ServerStatus;
 use crate::tablet::Tablet;
 
 /// What is to be done for a planned reparent.
@@ -31,6 +33,9 @@ pub enum NotMoved {
     /// The records' primary does not serve, or another server may.
     #[error("{0}: {why}; that goes first", why = .0.why)]
     GoesFirst(Box<Finding>),
+    /// Another tablet may be the primary.
+    #[error(transparent)]
+    Unsafe(#[from] Unsafe),
     /// The one that was asked for cannot be asked whether it is fit.
     #[error("{0} does not answer")]
     WantedSilent(TabletAlias),
@@ -39,15 +44,24 @@ pub enum NotMoved {
     NoCandidate(#[from] NoCandidate),
 }
 
-/// Says who takes over.
-pub fn plan(basis: Basis<'_>, request: &ReparentRequest) -> Result<Move, NotMoved> {
-    let Basis { snapshot, policy, settings, unread } = basis;
+/// The records' primary, where it answers and serves, and nobody else may.
+pub fn in_charge(basis: Basis<'_>) -> Result<(&TabletState, &ServerStatus), NotMoved> {
+    let Basis { snapshot, settings, .. } = basis;
     let primary = snapshot.primary().ok_or(NotMoved::NoPrimary)?;
-    let alias = &primary.tablet.alias;
-    let status = primary.valid_status().ok_or_else(|| NotMoved::PrimarySilent(alias.clone()))?;
+    let silent = || NotMoved::PrimarySilent(primary.tablet.alias.clone());
+    let status = primary.valid_status().ok_or_else(silent)?;
     if let Some(finding) = remedy::not_in_charge(snapshot, settings) {
         return Err(NotMoved::GoesFirst(Box::new(finding)));
     }
+    safety::check_named(snapshot)?;
+    Ok((primary, status))
+}
+
+/// Says who takes over.
+pub fn plan(basis: Basis<'_>, request: &ReparentRequest) -> Result<Move, NotMoved> {
+    let Basis { snapshot, policy, settings, unread } = basis;
+    let (primary, status) = in_charge(basis)?;
+    let alias = &primary.tablet.alias;
     let (wanted, avoid) = (request.new_primary.as_ref(), request.avoid_primary.as_ref());
     let leaves_as_is = wanted.is_none() && avoid.is_some_and(|avoided| avoided != alias);
     if wanted == Some(alias) || leaves_as_is {

@@ -7,7 +7,7 @@ use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::reparent::election::{Contender, PrimaryPosition, Witnesses, position_of_primary};
-use crate::reparent::safety::{Reach, Unsafe};
+use crate::reparent::safety::{Reach, Unsafe, check_named};
 use crate::status::ReceiverState;
 
 /// Records may lie. To open a replica that still has something to apply would throw that away, and one with filters lacks
@@ -46,6 +46,7 @@ fn check_not_followed_elsewhere(snapshot: &ShardSnapshot) -> Result<(), Unsafe> 
 pub fn check(snapshot: &ShardSnapshot, policy: DurabilityPolicy) -> Result<(), Unsafe> {
     let answered = snapshot.tablets.values().filter(|state| state.valid_status().is_some());
     let reached: BTreeSet<TabletAlias> = answered.map(|state| state.tablet.alias.clone()).collect();
+    check_named(snapshot)?;
     Reach::of(snapshot, policy, &reached).check_incumbent()?;
     let Some(primary) = snapshot.primary() else { return Ok(()) };
     check_applied(primary)?;

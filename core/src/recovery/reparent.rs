@@ -40,7 +40,7 @@ pub enum Halted {
 /// By what it answered.
 pub fn halted(tablet: &Tablet, status: &ServerStatus) -> Halted {
     match (status.replication.is_some(), tablet.tablet_type.is_managed()) {
-        (true, true | false) => Halted::TakesPart,
+        (true, _) => Halted::TakesPart,
         (false, true) => Halted::MustRefuseWrites,
         (false, false) => Halted::LeftAlone,
     }
@@ -67,7 +67,7 @@ pub fn followers(contenders: &[Contender], winner: &TabletAlias) -> Vec<Tablet> 
 pub struct Adoption {
     /// Whom all others follow.
     pub primary: Tablet,
-    /// What it has, it was followed for.
+    /// Its position when it was looked at: all others follow it from there.
     pub grounds: PromotionGrounds,
     /// All others.
     pub followers: Vec<Tablet>,

@@ -6,7 +6,7 @@ use super::request::{
 };
 use crate::admission::attempts::Approved;
 use crate::admission::requested::BlockRule;
-use crate::analysis::{Finding, FindingKind};
+use crate::analysis::Finding;
 use crate::audit::Trigger;
 use crate::ids::TabletAlias;
 
@@ -62,7 +62,7 @@ impl Task {
         }
     }
 
-    /// The finding that it is told to be for.
+    /// The finding that the history and the hooks name as its reason.
     pub fn finding(&self) -> Option<&Finding> {
         match self {
             Self::Shard(_, finding) => Some(finding),
@@ -83,11 +83,6 @@ impl Task {
     /// A reparent does not wait for a repair: the repair is called off, and starts again if it is still needed.
     pub fn goes_before(&self, running: &Self) -> bool {
         self.kind().is_reparent() && !running.kind().is_reparent()
-    }
-
-    /// The primary lives and does not serve, so it must not be elected again.
-    pub fn leaves_primary(finding: FindingKind) -> bool {
-        matches!(finding, FindingKind::PrimarySemiSyncBlocked | FindingKind::PrimaryDiskStalled)
     }
 
     /// Somebody asked for it.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::election::{self, Constraints, Contender, Election, NoCandidate};
-use super::safety::{Reach, Unsafe};
+use super::safety::{Reach, Unsafe, check_named};
 use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
 use crate::knowledge::snapshot::ShardSnapshot;
@@ -54,6 +54,14 @@ pub enum NotChosen {
 }
 
 impl<'a> Basis<'a> {
+    /// What no answer can change is asked before anybody is stopped. Whoever names the new primary decides it.
+    pub fn check_beginning(self, wish: Wish<'_>) -> Result<(), Unsafe> {
+        match wish.wanted {
+            Some(_) => Ok(()),
+            None => check_named(self.snapshot),
+        }
+    }
+
     /// Chooses among those who answered, the old primary included where it did and may stay.
     pub fn choose(
         self,
@@ -67,6 +75,7 @@ impl<'a> Basis<'a> {
         let reached: BTreeSet<TabletAlias> =
             contenders.iter().map(|one| one.tablet.alias.clone()).collect();
         let reach = Reach::of(snapshot, policy, &reached);
+        self.check_beginning(wish)?;
         if !sabotage::has(Bug::SkipSafety) {
             reach.check_reached(old_primary)?;
         }

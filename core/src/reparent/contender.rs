@@ -47,7 +47,7 @@ impl Contender {
             had_before: had_before(&tablet.alias, snapshot)
                 .unwrap_or_else(|| status.gtid_executed.empty_like()),
             foreign: snapshot.foreign(&status),
-            of_nobody: snapshot.of_nobody(&status),
+            of_nobody: snapshot.of_nobody(&tablet.alias, &status),
             losses: snapshot
                 .tablet(&tablet.alias)
                 .map(|state| state.losses.clone())

@@ -63,7 +63,7 @@ impl Election {
         self.candidates.first()
     }
 
-    /// Everybody else where this one was chosen in the end, and why not.
+    /// Everybody but the one that was chosen in the end, and why they were not.
     pub fn others(&self, chosen: &TabletAlias) -> Vec<PassedOver> {
         let mut chosen_yet = false;
         let mut others = Vec::new();

@@ -77,7 +77,7 @@ pub enum Unsafe {
     Filtered(TabletAlias),
     /// The shard's record names a tablet of which nothing was ever read here.
     #[error(
-        "the shard's record names {0}, whose own record could never be read here: it may be the primary and take writes; make it readable, or correct the shard's record"
+        "the shard's record names {0}, whose own record could never be read here: it may be the primary and take writes; make it readable, or ask for an emergency reparent to a tablet if that one is gone for good"
     )]
     NamedUnread(TabletAlias),
     /// There was a primary that the topology no longer knows; any tablet could be following it.
@@ -97,7 +97,15 @@ pub struct Reach<'a> {
     tablets: Vec<&'a Tablet>,
     reached: &'a BTreeSet<TabletAlias>,
     strays: StrayAckers,
-    named_unread: Option<&'a TabletAlias>,
+}
+
+/// Checks that the tablet that the shard's record names is known: whoever is opened, promoted or recorded beside one that
+/// nobody here has read may be the second primary.
+pub fn check_named(snapshot: &ShardSnapshot) -> Result<(), Unsafe> {
+    match snapshot.named_unread() {
+        Some(named) => Err(Unsafe::NamedUnread(named.clone())),
+        None => Ok(()),
+    }
 }
 
 impl<'a> Reach<'a> {
@@ -108,8 +116,7 @@ impl<'a> Reach<'a> {
         reached: &'a BTreeSet<TabletAlias>,
     ) -> Self {
         let tablets = snapshot.tablets.values().map(|state| &state.tablet).collect();
-        let (strays, named_unread) = (stray_ackers(snapshot), snapshot.named_unread());
-        Self { policy, tablets, reached, strays, named_unread }
+        Self { policy, tablets, reached, strays: stray_ackers(snapshot) }
     }
 
     /// Checks that, with those reached stopped, no tablet out of sight can acknowledge a write or hold one that
@@ -153,9 +160,6 @@ impl<'a> Reach<'a> {
     ///
     /// Where the policy demands no acknowledgements nothing was promised, and those in sight must do.
     pub fn check_incumbent(&self) -> Result<(), Unsafe> {
-        if let Some(named) = self.named_unread {
-            return Err(Unsafe::NamedUnread(named.clone()));
-        }
         let required = self.policy.acks_required();
         if required == 0 {
             return Ok(());
@@ -249,7 +253,7 @@ mod tests {
 
     fn reach<'a>(policy: &str, all: &'a [Tablet], reached: &'a BTreeSet<TabletAlias>) -> Reach<'a> {
         let (policy, tablets) = (policy.parse().unwrap(), all.iter().collect());
-        Reach { policy, tablets, reached, strays: StrayAckers::default(), named_unread: None }
+        Reach { policy, tablets, reached, strays: StrayAckers::default() }
     }
 
     /// `P1` is a primary in zone1, `r2` a replica in zone2, `d1` an rdonly in zone1; `!` marks the missing.

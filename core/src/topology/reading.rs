@@ -148,6 +148,12 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
     new.unseen = cells
         .map(|(cell, unread)| (Place::Cell(cell.clone()), unread.trouble.to_string()))
         .collect();
+    // It came there since the cell was last read.
+    let named = new.record.primary_alias.clone();
+    if let Some(named) = named.filter(|one| read.is_unread(one) && !new.tablets.contains_key(one)) {
+        let why = read.unread_cells.get(&named.cell).map(|unread| unread.trouble.to_string());
+        new.unseen.insert(Place::Record(named), why.unwrap_or_default());
+    }
     new.damaged = read
         .unread_shards
         .get(&new.shard)
@@ -332,6 +338,18 @@ mod tests {
         let known = merge(&known, second);
         assert_eq!(unseen(&known), [""; 0]);
         assert_eq!(unseen(&merge(&known, first)), [""; 0]);
+    }
+
+    #[test]
+    fn whom_the_shards_record_names_may_have_come_to_a_cell_since_it_was_read() {
+        let (name, mut known) = shard(&["zone1-1"]);
+        known.known_cells.insert("zone2".into());
+        let mut read = read(&["zone1-1"]);
+        read.unread_cells.insert("zone2".into(), silent());
+        let record = &mut read.shards.get_mut(&name).unwrap().record;
+        record.primary_alias = Some("zone2-2".parse().unwrap());
+        let merged = merge(&BTreeMap::from([(name, known)]), read);
+        assert_eq!(unseen(&merged), ["the record of tablet zone2-0000000002"]);
     }
 
     #[test]
