@@ -57,6 +57,10 @@ GRANT PROCESS ON *.* TO 'orc_client_user'@'%';
 /*!80000 GRANT SELECT ON performance_schema.replication_applier_global_filters TO 'orc_client_user'@'%' */
 /*M! DO 0 */;
 
+-- Without it: why an applier stopped is told by the coordinator's words, which only say where to look.
+/*!80000 GRANT SELECT ON performance_schema.replication_applier_status_by_worker TO 'orc_client_user'@'%' */
+/*M! DO 0 */;
+
 -- Without it: no reparent journal; a reparent ends as "unclear", and tablets that missed one are not told
 -- from those that did not.
 GRANT SELECT, INSERT, CREATE ON _vt.* TO 'orc_client_user'@'%';

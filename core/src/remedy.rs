@@ -79,6 +79,8 @@ pub fn remedy(kind: FindingKind) -> Remedy {
         | FindingKind::ReplicaIsWritable
         | FindingKind::NotConnectedToPrimary
         | FindingKind::ConnectedToWrongPrimary
+        | FindingKind::ReplicaCannotConnect
+        | FindingKind::ReplicaCannotApply
         | FindingKind::ReplicationStopped
         | FindingKind::ReplicaMisconfigured
         | FindingKind::ReplicaSemiSyncMustBeSet

@@ -159,3 +159,40 @@ fn a_replica_user_that_is_not_let_in_is_told_by_check() {
         });
     }
 }
+
+/// The password of the replicas' user is changed under a shard that works: whoever connects anew is turned away. The finding
+/// has the server's words, nothing is moved there, and once the password is right again all is in order by itself.
+#[test]
+fn a_wrong_replica_password_is_found_and_no_write_stops_for_it() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+        cluster.configure(&[("RecoveryPeriodBlockSeconds", json!(0))]);
+        cluster.start_daemon(&[]);
+        let first = cluster.healthy(&[]);
+        create_table(cluster.server(&first));
+        let alter = "ALTER USER vt_repl@'%' IDENTIFIED BY 'another one'";
+        cluster.server(&first).run(&[alter]).unwrap();
+        let (status, answer) = cluster.daemon().post(PLANNED, json!({"reason": "test"}));
+        assert_eq!(status, 409, "{flavor:?}: {answer:#}");
+        let why = answer["message"].as_str().unwrap();
+        assert!(why.contains("could not log in") && why.contains("vt_repl"), "{flavor:?}: {why}");
+        cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
+        let replica = THREE.iter().map(|alias| padded(alias)).find(|alias| *alias != first);
+        let replica = replica.unwrap();
+        let restart = match flavor {
+            Flavor::MySql => ["STOP REPLICA IO_THREAD", "START REPLICA IO_THREAD"],
+            Flavor::MariaDb => ["STOP SLAVE IO_THREAD", "START SLAVE IO_THREAD"],
+        };
+        cluster.server(&replica).run(&restart).unwrap();
+        let shown = cluster.daemon().finding("ReplicaCannotConnect");
+        let mut found = shown["findings"].as_array().unwrap().iter();
+        let found = found.find(|one| one["code"] == "ReplicaCannotConnect").unwrap();
+        assert_eq!(found["tablet"], replica.as_str(), "{found:#}");
+        assert!(found["evidence"].to_string().contains("Access denied"), "{found:#}");
+        let failed = cluster.daemon().recovery(|one| one["outcome"] == "failed");
+        assert!(failed["outcome_text"].as_str().unwrap().contains("Access denied"), "{failed:#}");
+        let alter = "ALTER USER vt_repl@'%' IDENTIFIED BY ''";
+        cluster.server(&first).run(&[alter]).unwrap();
+        assert_eq!(cluster.healthy(&[]), first);
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use vtorc_core::audit::StepOutcome;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
@@ -12,7 +13,7 @@ use vtorc_core::recovery::reparent;
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::status::ServerStatus;
-use vtorc_core::tablet::Tablet;
+use vtorc_core::tablet::{Tablet, TabletAddress};
 
 use super::job::{COMMAND_MARGIN, Locked, Stopped};
 use super::promote::Promotion;
@@ -40,6 +41,7 @@ impl Locked<'_> {
         self.announce(&election, &first.alias);
         let candidate = self.tablet(&first.alias)?.clone();
         self.check_logins(std::slice::from_ref(&primary)).await?;
+        self.try_login(&candidate).await?;
         let chosen = self.status_of(&candidate.alias)?;
         self.job.note(|record| record.old_primary = Some(primary.alias.clone()));
         if !sabotage::has(Bug::SkipWaiting) {
@@ -96,6 +98,27 @@ impl Locked<'_> {
 
     fn answered(&self, alias: &TabletAlias) -> bool {
         self.fresh.tablet(alias).is_some_and(|state| state.valid_status().is_some())
+    }
+
+    /// Before writes stop: if replicas could not log in at the new primary, no write would be acknowledged there.
+    async fn try_login(&self, candidate: &Tablet) -> Result<(), Stopped> {
+        let Some(address) = candidate.address() else { return Ok(()) };
+        let channel = self.fresh.channel_of(&candidate.alias);
+        let address = TabletAddress { channel, ..address };
+        let step = self.job.begin_step(StepKind::TryLogin, Some(&candidate.alias));
+        let timeout = self.job.settings.command_timeout;
+        let (outcome, tried) = match self.job.services.mysql.inspect(&address, timeout).await {
+            Ok(inspected) => match planned::check_login(candidate, &inspected) {
+                Ok(()) => (StepOutcome::Done(String::new()), Ok(())),
+                Err(why) => {
+                    (StepOutcome::NotDone(why.to_string()), Err(Stopped::Refused(why.to_string())))
+                }
+            },
+            // Nothing is known then, as before an emergency.
+            Err(error) => (StepOutcome::Unknown(error.to_string()), Ok(())),
+        };
+        self.job.end_step(step, outcome);
+        tried
     }
 
     /// Before writes stop: a candidate that does not get there now would not later either.

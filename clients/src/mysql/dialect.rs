@@ -58,7 +58,7 @@ impl Dialect {
     }
 
     /// The statements of one probe, most important first: where one fails, the later ones are lost.
-    pub(crate) fn probe_statements(self) -> [&'static str; 6] {
+    pub(crate) fn probe_statements(self) -> [&'static str; 7] {
         match self {
             Self::MySql => [
                 "SELECT @@global.server_id AS server_id, @@global.server_uuid AS server_uuid, \
@@ -71,6 +71,7 @@ impl Dialect {
                 SEMI_SYNC_STATUS,
                 HEARTBEATS,
                 FILTERS,
+                WORKERS,
             ],
             Self::OldMySql => [
                 "SELECT @@global.server_id AS server_id, @@global.server_uuid AS server_uuid, \
@@ -83,6 +84,7 @@ impl Dialect {
                 SEMI_SYNC_STATUS,
                 HEARTBEATS,
                 FILTERS,
+                WORKERS,
             ],
             Self::MariaDb => [
                 "SELECT @@global.server_id AS server_id, VERSION() AS version, \
@@ -93,6 +95,7 @@ impl Dialect {
                 "SHOW ALL SLAVES STATUS",
                 SETTINGS,
                 SEMI_SYNC_STATUS,
+                "DO 0",
                 "DO 0",
                 "DO 0",
             ],
@@ -118,6 +121,10 @@ const HEARTBEATS: &str = "SELECT CHANNEL_NAME AS channel_name, c.HEARTBEAT_INTER
 /// What would be filtered of a source that is not configured yet; MySQL 5.7 has no such table.
 const FILTERS: &str = "SELECT FILTER_NAME AS filter_name, FILTER_RULE AS filter_rule \
      FROM performance_schema.replication_applier_global_filters";
+
+/// Why appliers stopped: where several workers apply, `SHOW REPLICA STATUS` only says where to look.
+const WORKERS: &str = "SELECT CHANNEL_NAME AS channel_name, LAST_ERROR_MESSAGE AS error \
+     FROM performance_schema.replication_applier_status_by_worker WHERE LAST_ERROR_NUMBER <> 0";
 
 /// The names of the semi-sync variables on one server, taken from those that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

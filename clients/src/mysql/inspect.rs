@@ -12,7 +12,7 @@ use vtorc_core::secret::Login;
 use super::access::MysqlAccess;
 use super::dialect::name_value;
 use super::login;
-use super::session::{Session, connect};
+use super::session::{Session, connect, text_of};
 
 /// Looks at a server's grants and settings.
 pub(crate) fn inspect(session: &mut Session<'_>) -> Result<Inspection, CommandError> {
@@ -58,7 +58,7 @@ fn login_trial(session: &mut Session<'_>) -> Result<Option<LoginTrial>, CommandE
             Err(_) => return Ok(None),
         },
         Err(error) if is_away(&error) => return Ok(None),
-        Err(error) => Some(error.to_string()),
+        Err(error) => Some(text_of(&error)),
     };
     Ok(Some(LoginTrial { user, at, trouble }))
 }

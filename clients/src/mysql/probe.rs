@@ -138,7 +138,7 @@ async fn ask(
 ) -> Result<status::Answers, mysql_async::Error> {
     let mut result = conn.query_iter(statements).await?;
     let mut answers = Vec::new();
-    // The last two may be refused (no grant on performance_schema, no such table); the ones before them count.
+    // The last ones may be refused (no grant on performance_schema, no such table); the ones before them count.
     while !result.is_empty() {
         match result.collect::<mysql_async::Row>().await {
             Ok(rows) => answers.push(rows.into_iter().map(text_row).collect()),

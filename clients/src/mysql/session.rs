@@ -220,7 +220,7 @@ impl<'a> Session<'a> {
         for (at, statement) in self.dialect.probe_statements().iter().enumerate() {
             match self.rows("read the server's state", statement) {
                 Ok(rows) => answers.push(rows),
-                // Without a grant on performance_schema there are no heartbeats and no global filters to see.
+                // Without a grant on performance_schema there are no heartbeats, global filters and workers' errors to see.
                 Err(CommandError::NotDone(_)) if at >= MAY_BE_MISSING => answers.push(Vec::new()),
                 Err(error) => return Err(error),
             }
@@ -347,7 +347,7 @@ fn command_error(what: &str, error: &mysql::Error) -> CommandError {
 
 /// The error's text without what a server may repeat of a statement: it could hold a password.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is not ours and may grow")]
-fn text_of(error: &mysql::Error) -> String {
+pub(super) fn text_of(error: &mysql::Error) -> String {
     match error {
         mysql::Error::MySqlError(error) if error.code == SYNTAX_ERROR => {
             format!("syntax not known to the server ({})", error.code)

@@ -35,7 +35,9 @@ pub(crate) fn read(
     for row in set(1) {
         let name = channel_of(dialect, row);
         let heartbeats = set(4).iter().find(|row| text(row, "channel_name") == name);
-        match read_channel(dialect, row, heartbeats)? {
+        let worker = set(6).iter().find(|row| text(row, "channel_name") == name);
+        let read = read_channel(dialect, row, heartbeats)?;
+        match read.map(|read| with_error_of(worker, read)) {
             Some(read) if name == channel => replication = Some(read),
             Some(read) => channels.push(read),
             None => {}
@@ -76,6 +78,15 @@ pub(crate) fn read(
         journal_length: None,
         vttablet: None,
     })
+}
+
+/// The worker's error says more than the coordinator's. That of one that goes on is an old one.
+fn with_error_of(worker: Option<&Row>, mut channel: ReplicationStatus) -> ReplicationStatus {
+    let error = worker.map(|worker| text(worker, "error")).filter(|error| !error.is_empty());
+    if let Some(error) = error.filter(|_| !channel.applier_error.is_empty()) {
+        channel.applier_error = error;
+    }
+    channel
 }
 
 /// Tells whether a channel has replication filters.

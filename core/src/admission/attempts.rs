@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::inaction::{HeldBack, Inaction};
-use super::{Admission, AttemptMemory, Block, Proposal, Refusal, Switches, admit};
+use super::{Admission, AttemptMemory, BACKOFF_MAX, Block, Proposal, Refusal, Switches, admit};
 use crate::analysis::{Finding, FindingKind};
 use crate::audit::Outcome;
 use crate::ids::{RecoveryId, TabletAlias};
@@ -17,6 +17,10 @@ use crate::time::Timestamp;
 
 /// A receiver is restarted at most so often: it is done to see something, not to cure it.
 const RECEIVER_RESTART_PAUSE: Duration = Duration::from_secs(60);
+/// An applier that stopped on an error is started again so often, ...
+const APPLIER_STARTS: u32 = 5;
+/// ... and then at most so often: a person must see to it, and starts it afterwards.
+const APPLIER_PAUSE: Duration = Duration::from_secs(600);
 /// Where some receivers cannot connect any more, the others are asked sooner: the primary may be dead.
 const BROKEN_RESTART_PAUSE: Duration = Duration::from_secs(2);
 
@@ -132,10 +136,20 @@ impl Attempts {
             return false;
         }
         if kind == RecoveryKind::FixReplica {
-            for alias in findings.iter().filter_map(|finding| finding.tablet.clone()) {
+            for finding in findings {
+                let Some(alias) = finding.tablet.clone() else { continue };
                 // Also where the commands went well: if it does not hold, do not try for ever.
-                if !sabotage::has(Bug::RepairOldNews) {
-                    self.repairs.entry(alias).or_default().attempt_failed(now);
+                if sabotage::has(Bug::RepairOldNews) {
+                    continue;
+                }
+                let memory = self.repairs.entry(alias).or_default();
+                if memory.not_before.is_some_and(|last| last.age(now) > BACKOFF_MAX) {
+                    memory.fresh_start();
+                }
+                memory.attempt_failed(now);
+                let applies = finding.kind != FindingKind::ReplicaCannotApply;
+                if !applies && memory.failures >= APPLIER_STARTS {
+                    memory.pause_until(now + APPLIER_PAUSE);
                 }
             }
             return false;
@@ -195,6 +209,26 @@ fn held(finding: &Finding, refusal: &Refusal, before: &[HeldBack]) -> HeldBack {
 mod tests {
     use super::*;
     use crate::testkit;
+
+    #[test]
+    fn an_applier_that_stops_each_time_is_not_started_for_ever() {
+        let finding =
+            |kind| Finding { kind, tablet: "zone1-1".parse().ok(), why: "", evidence: Vec::new() };
+        let (settings, failed) = (testkit::settings(), Outcome::Failed("Duplicate entry".into()));
+        let tries_within_an_hour = |kind| {
+            let (mut attempts, mut now) = (Attempts::default(), Timestamp::from_millis(1000));
+            let (mut tries, end) = (0, now + Duration::from_secs(3600));
+            while now < end {
+                let (id, repair) = (RecoveryId(7), RecoveryKind::FixReplica);
+                attempts.learn(id, repair, &[finding(kind)], &failed, &settings, now);
+                tries += 1;
+                now = attempts.repairs.values().find_map(|memory| memory.not_before).unwrap();
+            }
+            tries
+        };
+        assert_eq!(tries_within_an_hour(FindingKind::ReplicaCannotApply), 10);
+        assert!(tries_within_an_hour(FindingKind::ReplicationStopped) > 100);
+    }
 
     /// Kind, outcome, and what is then remembered: `block`, `again` (backed off), `free`.
     #[test]

@@ -60,6 +60,10 @@ pub enum FindingKind {
     NotConnectedToPrimary,
     /// A replica follows another source than the primary.
     ConnectedToWrongPrimary,
+    /// A replica's receiver cannot connect to the primary: it is turned away, or something else than the network fails.
+    ReplicaCannotConnect,
+    /// A replica's applier stopped on an error.
+    ReplicaCannotApply,
     /// A replica's receiver or applier does not run.
     ReplicationStopped,
     /// A replica expects heartbeats so seldom that a dead source shows late.
@@ -124,7 +128,7 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 56] = [
+    pub const ALL: [Self; 58] = [
         Self::UnknownDurabilityPolicy,
         Self::ClusterHasNoPrimary,
         Self::PrimaryTabletDeleted,
@@ -153,6 +157,8 @@ impl FindingKind {
         Self::ReplicaIsWritable,
         Self::NotConnectedToPrimary,
         Self::ConnectedToWrongPrimary,
+        Self::ReplicaCannotConnect,
+        Self::ReplicaCannotApply,
         Self::ReplicationStopped,
         Self::ReplicaMisconfigured,
         Self::ReplicaSemiSyncMustBeSet,

@@ -219,6 +219,16 @@ pub const REPLICA_RULES: &[ReplicaRule] = &[
         holds: |r| !r.only_fenced && r.wrong_source,
     },
     ReplicaRule {
+        kind: FindingKind::ReplicaCannotConnect,
+        why: "its receiver cannot connect to the primary: the server says why",
+        holds: |r| !r.only_fenced && r.cannot_connect,
+    },
+    ReplicaRule {
+        kind: FindingKind::ReplicaCannotApply,
+        why: "its applier stopped on an error: the server says which",
+        holds: |r| !r.only_fenced && r.cannot_apply,
+    },
+    ReplicaRule {
         kind: FindingKind::ReplicationStopped,
         why: "its receiver or applier does not run",
         holds: |r| !r.only_fenced && r.stopped,

@@ -3,6 +3,7 @@
 use crate::analysis::Finding;
 use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
+use crate::preflight::Inspection;
 use crate::recovery::request::ReparentRequest;
 use crate::remedy;
 use crate::reparent::choice::Basis;
@@ -39,6 +40,18 @@ pub enum NotMoved {
     /// The one that was asked for cannot be asked whether it is fit.
     #[error("{0} does not answer")]
     WantedSilent(TabletAlias),
+    /// Nobody could follow it.
+    #[error(
+        "replicas could not log in at {at} as {user}: {why}; put the user or MySQLReplicaUser in order"
+    )]
+    LoginRefused {
+        /// The new primary.
+        at: TabletAlias,
+        /// As whom.
+        user: String,
+        /// In the server's words.
+        why: String,
+    },
     /// Nobody can take over.
     #[error(transparent)]
     NoCandidate(#[from] NoCandidate),
@@ -85,6 +98,16 @@ pub fn plan(basis: Basis<'_>, request: &ReparentRequest) -> Result<Move, NotMove
     let current = Contender::new(&primary.tablet, status.clone(), snapshot);
     let election = successor::choose_successor(&current, &replicas, &constraints)?;
     Ok(Move::From(Box::new(primary.tablet.clone()), election))
+}
+
+/// What came of logging in at the new primary as replicas will. Where it was tried elsewhere, or not at all, nothing is known.
+pub fn check_login(candidate: &Tablet, inspected: &Inspection) -> Result<(), NotMoved> {
+    let trial = inspected.login_trial.as_ref();
+    let trial = trial.filter(|trial| candidate.mysql.as_ref() == Some(&trial.at));
+    match trial.and_then(|trial| Some((trial.user.clone(), trial.trouble.clone()?))) {
+        Some((user, why)) => Err(NotMoved::LoginRefused { at: candidate.alias.clone(), user, why }),
+        None => Ok(()),
+    }
 }
 
 /// Whether a primary that lives and did not step down may be replaced by force. Without acknowledgements nothing could stop

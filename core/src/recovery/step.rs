@@ -42,6 +42,8 @@ pub enum StepKind {
     PutDelayBack,
     /// The candidate of a planned reparent catches up.
     CatchUpFirst,
+    /// Somebody logs in at the candidate as replicas will.
+    TryLogin,
     /// The old primary refuses writes.
     StopWrites,
     /// The candidate gets the old primary's last position.
@@ -98,7 +100,7 @@ pub enum StepKind {
 
 impl StepKind {
     /// All of them but the hooks.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::TakeLock,
         Self::WaitForLock,
         Self::ReadRecords,
@@ -116,6 +118,7 @@ impl StepKind {
         Self::CatchUp,
         Self::PutDelayBack,
         Self::CatchUpFirst,
+        Self::TryLogin,
         Self::StopWrites,
         Self::ReachLastPosition,
         Self::TakeWritesAgain,
@@ -163,6 +166,7 @@ impl StepKind {
             Self::CatchUp => "wait until everything is applied",
             Self::PutDelayBack => "put its delay back",
             Self::CatchUpFirst => "catch up before writes stop",
+            Self::TryLogin => "try the replicas' login",
             Self::StopWrites => "stop writes",
             Self::ReachLastPosition => "wait for the last position",
             Self::TakeWritesAgain => "take writes again",

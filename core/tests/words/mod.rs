@@ -181,7 +181,10 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
             Some(replication) => replication.filtered = true,
             None => status.would_filter = true,
         },
-        "noapply" => status.replication.as_mut().unwrap().applier_running = false,
+        "noapply" => {
+            let channel = status.replication.as_mut().unwrap();
+            (channel.applier_running, channel.applier_error) = (false, value.to_owned());
+        }
         "waits" => (status.semi_sync.source_enabled, status.semi_sync.wait_count) = (true, 1),
         // What is seen of it was acknowledged.
         "acked" => {
@@ -199,32 +202,50 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         "got" => status.replication.as_mut().unwrap().retrieved = gtid(value),
         "journal" => status.journal_length = value.parse().ok(),
         "lag" => status.replication.as_mut().unwrap().lag_seconds = value.parse().ok(),
-        "gives_up" => {
-            let after = value.parse().ok();
-            status.replication.as_mut().unwrap().gives_up_after_s = after;
-        }
-        "beats" => {
-            let period = value.parse().ok();
-            status.replication.as_mut().unwrap().heartbeat_period_ms = period;
-        }
-        "delay" => {
-            status.replication.as_mut().unwrap().delay_seconds = value.parse().unwrap();
-        }
         "clients" => status.semi_sync.clients = value.parse().unwrap(),
         "version" => status.version = value.to_owned(),
         "vttablet" => status.vttablet = Some(vttablet(value)),
         "nolog" => status.log_replica_updates = false,
-        "refused" => {
-            let text = "histories differ".to_owned();
-            let kind = ReceiverErrorKind::Diverged;
-            let error = Some(ReceiverError { number: 1236, kind, text });
-            status.replication.as_mut().unwrap().receiver_error = error;
-        }
         "format" => status.binlog_format = BinlogFormat::from_name(value),
         "opens" | "fast" | "early" | "skew" | "nettimeout" | "ungranted" | "noentry" => {}
         "uuid" => status.server_uuid = Some(uuid(value.chars().next().unwrap())),
         "id" => status.server_id = value.parse().unwrap(),
         "purged" => status.gtid_purged = gtid(value),
+        other => channel_word(status.replication.as_mut().unwrap(), other, value),
+    }
+}
+
+/// What a word says of its channel.
+fn channel_word(channel: &mut ReplicationStatus, key: &str, value: &str) {
+    match key {
+        // Its source lets it in no more; it was connected to another one before (`once`).
+        "turned" => {
+            channel.receiver = ReceiverState::Connecting;
+            let text = "Access denied for user 'repl'".to_owned();
+            let kind = ReceiverErrorKind::Denied;
+            channel.receiver_error = Some(ReceiverError { number: 1045, kind, text });
+        }
+        "once" => {
+            let once = uuid(value.chars().next().unwrap());
+            channel.source_uuid = Some(once);
+        }
+        "refused" => {
+            let text = "histories differ".to_owned();
+            let kind = ReceiverErrorKind::Diverged;
+            let error = Some(ReceiverError { number: 1236, kind, text });
+            channel.receiver_error = error;
+        }
+        "gives_up" => {
+            let after = value.parse().ok();
+            channel.gives_up_after_s = after;
+        }
+        "beats" => {
+            let period = value.parse().ok();
+            channel.heartbeat_period_ms = period;
+        }
+        "delay" => {
+            channel.delay_seconds = value.parse().unwrap();
+        }
         other => panic!("unknown word {other}"),
     }
 }

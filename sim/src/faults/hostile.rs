@@ -166,6 +166,10 @@ impl Universe {
             Hostile::ApplierFails => {
                 ills.applier_fails = begins;
                 self.server_mut(server).applier_running &= !begins;
+                if !begins {
+                    // Whoever took the cause away starts it.
+                    self.server_mut(server).start_applier();
+                }
             }
             Hostile::LyingRecord if reigns => {}
             Hostile::LyingRecord => self.lie_of(server, begins),

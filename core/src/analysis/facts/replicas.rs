@@ -9,7 +9,7 @@ use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
-use crate::status::{Flavor, ReceiverState, ServerStatus};
+use crate::status::{Flavor, ReceiverErrorKind, ReceiverState, ReplicationStatus, ServerStatus};
 use crate::tablet::TabletType;
 
 /// What the replica rules look at.
@@ -27,6 +27,10 @@ pub struct ReplicaFacts {
     pub connected: bool,
     /// Its source is not the primary.
     pub wrong_source: bool,
+    /// Its source is the primary, which is there, and does not let its receiver in.
+    pub cannot_connect: bool,
+    /// Its source is the primary, and its applier stopped on an error.
+    pub cannot_apply: bool,
     /// Its receiver or applier does not run, and might.
     pub stopped: bool,
     /// It expects heartbeats too seldom.
@@ -58,7 +62,11 @@ pub fn replica_facts(
     let source = primary.valid_status()?;
     let replication = status.replication.as_ref();
     let wrong_source = replication.is_some_and(|replication| {
-        !source.is_source_of(replication, primary.tablet.mysql.as_ref())
+        let address = primary.tablet.mysql.as_ref();
+        // Until it has connected, a receiver shows the uuid of the source before.
+        let on_its_way = replication.receiver != ReceiverState::Running
+            && address.is_some_and(|address| *address == replication.source);
+        !on_its_way && !source.is_source_of(replication, address)
     });
     // Only of a tablet that is in service is more asked than that clients cannot write to it: what is done with one that
     // is taken out of service, by whom, is not vtorc's business.
@@ -76,6 +84,9 @@ pub fn replica_facts(
         only_fenced: !replica.tablet.tablet_type.is_managed(),
         connected: replication.is_some(),
         wrong_source,
+        cannot_connect: !wrong_source && replication.is_some_and(is_turned_away),
+        cannot_apply: !wrong_source
+            && replication.is_some_and(|r| !r.applier_running && !r.applier_error.is_empty()),
         stopped: replication.is_some_and(|replication| {
             let receiver_stands = replication.receiver == ReceiverState::Stopped;
             (receiver_stands && !lacks_purged(status, source)) || !replication.applier_running
@@ -97,6 +108,22 @@ pub fn replica_facts(
         semi_sync_wanted: policy.wants_ack_of(&primary.tablet, &replica.tablet, Some(status)),
         semi_sync_available: status.semi_sync.replica_available,
         evidence: replica_evidence(replica, status, snapshot),
+    })
+}
+
+/// The source answers its receiver and does not let it in, or ends what it began. That histories differ, that logs are purged
+/// and that nobody answers is told by other findings.
+fn is_turned_away(replication: &ReplicationStatus) -> bool {
+    let error = replication.receiver_error.as_ref();
+    let error = error.filter(|_| replication.receiver != ReceiverState::Running);
+    error.is_some_and(|error| match error.kind {
+        ReceiverErrorKind::Denied
+        | ReceiverErrorKind::DuplicateServerId
+        | ReceiverErrorKind::PacketTooLarge
+        | ReceiverErrorKind::Other => true,
+        ReceiverErrorKind::Diverged
+        | ReceiverErrorKind::Purged
+        | ReceiverErrorKind::Unreachable => false,
     })
 }
 
