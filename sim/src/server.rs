@@ -231,6 +231,15 @@ impl Server {
         self.applier_running = self.source.is_some() && !self.ills.applier_fails;
     }
 
+    /// Its applier stops on an error, each time that it is started; whoever takes the cause away starts it.
+    pub fn fail_applier(&mut self, begins: bool) {
+        self.ills.applier_fails = begins;
+        match begins {
+            true => self.applier_running = false,
+            false => self.start_applier(),
+        }
+    }
+
     /// Commits a transaction.
     pub fn commit(&mut self, txn: Txn, is_journal: bool) {
         self.binlog.push(txn);

@@ -163,14 +163,7 @@ impl Universe {
             Hostile::OpenTransaction => ills.open_transactions = u32::from(begins),
             Hostile::LateCommands => ills.late = begins,
             Hostile::DropsOnceOpened => ills.drops_once_opened = begins,
-            Hostile::ApplierFails => {
-                ills.applier_fails = begins;
-                self.server_mut(server).applier_running &= !begins;
-                if !begins {
-                    // Whoever took the cause away starts it.
-                    self.server_mut(server).start_applier();
-                }
-            }
+            Hostile::ApplierFails => self.server_mut(server).fail_applier(begins),
             Hostile::LyingRecord if reigns => {}
             Hostile::LyingRecord => self.lie_of(server, begins),
             Hostile::ManagerSlow => self.slow_towards_servers(fault.manager, begins),
