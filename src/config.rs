@@ -87,6 +87,7 @@ pub(crate) struct Config {
     pub(crate) audit_purge_days: u32,
     pub(crate) audit_to_syslog: bool,
     pub(crate) use_super_read_only: bool,
+    pub(crate) try_replica_login: bool,
     #[serde(rename = "DelayMasterPromotionIfSQLThreadNotUpToDate")]
     pub(crate) delay_promotion: bool,
     #[serde(rename = "FailMasterPromotionIfSQLThreadNotUpToDate")]
@@ -164,6 +165,7 @@ impl Default for Config {
             audit_purge_days: 90,
             audit_to_syslog: false,
             use_super_read_only: true,
+            try_replica_login: true,
             delay_promotion: true,
             fail_promotion: false,
             authentication_method: String::new(),
@@ -336,6 +338,7 @@ impl Config {
             reasonable_lag: seconds(self.reasonable_replication_lag_seconds),
             write_outage_max: seconds(self.write_outage_max_seconds),
             use_super_read_only: self.use_super_read_only,
+            try_replica_login: self.try_replica_login,
             unapplied: if self.fail_promotion {
                 UnappliedPolicy::Fail
             } else {

@@ -28,6 +28,8 @@ pub struct RecoverySettings {
     pub write_outage_max: Duration,
     /// Also `super_read_only` where the server has it.
     pub use_super_read_only: bool,
+    /// Log in at the candidate as replicas will, before a planned reparent stops writes.
+    pub try_replica_login: bool,
     /// What to do with a winner that has not applied all it received.
     pub unapplied: UnappliedPolicy,
     /// Keyspaces or shards in which primaries are replaced (`RecoverMasterClusterFilters`): `*` for all, a

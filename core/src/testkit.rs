@@ -103,6 +103,7 @@ pub fn settings() -> RecoverySettings {
         disk_stalled_recovery: false,
         write_outage_max: Duration::from_secs(5),
         use_super_read_only: true,
+        try_replica_login: true,
         unapplied: UnappliedPolicy::Wait,
         recover_filters: vec!["*".into()],
         cells_no_recovery: Vec::new(),

@@ -181,6 +181,7 @@ fn settings(schedule: &Schedule) -> RecoverySettings {
         disk_stalled_recovery: schedule.disk_stalled_recovery,
         write_outage_max: Duration::from_secs(3),
         use_super_read_only: true,
+        try_replica_login: true,
         unapplied: UnappliedPolicy::Wait,
         recover_filters: vec!["*".into()],
         cells_no_recovery: Vec::new(),

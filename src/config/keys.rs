@@ -247,6 +247,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("SupportFuzzyPoolHostnames", Ignored, "there are no pools"),
     key("TLSCacheTTLFactor", Ignored, "it has no meaning here"),
     key("TopoRefreshSeconds", Honoured, "a full reading of the topology now and then, whatever the watches say; default 60"),
+    key("TryReplicaLogin", Honoured, "before a planned reparent stops writes, vtorc logs in at the candidate as replicas will; off where that user may only come from the replicas' hosts; default true"),
     key("URLPrefix", Ignored, "the HTTP server listens on ListenAddress only"),
     key("UnseenAgentForgetHours", Ignored, "there are no agents"),
     key("UnseenInstanceForgetHours", Ignored, "what is watched is read from the topology, and servers are compared by uuid"),

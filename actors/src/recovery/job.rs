@@ -27,6 +27,7 @@ use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletAddress};
 
 use super::Owner;
+use super::planned::Asked;
 use crate::services::Services;
 
 /// When everybody from whom an answer is expected has answered, those held for dead get this much more.
@@ -397,7 +398,7 @@ impl Locked<'_> {
 
     async fn requested(&self, request: &ReparentRequest) -> Result<String, Stopped> {
         match request.kind {
-            ReparentKind::Planned => self.planned_reparent(request).await,
+            ReparentKind::Planned => self.planned_reparent(request, Asked::BySomebody).await,
             ReparentKind::Emergency => {
                 self.reparent(RecoveryKind::EmergencyReparent, Some(request)).await
             }

@@ -22,11 +22,21 @@ use crate::messages::{ReparentKind, ReparentRequest};
 /// Sessions that hold the demotion up for so long are ended: writes are refused meanwhile.
 const END_SESSIONS_AFTER_MS: u64 = 500;
 
+/// Who asks for a planned reparent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Nothing presses.
+    BySomebody,
+    /// The primary is too busy to serve.
+    ByVtorc,
+}
+
 impl Locked<'_> {
     /// Moves the shard's writes from its primary to another tablet.
     pub(super) async fn planned_reparent(
         &self,
         request: &ReparentRequest,
+        asked: Asked,
     ) -> Result<String, Stopped> {
         let plan = planned::plan(self.basis(), request);
         let (primary, election) = match plan.map_err(|why| Stopped::Refused(why.to_string()))? {
@@ -41,7 +51,9 @@ impl Locked<'_> {
         self.announce(&election, &first.alias);
         let candidate = self.tablet(&first.alias)?.clone();
         self.check_logins(std::slice::from_ref(&primary)).await?;
-        self.try_login(&candidate).await?;
+        if asked == Asked::BySomebody {
+            self.try_login(&candidate).await?;
+        }
         let chosen = self.status_of(&candidate.alias)?;
         self.job.note(|record| record.old_primary = Some(primary.alias.clone()));
         if !sabotage::has(Bug::SkipWaiting) {
@@ -80,7 +92,7 @@ impl Locked<'_> {
     /// Away from a primary that is too busy: in peace if it still answers, else as from a dead one.
     pub(super) async fn move_away(&self) -> Result<String, Stopped> {
         let away = |kind| ReparentRequest::away_from_primary(kind, &self.fresh);
-        let why = match self.planned_reparent(&away(ReparentKind::Planned)).await {
+        let why = match self.planned_reparent(&away(ReparentKind::Planned), Asked::ByVtorc).await {
             Err(Stopped::Refused(why) | Stopped::Failed(why) | Stopped::Undone(why)) => why,
             // Whether it serves is not known: that is seen to first.
             other @ (Ok(_) | Err(Stopped::Unclear(_) | Stopped::AlreadyFixed)) => return other,
@@ -100,9 +112,14 @@ impl Locked<'_> {
         self.fresh.tablet(alias).is_some_and(|state| state.valid_status().is_some())
     }
 
-    /// Before writes stop: if replicas could not log in at the new primary, no write would be acknowledged there.
+    /// Before writes stop: if replicas could not log in at the new primary, no write would be acknowledged there. vttablets
+    /// have a user of their own.
     async fn try_login(&self, candidate: &Tablet) -> Result<(), Stopped> {
-        let Some(address) = candidate.address() else { return Ok(()) };
+        let mut members = self.fresh.tablets.values();
+        let applies = members.any(|state| state.tablet.vttablet.is_none());
+        let applies = applies && self.job.settings.try_replica_login;
+        let address = candidate.address().filter(|_| applies);
+        let Some(address) = address else { return Ok(()) };
         let channel = self.fresh.channel_of(&candidate.alias);
         let address = TabletAddress { channel, ..address };
         let step = self.job.begin_step(StepKind::TryLogin, Some(&candidate.alias));

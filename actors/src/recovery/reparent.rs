@@ -14,7 +14,7 @@ use vtorc_core::recovery::reparent::{self, Adoption, Halted};
 use vtorc_core::recovery::step::{Failpoint, StepKind};
 use vtorc_core::reparent::choice::{Asked, Basis, Wish};
 use vtorc_core::reparent::election::{Contender, Election};
-use vtorc_core::reparent::safety::Reach;
+use vtorc_core::reparent::safety::{self, Reach};
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::tablet::Tablet;
 
@@ -45,7 +45,8 @@ impl Locked<'_> {
         let old_primary = self.fresh.primary().map(|state| state.tablet.alias.clone());
         self.job.note(|record| record.old_primary.clone_from(&old_primary));
         let wish = reparent::wish(&self.fresh, request);
-        self.basis().check_beginning(wish).map_err(|error| Stopped::Refused(error.to_string()))?;
+        // No answer changes that, so it is asked before anybody is stopped.
+        safety::check_named(&self.fresh).map_err(|error| Stopped::Refused(error.to_string()))?;
         self.check_lock().await?;
         let contenders = self.stop_everything(old_primary.as_ref()).await?;
         let chosen = self.elect(&contenders, wish).await?;

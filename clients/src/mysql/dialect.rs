@@ -122,9 +122,11 @@ const HEARTBEATS: &str = "SELECT CHANNEL_NAME AS channel_name, c.HEARTBEAT_INTER
 const FILTERS: &str = "SELECT FILTER_NAME AS filter_name, FILTER_RULE AS filter_rule \
      FROM performance_schema.replication_applier_global_filters";
 
-/// Why appliers stopped: where several workers apply, `SHOW REPLICA STATUS` only says where to look.
+/// Why appliers stopped: where several workers apply, `SHOW REPLICA STATUS` only says where to look. (3030 says that
+/// another worker stopped.)
 const WORKERS: &str = "SELECT CHANNEL_NAME AS channel_name, LAST_ERROR_MESSAGE AS error \
-     FROM performance_schema.replication_applier_status_by_worker WHERE LAST_ERROR_NUMBER <> 0";
+     FROM performance_schema.replication_applier_status_by_worker WHERE LAST_ERROR_NUMBER <> 0 \
+     ORDER BY LAST_ERROR_NUMBER = 3030, WORKER_ID";
 
 /// The names of the semi-sync variables on one server, taken from those that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

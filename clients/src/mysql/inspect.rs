@@ -66,15 +66,28 @@ fn login_trial(session: &mut Session<'_>) -> Result<Option<LoginTrial>, CommandE
 /// `ER_CON_COUNT_ERROR`, `ER_TOO_MANY_USER_CONNECTIONS`, `ER_USER_LIMIT_REACHED`.
 const IS_FULL: [u16; 3] = [1040, 1203, 1226];
 
+/// `ER_HOST_NOT_PRIVILEGED`: nobody may come from this machine.
+const OTHER_HOSTS_ONLY: u16 = 1130;
+
 /// It is away, or full: that says nothing of the user. (How one is turned away whom the server does not know differs by
 /// version and plugin, down to a connection that is closed within the handshake.)
 fn is_away(error: &mysql::Error) -> bool {
-    use mysql::DriverError::{ConnectTimeout, CouldNotConnect, Timeout};
+    use mysql::DriverError::{
+        CleartextPluginDisabled, ConnectTimeout, CouldNotConnect, Timeout, UnknownAuthPlugin,
+    };
     match error {
-        mysql::Error::MySqlError(error) => IS_FULL.contains(&error.code),
-        mysql::Error::DriverError(error) => {
-            matches!(error, ConnectTimeout | CouldNotConnect(_) | Timeout)
+        mysql::Error::MySqlError(error) => {
+            IS_FULL.contains(&error.code) || error.code == OTHER_HOSTS_ONLY
         }
+        // What this driver cannot do is no fault of the user's.
+        mysql::Error::DriverError(error) => matches!(
+            error,
+            ConnectTimeout
+                | CouldNotConnect(_)
+                | Timeout
+                | UnknownAuthPlugin(_)
+                | CleartextPluginDisabled
+        ),
         mysql::Error::IoError(error) => {
             let closed =
                 [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];

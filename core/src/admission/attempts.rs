@@ -31,6 +31,8 @@ pub struct Attempts {
     pub shard: AttemptMemory,
     receivers: BTreeMap<FindingKind, AttemptMemory>,
     repairs: BTreeMap<TabletAlias, AttemptMemory>,
+    /// Of appliers that stopped on an error: that one waits for a person holds no other repair up.
+    appliers: BTreeMap<TabletAlias, AttemptMemory>,
 }
 
 /// What may start now, and why the rest may not.
@@ -99,7 +101,11 @@ impl Attempts {
                 let mut due = Vec::new();
                 for finding in findings {
                     let Some(alias) = &finding.tablet else { continue };
-                    let memory = self.repairs.get(alias).unwrap_or(&none);
+                    let memories = match finding.kind == FindingKind::ReplicaCannotApply {
+                        true => &self.appliers,
+                        false => &self.repairs,
+                    };
+                    let memory = memories.get(alias).unwrap_or(&none);
                     let proposal = Proposal::new(Remedy::FixReplica, &finding);
                     match admit(memory, proposal, snapshot, settings, switches) {
                         Admission::Admitted => due.push(finding),
@@ -142,13 +148,14 @@ impl Attempts {
                 if sabotage::has(Bug::RepairOldNews) {
                     continue;
                 }
-                let memory = self.repairs.entry(alias).or_default();
-                if memory.not_before.is_some_and(|last| last.age(now) > BACKOFF_MAX) {
+                let of_applier = finding.kind == FindingKind::ReplicaCannotApply;
+                let memories = if of_applier { &mut self.appliers } else { &mut self.repairs };
+                let memory = memories.entry(alias).or_default();
+                if memory.not_before.is_some_and(|last| last.age(now) > BACKOFF_MAX * 10) {
                     memory.fresh_start();
                 }
                 memory.attempt_failed(now);
-                let applies = finding.kind != FindingKind::ReplicaCannotApply;
-                if !applies && memory.failures >= APPLIER_STARTS {
+                if of_applier && memory.failures >= APPLIER_STARTS {
                     memory.pause_until(now + APPLIER_PAUSE);
                 }
             }
@@ -222,7 +229,8 @@ mod tests {
                 let (id, repair) = (RecoveryId(7), RecoveryKind::FixReplica);
                 attempts.learn(id, repair, &[finding(kind)], &failed, &settings, now);
                 tries += 1;
-                now = attempts.repairs.values().find_map(|memory| memory.not_before).unwrap();
+                let mut memories = attempts.repairs.values().chain(attempts.appliers.values());
+                now = memories.find_map(|memory| memory.not_before).unwrap();
             }
             tries
         };

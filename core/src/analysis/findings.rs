@@ -60,7 +60,7 @@ pub enum FindingKind {
     NotConnectedToPrimary,
     /// A replica follows another source than the primary.
     ConnectedToWrongPrimary,
-    /// A replica's receiver cannot connect to the primary: it is turned away, or something else than the network fails.
+    /// A replica does not get what the primary sends: it is turned away, or something else than the network fails.
     ReplicaCannotConnect,
     /// A replica's applier stopped on an error.
     ReplicaCannotApply,

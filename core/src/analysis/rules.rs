@@ -220,13 +220,8 @@ pub const REPLICA_RULES: &[ReplicaRule] = &[
     },
     ReplicaRule {
         kind: FindingKind::ReplicaCannotConnect,
-        why: "its receiver cannot connect to the primary: the server says why",
+        why: "it does not get what the primary sends: its receiver says why",
         holds: |r| !r.only_fenced && r.cannot_connect,
-    },
-    ReplicaRule {
-        kind: FindingKind::ReplicaCannotApply,
-        why: "its applier stopped on an error: the server says which",
-        holds: |r| !r.only_fenced && r.cannot_apply,
     },
     ReplicaRule {
         kind: FindingKind::ReplicationStopped,
@@ -251,5 +246,10 @@ pub const REPLICA_RULES: &[ReplicaRule] = &[
         kind: FindingKind::ReplicaSemiSyncMustNotBeSet,
         why: "it acknowledges and the policy does not want it to",
         holds: |r| !r.only_fenced && !r.semi_sync_wanted && r.semi_sync,
+    },
+    ReplicaRule {
+        kind: FindingKind::ReplicaCannotApply,
+        why: "its applier stopped on an error: the server says which",
+        holds: |r| !r.only_fenced && r.cannot_apply,
     },
 ];

@@ -126,7 +126,8 @@ impl ShardSnapshot {
     pub fn named_unread(&self) -> Option<&TabletAlias> {
         let serves = |state: &&TabletState| {
             let last = state.status.as_deref();
-            state.tablet.term_start > self.record.term_start
+            self.record.term_start.is_some()
+                && state.tablet.term_start > self.record.term_start
                 && last.is_some_and(|last| last.is_writable() && last.replication.is_none())
         };
         let named = self.record.primary_alias.as_ref().filter(|alias| self.tablet(alias).is_none());
@@ -262,13 +263,13 @@ impl ShardSnapshot {
                 Some(ServerIdentity::Id(_)) | None => return nothing,
             }
         }
-        let reigned = !own.written_by_itself().intersect(&status.gtid_received()).is_empty();
         let journals = self.journal(&primary.tablet.alias, own).zip(self.journal(alias, status));
-        match journals.filter(|_| reigned) {
-            Some((of_primary, here)) if here.length <= of_primary.length => {
-                unknown.intersect(&here.executed)
-            }
-            Some(_) | None => nothing,
+        let Some((of_primary, here)) = journals else { return nothing };
+        // A journal without rows says nothing; nor does one from before the primary's time.
+        let reigned = !own.written_by_itself().intersect(&here.executed).is_empty();
+        match reigned && here.length > 0 && here.length <= of_primary.length {
+            true => unknown.intersect(&here.executed),
+            false => nothing,
         }
     }
 

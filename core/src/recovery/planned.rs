@@ -42,7 +42,7 @@ pub enum NotMoved {
     WantedSilent(TabletAlias),
     /// Nobody could follow it.
     #[error(
-        "replicas could not log in at {at} as {user}: {why}; put the user or MySQLReplicaUser in order"
+        "replicas could not log in at {at} as {user}: {why}; put the user or MySQLReplicaUser in order, or set TryReplicaLogin to false where that user may only come from the replicas' hosts"
     )]
     LoginRefused {
         /// The new primary.

@@ -88,7 +88,11 @@ pub fn cure(case: Case<'_>) -> Cure {
     Cure::Follow {
         semi_sync: policy.wants_ack_of(primary, tablet, Some(status)),
         change: if follows && sound { SourceChange::Keep } else { SourceChange::Repoint },
-        relay_log: relay_log(status, source, snapshot),
+        // One that is not let in could not fetch again what it gave away.
+        relay_log: match finding == FindingKind::ReplicaCannotConnect {
+            true => RelayLog::MustStay,
+            false => relay_log(status, source, snapshot),
+        },
     }
 }
 

@@ -54,14 +54,6 @@ pub enum NotChosen {
 }
 
 impl<'a> Basis<'a> {
-    /// What no answer can change is asked before anybody is stopped. Whoever names the new primary decides it.
-    pub fn check_beginning(self, wish: Wish<'_>) -> Result<(), Unsafe> {
-        match wish.wanted {
-            Some(_) => Ok(()),
-            None => check_named(self.snapshot),
-        }
-    }
-
     /// Chooses among those who answered, the old primary included where it did and may stay.
     pub fn choose(
         self,
@@ -75,7 +67,7 @@ impl<'a> Basis<'a> {
         let reached: BTreeSet<TabletAlias> =
             contenders.iter().map(|one| one.tablet.alias.clone()).collect();
         let reach = Reach::of(snapshot, policy, &reached);
-        self.check_beginning(wish)?;
+        check_named(snapshot)?;
         if !sabotage::has(Bug::SkipSafety) {
             reach.check_reached(old_primary)?;
         }

@@ -77,7 +77,7 @@ pub enum Unsafe {
     Filtered(TabletAlias),
     /// The shard's record names a tablet of which nothing was ever read here.
     #[error(
-        "the shard's record names {0}, whose own record could never be read here: it may be the primary and take writes; make it readable, or ask for an emergency reparent to a tablet if that one is gone for good"
+        "the shard's record names {0}, whose own record could never be read here: it may be the primary and take writes; make it readable; if its cell is gone for good, give that another place (vtorc topo update-cell)"
     )]
     NamedUnread(TabletAlias),
     /// There was a primary that the topology no longer knows; any tablet could be following it.

@@ -148,12 +148,7 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
     new.unseen = cells
         .map(|(cell, unread)| (Place::Cell(cell.clone()), unread.trouble.to_string()))
         .collect();
-    // It came there since the cell was last read.
-    let named = new.record.primary_alias.clone();
-    if let Some(named) = named.filter(|one| read.is_unread(one) && !new.tablets.contains_key(one)) {
-        let why = read.unread_cells.get(&named.cell).map(|unread| unread.trouble.to_string());
-        new.unseen.insert(Place::Record(named), why.unwrap_or_default());
-    }
+    new.unseen.extend(named_since(new, old, read));
     new.damaged = read
         .unread_shards
         .get(&new.shard)
@@ -171,6 +166,25 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
             new.unseen.insert(Place::Record(alias.clone()), tablet.why.clone());
         }
     }
+}
+
+/// Where the record of a primary is that was named since its cell was last read. One that was named before had no record when
+/// that was read.
+fn named_since(
+    new: &ShardTopology,
+    old: Option<&ShardTopology>,
+    read: &TopologyRead,
+) -> Option<(Place, String)> {
+    let named = new.record.primary_alias.clone()?;
+    let place = Place::Record(named.clone());
+    let was_named = old.is_some_and(|old| {
+        old.record.primary_alias.as_ref() == Some(&named) && !old.unseen.contains_key(&place)
+    });
+    if was_named || new.tablets.contains_key(&named) {
+        return None;
+    }
+    let why = read.unread_cells.get(&named.cell)?;
+    Some((place, why.trouble.to_string()))
 }
 
 /// A tablet's record says PRIMARY before the shard's record names it. So whoever is named, and has a record that cannot be

@@ -89,7 +89,9 @@ pub fn replica_facts(
             && replication.is_some_and(|r| !r.applier_running && !r.applier_error.is_empty()),
         stopped: replication.is_some_and(|replication| {
             let receiver_stands = replication.receiver == ReceiverState::Stopped;
-            (receiver_stands && !lacks_purged(status, source)) || !replication.applier_running
+            let applier_stands =
+                !replication.applier_running && replication.applier_error.is_empty();
+            (receiver_stands && !lacks_purged(status, source)) || applier_stands
         }),
         // A period that is not known, or off where that cannot be seen, is nobody's fault.
         heartbeats_too_rare: replication
