@@ -16,6 +16,7 @@ use vtorc_core::knowledge::identity;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, ShardLock, TopoError};
 use vtorc_core::recovery::kind::RecoveryKind;
+use vtorc_core::recovery::planned::Asker;
 use vtorc_core::recovery::request::{ReparentKind, ReparentRequest};
 use vtorc_core::recovery::step::{Failpoint, StepKind};
 use vtorc_core::recovery::task::Task;
@@ -27,7 +28,6 @@ use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletAddress};
 
 use super::Owner;
-use super::planned::Asked;
 use crate::services::Services;
 
 /// When everybody from whom an answer is expected has answered, those held for dead get this much more.
@@ -398,7 +398,7 @@ impl Locked<'_> {
 
     async fn requested(&self, request: &ReparentRequest) -> Result<String, Stopped> {
         match request.kind {
-            ReparentKind::Planned => self.planned_reparent(request, Asked::BySomebody).await,
+            ReparentKind::Planned => self.planned_reparent(request, Asker::Somebody).await,
             ReparentKind::Emergency => {
                 self.reparent(RecoveryKind::EmergencyReparent, Some(request)).await
             }

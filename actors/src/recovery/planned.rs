@@ -8,7 +8,7 @@ use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::recovery::kind::RecoveryKind;
-use vtorc_core::recovery::planned::{self, Move};
+use vtorc_core::recovery::planned::{self, Asker, Move};
 use vtorc_core::recovery::reparent;
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::sabotage::{self, Bug};
@@ -22,21 +22,12 @@ use crate::messages::{ReparentKind, ReparentRequest};
 /// Sessions that hold the demotion up for so long are ended: writes are refused meanwhile.
 const END_SESSIONS_AFTER_MS: u64 = 500;
 
-/// Who asks for a planned reparent.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// Nothing presses.
-    BySomebody,
-    /// The primary is too busy to serve.
-    ByVtorc,
-}
-
 impl Locked<'_> {
     /// Moves the shard's writes from its primary to another tablet.
     pub(super) async fn planned_reparent(
         &self,
         request: &ReparentRequest,
-        asked: Asked,
+        asker: Asker,
     ) -> Result<String, Stopped> {
         let plan = planned::plan(self.basis(), request);
         let (primary, election) = match plan.map_err(|why| Stopped::Refused(why.to_string()))? {
@@ -51,7 +42,7 @@ impl Locked<'_> {
         self.announce(&election, &first.alias);
         let candidate = self.tablet(&first.alias)?.clone();
         self.check_logins(std::slice::from_ref(&primary)).await?;
-        if asked == Asked::BySomebody {
+        if asker == Asker::Somebody {
             self.try_login(&candidate).await?;
         }
         let chosen = self.status_of(&candidate.alias)?;
@@ -92,7 +83,7 @@ impl Locked<'_> {
     /// Away from a primary that is too busy: in peace if it still answers, else as from a dead one.
     pub(super) async fn move_away(&self) -> Result<String, Stopped> {
         let away = |kind| ReparentRequest::away_from_primary(kind, &self.fresh);
-        let why = match self.planned_reparent(&away(ReparentKind::Planned), Asked::ByVtorc).await {
+        let why = match self.planned_reparent(&away(ReparentKind::Planned), Asker::Vtorc).await {
             Err(Stopped::Refused(why) | Stopped::Failed(why) | Stopped::Undone(why)) => why,
             // Whether it serves is not known: that is seen to first.
             other @ (Ok(_) | Err(Stopped::Unclear(_) | Stopped::AlreadyFixed)) => return other,

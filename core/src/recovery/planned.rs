@@ -13,6 +13,15 @@ use crate::reparent::successor;
 use crate::status::ServerStatus;
 use crate::tablet::Tablet;
 
+/// Who asks for a planned reparent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// Somebody: nothing presses.
+    Somebody,
+    /// vtorc itself, since the primary is too busy to serve.
+    Vtorc,
+}
+
 /// What is to be done for a planned reparent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Move {
