@@ -72,22 +72,14 @@ const OTHER_HOSTS_ONLY: u16 = 1130;
 /// It is away, or full: that says nothing of the user. (How one is turned away whom the server does not know differs by
 /// version and plugin, down to a connection that is closed within the handshake.)
 fn is_away(error: &mysql::Error) -> bool {
-    use mysql::DriverError::{
-        CleartextPluginDisabled, ConnectTimeout, CouldNotConnect, Timeout, UnknownAuthPlugin,
-    };
+    use mysql::DriverError::{ConnectTimeout, CouldNotConnect, Timeout};
     match error {
         mysql::Error::MySqlError(error) => {
             IS_FULL.contains(&error.code) || error.code == OTHER_HOSTS_ONLY
         }
-        // What this driver cannot do is no fault of the user's.
-        mysql::Error::DriverError(error) => matches!(
-            error,
-            ConnectTimeout
-                | CouldNotConnect(_)
-                | Timeout
-                | UnknownAuthPlugin(_)
-                | CleartextPluginDisabled
-        ),
+        mysql::Error::DriverError(error) => {
+            matches!(error, ConnectTimeout | CouldNotConnect(_) | Timeout)
+        }
         mysql::Error::IoError(error) => {
             let closed =
                 [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
