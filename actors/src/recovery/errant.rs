@@ -34,7 +34,7 @@ impl Locked<'_> {
             ErrantCure::Inject => {
                 // On a primary that does not serve, it would look as if that had what it lacks.
                 let serves = planned::in_charge(self.basis());
-                serves.map_err(|why| Stopped::Refused(why.to_string()))?;
+                serves.map_err(Stopped::refused)?;
                 self.inject(&primary.tablet, &errant).await
             }
         }

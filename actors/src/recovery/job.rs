@@ -65,6 +65,11 @@ impl std::fmt::Display for Stopped {
 }
 
 impl Stopped {
+    /// Core refuses it.
+    pub(super) fn refused(why: impl std::fmt::Display) -> Self {
+        Self::Refused(why.to_string())
+    }
+
     fn into_outcome(self) -> Outcome {
         match self {
             Self::AlreadyFixed => Outcome::AlreadyFixed,

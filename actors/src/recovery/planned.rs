@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use vtorc_core::audit::StepOutcome;
 use vtorc_core::gtid::GtidSet;
-use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::recovery::planned::{self, Asker, Move};
@@ -30,7 +29,7 @@ impl Locked<'_> {
         asker: Asker,
     ) -> Result<String, Stopped> {
         let plan = planned::plan(self.basis(), request);
-        let (primary, election) = match plan.map_err(|why| Stopped::Refused(why.to_string()))? {
+        let (primary, election) = match plan.map_err(Stopped::refused)? {
             Move::NotNeeded => {
                 return Ok("the tablet that was asked for is primary already".into());
             }
@@ -65,7 +64,8 @@ impl Locked<'_> {
             return Err(self.undo(&primary, lost.to_string()).await);
         }
         let mut followers = reparent::managed(&self.fresh);
-        followers.retain(|tablet| tablet.alias != candidate.alias && self.answered(&tablet.alias));
+        followers
+            .retain(|tablet| tablet.alias != candidate.alias && self.fresh.answers(&tablet.alias));
         let promotion = Promotion {
             winner: candidate,
             grounds: PromotionGrounds::after(chosen, &last),
@@ -99,34 +99,29 @@ impl Locked<'_> {
         self.reparent(RecoveryKind::EmergencyReparent, Some(&request)).await
     }
 
-    fn answered(&self, alias: &TabletAlias) -> bool {
-        self.fresh.tablet(alias).is_some_and(|state| state.valid_status().is_some())
-    }
-
-    /// Before writes stop: if replicas could not log in at the new primary, no write would be acknowledged there. vttablets
-    /// have a user of their own.
+    /// Before writes stop: if replicas could not log in at the new primary, no write would be acknowledged there.
     async fn try_login(&self, candidate: &Tablet) -> Result<(), Stopped> {
-        let mut members = self.fresh.tablets.values();
-        let applies = members.any(|state| state.tablet.vttablet.is_none());
-        let applies = applies && self.job.settings.try_replica_login;
-        let address = candidate.address().filter(|_| applies);
+        let address = candidate.address().filter(|_| planned::tries_login(self.basis()));
         let Some(address) = address else { return Ok(()) };
         let channel = self.fresh.channel_of(&candidate.alias);
         let address = TabletAddress { channel, ..address };
         let step = self.job.begin_step(StepKind::TryLogin, Some(&candidate.alias));
         let timeout = self.job.settings.command_timeout;
-        let (outcome, tried) = match self.job.services.mysql.inspect(&address, timeout).await {
-            Ok(inspected) => match planned::check_login(candidate, &inspected) {
-                Ok(()) => (StepOutcome::Done(String::new()), Ok(())),
-                Err(why) => {
-                    (StepOutcome::NotDone(why.to_string()), Err(Stopped::Refused(why.to_string())))
-                }
-            },
+        let inspected = match self.job.services.mysql.inspect(&address, timeout).await {
+            Ok(inspected) => inspected,
             // Nothing is known then, as before an emergency.
-            Err(error) => (StepOutcome::Unknown(error.to_string()), Ok(())),
+            Err(error) => {
+                self.job.end_step(step, StepOutcome::Unknown(error.to_string()));
+                return Ok(());
+            }
+        };
+        let checked = planned::check_login(candidate, &inspected);
+        let outcome = match &checked {
+            Ok(()) => StepOutcome::Done(String::new()),
+            Err(why) => StepOutcome::NotDone(why.to_string()),
         };
         self.job.end_step(step, outcome);
-        tried
+        checked.map_err(Stopped::refused)
     }
 
     /// Before writes stop: a candidate that does not get there now would not later either.

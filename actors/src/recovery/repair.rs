@@ -63,14 +63,14 @@ impl Locked<'_> {
     }
 
     fn check_incumbent_is_alone(&self) -> Result<(), Stopped> {
-        reopen::check(&self.fresh, self.policy).map_err(|error| Stopped::Refused(error.to_string()))
+        reopen::check(&self.fresh, self.policy).map_err(Stopped::refused)
     }
 
     /// Completes the records after a crash between two of their writes.
     pub(super) async fn fix_shard_record(&self) -> Result<String, Stopped> {
         let primary = self.primary()?.tablet.clone();
         let named = safety::check_named(&self.fresh);
-        named.map_err(|error| Stopped::Refused(error.to_string()))?;
+        named.map_err(Stopped::refused)?;
         self.check_lock().await?;
         let topo = &self.job.services.topo;
         let term = match self.fresh.settled_term(&primary) {
@@ -208,8 +208,7 @@ impl Locked<'_> {
 
     /// Removes the record of a tablet that is gone for good. One that answers is not gone.
     pub(super) async fn forget(&self, alias: &TabletAlias) -> Result<String, Stopped> {
-        let answers = self.fresh.tablet(alias).is_some_and(|state| state.valid_status().is_some());
-        if answers {
+        if self.fresh.answers(alias) {
             return Err(Stopped::Refused(format!(
                 "{alias} answers; take it out of the topology with vtorc topo delete if you mean it"
             )));

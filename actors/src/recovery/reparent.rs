@@ -33,7 +33,7 @@ impl Locked<'_> {
         let first = kind == RecoveryKind::ElectPrimary;
         if first {
             let adoption = reparent::adoption(&self.fresh, self.policy);
-            if let Some(adoption) = adoption.map_err(|error| Stopped::Refused(error.to_string()))? {
+            if let Some(adoption) = adoption.map_err(Stopped::refused)? {
                 return self.adopt(adoption).await;
             }
         }
@@ -46,7 +46,7 @@ impl Locked<'_> {
         self.job.note(|record| record.old_primary.clone_from(&old_primary));
         let wish = reparent::wish(&self.fresh, request);
         // No answer changes that, so it is asked before anybody is stopped.
-        safety::check_named(&self.fresh).map_err(|error| Stopped::Refused(error.to_string()))?;
+        safety::check_named(&self.fresh).map_err(Stopped::refused)?;
         self.check_lock().await?;
         let contenders = self.stop_everything(old_primary.as_ref()).await?;
         let chosen = self.elect(&contenders, wish).await?;

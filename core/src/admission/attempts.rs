@@ -30,9 +30,15 @@ pub struct Attempts {
     /// Of recoveries of the shard as a whole, with the block.
     pub shard: AttemptMemory,
     receivers: BTreeMap<FindingKind, AttemptMemory>,
-    repairs: BTreeMap<TabletAlias, AttemptMemory>,
-    /// Of appliers that stopped on an error: that one waits for a person holds no other repair up.
-    appliers: BTreeMap<TabletAlias, AttemptMemory>,
+    repairs: BTreeMap<Repair, AttemptMemory>,
+}
+
+/// Which tablet, and whether an applier that stopped on an error is started: that one waits for a person holds no other
+/// repair up.
+type Repair = (TabletAlias, bool);
+
+fn repair(finding: &Finding) -> Option<Repair> {
+    Some((finding.tablet.clone()?, finding.kind == FindingKind::ReplicaCannotApply))
 }
 
 /// What may start now, and why the rest may not.
@@ -100,12 +106,8 @@ impl Attempts {
                 let mut round = Round::default();
                 let mut due = Vec::new();
                 for finding in findings {
-                    let Some(alias) = &finding.tablet else { continue };
-                    let memories = match finding.kind == FindingKind::ReplicaCannotApply {
-                        true => &self.appliers,
-                        false => &self.repairs,
-                    };
-                    let memory = memories.get(alias).unwrap_or(&none);
+                    let Some(repair) = repair(&finding) else { continue };
+                    let memory = self.repairs.get(&repair).unwrap_or(&none);
                     let proposal = Proposal::new(Remedy::FixReplica, &finding);
                     match admit(memory, proposal, snapshot, settings, switches) {
                         Admission::Admitted => due.push(finding),
@@ -142,15 +144,13 @@ impl Attempts {
             return false;
         }
         if kind == RecoveryKind::FixReplica {
-            for finding in findings {
-                let Some(alias) = finding.tablet.clone() else { continue };
+            for repair in findings.iter().filter_map(repair) {
                 // Also where the commands went well: if it does not hold, do not try for ever.
                 if sabotage::has(Bug::RepairOldNews) {
                     continue;
                 }
-                let of_applier = finding.kind == FindingKind::ReplicaCannotApply;
-                let memories = if of_applier { &mut self.appliers } else { &mut self.repairs };
-                let memory = memories.entry(alias).or_default();
+                let (_, of_applier) = repair;
+                let memory = self.repairs.entry(repair).or_default();
                 if memory.not_before.is_some_and(|last| last.age(now) > BACKOFF_MAX * 10) {
                     memory.fresh_start();
                 }
@@ -229,8 +229,7 @@ mod tests {
                 let (id, repair) = (RecoveryId(7), RecoveryKind::FixReplica);
                 attempts.learn(id, repair, &[finding(kind)], &failed, &settings, now);
                 tries += 1;
-                let mut memories = attempts.repairs.values().chain(attempts.appliers.values());
-                now = memories.find_map(|memory| memory.not_before).unwrap();
+                now = attempts.repairs.values().find_map(|memory| memory.not_before).unwrap();
             }
             tries
         };

@@ -145,6 +145,11 @@ impl ShardSnapshot {
         self.primary().filter(|primary| primary.valid_status().is_some())
     }
 
+    /// Whether a tablet's server answered the last look.
+    pub fn answers(&self, alias: &TabletAlias) -> bool {
+        self.tablet(alias).is_some_and(|state| state.valid_status().is_some())
+    }
+
     /// One tablet.
     pub fn tablet(&self, alias: &TabletAlias) -> Option<&TabletState> {
         self.tablets.get(alias)

@@ -89,10 +89,7 @@ pub fn plan(basis: Basis<'_>, request: &ReparentRequest) -> Result<Move, NotMove
     if wanted == Some(alias) || leaves_as_is {
         return Ok(Move::NotNeeded);
     }
-    let answers = |one: &TabletAlias| {
-        snapshot.tablet(one).is_some_and(|state| state.valid_status().is_some())
-    };
-    if let Some(wanted) = wanted.filter(|wanted| !answers(wanted)) {
+    if let Some(wanted) = wanted.filter(|wanted| !snapshot.answers(wanted)) {
         return Err(NotMoved::WantedSilent(wanted.clone()));
     }
     let mut replicas = Contender::of(snapshot);
@@ -107,6 +104,12 @@ pub fn plan(basis: Basis<'_>, request: &ReparentRequest) -> Result<Move, NotMove
     let current = Contender::new(&primary.tablet, status.clone(), snapshot);
     let election = successor::choose_successor(&current, &replicas, &constraints)?;
     Ok(Move::From(Box::new(primary.tablet.clone()), election))
+}
+
+/// Whether somebody logs in at the new primary as replicas will. vttablets have a user of their own.
+pub fn tries_login(basis: Basis<'_>) -> bool {
+    let mut members = basis.snapshot.tablets.values();
+    basis.settings.try_replica_login && members.any(|state| state.tablet.vttablet.is_none())
 }
 
 /// What came of logging in at the new primary as replicas will. Where it was tried elsewhere, or not at all, nothing is known.

@@ -4,6 +4,7 @@ use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::ports::PromotionGrounds;
+use crate::recovery::promotion::following;
 use crate::recovery::request::ReparentRequest;
 use crate::reparent::choice::Wish;
 use crate::reparent::election::{self, Contender};
@@ -96,10 +97,7 @@ pub fn adoption(
     let primary = &state.tablet;
     let mut followers = managed(snapshot);
     followers.retain(|tablet| tablet.alias != primary.alias);
-    let acknowledges = |tablet: &&Tablet| {
-        let state = snapshot.tablet(&tablet.alias);
-        policy.wants_ack_of(primary, tablet, state.and_then(|state| state.status.as_deref()))
-    };
+    let acknowledges = |tablet: &&Tablet| following(snapshot, policy, tablet, primary).semi_sync;
     let found = followers.iter().filter(acknowledges).count();
     let required = policy.acks_required();
     if found < required as usize {
