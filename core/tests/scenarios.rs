@@ -11,7 +11,7 @@
 //! - `waits` and `acks`: the two sides of semi-sync; `journal=N` reparents that it knows of;
 //! - for `check`, what the server says besides: `opens` it starts writable, `fast` its commits are not
 //!   durable, `early` readers see what is not acknowledged, `skew=MS`, `format=ROW`, `ungranted`;
-//! - for `answers at=zone1-2 [claimed=zone1-201]`, `uuid=f` another server's, `known` it is known to be the tablet's;
+//! - for `answers at=zone1-2 [claimed=zone1-201] [first=zone1-1]` (who is named the shard's first primary only now), `uuid=f` another server's, `known` it is known to be the tablet's;
 //!   the line of `zone9-26` is what is answered;
 //! - `gtid=a:1-5,b:1` executed, `got=a:6` received and not applied; a letter stands for a server's uuid.
 
@@ -39,7 +39,7 @@ use vtorc_core::remedy::{Wanted, wanted};
 use vtorc_core::reparent::election::{Constraints, Contender, elect, possible_ackers, promised};
 use vtorc_core::reparent::prognosis::{Prognosis, if_primary_died};
 use vtorc_core::reparent::safety::Reach;
-use vtorc_core::tablet::MysqlAddress;
+use vtorc_core::tablet::{MysqlAddress, TabletType};
 use vtorc_core::testkit;
 
 use words::{NOW, snapshot, uuid};
@@ -107,6 +107,9 @@ fn answers(
     let alias: TabletAlias = arg("at").unwrap().parse().unwrap();
     let answer: TabletAlias = "zone9-26".parse().unwrap();
     let status = snapshot.tablets.remove(&answer).unwrap().status.unwrap();
+    if let Some(first) = arg("first") {
+        name_first(&mut snapshot, &first.parse().unwrap());
+    }
     let before = snapshot.tablet(&alias).unwrap().identity.clone();
     let sent_at = NOW;
     snapshot.take_answer(&alias, Answer { sent_at, result: Ok(status), claimed_by }, NOW);
@@ -124,6 +127,14 @@ fn answers(
         Err(_) => "no command is sent",
     };
     format!("{first}; {told}\n")
+}
+
+/// The topology says now who the shard's first primary is.
+fn name_first(snapshot: &mut ShardSnapshot, first: &TabletAlias) {
+    let mut topology = snapshot.topology();
+    let named = topology.tablets.get_mut(first).unwrap();
+    named.tablet_type = TabletType::Primary;
+    snapshot.take_topology(&topology, NOW);
 }
 
 /// Whose receivers are restarted because the primary cannot be reached and some replicas are broken, where heartbeats

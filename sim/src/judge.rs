@@ -122,12 +122,14 @@ fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool 
     let mistaken = alone
         || nothing_promised
         || faults.map(|fault| fault.kind).any(|kind| mistakes.contains(&kind));
+    // A vtorc that did not see what was lost has nothing to refuse.
+    let reports = stage.managers.iter().flatten().filter_map(|one| one.board.shard(shard));
+    let concerned: Vec<_> = reports.filter(|report| trouble(stage, report).is_some()).collect();
     let refuses = |words: &[&str]| {
-        stage.managers.iter().flatten().all(|manager| {
-            let report = manager.board.shard(shard);
-            let why = report.and_then(|report| report.held_back.clone());
-            why.is_some_and(|why| words.iter().any(|words| why.contains(words)))
-        })
+        let why = concerned.iter().map(|report| report.held_back.as_ref());
+        let mut named =
+            why.map(|why| why.is_some_and(|why| words.iter().any(|words| why.contains(words))));
+        !concerned.is_empty() && named.all(|named| named)
     };
     let universe = stage.universe.lock();
     let out_of_service = |tablet: &Tablet| {
@@ -149,17 +151,19 @@ fn disorder(stage: &Stage, at: usize, shard: &KeyspaceShard) -> Option<String> {
         let Some(report) = manager.board.shard(shard) else {
             return Some(format!("m{} does not show {shard}", manager.number));
         };
-        let universe = stage.universe.lock();
-        let wrong =
-            |finding: &&Finding| !may_stay(finding.kind, &report) && !universe.is_habit(finding);
-        let finding = report.findings.iter().find(wrong).cloned();
-        drop(universe);
-        if let Some(finding) = finding {
+        if let Some(finding) = trouble(stage, &report) {
             let held_back = report.held_back.clone().unwrap_or_default();
             return Some(format!("m{} finds {finding} in {shard} ({held_back})", manager.number));
         }
     }
     None
+}
+
+/// The first finding that may not stay.
+fn trouble(stage: &Stage, report: &ShardReport) -> Option<Finding> {
+    let universe = stage.universe.lock();
+    let wrong = |finding: &&Finding| !may_stay(finding.kind, report) && !universe.is_habit(finding);
+    report.findings.iter().find(wrong).cloned()
 }
 
 impl Universe {

@@ -59,6 +59,7 @@ const FOUND: &[u64] = &[
     4_600_003_641,
     6_201_101_204,
     1_795_811_119_417_238,
+    7_100_101_504,
 ];
 /// Hostile ones that found something.
 const HOSTILE_FOUND: &[u64] = &[
@@ -129,6 +130,8 @@ const HOSTILE_FOUND: &[u64] = &[
     7_100_107_573,
     7_100_106_170,
     7_300_500_565,
+    7_600_501_343,
+    7_600_502_261,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);

@@ -45,8 +45,9 @@ impl Locked<'_> {
         let old_primary = self.fresh.primary().map(|state| state.tablet.alias.clone());
         self.job.note(|record| record.old_primary.clone_from(&old_primary));
         let wish = reparent::wish(&self.fresh, request);
-        // No answer changes that, so it is asked before anybody is stopped.
+        // No answer changes these, so they are asked before anybody is stopped.
         safety::check_named(&self.fresh).map_err(Stopped::refused)?;
+        reparent::check_worthwhile(self.basis(), wish).map_err(Stopped::refused)?;
         self.check_lock().await?;
         let contenders = self.stop_everything(old_primary.as_ref()).await?;
         let chosen = self.elect(&contenders, wish).await?;

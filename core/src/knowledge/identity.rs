@@ -104,13 +104,17 @@ fn recognise(
     }
     // A tablet that moved from one shard to another is its own neighbour for a while.
     let claimed_by = answer.claimed_by.as_ref().filter(|owner| **owner != state.tablet.alias);
-    // In a shard that never had a primary, nothing tells who came to this address first.
-    if is_known && (claimed_by.is_none() || had_primary(snapshot)) {
-        return Recognised::Own;
-    }
     let leads = is_primary(snapshot, state);
     let references: Vec<&ServerStatus> = references(snapshot, state, mine).collect();
     let shares = references.iter().any(|other| status.shares_history_of(other));
+    // It was believed while it was alone; those who come back knew another one.
+    if is_known && leads && !shares && others_followed_another(snapshot, state, status) {
+        return Recognised::Stranger(Stranger::SharesNothing);
+    }
+    // In a shard that never had a primary, nothing tells who came to this address first.
+    if is_known && (claimed_by.is_none() || snapshot.had_primary()) {
+        return Recognised::Own;
+    }
     match (claimed_by, &state.identity) {
         // The records' primary that has the shard's history is believed before a claim from elsewhere.
         (Some(_), None) if shares && leads => Recognised::Own,
@@ -260,7 +264,8 @@ fn references<'a>(
     said.filter(|status| !status.gtid_executed.is_empty())
 }
 
-/// Tells whether a replica was connected to another server than this one at this tablet's address.
+/// Tells whether a replica was connected to another server than this one at this tablet's address. Who was taken for a
+/// stranger because it shares nothing with this one may be the replica.
 fn others_followed_another(
     snapshot: &ShardSnapshot,
     state: &TabletState,
@@ -268,7 +273,12 @@ fn others_followed_another(
 ) -> bool {
     let address = state.tablet.mysql.as_ref();
     let replicas = snapshot.replicas_of(&state.tablet.alias);
-    let mut followed = replicas.filter_map(|replica| replica.valid_status()?.replication.as_ref());
+    let shares_nothing = ProbeFailure::Stranger(Stranger::SharesNothing);
+    let said = replicas.filter_map(|replica| {
+        let strange = replica.reachability.failure() == Some(&shares_nothing);
+        if strange { replica.stranger.as_deref() } else { replica.valid_status() }
+    });
+    let mut followed = said.filter_map(|said| said.replication.as_ref());
     followed.any(|replication| {
         replication.knows_source()
             && address == Some(&replication.source)
@@ -318,10 +328,6 @@ fn is_primary(snapshot: &ShardSnapshot, state: &TabletState) -> bool {
     snapshot.primary().is_some_and(|primary| primary.tablet.alias == state.tablet.alias)
 }
 
-fn had_primary(snapshot: &ShardSnapshot) -> bool {
-    snapshot.primary().is_some() || snapshot.record.term_start.is_some()
-}
-
 /// Two servers of different shards may have the same `server_id`.
 fn is_unique(identity: &ServerIdentity) -> bool {
     match identity {
@@ -364,7 +370,7 @@ impl Servers {
             Some((identity, state.tablet.alias.clone()))
         });
         let known: BTreeMap<ServerIdentity, TabletAlias> = known.collect();
-        let had_primary = had_primary(snapshot);
+        let had_primary = snapshot.had_primary();
         let settled = |owner: &Owner| owner.had_primary || !had_primary;
         let all_owned = known.keys().all(|server| self.owners.get(server).is_some_and(settled));
         if all_owned && self.of_shards.get(shard) == Some(&known) {

@@ -87,7 +87,20 @@ impl ShardSnapshot {
                 *state = TabletState { tablet: state.tablet.clone(), journal, ..known };
             }
         }
+        let had_primary = self.had_primary();
         *self = fresh;
+        if !had_primary {
+            self.forget_whose_primary();
+        }
+    }
+
+    /// Whoever named the shard's first primary asked that server. Somebody else who answered at its address before that is
+    /// not the tablet's server for having been there first.
+    fn forget_whose_primary(&mut self) {
+        let first = self.primary().map(|primary| primary.tablet.alias.clone());
+        if let Some(state) = first.and_then(|alias| self.tablets.get_mut(&alias)) {
+            state.identity = None;
+        }
     }
 
     /// Takes in what a server said that was asked for its reparent journal too, as no probe does.
@@ -118,6 +131,11 @@ impl ShardSnapshot {
         let primaries =
             self.tablets.values().filter(|state| state.tablet.tablet_type == TabletType::Primary);
         primaries.max_by_key(|state| (state.tablet.term_start, state.tablet.alias.clone()))
+    }
+
+    /// Whether the shard has or had a primary, by its records.
+    pub fn had_primary(&self) -> bool {
+        self.primary().is_some() || self.record.term_start.is_some()
     }
 
     /// Whom the shard's record names, where nobody here has ever read that tablet's record: its term may be the newest.

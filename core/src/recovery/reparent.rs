@@ -2,12 +2,13 @@
 
 use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
+use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::ports::PromotionGrounds;
 use crate::recovery::promotion::following;
 use crate::recovery::request::ReparentRequest;
-use crate::reparent::choice::Wish;
-use crate::reparent::election::{self, Contender};
+use crate::reparent::choice::{Asked, Basis, NotChosen, Wish};
+use crate::reparent::election::{self, Contender, NoCandidate};
 use crate::status::ServerStatus;
 use crate::tablet::Tablet;
 
@@ -54,6 +55,20 @@ pub fn wish<'a>(snapshot: &'a ShardSnapshot, request: Option<&'a ReparentRequest
     let primary = snapshot.primary().map(|state| &state.tablet.alias);
     let away = primary.filter(|_| wanted.is_none());
     Wish { wanted, avoid: request.avoid_primary.as_ref().or(away) }
+}
+
+/// A primary that takes writes is not stopped where nobody could take its place, by what all said just now: an outage would
+/// be all that comes of it.
+pub fn check_worthwhile(basis: Basis<'_>, wish: Wish<'_>) -> Result<(), NoCandidate> {
+    let primary = basis.snapshot.primary().and_then(TabletState::valid_status);
+    if !primary.is_some_and(ServerStatus::is_writable) {
+        return Ok(());
+    }
+    match basis.choose(&Contender::of(basis.snapshot), Asked::ByProbes, wish) {
+        Err(NotChosen::NoCandidate(none @ NoCandidate::AllPassedOver(_))) => Err(none),
+        // Those who are stopped may say more.
+        Err(NotChosen::NoCandidate(_) | NotChosen::Unsafe(_)) | Ok(_) => Ok(()),
+    }
 }
 
 /// Who is to follow the winner: the managed tablets that answered, and those left alone that followed somebody.

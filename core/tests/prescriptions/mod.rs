@@ -13,7 +13,7 @@ use vtorc_core::recovery::promotion::{self, Turn};
 use vtorc_core::recovery::reparent;
 use vtorc_core::recovery::replica::{self, Case, Cure};
 use vtorc_core::recovery::request::{ReparentKind, ReparentRequest};
-use vtorc_core::reparent::choice::Basis;
+use vtorc_core::reparent::choice::{Basis, Wish};
 use vtorc_core::tablet::Tablet;
 use vtorc_core::testkit;
 
@@ -105,13 +105,20 @@ pub(crate) fn cure(snapshot: &ShardSnapshot, args: &Args) -> String {
 /// Who is stopped for a reparent, and when each follows `winner=`; or whom all follow already.
 pub(crate) fn reparented(snapshot: &ShardSnapshot, args: &Args) -> String {
     let policy = *snapshot.durability.as_ref().unwrap();
-    match reparent::adoption(snapshot, policy) {
-        Ok(Some(tree)) => {
-            let followers = names(tree.followers.into_iter().map(|one| one.alias));
-            return format!("{} is followed already, by {followers}\n", tree.primary.alias);
+    if snapshot.primary().is_none() {
+        match reparent::adoption(snapshot, policy) {
+            Ok(Some(tree)) => {
+                let followers = names(tree.followers.into_iter().map(|one| one.alias));
+                return format!("{} is followed already, by {followers}\n", tree.primary.alias);
+            }
+            Err(why) => return format!("refused: {why}\n"),
+            Ok(None) => {}
         }
-        Err(why) => return format!("refused: {why}\n"),
-        Ok(None) => {}
+    }
+    let (settings, unread) = (testkit::settings(), BTreeSet::new());
+    let basis = Basis { snapshot, policy, settings: &settings, unread: &unread };
+    if let Err(why) = reparent::check_worthwhile(basis, Wish::default()) {
+        return format!("refused before anybody is stopped: {}\n", short(&why.to_string()));
     }
     let stopped = reparent::to_be_stopped(snapshot);
     let winner = alias(args, "winner");

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::knowledge::health::{ProbeFailure, ProbeHistory, Reachability, RecentProbes};
+use vtorc_core::knowledge::health::{
+    ProbeFailure, ProbeHistory, Reachability, RecentProbes, Stranger,
+};
 use vtorc_core::knowledge::memory::Losses;
 use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
@@ -93,7 +95,7 @@ fn tablet(line: &str) -> TabletState {
     let tablet_type = TabletType::from_name(words.next().unwrap()).unwrap();
     let mut state = unprobed(&alias, tablet_type);
     let mut status = server(&alias);
-    let mut seen = true;
+    let (mut seen, mut strange) = (true, false);
     for word in words {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         match key {
@@ -127,6 +129,8 @@ fn tablet(line: &str) -> TabletState {
             "host" => state.tablet.mysql.as_mut().unwrap().host = value.to_owned(),
             "term" => state.tablet.term_start = Some(term(value)),
             "known" => state.identity = Some(status.identity()),
+            // What answers there was taken for a stranger, because it shares nothing with the primary.
+            "stranger" => strange = true,
             // It answered after everybody else was asked.
             "later" => state.answered_at = Timestamp::from_millis(NOW.as_millis() + 1),
             // What it said some time ago.
@@ -134,7 +138,14 @@ fn tablet(line: &str) -> TabletState {
             _ => server_word(&mut status, key, value),
         }
     }
-    state.status = seen.then(|| Arc::new(status));
+    let status = Arc::new(status);
+    if strange {
+        let since = Timestamp::from_millis(98_000);
+        let why = ProbeFailure::Stranger(Stranger::SharesNothing);
+        state.reachability = Reachability::Unreachable { since, why };
+        state.stranger = Some(status.clone());
+    }
+    state.status = (seen && !strange).then_some(status);
     state
 }
 
