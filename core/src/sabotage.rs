@@ -18,7 +18,7 @@ pub enum Bug {
     TrustWallClock,
     /// Take a partial reading of the topology for all there is.
     PartialReadIsWhole,
-    /// Leave those who follow nobody alone before an election.
+    /// Leave those who may take writes alone before an election.
     LeaveWritable,
     /// Let the primary that the records name take writes again without a question.
     FixBlindly,

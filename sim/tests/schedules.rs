@@ -132,6 +132,7 @@ const HOSTILE_FOUND: &[u64] = &[
     7_300_500_565,
     7_600_501_343,
     7_600_502_261,
+    7_700_500_319,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);
@@ -292,7 +293,7 @@ const FINDINGS: &[&str] = &[
 ];
 /// ... and do.
 const STEPS: &[&str] = &[
-    "demote those who follow nobody",
+    "demote those who may take writes",
     "elect",
     "fence",
     "fix the primary",

@@ -95,8 +95,7 @@ impl Locked<'_> {
         self.promote(promotion).await
     }
 
-    /// Stops every receiver at once. Whoever follows nobody may be taking writes: it is demoted by force,
-    /// and its position counts.
+    /// Stops every receiver at once. Whoever may be taking writes is demoted by force, and its position counts.
     async fn stop_everything(
         &self,
         old_primary: Option<&TabletAlias>,
@@ -108,7 +107,7 @@ impl Locked<'_> {
         };
         let answers = self.job.ask_until(&tablets, ServerCommand::StopReceiver, enough).await;
         let mut stopped = Vec::new();
-        let mut alone = Vec::new();
+        let mut open = Vec::new();
         let mut silent = Vec::new();
         for tablet in &tablets {
             match answers.get(&tablet.alias) {
@@ -116,7 +115,7 @@ impl Locked<'_> {
                     Halted::TakesPart => {
                         stopped.push(Contender::new(tablet, status.clone(), &self.fresh));
                     }
-                    Halted::MustRefuseWrites => alone.push(tablet.clone()),
+                    Halted::MustRefuseWrites => open.push(tablet.clone()),
                     Halted::LeftAlone => {}
                 },
                 Some(Err(error)) => silent.push(format!("{}: {error}", tablet.alias)),
@@ -124,30 +123,30 @@ impl Locked<'_> {
             }
         }
         let text = match silent.is_empty() {
-            true => format!("{} stopped, {} follow nobody", stopped.len(), alone.len()),
+            true => format!("{} stopped, {} may take writes", stopped.len(), open.len()),
             false => format!(
-                "{} stopped, {} follow nobody, not reached: {}",
+                "{} stopped, {} may take writes, not reached: {}",
                 stopped.len(),
-                alone.len(),
+                open.len(),
                 silent.join("; ")
             ),
         };
         self.job.end_step(step, StepOutcome::Done(text));
         self.job.failpoint(Failpoint::After(StepKind::StopAllReceivers));
-        if !alone.is_empty() && !sabotage::has(Bug::LeaveWritable) {
+        if !open.is_empty() && !sabotage::has(Bug::LeaveWritable) {
             self.check_lock().await?;
-            stopped.extend(self.demote_all(&alone).await);
+            stopped.extend(self.demote_all(&open).await);
         }
         Ok(stopped)
     }
 
-    async fn demote_all(&self, alone: &[Tablet]) -> Vec<Contender> {
+    async fn demote_all(&self, open: &[Tablet]) -> Vec<Contender> {
         let step = self.job.begin_step(StepKind::DemoteAlone, None);
         let demote = ServerCommand::Demote { sessions: Sessions::EndAll };
-        let answers = self.job.ask_all(alone, demote).await;
+        let answers = self.job.ask_all(open, demote).await;
         let mut demoted = Vec::new();
         let mut failed = Vec::new();
-        for tablet in alone {
+        for tablet in open {
             match answers.get(&tablet.alias) {
                 Some(Ok(status)) => {
                     demoted.push(Contender::new(tablet, status.clone(), &self.fresh));

@@ -33,7 +33,7 @@ pub fn to_be_stopped(snapshot: &ShardSnapshot) -> Vec<Tablet> {
 pub enum Halted {
     /// Its receiver stands: it takes part.
     TakesPart,
-    /// It follows nobody and may be taking writes: it takes part once it refuses them.
+    /// It follows nobody, or was opened all the same, and may be taking writes: it takes part once it refuses them.
     MustRefuseWrites,
     /// It follows nobody, and vtorc leaves it alone.
     LeftAlone,
@@ -41,10 +41,12 @@ pub enum Halted {
 
 /// By what it answered.
 pub fn halted(tablet: &Tablet, status: &ServerStatus) -> Halted {
-    match (status.replication.is_some(), tablet.tablet_type.is_managed()) {
-        (true, _) => Halted::TakesPart,
-        (false, true) => Halted::MustRefuseWrites,
-        (false, false) => Halted::LeftAlone,
+    let follows = status.replication.is_some();
+    match tablet.tablet_type.is_managed() {
+        true if follows && !status.is_writable() => Halted::TakesPart,
+        true => Halted::MustRefuseWrites,
+        false if follows => Halted::TakesPart,
+        false => Halted::LeftAlone,
     }
 }
 

@@ -157,7 +157,7 @@ impl StepKind {
             Self::CheckLock => "make sure of the lock",
             Self::FindPrimary => "find the primary",
             Self::StopAllReceivers => "stop all receivers",
-            Self::DemoteAlone => "demote those who follow nobody",
+            Self::DemoteAlone => "demote those who may take writes",
             Self::StartReceivers => "start the receivers again",
             Self::Elect => "elect",
             Self::FollowMostAdvanced => "follow the most advanced",

@@ -77,13 +77,22 @@ pub(super) fn mistrust(
         }
     }
     extra = without_what_was_lost(extra, contender, &witnesses);
-    // A server that follows nobody was a primary: its own writes are its advance.
-    if !contender.was_replica
+    if was_primary(contender, everybody)
         && let Some(uuid) = &contender.status.server_uuid
     {
         extra = extra.without_source(uuid);
     }
     (!extra.is_empty()).then_some(Reason::Errant(extra))
+}
+
+/// A server that follows nobody was a primary: its own writes are its advance. So are those of one whose promotion was cut
+/// short: others follow it already, and it was told to wait for acknowledgements, or takes writes.
+fn was_primary(contender: &Contender, everybody: &[Contender]) -> bool {
+    let status = &contender.status;
+    let uuid = status.server_uuid.as_deref();
+    let opened = status.semi_sync.source_enabled || status.is_writable();
+    let half_promoted = || opened && everybody.iter().any(|one| followed(one) == uuid);
+    !contender.was_replica || (uuid.is_some() && half_promoted())
 }
 
 /// What somebody else wrote and lost is no error of who still has it.

@@ -5,12 +5,13 @@ use std::fmt::Write;
 
 use vtorc_core::analysis::FindingKind;
 use vtorc_core::ids::TabletAlias;
+use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{RelayLog, SourceChange};
 use vtorc_core::recovery::care::{self, Care};
 use vtorc_core::recovery::planned::{self, Move};
 use vtorc_core::recovery::promotion::{self, Turn};
-use vtorc_core::recovery::reparent;
+use vtorc_core::recovery::reparent::{self, Halted};
 use vtorc_core::recovery::replica::{self, Case, Cure};
 use vtorc_core::recovery::request::{ReparentKind, ReparentRequest};
 use vtorc_core::reparent::choice::{Basis, Wish};
@@ -127,7 +128,14 @@ pub(crate) fn reparented(snapshot: &ShardSnapshot, args: &Args) -> String {
         let of_turn = others.filter(|one| promotion::turn(snapshot, &one.alias) == turn);
         names(of_turn.map(|one: &Tablet| one.alias.clone()))
     };
+    let refuses = |one: &&Tablet| {
+        let status = snapshot.tablet(&one.alias).and_then(TabletState::valid_status);
+        status.is_some_and(|status| reparent::halted(one, status) == Halted::MustRefuseWrites)
+    };
+    let demoted = names(stopped.iter().filter(refuses).map(|one| one.alias.clone()));
     let all = names(stopped.iter().map(|one| one.alias.clone()));
     let (now, later) = (when(Turn::AtOnce), when(Turn::Afterwards));
-    format!("stopped: {all}\nrepointed at once: {now}\nrepointed afterwards: {later}\n")
+    format!(
+        "stopped: {all}\ndemoted: {demoted}\nrepointed at once: {now}\nrepointed afterwards: {later}\n"
+    )
 }
