@@ -60,6 +60,7 @@ const FOUND: &[u64] = &[
     6_201_101_204,
     1_795_811_119_417_238,
     7_100_101_504,
+    7_700_150_456,
 ];
 /// Hostile ones that found something.
 const HOSTILE_FOUND: &[u64] = &[

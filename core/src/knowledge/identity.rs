@@ -38,6 +38,7 @@ impl ShardSnapshot {
         }
         if answered {
             self.remember_losses(alias);
+            self.forget_losses();
         }
         self.now = now;
     }
@@ -49,6 +50,21 @@ impl ShardSnapshot {
         let lacks = lacks.fold(GtidSet::empty_mysql(), |all, lost| all.union(&lost));
         if let Some(state) = self.tablets.get_mut(alias) {
             state.losses.hear(lacks);
+        }
+    }
+
+    /// What nobody has any more is no loss to be minded.
+    fn forget_losses(&mut self) {
+        let lost = self.tablets.values().filter(|state| state.losses.certain().is_some());
+        let losers: Vec<TabletAlias> = lost.map(|state| state.tablet.alias.clone()).collect();
+        for loser in losers {
+            let others = self.tablets.values().filter(|other| other.tablet.alias != loser);
+            let words = others.filter_map(|other| other.status.as_deref());
+            let held =
+                words.fold(GtidSet::empty_mysql(), |all, one| all.union(&one.gtid_received()));
+            if let Some(state) = self.tablets.get_mut(&loser) {
+                state.losses.keep(&held);
+            }
         }
     }
 

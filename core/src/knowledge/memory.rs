@@ -25,6 +25,13 @@ impl Losses {
         self.doubted = Some(lacks).filter(|lacks| !lacks.is_empty());
     }
 
+    /// Takes in what anybody else still has. Where nobody has what was lost, its GTIDs are free: whoever has them later has what
+    /// was written anew.
+    pub fn keep(&mut self, held: &GtidSet) {
+        let kept = self.certain.take().map(|lost| lost.intersect(held));
+        self.certain = kept.filter(|lost| !lost.is_empty());
+    }
+
     /// What is lost for certain.
     pub fn certain(&self) -> Option<&GtidSet> {
         self.certain.as_ref()
@@ -72,5 +79,9 @@ mod tests {
         let kept = losses.kept_in(&set(&format!("{uuid}:1-8")));
         assert_eq!(kept, Some(set(&format!("{uuid}:7-8"))));
         assert_eq!(losses.kept_in(&set(&format!("{uuid}:1-6"))), None);
+        losses.keep(&set(&format!("{uuid}:1-8")));
+        assert_eq!(losses.certain(), Some(&set(&format!("{uuid}:7-8"))));
+        losses.keep(&set(&format!("{uuid}:1-6")));
+        assert_eq!(losses.kept_in(&set(&format!("{uuid}:1-9"))), None, "it was written anew");
     }
 }
