@@ -78,6 +78,20 @@ impl TxnSet {
         intervals.and_then(|intervals| intervals.last()).map_or(1, |(_, end)| end + 1)
     }
 
+    /// The highest number of any server.
+    pub fn highest(&self) -> u32 {
+        self.last_of_each().map(|txn| txn.number).max().unwrap_or(0)
+    }
+
+    /// The last transaction of each server.
+    pub fn last_of_each(&self) -> impl Iterator<Item = Txn> + '_ {
+        self.sources.iter().enumerate().filter_map(|(source, intervals)| {
+            let source = u8::try_from(source).unwrap_or(u8::MAX);
+            let (_, number) = *intervals.last()?;
+            Some(Txn { source, number })
+        })
+    }
+
     /// The set as core knows it.
     pub fn to_gtid_set(&self) -> GtidSet {
         let each = self.sources.iter().enumerate().flat_map(|(source, intervals)| {

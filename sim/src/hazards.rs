@@ -34,6 +34,8 @@ pub struct Hazard {
     pub habits: &'static [(u8, Habit)],
     /// Heartbeats can be seen.
     pub heartbeats_seen: bool,
+    /// The servers are MariaDBs.
+    pub mariadb: bool,
 }
 
 /// One vtorc and one shard of four replicas of which one must acknowledge; nothing happens.
@@ -47,6 +49,7 @@ const PLAIN: Hazard = Hazard {
     other: 2,
     habits: &[],
     heartbeats_seen: true,
+    mariadb: false,
 };
 
 /// Steps of recoveries at which something may strike; bring-up takes the first ones.
@@ -272,7 +275,7 @@ impl Hazard {
             _ => (DurabilityPolicy::CrossCell, ["zone1", "zone2", "zone2", "zone3"]),
         };
         let tablets = cells.into_iter().zip(self.types).collect();
-        ShardPlan { policy, tablets, habits: self.habits.to_vec() }
+        ShardPlan { policy, tablets, habits: self.habits.to_vec(), mariadb: self.mariadb }
     }
 
     /// The one that strikes at this step; at none where it is 0.

@@ -46,6 +46,8 @@ pub struct Ills {
     pub open_to_administrators: bool,
     /// Its applier stops at once with an error.
     pub applier_fails: bool,
+    /// Sources send it nothing, for another reason than their histories.
+    pub gets_nothing: bool,
     /// What it is told may run long after it was given up.
     pub late: bool,
     /// Everybody's sessions end at the moment at which it is opened for writes.
@@ -76,6 +78,7 @@ impl Ills {
         self.late = false;
         self.drops_once_opened = false;
         self.applier_fails = false;
+        self.gets_nothing = false;
         self.open_transactions = 0;
     }
 

@@ -29,6 +29,7 @@ pub mod ills;
 pub mod judge;
 pub mod ledger;
 pub mod manager;
+pub mod mariadb;
 pub mod network;
 pub mod oracle;
 pub mod order;

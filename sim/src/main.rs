@@ -19,11 +19,14 @@ struct Options {
     /// Run this schedule only.
     #[arg(long)]
     seed: Option<u64>,
-    /// Schedules of the second generation only. Without this and --gentle, every other one is.
+    /// Schedules of the second generation only. Without a word of the generation every other one is, and some are MariaDBs'.
     #[arg(long)]
     hostile: bool,
-    /// Schedules of the first generation only.
+    /// Schedules of MariaDBs only.
     #[arg(long, conflicts_with = "hostile")]
+    mariadb: bool,
+    /// Schedules of the first generation only.
+    #[arg(long, conflicts_with_all = ["hostile", "mariadb"])]
     gentle: bool,
     /// The schedules of the hazard whose name has this in it; a seed is the step at which it strikes.
     #[arg(long, value_parser = hazard, conflicts_with = "hostile")]
@@ -51,20 +54,47 @@ struct Options {
     jobs: u64,
 }
 
+/// What schedules are made of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Generation {
+    First,
+    Hostile,
+    MariaDb,
+}
+
+impl Generation {
+    fn of_seeds(self) -> &'static str {
+        match self {
+            Self::First => "seed",
+            Self::Hostile => "hostile seed",
+            Self::MariaDb => "MariaDB seed",
+        }
+    }
+}
+
 impl Options {
     fn schedule(&self, seed: u64) -> Schedule {
         if let Some(hazard) = self.hazard {
             return hazard.schedule(seed);
         }
-        let hostile = self.is_hostile(seed);
-        let schedule = if hostile { Schedule::hostile(seed) } else { Schedule::of(seed) };
+        let schedule = match self.generation(seed) {
+            Generation::First => Schedule::of(seed),
+            Generation::Hostile => Schedule::hostile(seed),
+            Generation::MariaDb => Schedule::mariadb(seed),
+        };
         Schedule { deadlines_carried: !self.without_deadlines, ..schedule }
     }
 
     /// A single seed without a word of the generation is one of the first.
-    fn is_hostile(&self, seed: u64) -> bool {
-        let both = !self.gentle && self.seed.is_none() && self.hazard.is_none();
-        self.hostile || (both && seed % 2 == 1)
+    fn generation(&self, seed: u64) -> Generation {
+        let all = !self.gentle && self.seed.is_none() && self.hazard.is_none();
+        match (self.hostile, self.mariadb, all) {
+            (true, _, _) => Generation::Hostile,
+            (false, true, _) => Generation::MariaDb,
+            (false, false, true) if seed % 2 == 1 => Generation::Hostile,
+            (false, false, true) if seed % 8 == 6 => Generation::MariaDb,
+            (false, false, _) => Generation::First,
+        }
     }
 
     fn run(&self, seed: u64, trace: Trace) -> Verdict {
@@ -78,7 +108,8 @@ impl Options {
     fn replay(&self, seed: u64) -> String {
         let mut command = "cargo run --release -p vtorc-sim --".to_owned();
         for (given, flag) in [
-            (self.is_hostile(seed), " --hostile"),
+            (self.generation(seed) == Generation::Hostile, " --hostile"),
+            (self.generation(seed) == Generation::MariaDb, " --mariadb"),
             (self.without_deadlines, " --without-deadlines"),
         ] {
             command.push_str(if given { flag } else { "" });
@@ -194,7 +225,7 @@ fn many(options: &Options) -> ExitCode {
                 progress(&sum, started);
             }
             if !verdict.violations.is_empty() {
-                let generation = if options.is_hostile(seed) { "hostile seed" } else { "seed" };
+                let generation = options.generation(seed).of_seeds();
                 say(&format!("{generation} {seed}: VIOLATION {}", verdict.violations.join("; ")));
                 if !options.keep_going {
                     break;

@@ -1,5 +1,6 @@
 //! What a vtorc is given instead of the real outside: the same ports, over the simulated network.
 
+mod mariadb;
 mod mysql;
 mod probes;
 mod topo;

@@ -4,6 +4,7 @@ use vtorc_core::status::{ReceiverError, ReceiverErrorKind};
 
 use crate::Millis;
 use crate::gtids::Txn;
+use crate::mariadb::Refusal;
 use crate::network::Party;
 use crate::server::{Receiver, Waiting};
 use crate::universe::Universe;
@@ -68,30 +69,42 @@ impl Universe {
             self.server_mut(number).receiver = Receiver::Connecting { next_try };
             return;
         }
-        let (replica, origin) = (self.server(number), self.server(source));
-        let error = if origin.not_logged().any(|txn| !replica.has_received(txn)) {
-            let text = "the source purged binary logs that this server needs";
-            Some((ReceiverErrorKind::Purged, text))
-        } else if replica.executed.next_of(source) > origin.executed.next_of(source) {
-            let text = "this server has more transactions of the source's uuid than the source";
-            Some((ReceiverErrorKind::Diverged, text))
-        } else {
-            None
-        };
-        let incarnation = origin.incarnation;
+        let place = self.place_in_log(number, source);
+        let incarnation = self.server(source).incarnation;
         let server = self.server_mut(number);
-        match error {
-            None => {
+        match place {
+            Ok(cursor) => {
                 let acks = server.acks;
                 server.heard += 1;
-                server.receiver = Receiver::Running { cursor: 0, incarnation, acks, heard_at: now };
+                server.receiver = Receiver::Running { cursor, incarnation, acks, heard_at: now };
             }
-            Some((kind, text)) => {
+            Err((kind, text)) => {
                 let text = text.to_owned();
                 server.receiver_error = Some(ReceiverError { number: FATAL_READ, kind, text });
                 server.receiver = Receiver::Stopped;
             }
         }
+    }
+
+    /// From where on a source sends its binary log, and leaves out what the replica has.
+    fn place_in_log(&self, number: u8, source: u8) -> Result<usize, Refusal> {
+        let (replica, origin) = (self.server(number), self.server(source));
+        if replica.ills.gets_nothing {
+            let text = "log event entry exceeded max_allowed_packet";
+            return Err((ReceiverErrorKind::PacketTooLarge, text));
+        }
+        if origin.mariadb {
+            return origin.place_after(replica);
+        }
+        if origin.not_logged().any(|txn| !replica.has_received(txn)) {
+            let text = "the source purged binary logs that this server needs";
+            return Err((ReceiverErrorKind::Purged, text));
+        }
+        if replica.executed.next_of(source) > origin.executed.next_of(source) {
+            let text = "this server has more transactions of the source's uuid than the source";
+            return Err((ReceiverErrorKind::Diverged, text));
+        }
+        Ok(0)
     }
 
     fn stream(&mut self, number: u8, source: u8, cursor: usize, acks: bool, heard_at: Millis) {
@@ -152,6 +165,7 @@ impl Universe {
             let Some(txn) = server.relay.pop_front() else { return };
             let is_journal = self.journal_txns.contains(&txn);
             let server = self.server_mut(number);
+            server.applied_to = Some(txn).filter(|_| server.mariadb);
             if !server.executed.contains(txn) {
                 server.commit(txn, is_journal);
                 if !is_journal && server.ills.drops(txn) {

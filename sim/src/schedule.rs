@@ -6,6 +6,7 @@
 //! Each seed switches a few kinds of fault on and the others off: all kinds at once hide one another.
 
 mod hostile;
+mod mariadb;
 
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::tablet::TabletType;
@@ -30,6 +31,8 @@ pub struct ShardPlan {
     pub tablets: Vec<(&'static str, TabletType)>,
     /// What is odd about them from the beginning and for good, by their places.
     pub habits: Vec<(u8, Habit)>,
+    /// Its servers are MariaDBs.
+    pub mariadb: bool,
 }
 
 impl ShardPlan {
@@ -88,6 +91,7 @@ impl Schedule {
                 policy: pick(&mut dice, &POLICIES),
                 tablets: tablets(&mut dice),
                 habits: Vec::new(),
+                mariadb: false,
             })
             .collect();
         let managers = dice.u8(1..=2);

@@ -98,6 +98,10 @@ pub struct Server {
     pub binlog: Vec<Txn>,
     /// Everything committed.
     pub executed: TxnSet,
+    /// It is a MariaDB.
+    pub mariadb: bool,
+    /// The last transaction that its applier committed, or that it was told to go on from (`gtid_slave_pos`, MariaDB only).
+    pub applied_to: Option<Txn>,
     /// Removed from the binary log: so many from its beginning.
     pub purged: usize,
     /// Received and not applied.
@@ -154,6 +158,8 @@ impl Server {
             opened_by_mistake: false,
             binlog: Vec::new(),
             executed: TxnSet::default(),
+            mariadb: false,
+            applied_to: None,
             purged: 0,
             relay: VecDeque::new(),
             retrieved: TxnSet::default(),
@@ -178,6 +184,11 @@ impl Server {
     /// Where it listens.
     pub fn address(number: u8) -> MysqlAddress {
         MysqlAddress { host: format!("s{number}"), port: 3306 }
+    }
+
+    /// `server_id`.
+    pub fn id_of(number: u8) -> u32 {
+        u32::from(number) + 1
     }
 
     /// The server behind an address.
@@ -228,6 +239,9 @@ impl Server {
 
     /// It applies from now on, unless it stops at once with an error.
     pub fn start_applier(&mut self) {
+        if self.throws_relay_log_away() {
+            self.relay.clear();
+        }
         self.applier_running = self.source.is_some() && !self.ills.applier_fails;
     }
 
@@ -249,12 +263,23 @@ impl Server {
 
     /// Begins a transaction of its own.
     pub fn next_txn(&self) -> Txn {
-        Txn { source: self.number, number: self.executed.next_of(self.number) }
+        let number = match self.mariadb {
+            true => self.executed.highest() + 1,
+            false => self.executed.next_of(self.number),
+        };
+        Txn { source: self.number, number }
     }
 
     /// Stops the receiver.
     pub fn stop_receiver(&mut self) {
         self.receiver = Receiver::Stopped;
+    }
+
+    /// Its connection to its source breaks; it tries again.
+    pub fn disconnect(&mut self, now: Millis) {
+        if matches!(self.receiver, Receiver::Running { .. }) {
+            self.receiver = Receiver::Connecting { next_try: now };
+        }
     }
 
     /// Stops both threads.
@@ -266,6 +291,9 @@ impl Server {
     /// Starts the receiver where it stands.
     pub fn start_receiver(&mut self, now: Millis) {
         if self.source.is_some() && self.receiver == Receiver::Stopped {
+            if self.throws_relay_log_away() {
+                self.relay.clear();
+            }
             self.receiver_error = None;
             self.receiver = Receiver::Connecting { next_try: now };
         }
@@ -278,6 +306,9 @@ impl Server {
         if !self.applier_running {
             self.relay.clear();
             self.retrieved = TxnSet::default();
+        }
+        if self.mariadb {
+            self.set_position();
         }
         self.source = Some(source);
         self.receiver_error = None;
@@ -322,6 +353,8 @@ impl Server {
         let kept = self.binlog.len().saturating_sub(most).max(self.purged);
         let lost = self.binlog.split_off(kept);
         self.executed.remove_all(&lost);
+        // It is a table's row, and as durable as the data.
+        self.applied_to = self.binlog.last().copied().filter(|_| self.applied_to.is_some());
         lost.iter().for_each(|txn| _ = self.ills.hollow.remove(txn));
         lost
     }
@@ -354,11 +387,16 @@ impl Server {
 
     /// What a probe finds.
     pub fn status(&self, now: Millis) -> ServerStatus {
+        let status = self.status_of_mysql(now);
+        if self.mariadb { self.as_mariadb(status) } else { status }
+    }
+
+    fn status_of_mysql(&self, now: Millis) -> ServerStatus {
         let purged = self.not_logged().collect::<TxnSet>();
         ServerStatus {
             flavor: Flavor::MySql,
             version: "9.7.0".into(),
-            server_id: u32::from(self.number) + 1,
+            server_id: Self::id_of(self.number),
             server_uuid: Some(uuid(self.number)),
             read_only: self.read_only,
             super_read_only: self.super_read_only,
@@ -405,7 +443,7 @@ impl Server {
             channel: String::new(),
             source: Self::address(source),
             source_uuid: Some(uuid(source)),
-            source_server_id: Some(u32::from(source) + 1),
+            source_server_id: Some(Self::id_of(source)),
             receiver,
             receiver_error: self.receiver_error.clone(),
             applier_running: self.applier_running,

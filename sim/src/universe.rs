@@ -144,7 +144,7 @@ impl Universe {
             universe.books.push(Ledger::default());
             let first = universe.count();
             for (cell, tablet_type) in &plan.tablets {
-                universe.add_tablet(number, cell, *tablet_type);
+                universe.add_tablet(number, cell, *tablet_type, plan.mariadb);
             }
             for (at, habit) in &plan.habits {
                 let all = plan.habits.iter().filter(|(_, other)| other == habit).count();
@@ -155,10 +155,11 @@ impl Universe {
         universe
     }
 
-    fn add_tablet(&mut self, shard: usize, cell: &str, tablet_type: TabletType) {
+    fn add_tablet(&mut self, shard: usize, cell: &str, tablet_type: TabletType, mariadb: bool) {
         let number = u8::try_from(self.servers.len()).unwrap_or(u8::MAX);
         let alias = TabletAlias { cell: cell.to_owned(), uid: 100 + u32::from(number) };
-        self.servers.push(Server::new(number, shard, alias.clone(), tablet_type));
+        let server = Server::new(number, shard, alias.clone(), tablet_type);
+        self.servers.push(Server { mariadb, ..server });
         let tablet = self.new_record(number);
         self.topology.tablets.insert(alias, tablet);
     }

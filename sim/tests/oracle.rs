@@ -26,7 +26,12 @@ fn schedule(habits: Vec<(u8, Habit)>, beside: Option<(Hostile, u8)>) -> Schedule
     tablets.push(("zone2", TabletType::Drained));
     Schedule {
         seed: 1,
-        shards: vec![ShardPlan { policy: DurabilityPolicy::SemiSync, tablets, habits }],
+        shards: vec![ShardPlan {
+            policy: DurabilityPolicy::SemiSync,
+            tablets,
+            habits,
+            mariadb: false,
+        }],
         managers: 1,
         skews_ms: vec![0],
         block_ms: 0,

@@ -244,6 +244,9 @@ impl Universe {
             copy.purged = binlog.len();
             (copy.binlog, copy.executed, copy.journal) = (binlog, executed, journal);
             copy.ills.hollow = hollow;
+            if copy.mariadb {
+                copy.set_position();
+            }
         }
         self.server_mut(server).restart(now);
         self.change_type(server, TabletType::Restore, TabletType::Replica);

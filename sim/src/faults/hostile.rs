@@ -16,6 +16,7 @@
 //! | [`Hostile::LateCommands`] | a statement that waits for a metadata lock after its caller has gone |
 //! | [`Hostile::LyingRecord`] | an operator's `topo put`, or a restored backup of the topology |
 //! | [`Hostile::ApplierFails`] | a row that somebody wrote on a replica, and the primary writes as well |
+//! | [`Hostile::GetsNothing`] | an event that is larger than `max_allowed_packet`, or a `server_id` that is there twice |
 //! | [`Hostile::DropsOnceOpened`] | a proxy in between that cuts all connections when it sees a new primary |
 //! | [`Hostile::ManagerSlow`] | a network card, switch or tunnel before vtorc that loses packets |
 //!
@@ -64,6 +65,8 @@ pub enum Hostile {
     ManagerSlow,
     /// A replica cannot apply what it received; only hazards have it.
     ApplierFails,
+    /// Sources send a replica nothing, and say why (error 1236); only MariaDB's schedules and hazards have it.
+    GetsNothing,
     /// A server ends everybody's sessions when it is opened for writes; only hazards have it.
     DropsOnceOpened,
 }
@@ -103,6 +106,7 @@ impl Hostile {
             | Self::LateCommands
             | Self::LyingRecord
             | Self::ApplierFails
+            | Self::GetsNothing
             | Self::DropsOnceOpened => false,
         }
     }
@@ -163,6 +167,11 @@ impl Universe {
             Hostile::OpenTransaction => ills.open_transactions = u32::from(begins),
             Hostile::LateCommands => ills.late = begins,
             Hostile::DropsOnceOpened => ills.drops_once_opened = begins,
+            Hostile::GetsNothing => {
+                ills.gets_nothing = begins;
+                // It shows when it connects anew.
+                self.server_mut(server).disconnect(now);
+            }
             Hostile::ApplierFails => self.server_mut(server).fail_applier(begins),
             Hostile::LyingRecord if reigns => {}
             Hostile::LyingRecord => self.lie_of(server, begins),

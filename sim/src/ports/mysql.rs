@@ -11,10 +11,10 @@ use vtorc_core::ports::{
 };
 use vtorc_core::preflight::Inspection;
 use vtorc_core::secret::Login;
-use vtorc_core::status::{ReceiverState, ServerStatus};
+use vtorc_core::status::{Flavor, ReceiverState, ServerStatus};
 use vtorc_core::tablet::{TabletAddress, TabletType};
 
-use super::{LOOK, Line, Outside};
+use super::{LOOK, Line, Outside, mariadb};
 use crate::server::Server;
 use crate::statements::{Reply, Statement};
 use crate::vttablet::{Call, What};
@@ -63,6 +63,10 @@ impl MysqlPort for Outside {
 }
 
 impl Line {
+    fn is_mariadb(&self) -> bool {
+        self.outside.universe.lock().server(self.server).mariadb
+    }
+
     async fn check_identity(&self, meant: Option<&ServerIdentity>) -> Result<(), CommandError> {
         let Some(meant) = meant else { return Ok(()) };
         CommandError::check_meant(meant, &self.status().await?.identity())
@@ -74,7 +78,12 @@ impl Line {
             ServerCommand::StopReceiver => self.stop_receiver().await,
             ServerCommand::Demote { sessions } => self.demote(sessions).await,
             ServerCommand::WaitForPosition { target, timeout } => self.wait(&target, timeout).await,
-            ServerCommand::StartApplier => self.tell(Statement::StartApplier).await,
+            ServerCommand::StartApplier => {
+                if self.is_mariadb() {
+                    mariadb::check_start(&self.status().await?)?;
+                }
+                self.tell(Statement::StartApplier).await
+            }
             ServerCommand::Promote { acks, grounds } => self.promote(acks, &grounds).await,
             ServerCommand::SetDelay { seconds } => self.tell(Statement::Delay(seconds)).await,
             ServerCommand::FixPrimary { acks, grounds } => self.fix_primary(acks, &grounds).await,
@@ -83,6 +92,9 @@ impl Line {
                 self.follow(source, semi_sync, (change, relay_log)).await
             }
             ServerCommand::RestartReceiver => {
+                if self.is_mariadb() {
+                    mariadb::check_restart(&self.status().await?)?;
+                }
                 self.tell(Statement::StopReceiver).await?;
                 self.tell(Statement::StartReplication).await
             }
@@ -197,7 +209,7 @@ impl Line {
         self.call(What::SetSource { source, semi_sync, change }).await
     }
 
-    async fn tell(&self, statement: Statement) -> Result<(), CommandError> {
+    pub(super) async fn tell(&self, statement: Statement) -> Result<(), CommandError> {
         loop {
             match self.ask(statement.clone()).await? {
                 Reply::Refused(why) => return Err(CommandError::NotDone(why.to_owned())),
@@ -207,7 +219,7 @@ impl Line {
         }
     }
 
-    async fn status(&self) -> Result<ServerStatus, CommandError> {
+    pub(super) async fn status(&self) -> Result<ServerStatus, CommandError> {
         match self.ask(Statement::Status).await? {
             Reply::Status(status) => Ok(*status),
             Reply::Done | Reply::Pending | Reply::Begun(_) | Reply::Refused(_) => {
@@ -244,7 +256,11 @@ impl Line {
         }
     }
 
-    async fn wait(&self, target: &GtidSet, timeout: Duration) -> Result<(), CommandError> {
+    pub(super) async fn wait(
+        &self,
+        target: &GtidSet,
+        timeout: Duration,
+    ) -> Result<(), CommandError> {
         let started = Instant::now();
         loop {
             if self.status().await?.gtid_executed.contains(target) {
@@ -323,7 +339,14 @@ impl Line {
             self.tell(Statement::Acknowledge(semi_sync)).await?;
         }
         match change {
+            SourceChange::Repoint if status.flavor == Flavor::MariaDb => {
+                self.repoint_mariadb(source, &status, relay_log).await?;
+            }
             SourceChange::Repoint => self.repoint(source, &status, relay_log).await?,
+            SourceChange::Keep if status.flavor == Flavor::MariaDb => {
+                let anew = acks_changed || (semi_sync && !status.semi_sync.replica_active);
+                self.resume_mariadb(&status, anew, relay_log).await?;
+            }
             SourceChange::Keep => {
                 if acks_changed || (semi_sync && !status.semi_sync.replica_active) {
                     self.tell(Statement::StopReceiver).await?;

@@ -30,7 +30,7 @@ impl Schedule {
         let skews_ms = (0..managers).map(|_| dice.i64(-600_000..600_000)).collect();
         // Half of the runs are storms; in the others one primary dies while this and that is odd, and nothing else happens.
         let mut faults = match dice.bool() {
-            true => storm(&mut dice, &shards, managers),
+            true => storm(&mut dice, kinds, &shards, managers),
             false => plot(&mut dice, &shards, managers),
         };
         let mut shards = shards;
@@ -92,8 +92,7 @@ const ODD_TYPES: [TabletType; 6] = [
 ];
 
 fn shard(dice: &mut fastrand::Rng, vttablets: bool) -> ShardPlan {
-    let mut plan =
-        ShardPlan { policy: pick(dice, &POLICIES), tablets: few_tablets(dice), habits: Vec::new() };
+    let mut plan = plain(dice);
     let replicas = plan.tablets.len();
     if dice.bool() {
         let cell = pick(dice, &["zone1", "zone2", "zone3"]);
@@ -114,6 +113,12 @@ fn shard(dice: &mut fastrand::Rng, vttablets: bool) -> ShardPlan {
         plan.habits.extend(all.map(|at| (at, Habit::ForeignGtids)));
     }
     plan
+}
+
+/// A shard without anything odd.
+pub(super) fn plain(dice: &mut fastrand::Rng) -> ShardPlan {
+    let (policy, tablets) = (pick(dice, &POLICIES), few_tablets(dice));
+    ShardPlan { policy, tablets, habits: Vec::new(), mariadb: false }
 }
 
 /// Somewhat fewer than in the first generation, since there are more shards.
@@ -147,7 +152,11 @@ fn habit_of(dice: &mut fastrand::Rng, is_replica: bool) -> Option<Habit> {
     odd.then(|| pick(dice, habits))
 }
 
-fn strikes(dice: &mut fastrand::Rng, shards: &[ShardPlan], managers: u8) -> Vec<(u64, Fault)> {
+pub(super) fn strikes(
+    dice: &mut fastrand::Rng,
+    shards: &[ShardPlan],
+    managers: u8,
+) -> Vec<(u64, Fault)> {
     let count = if dice.bool() { dice.usize(1..=3) } else { 0 };
     let strike = |dice: &mut fastrand::Rng| {
         let paused = dice.u8(0..3) == 0;
@@ -235,7 +244,13 @@ fn plot(dice: &mut fastrand::Rng, shards: &[ShardPlan], managers: u8) -> Vec<Fau
     faults
 }
 
-fn storm(dice: &mut fastrand::Rng, shards: &[ShardPlan], managers: u8) -> Vec<Fault> {
+/// Faults of a few kinds, which are drawn first.
+pub(super) fn storm(
+    dice: &mut fastrand::Rng,
+    kinds: impl Fn(&mut fastrand::Rng) -> Vec<Kind>,
+    shards: &[ShardPlan],
+    managers: u8,
+) -> Vec<Fault> {
     let kinds = kinds(dice);
     let between = pick(dice, &[2_000, 4_000, 8_000]);
     let mut faults = Vec::new();
