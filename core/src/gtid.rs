@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 pub use mariadb::{MariaDbBinlogState, MariaDbGtidSet};
 
+use crate::ids::ServerIdentity;
+
 /// Why a text is not a GTID set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a GTID set: {why}")]
@@ -23,7 +25,7 @@ pub struct GtidError {
 pub enum GtidSet {
     /// MySQL: intervals for each source uuid (and tag).
     MySql(MySqlGtidSet),
-    /// MariaDB: the last sequence number of each replication domain.
+    /// MariaDB: the last sequence number of each replication domain, and of each writer where that is known.
     MariaDb(MariaDbGtidSet),
 }
 
@@ -65,7 +67,7 @@ impl GtidSet {
     pub fn is_empty(&self) -> bool {
         match self {
             Self::MySql(set) => set.sources.is_empty(),
-            Self::MariaDb(set) => set.domains.is_empty(),
+            Self::MariaDb(set) => set.is_empty(),
         }
     }
 
@@ -100,13 +102,41 @@ impl GtidSet {
         }
     }
 
-    /// The transactions of this set that `other` lacks. For MariaDB: the domains in which this one is
-    /// further, since sequence numbers alone do not say which transactions they were.
+    /// The transactions of this set that `other` lacks. For MariaDB: the last of each writer that is further here.
     pub fn subtract(&self, other: &GtidSet) -> GtidSet {
         match (self, other) {
             (Self::MySql(mine), Self::MySql(theirs)) => Self::MySql(mine.subtract(theirs)),
             (Self::MariaDb(mine), Self::MariaDb(theirs)) => Self::MariaDb(mine.subtract(theirs)),
             (Self::MySql(_), Self::MariaDb(_)) | (Self::MariaDb(_), Self::MySql(_)) => self.clone(),
+        }
+    }
+
+    /// The transactions of this set that `other` lacks by its position alone. For MariaDB: what is beyond the last number of
+    /// the domain, so that no old writer counts of whom the other's binary logs tell nothing.
+    pub fn ahead_of(&self, other: &GtidSet) -> GtidSet {
+        match (self, other) {
+            (Self::MariaDb(mine), Self::MariaDb(theirs)) => Self::MariaDb(mine.ahead_of(theirs)),
+            (Self::MySql(_) | Self::MariaDb(_), _) => self.subtract(other),
+        }
+    }
+
+    /// What this server wrote of it. Nothing where the writer is named in terms of the other flavour.
+    pub fn of_writer(&self, writer: &ServerIdentity) -> GtidSet {
+        match (self, writer) {
+            (Self::MySql(_), ServerIdentity::Uuid(uuid)) => self.of_source(uuid),
+            (Self::MariaDb(set), ServerIdentity::Id(id)) => Self::MariaDb(set.written_by(*id)),
+            (Self::MySql(_), ServerIdentity::Id(_))
+            | (Self::MariaDb(_), ServerIdentity::Uuid(_)) => self.empty_like(),
+        }
+    }
+
+    /// What others than this server wrote of it. All of it where the writer is named in terms of the other flavour.
+    pub fn without_writer(&self, writer: &ServerIdentity) -> GtidSet {
+        match (self, writer) {
+            (Self::MySql(_), ServerIdentity::Uuid(uuid)) => self.without_source(uuid),
+            (Self::MariaDb(set), ServerIdentity::Id(id)) => Self::MariaDb(set.without_writer(*id)),
+            (Self::MySql(_), ServerIdentity::Id(_))
+            | (Self::MariaDb(_), ServerIdentity::Uuid(_)) => self.clone(),
         }
     }
 

@@ -195,8 +195,22 @@ impl ServerStatus {
 
     /// What this server has received and `source` lacks, less what `source` itself wrote meanwhile.
     pub fn received_beyond(&self, source: &ServerStatus) -> GtidSet {
-        let own = source.server_uuid.as_deref().unwrap_or_default();
-        self.gtid_received().subtract(&source.gtid_executed).without_source(own)
+        let beyond = self.gtid_received().subtract(&source.gtid_executed);
+        beyond.without_writer(&source.identity())
+    }
+
+    /// What this server needs of what `source`'s binary logs no longer hold: no start of its receiver helps, it must be cloned
+    /// anew. MariaDB does not tell what it purged; its word to the receiver must do.
+    pub fn needs_purged(&self, source: &ServerStatus) -> Option<NeedsPurged<'_>> {
+        let missing = source.gtid_purged.subtract(&self.gtid_received());
+        if !missing.is_empty() {
+            return Some(NeedsPurged::Of(missing));
+        }
+        let channel =
+            self.replication.as_ref().filter(|channel| source.is_source_of(channel, None))?;
+        let error =
+            channel.receiver_error.as_ref().filter(|_| channel.receiver != ReceiverState::Running);
+        error.filter(|error| error.kind == ReceiverErrorKind::Purged).map(NeedsPurged::Told)
     }
 
     /// What this server wrote itself, as `other` has it, and does not have any more: it lost the end of its binary
@@ -223,28 +237,13 @@ impl ServerStatus {
 
     /// What it wrote itself, as far as that can be told, of what it has committed.
     pub fn written_by_itself(&self) -> GtidSet {
-        match (&self.gtid_executed, &self.server_uuid) {
-            (executed @ GtidSet::MySql(_), Some(uuid)) => executed.of_source(uuid),
-            (GtidSet::MySql(_), None) => GtidSet::empty_mysql(),
-            (GtidSet::MariaDb(position), _) => {
-                GtidSet::MariaDb(position.written_by(self.server_id))
-            }
-        }
+        self.gtid_executed.of_writer(&self.identity())
     }
 
     /// Everything it committed or received that this server did not write; all of it where the writer is named in terms of the
     /// other flavour.
     pub fn not_written_by(&self, writer: &ServerIdentity) -> GtidSet {
-        match (self.gtid_received(), writer) {
-            (received @ GtidSet::MySql(_), ServerIdentity::Uuid(uuid)) => {
-                received.without_source(uuid)
-            }
-            (GtidSet::MariaDb(_), ServerIdentity::Id(id)) => {
-                GtidSet::MariaDb(self.binlog_state.without_writer(*id))
-            }
-            (received @ GtidSet::MySql(_), ServerIdentity::Id(_))
-            | (received @ GtidSet::MariaDb(_), ServerIdentity::Uuid(_)) => received,
-        }
+        self.gtid_received().without_writer(writer)
     }
 
     fn lacks_of_its_own(&self, other: &ServerStatus) -> GtidSet {
@@ -287,6 +286,15 @@ impl ServerStatus {
             },
         }
     }
+}
+
+/// How it is known that a replica needs what was purged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NeedsPurged<'a> {
+    /// It lacks this, which its source purged.
+    Of(GtidSet),
+    /// Its source said so.
+    Told(&'a ReceiverError),
 }
 
 /// A vttablet, beside the server that it looks after.

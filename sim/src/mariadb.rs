@@ -4,7 +4,7 @@
 //! With one domain a position is the last transaction; a replica goes on from there, and whoever does not have that
 //! transaction sends it nothing (manual, "Global Transaction ID"; seen on 10.11 and 11.4).
 
-use vtorc_core::gtid::{GtidSet, MariaDbBinlogState};
+use vtorc_core::gtid::{GtidSet, MariaDbBinlogState, MariaDbGtidSet};
 use vtorc_core::status::{
     Flavor, ReceiverErrorKind, ReplicationStatus, SemiSyncStatus, ServerStatus,
 };
@@ -60,7 +60,8 @@ impl Server {
 
     /// What a probe finds, in MariaDB's words.
     pub fn as_mariadb(&self, status: ServerStatus) -> ServerStatus {
-        let retrieved = positions(self.received_to());
+        let received = position(self.received_to()).reached_by(Self::id_of(self.number));
+        let retrieved = GtidSet::MariaDb(received);
         let channel = |channel| ReplicationStatus { source_uuid: None, retrieved, ..channel };
         ServerStatus {
             flavor: Flavor::MariaDb,
@@ -69,7 +70,12 @@ impl Server {
             super_read_only: self.read_only,
             binlog_state: self.executed.to_binlog_state(),
             // It moves before a commit is acknowledged.
-            gtid_executed: positions(self.position()),
+            gtid_executed: GtidSet::MariaDb(MariaDbGtidSet::of_server(
+                Self::id_of(self.number),
+                &position(self.applied_to),
+                &position(self.binlog.last().copied()),
+                &self.executed.to_binlog_state(),
+            )),
             gtid_purged: GtidSet::empty_mariadb(),
             replication: status.replication.map(channel),
             semi_sync: SemiSyncStatus { seen_is_acknowledged: false, ..status.semi_sync },
@@ -86,9 +92,8 @@ impl TxnSet {
     }
 }
 
-fn positions(last: Option<Txn>) -> GtidSet {
-    let text = last.map(written_as).unwrap_or_default();
-    GtidSet::parse_mariadb(&text).unwrap_or_else(|_| GtidSet::empty_mariadb())
+fn position(last: Option<Txn>) -> MariaDbGtidSet {
+    last.map(written_as).unwrap_or_default().parse().unwrap_or_default()
 }
 
 /// As MariaDB writes it: domain, server, number.

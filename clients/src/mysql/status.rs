@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vtorc_core::gtid::GtidSet;
+use vtorc_core::gtid::{GtidError, GtidSet, MariaDbBinlogState, MariaDbGtidSet};
 use vtorc_core::status::{
     BinlogFormat, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
 };
@@ -23,6 +23,7 @@ pub(crate) fn read(
 ) -> Result<ServerStatus, String> {
     let set = |at: usize| answers.get(at).map(Vec::as_slice).unwrap_or_default();
     let server = set(0).first().ok_or("no answer to the server's variables")?;
+    let server_id = number(server, "server_id").unwrap_or(0);
     let variables = name_value(set(2));
     let status = name_value(set(3));
     let gtid_executed = executed(dialect, server)?;
@@ -36,7 +37,7 @@ pub(crate) fn read(
         let name = channel_of(dialect, row);
         let heartbeats = set(4).iter().find(|row| text(row, "channel_name") == name);
         let worker = set(6).iter().find(|row| text(row, "channel_name") == name);
-        let read = read_channel(dialect, row, heartbeats)?;
+        let read = read_channel((dialect, server_id), row, heartbeats)?;
         match read.map(|read| with_error_of(worker, read)) {
             Some(read) if name == channel => replication = Some(read),
             Some(read) => channels.push(read),
@@ -48,7 +49,7 @@ pub(crate) fn read(
     Ok(ServerStatus {
         flavor: dialect.flavor(),
         version: text(server, "version"),
-        server_id: number(server, "server_id").unwrap_or(0),
+        server_id,
         server_uuid: server.get("server_uuid").cloned().flatten(),
         read_only,
         super_read_only: match dialect {
@@ -67,9 +68,7 @@ pub(crate) fn read(
         binlog_format: variables
             .get("binlog_format")
             .and_then(|name| BinlogFormat::from_name(name)),
-        binlog_state: text(server, "gtid_binlog_state")
-            .parse()
-            .map_err(|error| format!("gtid_binlog_state: {error}"))?,
+        binlog_state: binlog_state(server)?,
         gtid_executed,
         gtid_purged,
         replication,
@@ -110,11 +109,23 @@ fn executed(dialect: Dialect, server: &Row) -> Result<GtidSet, String> {
     match dialect {
         Dialect::MySql | Dialect::OldMySql => parse_gtid(dialect, &text(server, "gtid_executed")),
         Dialect::MariaDb => {
-            let written = parse_gtid(dialect, &text(server, "gtid_binlog_pos"))?;
-            let applied = parse_gtid(dialect, &text(server, "gtid_slave_pos"))?;
-            Ok(written.union(&applied))
+            let position = |column: &str| {
+                text(server, column).parse().map_err(|error: GtidError| error.to_string())
+            };
+            let (written, applied) = (position("gtid_binlog_pos")?, position("gtid_slave_pos")?);
+            Ok(GtidSet::MariaDb(MariaDbGtidSet::of_server(
+                number(server, "server_id").unwrap_or(0),
+                &applied,
+                &written,
+                &binlog_state(server)?,
+            )))
         }
     }
+}
+
+fn binlog_state(server: &Row) -> Result<MariaDbBinlogState, String> {
+    let state = text(server, "gtid_binlog_state").parse();
+    state.map_err(|error| format!("gtid_binlog_state: {error}"))
 }
 
 fn parse_gtid(dialect: Dialect, text: &str) -> Result<GtidSet, String> {
@@ -136,7 +147,7 @@ fn channel_of(dialect: Dialect, row: &Row) -> String {
 }
 
 fn read_channel(
-    dialect: Dialect,
+    (dialect, server_id): (Dialect, u32),
     row: &Row,
     heartbeats: Option<&Row>,
 ) -> Result<Option<ReplicationStatus>, String> {
@@ -177,7 +188,10 @@ fn read_channel(
         ),
         applier_running: either("replica_sql_running", "slave_sql_running") == "Yes",
         applier_error: text(row, "last_sql_error"),
-        retrieved: parse_gtid(dialect, &retrieved)?,
+        retrieved: match parse_gtid(dialect, &retrieved)? {
+            GtidSet::MariaDb(position) => GtidSet::MariaDb(position.reached_by(server_id)),
+            set @ GtidSet::MySql(_) => set,
+        },
         auto_position: match dialect {
             Dialect::MySql | Dialect::OldMySql => text(row, "auto_position") == "1",
             Dialect::MariaDb => !text(row, "using_gtid").eq_ignore_ascii_case("no"),

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::evidence::{Count, Evidence, Sight};
+use super::evidence::{Count, Evidence, Setting, Sight};
 use crate::analysis::FindingKind;
 use crate::analysis::facts::{STUCK_AFTER, errant_gtids};
 use crate::ids::TabletAlias;
 use crate::knowledge::health::{ProbeFailure, Reachability};
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
-use crate::status::{ReceiverState, ReplicationStatus, ServerStatus, VttabletState};
+use crate::status::{NeedsPurged, ReceiverState, ReplicationStatus, ServerStatus, VttabletState};
 
 /// Something that is shown and never repaired.
 pub struct Warning {
@@ -408,16 +408,18 @@ fn lost_transactions(snapshot: &ShardSnapshot) -> Vec<Occurrence> {
     found.collect()
 }
 
-/// Replicas that would need what the primary has purged. MariaDB does not tell what it purged.
+/// Replicas that would need what the primary has purged.
 fn purged(snapshot: &ShardSnapshot) -> Vec<Occurrence> {
     let Some(primary) = snapshot.primary() else { return Vec::new() };
     let Some(source) = primary.valid_status() else { return Vec::new() };
     snapshot
         .replicas_of(&primary.tablet.alias)
         .filter_map(|state| {
-            let missing = source.gtid_purged.subtract(&state.valid_status()?.gtid_received());
-            let lacks = |missing| vec![Sight::LacksPurged(missing).here()];
-            (!missing.is_empty()).then(|| (Some(state.tablet.alias.clone()), lacks(missing)))
+            let evidence = match state.valid_status()?.needs_purged(source)? {
+                NeedsPurged::Of(missing) => Sight::LacksPurged(missing).here(),
+                NeedsPurged::Told(error) => Setting::ReceiverFails(error.clone()).here(),
+            };
+            Some((Some(state.tablet.alias.clone()), vec![evidence]))
         })
         .collect()
 }

@@ -6,60 +6,156 @@ use std::str::FromStr;
 
 use super::GtidError;
 
-/// A MariaDB GTID position: for each domain, the server and sequence number of its last transaction.
+/// What a MariaDB has, as far as it tells.
+///
+/// A position alone, `domain-server-number`, stands for everything up to that number, whoever wrote it. Where a server's
+/// binary logs tell who wrote what, two servers that wrote side by side under the same numbers are told apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MariaDbGtidSet {
-    pub(super) domains: BTreeMap<u32, (u32, u64)>,
+    /// The last number that a server wrote in a domain.
+    last: BTreeMap<(u32, u32), u64>,
+    /// Everything in a domain up to this number.
+    through: BTreeMap<u32, u64>,
 }
 
 impl MariaDbGtidSet {
-    /// The domains in which the last transaction was written by this server.
-    pub fn written_by(&self, server_id: u32) -> Self {
-        let own = self.domains.iter().filter(|(_, (server, _))| *server == server_id);
-        Self { domains: own.map(|(domain, last)| (*domain, *last)).collect() }
+    /// What a server has: what it applied as a replica (`gtid_slave_pos`) with all that went before, and what its binary
+    /// logs tell of (`gtid_binlog_state`, whose last ones are `gtid_binlog_pos`).
+    pub fn of_server(
+        server_id: u32,
+        applied: &Self,
+        written: &Self,
+        state: &MariaDbBinlogState,
+    ) -> Self {
+        let told = Self { last: state.last.clone(), through: BTreeMap::new() };
+        let written = Self { last: written.last.clone(), through: BTreeMap::new() };
+        applied.reached_by(server_id).union(&told).union(&written)
     }
 
-    /// The last writer of each domain: domain and server.
+    /// What stands before this position, for a server that goes on from there (`gtid_slave_pos`, `Gtid_IO_Pos`).
+    ///
+    /// A former primary is told to go on from what it wrote itself: that proves nothing of what others wrote before.
+    pub fn reached_by(&self, server_id: u32) -> Self {
+        let own = self.written_by(server_id);
+        Self::of_positions(self.without_writer(server_id).positions()).union(&own)
+    }
+
+    /// The position up to which it has everything, whoever wrote it.
+    pub fn applied(&self) -> Self {
+        let known = |(domain, server, number): (u32, u32, u64)| {
+            self.through
+                .get(&domain)
+                .is_some_and(|through| *through >= number)
+                .then_some((domain, server, number))
+        };
+        Self::of_positions(self.positions().filter_map(known))
+    }
+
+    fn positions(&self) -> impl Iterator<Item = (u32, u32, u64)> {
+        self.last.iter().map(|((domain, server), number)| (*domain, *server, *number))
+    }
+
+    /// What this server wrote.
+    pub fn written_by(&self, server_id: u32) -> Self {
+        self.kept(|_, server, _| server == server_id)
+    }
+
+    /// What everybody but this server wrote.
+    pub fn without_writer(&self, server_id: u32) -> Self {
+        self.kept(|_, server, _| server != server_id)
+    }
+
+    /// Everybody who wrote something of it: domain and server.
     pub fn writers(&self) -> impl Iterator<Item = (u32, u32)> {
-        self.domains.iter().map(|(domain, (server, _))| (*domain, *server))
+        self.last.keys().copied()
     }
 
     /// What is left without the domains of another position, except those that others know as well.
     pub(super) fn without_domains(&self, theirs: &Self, known: &Self) -> Self {
-        let mut rest = self.clone();
-        rest.domains.retain(|domain, _| {
-            !theirs.domains.contains_key(domain) || known.domains.contains_key(domain)
-        });
-        rest
+        let gone = |domain: u32| theirs.has_domain(domain) && !known.has_domain(domain);
+        let through = self.through.iter().filter(|(domain, _)| !gone(**domain));
+        let through = through.map(|(domain, number)| (*domain, *number)).collect();
+        Self { through, ..self.kept(|domain, _, _| !gone(domain)) }
+    }
+
+    /// What is beyond the other's last number of its domain, whoever wrote that.
+    pub(super) fn ahead_of(&self, other: &Self) -> Self {
+        let ends = other.ends();
+        self.kept(|domain, _, number| ends.get(&domain).is_none_or(|(_, end)| number > *end))
     }
 
     /// How many transactions led here, as far as sequence numbers tell.
     pub fn count(&self) -> u64 {
-        self.domains.values().map(|(_, number)| *number).fold(0, u64::saturating_add)
+        self.ends().into_values().map(|(_, number)| number).fold(0, u64::saturating_add)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.last.is_empty()
     }
 
     pub(super) fn contains(&self, other: &Self) -> bool {
-        other.domains.iter().all(|(domain, (_, theirs))| {
-            self.domains.get(domain).is_some_and(|(_, mine)| mine >= theirs)
-        })
+        let mut theirs = other.last.iter();
+        theirs.all(|((domain, server), number)| self.has(*domain, *server, *number))
     }
 
     pub(super) fn union(&self, other: &Self) -> Self {
-        let mut domains = self.domains.clone();
-        for (domain, theirs) in &other.domains {
-            let mine = domains.entry(*domain).or_insert(*theirs);
-            if theirs.1 > mine.1 {
-                *mine = *theirs;
-            }
+        let mut all = self.clone();
+        for (writer, number) in &other.last {
+            let mine = all.last.entry(*writer).or_default();
+            *mine = (*mine).max(*number);
         }
-        Self { domains }
+        for (domain, number) in &other.through {
+            let mine = all.through.entry(*domain).or_default();
+            *mine = (*mine).max(*number);
+        }
+        all
     }
 
     pub(super) fn subtract(&self, other: &Self) -> Self {
-        let further = self.domains.iter().filter(|(domain, (_, mine))| {
-            other.domains.get(domain).is_none_or(|(_, theirs)| mine > theirs)
-        });
-        Self { domains: further.map(|(domain, last)| (*domain, *last)).collect() }
+        self.kept(|domain, server, number| !other.has(domain, server, number))
+    }
+
+    fn has(&self, domain: u32, server: u32, number: u64) -> bool {
+        let written = self.last.get(&(domain, server));
+        written.into_iter().chain(self.through.get(&domain)).any(|mine| *mine >= number)
+    }
+
+    fn has_domain(&self, domain: u32) -> bool {
+        self.last.keys().any(|(known, _)| *known == domain)
+    }
+
+    /// The last ones of some writers: of what went before, nothing is said.
+    fn kept(&self, keep: impl Fn(u32, u32, u64) -> bool) -> Self {
+        let last =
+            self.last.iter().filter(|((domain, server), number)| keep(*domain, *server, **number));
+        Self {
+            last: last.map(|(writer, number)| (*writer, *number)).collect(),
+            through: BTreeMap::new(),
+        }
+    }
+
+    /// The last transaction of each domain: its server and number.
+    fn ends(&self) -> BTreeMap<u32, (u32, u64)> {
+        let mut ends: BTreeMap<u32, (u32, u64)> = BTreeMap::new();
+        for ((domain, server), number) in &self.last {
+            let end = ends.entry(*domain).or_insert((*server, *number));
+            if *number > end.1 {
+                *end = (*server, *number);
+            }
+        }
+        ends
+    }
+
+    fn of_positions(all: impl Iterator<Item = (u32, u32, u64)>) -> Self {
+        let mut set = Self::default();
+        for (domain, server, number) in all {
+            let one = Self {
+                last: BTreeMap::from([((domain, server), number)]),
+                through: BTreeMap::from([(domain, number)]),
+            };
+            set = set.union(&one);
+        }
+        set
     }
 }
 
@@ -67,10 +163,14 @@ impl FromStr for MariaDbGtidSet {
     type Err = GtidError;
 
     fn from_str(text: &str) -> Result<Self, GtidError> {
-        let parts = positions(text)?.into_iter();
-        Ok(Self {
-            domains: parts.map(|(domain, server, number)| (domain, (server, number))).collect(),
-        })
+        // One for each domain: the last that is named.
+        let parts: BTreeMap<u32, (u32, u64)> = positions(text)?
+            .into_iter()
+            .map(|(domain, server, number)| (domain, (server, number)))
+            .collect();
+        Ok(Self::of_positions(
+            parts.into_iter().map(|(domain, (server, number))| (domain, server, number)),
+        ))
     }
 }
 
@@ -92,9 +192,10 @@ fn positions(text: &str) -> Result<Vec<(u32, u32, u64)>, GtidError> {
     Ok(all)
 }
 
+/// The last of each domain, as `gtid_current_pos` shows it.
 impl fmt::Display for MariaDbGtidSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (domain, (server, sequence))) in self.domains.iter().enumerate() {
+        for (at, (domain, (server, sequence))) in self.ends().iter().enumerate() {
             write!(f, "{}{domain}-{server}-{sequence}", if at == 0 { "" } else { "," })?;
         }
         Ok(())
@@ -124,24 +225,15 @@ impl MariaDbBinlogState {
         self.last.keys().copied().collect()
     }
 
-    /// Where the transactions of everybody but this server end.
-    pub fn without_writer(&self, server_id: u32) -> MariaDbGtidSet {
-        let others = self.last.iter().filter(|((_, server), _)| *server != server_id);
-        others.fold(MariaDbGtidSet::default(), |all, ((domain, server), number)| {
-            let one = BTreeMap::from([(*domain, (*server, *number))]);
-            all.union(&MariaDbGtidSet { domains: one })
-        })
-    }
-
     /// What this server wrote, by the other's binary logs, and its own do not hold. A server without any binary log
     /// of its own was made anew and has lost nothing.
     pub fn lost_to(&self, other: &Self, server_id: u32) -> MariaDbGtidSet {
         let own = self.last.iter().filter(|((_, server), _)| *server == server_id);
         let lost = own.filter_map(|((domain, server), mine)| {
             let theirs = other.last.get(&(*domain, *server))?;
-            (theirs > mine).then_some((*domain, (*server, *theirs)))
+            (theirs > mine).then_some(((*domain, *server), *theirs))
         });
-        MariaDbGtidSet { domains: lost.collect() }
+        MariaDbGtidSet { last: lost.collect(), through: BTreeMap::new() }
     }
 }
 

@@ -168,11 +168,8 @@ fn lacks_what_it_wrote(
         let Some(theirs) = other.status.as_ref().map(|other| other.gtid_received()) else {
             return false;
         };
-        match &state.identity {
-            Some(ServerIdentity::Uuid(uuid)) => !has.contains(&theirs.of_source(uuid)),
-            Some(ServerIdentity::Id(_)) => !has.contains(&theirs),
-            None => false,
-        }
+        let known = state.identity.as_ref();
+        known.is_some_and(|known| !has.contains(&theirs.of_writer(known)))
     })
 }
 

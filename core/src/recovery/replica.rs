@@ -134,7 +134,7 @@ fn lacking(replica: &ServerStatus, primary: &ServerStatus) -> Option<GtidSet> {
     if replica.is_refused() && replica.flavor == Flavor::MariaDb {
         return Some(replica.gtid_executed.clone());
     }
-    let extra = replica.gtid_executed.subtract(&primary.gtid_executed);
+    let extra = replica.gtid_executed.ahead_of(&primary.gtid_executed);
     (!extra.is_empty()).then_some(extra)
 }
 

@@ -8,9 +8,9 @@ use super::contender::{Constraints, Contender, Promised, lost_own, passed};
 use super::reason::{NoCandidate, PassedOver, Reason};
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
-use crate::ids::TabletAlias;
+use crate::ids::{ServerIdentity, TabletAlias};
 use crate::sabotage::{self, Bug};
-use crate::status::{Flavor, ServerStatus};
+use crate::status::{Flavor, ReplicationStatus, ServerStatus};
 
 /// Whose position must not be believed: errant transactions are discarded before positions are compared,
 /// or an old primary wins because it has "more".
@@ -41,7 +41,8 @@ pub(super) fn mistrust(
     if knows_less {
         let leaders = witnesses.iter().filter(|one| one.journal() == longest);
         let known = leaders.fold(received.empty_like(), |all, one| all.union(&one.received()));
-        let extra = without_what_was_lost(received.subtract(&known), contender, &witnesses);
+        let extra = known_to_lack(&received, &known, contender);
+        let extra = without_what_was_lost(extra, contender, &witnesses);
         return (!extra.is_empty()).then_some(Reason::MissedReparents);
     }
     let union = witnesses.iter().fold(received.empty_like(), |all, one| all.union(&one.received()));
@@ -55,44 +56,54 @@ pub(super) fn mistrust(
     if extra.is_empty() {
         return None;
     }
-    // MariaDB's positions do not say where a transaction came from; the journal is all there is to go by.
+    // MariaDB's logs may tell of servers that are long gone: only what it wrote itself is surely an error.
     if contender.status.flavor == Flavor::MariaDb {
-        return None;
+        extra = extra.of_writer(&contender.status.identity());
     }
     if let Some(primary) = last_known {
-        extra = extra.subtract(&primary.gtid_executed);
+        extra = extra.subtract(&primary.gtid_executed).without_writer(&primary.identity());
         // What it pulled from elsewhere came to the others from it.
-        let pulled = primary.channels.iter().filter_map(|channel| channel.source_uuid.as_ref());
-        for uuid in primary.server_uuid.iter().chain(pulled) {
-            extra = extra.without_source(uuid);
+        for source in primary.channels.iter().filter_map(ReplicationStatus::source_identity) {
+            extra = extra.without_writer(&source);
         }
     }
     // What came from the primary that anybody followed is its advance over the others, not an error.
     for source in everybody.iter().filter_map(followed) {
-        let replicas = everybody.iter().filter(|one| one.was_replica);
-        let is_replica = |one: &Contender| one.status.server_uuid.as_deref() == Some(source);
-        let own_source = followed(contender) == Some(source);
-        if own_source || !replicas.clone().any(is_replica) {
-            extra = extra.without_source(source);
+        let mut replicas = everybody.iter().filter(|one| one.was_replica);
+        let own_source = followed(contender).as_ref() == Some(&source);
+        if own_source || !replicas.any(|one| one.status.identity() == source) {
+            extra = extra.without_writer(&source);
         }
     }
     extra = without_what_was_lost(extra, contender, &witnesses);
-    if was_primary(contender, everybody)
-        && let Some(uuid) = &contender.status.server_uuid
-    {
-        extra = extra.without_source(uuid);
+    if was_primary(contender, everybody) {
+        extra = extra.without_writer(&contender.status.identity());
     }
     (!extra.is_empty()).then_some(Reason::Errant(extra))
+}
+
+/// What others lack of what this one has. A MariaDB's logs may tell of servers that are long gone, and others' do not: there
+/// only what is beyond their positions counts, and what it wrote itself.
+fn known_to_lack(received: &GtidSet, known: &GtidSet, contender: &Contender) -> GtidSet {
+    let extra = received.subtract(known);
+    match contender.status.flavor {
+        Flavor::MySql => extra,
+        Flavor::MariaDb => {
+            received.ahead_of(known).union(&extra.of_writer(&contender.status.identity()))
+        }
+    }
 }
 
 /// A server that follows nobody was a primary: its own writes are its advance. So are those of one whose promotion was cut
 /// short: others follow it already, and it was told to wait for acknowledgements, or takes writes.
 fn was_primary(contender: &Contender, everybody: &[Contender]) -> bool {
     let status = &contender.status;
-    let uuid = status.server_uuid.as_deref();
     let opened = status.semi_sync.source_enabled || status.is_writable();
-    let half_promoted = || opened && everybody.iter().any(|one| followed(one) == uuid);
-    !contender.was_replica || (uuid.is_some() && half_promoted())
+    let is_followed = || {
+        let own = Some(status.identity());
+        everybody.iter().any(|one| followed(one) == own)
+    };
+    !contender.was_replica || (opened && is_followed())
 }
 
 /// What somebody else wrote and lost is no error of who still has it.
@@ -102,16 +113,14 @@ fn without_what_was_lost(
     witnesses: &[&Contender],
 ) -> GtidSet {
     for writer in witnesses.iter().filter(|one| one.lost_to(contender).is_some()) {
-        if let Some(uuid) = &writer.status.server_uuid {
-            extra = extra.without_source(uuid);
-        }
+        extra = extra.without_writer(&writer.status.identity());
     }
     extra
 }
 
-/// The uuid of whom a replica follows, or followed until it was stopped.
-fn followed(contender: &Contender) -> Option<&str> {
-    contender.status.replication.as_ref()?.source_uuid.as_deref()
+/// Whom a replica follows, or followed until it was stopped.
+fn followed(contender: &Contender) -> Option<ServerIdentity> {
+    contender.status.replication.as_ref()?.source_identity()
 }
 
 /// A tablet with errant transactions acknowledges like any other: what else it has must not be lost.
@@ -130,8 +139,8 @@ pub(super) fn check_held_by_errant(
             continue;
         };
         // Only what it wrote itself is surely an error: what a server wrote that has no record any more is not.
-        let own = holder.status.server_uuid.as_deref().unwrap_or_default();
-        let mut only = holder.received().subtract(&errant.of_source(own)).subtract(target);
+        let own = errant.of_writer(&holder.status.identity());
+        let mut only = holder.received().subtract(&own).subtract(target);
         if !sabotage::has(Bug::RefuseForOldErrors) {
             only = only.subtract(&holder.had_before);
         }
@@ -158,8 +167,8 @@ pub(super) fn check_held_by_filtered(
         return Ok(());
     }
     for one in everybody.iter().filter(|one| one.is_filtered()).filter(may_acknowledge) {
-        let own = one.status.server_uuid.as_deref().unwrap_or_default();
-        let only = one.received().subtract(target).without_source(own).subtract(&one.had_before);
+        let only = one.received().subtract(target).without_writer(&one.status.identity());
+        let only = only.subtract(&one.had_before);
         if !only.is_empty() {
             let (alias, only) = (one.tablet.alias.clone(), Box::new(only));
             return Err(NoCandidate::HeldByFiltered { alias, only });
@@ -244,8 +253,7 @@ fn unacknowledged(
     let received = contender.received();
     let mut in_vain = received.empty_like();
     for writer in everybody {
-        let Some(uuid) = &writer.status.server_uuid else { continue };
-        let written = received.of_source(uuid);
+        let written = received.of_writer(&writer.status.identity());
         let ackers = everybody.iter().filter(|one| {
             let other = one.tablet.alias != writer.tablet.alias;
             let besides = besides.is_some_and(|aliases| aliases.contains(&one.tablet.alias));
@@ -301,6 +309,19 @@ pub enum Witnesses {
     SomeOutOfSight,
 }
 
+/// Of what a MariaDB that is primary seems to lack: what is beyond its position, and what somebody wrote who is followed beside
+/// it. What else others' binary logs tell of is of servers long gone, and came to it before its logs began.
+fn written_beside(extra: &GtidSet, incumbent: &Contender, everybody: &[Contender]) -> GtidSet {
+    let beyond = match incumbent.status.is_writable() {
+        // It goes on writing.
+        true => extra.empty_like(),
+        false => extra.ahead_of(&incumbent.received()),
+    };
+    let own = incumbent.status.identity();
+    let rivals = everybody.iter().filter_map(followed).filter(|source| *source != own);
+    rivals.fold(beyond, |all, rival| all.union(&extra.of_writer(&rival)))
+}
+
 /// How the primary stands to those whose position is believed.
 pub fn position_of_primary(
     primary: &TabletAlias,
@@ -313,13 +334,9 @@ pub fn position_of_primary(
     let mut mine = incumbent.received();
     if incumbent.status.is_writable() {
         // A replica that was asked a moment later has more of what a primary writes meanwhile.
-        match &incumbent.status.server_uuid {
-            Some(uuid) => {
-                let newer = everybody.iter().map(|one| one.received().of_source(uuid));
-                mine = newer.fold(mine, |all, part| all.union(&part));
-            }
-            None => return PrimaryPosition::Leads,
-        }
+        let own = incumbent.status.identity();
+        let newer = everybody.iter().map(|one| one.received().of_writer(&own));
+        mine = newer.fold(mine, |all, part| all.union(&part));
     }
     // One that is out of service counts only as who may have written what the others have. From one with filters nothing is
     // to be had.
@@ -328,6 +345,9 @@ pub fn position_of_primary(
     let forgotten = somebody_forgot(everybody);
     let counts = |one: &&Contender| {
         let mut extra = one.received().subtract(&mine).subtract(&one.of_nobody);
+        if incumbent.status.flavor == Flavor::MariaDb {
+            extra = written_beside(&extra, incumbent, everybody);
+        }
         let doubt = mistrust(one, everybody, Some(&incumbent.status));
         if let Some(Reason::Errant(errant)) = &doubt
             && !sabotage::has(Bug::TrustSurvivors)

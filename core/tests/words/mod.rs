@@ -246,6 +246,12 @@ fn channel_word(channel: &mut ReplicationStatus, key: &str, value: &str) {
             let error = Some(ReceiverError { number: 1236, kind, text });
             channel.receiver_error = error;
         }
+        // Its source says that it purged what it needs.
+        "purges" => {
+            let text = "purged".to_owned();
+            let kind = ReceiverErrorKind::Purged;
+            channel.receiver_error = Some(ReceiverError { number: 1236, kind, text });
+        }
         "gives_up" => {
             let after = value.parse().ok();
             channel.gives_up_after_s = after;

@@ -91,7 +91,7 @@ pub fn replica_facts(
             let receiver_stands = replication.receiver == ReceiverState::Stopped;
             let applier_stands =
                 !replication.applier_running && replication.applier_error.is_empty();
-            (receiver_stands && !lacks_purged(status, source)) || applier_stands
+            (receiver_stands && status.needs_purged(source).is_none()) || applier_stands
         }),
         // A period that is not known, or off where that cannot be seen, is nobody's fault.
         heartbeats_too_rare: replication
@@ -127,11 +127,6 @@ fn is_turned_away(replication: &ReplicationStatus) -> bool {
         | ReceiverErrorKind::Purged
         | ReceiverErrorKind::Unreachable => false,
     })
-}
-
-/// Starting its receiver helps nobody: its source no longer holds what it needs. It must be cloned anew.
-fn lacks_purged(replica: &ServerStatus, source: &ServerStatus) -> bool {
-    !source.gtid_purged.subtract(&replica.gtid_received()).is_empty()
 }
 
 /// A source may be away for so long, and vtorc with it: then nobody but the replica itself goes back. (MySQL gives up after ten
