@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-pub use mariadb::{MariaDbBinlogState, MariaDbGtidSet};
+pub use mariadb::{MariaDbBinlogState, MariaDbGtidSet, MariaDbServer};
 
 use crate::ids::ServerIdentity;
+use crate::sabotage::{self, Bug, cost};
 
 /// Why a text is not a GTID set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -344,18 +345,34 @@ type Interval = (u64, u64);
 
 /// Tells whether every interval of `theirs` lies within one of `mine`.
 fn holds_all(mine: &[Interval], theirs: &[Interval]) -> bool {
-    let mut mine = mine.iter().peekable();
-    theirs.iter().all(|(from, to)| {
-        while mine.next_if(|(_, end)| end < from).is_some() {}
-        mine.peek().is_some_and(|(start, end)| start <= from && to <= end)
+    if sabotage::has(Bug::CompareAllIntervals) {
+        let holds =
+            |(from, to): &Interval| walk(mine).any(|(start, end)| start <= from && to <= end);
+        return cost::measured(mine.len() + theirs.len(), || walk(theirs).all(holds));
+    }
+    cost::measured(mine.len() + theirs.len(), || {
+        let mut mine = walk(mine).peekable();
+        walk(theirs).all(|(from, to)| {
+            while mine.next_if(|(_, end)| end < from).is_some() {}
+            mine.peek().is_some_and(|(start, end)| start <= from && to <= end)
+        })
     })
+}
+
+/// Each interval once.
+fn walk(intervals: &[Interval]) -> impl Iterator<Item = &Interval> {
+    intervals.iter().inspect(|_| cost::step())
 }
 
 /// What of `mine` is in none of `theirs`.
 fn without(mine: &[Interval], theirs: &[Interval]) -> Vec<Interval> {
+    cost::measured(mine.len() + theirs.len(), || cut(mine, theirs))
+}
+
+fn cut(mine: &[Interval], theirs: &[Interval]) -> Vec<Interval> {
     let mut left = Vec::new();
-    let mut cuts = theirs.iter().copied().peekable();
-    for (start, end) in mine.iter().copied() {
+    let mut cuts = walk(theirs).copied().peekable();
+    for (start, end) in walk(mine).copied() {
         let mut from = start;
         while cuts.next_if(|(_, to)| *to < from).is_some() {}
         // A cut that reaches beyond this interval is needed for the next one as well.
@@ -378,8 +395,12 @@ fn without(mine: &[Interval], theirs: &[Interval]) -> Vec<Interval> {
 
 /// The intervals of both.
 fn merged(mine: &[Interval], theirs: &[Interval]) -> Vec<Interval> {
-    let (mut mine, mut theirs) = (mine.iter().peekable(), theirs.iter().peekable());
+    cost::measured(mine.len() + theirs.len(), || woven(mine, theirs))
+}
+
+fn woven(mine: &[Interval], theirs: &[Interval]) -> Vec<Interval> {
     let mut all: Vec<Interval> = Vec::with_capacity(mine.len() + theirs.len());
+    let (mut mine, mut theirs) = (walk(mine).peekable(), walk(theirs).peekable());
     loop {
         let next = match (mine.peek(), theirs.peek()) {
             (Some(one), Some(other)) if other < one => theirs.next(),

@@ -81,13 +81,19 @@ pub enum Bug {
     TrustAddresses,
     /// Send statements that open a server without a deadline: they run whenever the server has time.
     OpenWithoutDeadline,
+    /// Take whatever a source refuses a replica for as a sign that their histories differ.
+    AnyRefusalIsDivergence,
+    /// Compare every interval of a set of GTIDs with every one of another.
+    CompareAllIntervals,
+    /// Replace a primary that an operator has put into downtime.
+    ForgetDowntime,
     /// Look for the finding that a recovery was begun for, and see no other once the lock is held.
     KeepToTheFinding,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 42] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -126,8 +132,57 @@ impl Bug {
         Self::BelieveOldAnswers,
         Self::TrustAddresses,
         Self::OpenWithoutDeadline,
+        Self::AnyRefusalIsDivergence,
+        Self::CompareAllIntervals,
+        Self::ForgetDowntime,
         Self::KeepToTheFinding,
     ];
+}
+
+/// What comparing two sets of GTIDs costs: a decision must not hold a thread for long.
+#[cfg(feature = "sabotage")]
+pub mod cost {
+    use std::cell::Cell;
+
+    thread_local! {
+        static STEPS: Cell<u64> = const { Cell::new(0) };
+        static WORST: Cell<Option<(u64, u64)>> = const { Cell::new(None) };
+    }
+
+    /// An interval is looked at.
+    pub fn step() {
+        STEPS.with(|steps| steps.set(steps.get() + 1));
+    }
+
+    /// Counts the steps of what is done with two sets of so many intervals together.
+    pub fn measured<T>(intervals: usize, work: impl FnOnce() -> T) -> T {
+        STEPS.with(|steps| steps.set(0));
+        let done = work();
+        let (intervals, steps) = (intervals as u64, STEPS.with(Cell::get));
+        if steps > 4 * intervals + 64 {
+            WORST.with(|worst| worst.set(worst.get().max(Some((steps, intervals)))));
+        }
+        done
+    }
+
+    /// The steps and the intervals of the comparison that took most, if any took more than a walk over both sets does.
+    pub fn take_worst() -> Option<(u64, u64)> {
+        WORST.with(Cell::take)
+    }
+}
+
+/// Nothing is counted.
+#[cfg(not(feature = "sabotage"))]
+pub mod cost {
+    /// An interval is looked at.
+    #[inline(always)]
+    pub fn step() {}
+
+    /// Does it.
+    #[inline(always)]
+    pub fn measured<T>(_: usize, work: impl FnOnce() -> T) -> T {
+        work()
+    }
 }
 
 #[cfg(feature = "sabotage")]

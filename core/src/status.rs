@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::gtid::{GtidSet, MariaDbBinlogState};
 use crate::ids::ServerIdentity;
+use crate::sabotage::{self, Bug};
 use crate::tablet::{MysqlAddress, TabletType};
 
 /// Which family a server belongs to; it decides statements and the form of GTIDs.
@@ -267,7 +268,8 @@ impl ServerStatus {
     /// Its source told it that their histories differ.
     pub fn is_refused(&self) -> bool {
         let error = self.replication.as_ref().and_then(|r| r.receiver_error.as_ref());
-        error.is_some_and(|error| error.kind == ReceiverErrorKind::Diverged)
+        let any = sabotage::has(Bug::AnyRefusalIsDivergence);
+        error.is_some_and(|error| any || error.kind == ReceiverErrorKind::Diverged)
     }
 
     /// Tells whether both servers are one and the same. Compared by uuid where there is one: the names

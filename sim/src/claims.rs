@@ -5,6 +5,7 @@ use vtorc_actors::board::ShardReport;
 use vtorc_core::audit::{Outcome, RecoveryRecord, Trigger};
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::remedy::remedy;
+use vtorc_core::tablet::TabletType;
 use vtorc_core::time::TermStart;
 use vtorc_core::topology::ShardTopology;
 
@@ -90,6 +91,21 @@ impl Universe {
         if let Some(read) = read.filter(|read| is_new && *read >= term) {
             self.violated(format!(
                 "m{manager} began the term {term} of {alias}, having read that there was one of {read}"
+            ));
+        }
+    }
+
+    /// A vtorc takes a tablet out of service: it has something that the primary lacks. The other tool does what it likes.
+    pub fn check_set_aside(&mut self, manager: u8, alias: &TabletAlias, to: TabletType) {
+        let server = self.server_of(alias).filter(|_| to == TabletType::Drained);
+        let Some(server) = server.filter(|_| manager != FOREIGN) else { return };
+        let Some(reigning) = self.ledger(server.number).reigning() else { return };
+        let primary = self.server(reigning);
+        let mut has = server.binlog.iter().chain(&server.relay);
+        if has.all(|txn| primary.executed.contains(*txn)) {
+            let number = server.number;
+            self.violated(format!(
+                "m{manager} takes s{number} out of service, and s{reigning} has all that it has"
             ));
         }
     }

@@ -16,6 +16,8 @@ const SCRIPT_MS: Millis = 1_000;
 const FORMER: u8 = 30;
 /// So many transactions of theirs are left, each with a gap behind it.
 const FORMER_COUNT: u32 = 10;
+/// ... or so many.
+const MANY_GAPS: u32 = 1_000;
 /// How late a delayed replica applies.
 pub const DELAY_SECONDS: u64 = 3_600;
 
@@ -54,6 +56,8 @@ pub struct Ills {
     pub drops_once_opened: bool,
     /// It logs what it writes itself, and nothing else.
     pub keeps_no_log: bool,
+    /// An operator put it into downtime, then.
+    pub downtime_since: Option<Millis>,
     /// Clients' transactions that were left open.
     pub open_transactions: u32,
     /// It alone has transactions of servers that are gone, once its shard has a primary.
@@ -79,6 +83,7 @@ impl Ills {
         self.drops_once_opened = false;
         self.applier_fails = false;
         self.gets_nothing = false;
+        self.downtime_since = None;
         self.open_transactions = 0;
     }
 
@@ -110,6 +115,8 @@ pub enum Habit {
     Filtered,
     /// It has transactions of servers that are gone for long, with many gaps.
     ForeignGtids,
+    /// The same, with a thousand gaps; only hazards have it.
+    ManyGaps,
     /// It acknowledges against the policy.
     AcksByFile,
     /// It is down and nobody here ever saw it.
@@ -134,9 +141,9 @@ impl Server {
         all.filter(|(at, _)| !self.logs(*at)).map(|(_, txn)| *txn)
     }
 
-    fn have_former(&mut self) {
+    fn have_former(&mut self, count: u32) {
         let source = FORMER.saturating_add(u8::try_from(self.shard).unwrap_or(u8::MAX));
-        for at in 0..FORMER_COUNT {
+        for at in 0..count {
             self.commit(Txn { source, number: 2 * at + 1 }, false);
         }
     }
@@ -158,13 +165,17 @@ impl Universe {
                 server.running = false;
             }
             Habit::KeepsNoLog => server.ills.keeps_no_log = true,
+            Habit::ManyGaps => {
+                server.have_former(MANY_GAPS);
+                server.purged = server.binlog.len();
+            }
             Habit::NoSuperReadOnly => server.ills.open_to_administrators = true,
             Habit::ForeignGtids => {
                 // They came with the backup from which all were made; nobody has them in a log. One alone must not have
                 // them before there is a primary: nobody could tell whether they were promised.
                 server.ills.former_due = !shared_by_all;
                 if shared_by_all {
-                    server.have_former();
+                    server.have_former(FORMER_COUNT);
                     server.purged = server.binlog.len();
                 }
             }
@@ -179,7 +190,7 @@ impl Universe {
                 let server = self.server_mut(number);
                 server.ills.former_due = false;
                 if reigning != Some(number) {
-                    server.have_former();
+                    server.have_former(FORMER_COUNT);
                 }
             }
         }

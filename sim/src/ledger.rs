@@ -177,6 +177,9 @@ impl Ledger {
     }
 }
 
+/// What an operator says is known everywhere after this.
+const TOLD_AFTER_MS: Millis = 500;
+
 impl Universe {
     /// A server tells a client that its write is done.
     pub fn acknowledge(&mut self, number: u8, attempt: u64, txn: Txn, ackers: &[u8]) {
@@ -453,6 +456,11 @@ impl Universe {
         // A record that lies of a newer term is believed by whoever could read it.
         let newest = records.filter(named_here).max_by_key(|one| one.term_start);
         let recorded = newest.is_some_and(|one| one.alias == primary);
+        let excused = self.server(source).ills.downtime_since;
+        if excused.is_some_and(|since| now.saturating_sub(since) > TOLD_AFTER_MS) {
+            let what = format!("m{manager} began a failover from s{source}, which is in downtime");
+            self.violated(what);
+        }
         if served && follows && named && recorded {
             let what = format!(
                 "m{manager} began a failover from s{source}, which serves and is followed by s{number}"

@@ -4,7 +4,7 @@
 //! With one domain a position is the last transaction; a replica goes on from there, and whoever does not have that
 //! transaction sends it nothing (manual, "Global Transaction ID"; seen on 10.11 and 11.4).
 
-use vtorc_core::gtid::{GtidSet, MariaDbBinlogState, MariaDbGtidSet};
+use vtorc_core::gtid::{GtidSet, MariaDbBinlogState, MariaDbGtidSet, MariaDbServer};
 use vtorc_core::status::{
     Flavor, ReceiverErrorKind, ReplicationStatus, SemiSyncStatus, ServerStatus,
 };
@@ -60,22 +60,24 @@ impl Server {
 
     /// What a probe finds, in MariaDB's words.
     pub fn as_mariadb(&self, status: ServerStatus) -> ServerStatus {
-        let received = position(self.received_to()).reached_by(Self::id_of(self.number));
-        let retrieved = GtidSet::MariaDb(received);
+        let retrieved = GtidSet::MariaDb(position(self.received_to()).last_ones());
+        let state = self.executed.to_binlog_state();
+        let executed = MariaDbGtidSet::of_server(&MariaDbServer {
+            server_id: Self::id_of(self.number),
+            applied: &position(self.applied_to),
+            written: &position(self.binlog.last().copied()),
+            state: &state,
+            logs_what_it_applies: status.log_replica_updates,
+        });
         let channel = |channel| ReplicationStatus { source_uuid: None, retrieved, ..channel };
         ServerStatus {
             flavor: Flavor::MariaDb,
             version: "11.4.4-MariaDB".into(),
             server_uuid: None,
             super_read_only: self.read_only,
-            binlog_state: self.executed.to_binlog_state(),
+            binlog_state: state,
             // It moves before a commit is acknowledged.
-            gtid_executed: GtidSet::MariaDb(MariaDbGtidSet::of_server(
-                Self::id_of(self.number),
-                &position(self.applied_to),
-                &position(self.binlog.last().copied()),
-                &self.executed.to_binlog_state(),
-            )),
+            gtid_executed: GtidSet::MariaDb(executed),
             gtid_purged: GtidSet::empty_mariadb(),
             replication: status.replication.map(channel),
             semi_sync: SemiSyncStatus { seen_is_acknowledged: false, ..status.semi_sync },

@@ -245,7 +245,10 @@ impl Human<'_> {
             let reached = self.universe.network.is_open_both_ways(clients, me);
             server.is_awake() && !server.read_only && reached
         };
-        !self.universe.members(self.shard).any(serves)
+        let mut members = self.universe.members(self.shard);
+        // Whoever put one into downtime wants nothing to be done.
+        let excused = |number: u8| self.universe.server(number).ills.downtime_since.is_some();
+        !members.any(|number| serves(number) || excused(number))
     }
 
     fn could_do(&self) -> Option<(Deed, Millis)> {

@@ -96,8 +96,12 @@ pub fn run(schedule: &Schedule, trace: Trace) -> Verdict {
         universe.server_mut(number).heartbeats_seen = schedule.heartbeats_seen;
     }
     let universe = Shared::new(universe);
-    let verdict = runtime.block_on(perform(schedule.clone(), universe));
+    let mut verdict = runtime.block_on(perform(schedule.clone(), universe));
     drop(runtime);
+    if let Some((steps, intervals)) = sabotage::cost::take_worst() {
+        let what = format!("comparing two sets of {intervals} intervals took {steps} steps");
+        verdict.violations.push(what);
+    }
     verdict
 }
 

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use vtorc_actors::messages::{ReparentKind, ReparentRequest, Request, RequestRecovery};
+use vtorc_actors::messages::{
+    ChangeControl, ControlChange, ReparentKind, ReparentRequest, Request, RequestRecovery,
+};
+use vtorc_core::controls::Control;
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::settings::{RecoverySettings, UnappliedPolicy};
 
@@ -96,6 +99,9 @@ pub fn begin(stage: &SharedStage, at: usize, fault: &Fault, server: u8) {
     if fault.kind == Kind::PlannedReparent {
         ask_for_reparent(stage, fault, server);
     }
+    if fault.kind == Kind::Hostile(Hostile::Downtime) {
+        change_downtime(stage, server, ControlChange::Set(None));
+    }
     if fault.kind == Kind::ForeignReparent {
         let mut stage = stage.borrow_mut();
         let shard = stage.universe.lock().records_of(server).name.clone();
@@ -120,6 +126,20 @@ pub async fn end(stage: &SharedStage, at: usize, fault: &Fault, server: u8) {
     }
     if fault.kind == Kind::ManagerKilled {
         launch(stage, fault.manager).await;
+    }
+    if fault.kind == Kind::Hostile(Hostile::Downtime) {
+        change_downtime(stage, server, ControlChange::Lift);
+    }
+}
+
+/// An operator tells every vtorc.
+fn change_downtime(stage: &SharedStage, server: u8, change: ControlChange) {
+    let stage = stage.borrow();
+    let alias = stage.universe.lock().server(server).alias.clone();
+    for manager in stage.managers.iter().flatten() {
+        let (control, (kept, _)) = (Control::Downtime(alias.clone()), oneshot::channel());
+        let (by, comment) = ("operator".to_owned(), "new disks".to_owned());
+        manager.registry.do_send(ChangeControl { control, change, by, comment, kept });
     }
 }
 

@@ -15,7 +15,11 @@ use vtorc_sim::schedule::Schedule;
 const FIXED: u64 = 800;
 /// Hostile ones that are looked at.
 const HOSTILE: u64 = 400;
-/// ... and so many of those that have what was added since.
+/// Those of MariaDBs.
+const MARIADB: u64 = 300;
+/// Of these, those that found something.
+const MARIADB_FOUND: &[u64] = &[1_005, 1_542, 3_328, 5_557];
+/// ... and so many hostile ones of those that have what was added since.
 const LEARNED: std::ops::Range<u64> = 7_000_000_000..7_000_000_200;
 /// New ones that found something.
 const FOUND: &[u64] = &[
@@ -260,6 +264,17 @@ fn hostile_schedules_violate_nothing() {
     let hostile = (Schedule::hostile as fn(u64) -> Schedule, " --hostile");
     let mut bad = run_each(hostile, 0, |seed| seed < HOSTILE);
     bad.extend(run_each(hostile, LEARNED.start, |seed| LEARNED.contains(&seed)));
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
+
+/// `vtorc-sim --mariadb` runs more.
+#[test]
+fn schedules_of_mariadbs_violate_nothing() {
+    let mariadb = (Schedule::mariadb as fn(u64) -> Schedule, " --mariadb");
+    let mut bad = run_each(mariadb, 0, |seed| seed < MARIADB);
+    for found in MARIADB_FOUND {
+        bad.extend(run_each(mariadb, *found, |seed| seed == *found));
+    }
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vtorc_core::gtid::{GtidError, GtidSet, MariaDbBinlogState, MariaDbGtidSet};
+use vtorc_core::gtid::{GtidError, GtidSet, MariaDbBinlogState, MariaDbGtidSet, MariaDbServer};
 use vtorc_core::status::{
     BinlogFormat, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
 };
@@ -23,7 +23,6 @@ pub(crate) fn read(
 ) -> Result<ServerStatus, String> {
     let set = |at: usize| answers.get(at).map(Vec::as_slice).unwrap_or_default();
     let server = set(0).first().ok_or("no answer to the server's variables")?;
-    let server_id = number(server, "server_id").unwrap_or(0);
     let variables = name_value(set(2));
     let status = name_value(set(3));
     let gtid_executed = executed(dialect, server)?;
@@ -37,7 +36,7 @@ pub(crate) fn read(
         let name = channel_of(dialect, row);
         let heartbeats = set(4).iter().find(|row| text(row, "channel_name") == name);
         let worker = set(6).iter().find(|row| text(row, "channel_name") == name);
-        let read = read_channel((dialect, server_id), row, heartbeats)?;
+        let read = read_channel(dialect, row, heartbeats)?;
         match read.map(|read| with_error_of(worker, read)) {
             Some(read) if name == channel => replication = Some(read),
             Some(read) => channels.push(read),
@@ -49,7 +48,7 @@ pub(crate) fn read(
     Ok(ServerStatus {
         flavor: dialect.flavor(),
         version: text(server, "version"),
-        server_id,
+        server_id: number(server, "server_id").unwrap_or(0),
         server_uuid: server.get("server_uuid").cloned().flatten(),
         read_only,
         super_read_only: match dialect {
@@ -113,12 +112,13 @@ fn executed(dialect: Dialect, server: &Row) -> Result<GtidSet, String> {
                 text(server, column).parse().map_err(|error: GtidError| error.to_string())
             };
             let (written, applied) = (position("gtid_binlog_pos")?, position("gtid_slave_pos")?);
-            Ok(GtidSet::MariaDb(MariaDbGtidSet::of_server(
-                number(server, "server_id").unwrap_or(0),
-                &applied,
-                &written,
-                &binlog_state(server)?,
-            )))
+            Ok(GtidSet::MariaDb(MariaDbGtidSet::of_server(&MariaDbServer {
+                server_id: number(server, "server_id").unwrap_or(0),
+                applied: &applied,
+                written: &written,
+                state: &binlog_state(server)?,
+                logs_what_it_applies: flag(server, "log_replica_updates"),
+            })))
         }
     }
 }
@@ -147,7 +147,7 @@ fn channel_of(dialect: Dialect, row: &Row) -> String {
 }
 
 fn read_channel(
-    (dialect, server_id): (Dialect, u32),
+    dialect: Dialect,
     row: &Row,
     heartbeats: Option<&Row>,
 ) -> Result<Option<ReplicationStatus>, String> {
@@ -189,7 +189,7 @@ fn read_channel(
         applier_running: either("replica_sql_running", "slave_sql_running") == "Yes",
         applier_error: text(row, "last_sql_error"),
         retrieved: match parse_gtid(dialect, &retrieved)? {
-            GtidSet::MariaDb(position) => GtidSet::MariaDb(position.reached_by(server_id)),
+            GtidSet::MariaDb(position) => GtidSet::MariaDb(position.last_ones()),
             set @ GtidSet::MySql(_) => set,
         },
         auto_position: match dialect {

@@ -284,7 +284,7 @@ pub fn forbidden(
     // What was begun is finished all the same: two may be taking writes.
     let excused = tablet.and_then(|alias| controls.downtime(alias, now));
     let excusable = !matches!(remedy, Remedy::FinishReparent | Remedy::ElectPrimary);
-    if let Some(entry) = excused.filter(|_| excusable) {
+    if let Some(entry) = excused.filter(|_| excusable && !sabotage::has(Bug::ForgetDowntime)) {
         return Some(Refusal::InDowntime(entry.clone()));
     }
     if finding == FindingKind::PrimaryDiskStalled && !settings.disk_stalled_recovery {

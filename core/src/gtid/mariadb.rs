@@ -18,37 +18,66 @@ pub struct MariaDbGtidSet {
     through: BTreeMap<u32, u64>,
 }
 
+/// What a MariaDB tells of what it has.
+#[derive(Clone, Copy, Debug)]
+pub struct MariaDbServer<'a> {
+    /// `server_id`.
+    pub server_id: u32,
+    /// `gtid_slave_pos`: what it applied last as a replica; it has all that went before.
+    pub applied: &'a MariaDbGtidSet,
+    /// `gtid_binlog_pos`: what it logged last.
+    pub written: &'a MariaDbGtidSet,
+    /// `gtid_binlog_state`: what it logged of whom, ever.
+    pub state: &'a MariaDbBinlogState,
+    /// `log_slave_updates`.
+    pub logs_what_it_applies: bool,
+}
+
 impl MariaDbGtidSet {
-    /// What a server has: what it applied as a replica (`gtid_slave_pos`) with all that went before, and what its binary
-    /// logs tell of (`gtid_binlog_state`, whose last ones are `gtid_binlog_pos`).
-    pub fn of_server(
-        server_id: u32,
-        applied: &Self,
-        written: &Self,
+    /// What a server has, by all that it tells.
+    pub fn of_server(server: &MariaDbServer<'_>) -> Self {
+        let told = Self { last: server.state.last.clone(), through: BTreeMap::new() };
+        // A former primary is told to go on from what it wrote itself: that proves nothing of what others wrote before.
+        let applied = server.applied.without_writer(server.server_id);
+        let mut all = Self::of_positions(applied.positions()).union(&told);
+        if server.logs_what_it_applies {
+            // Its logs begin before the first of these: they tell of everything later.
+            let begins = told.begins();
+            all.through.iter_mut().for_each(|(domain, through)| {
+                *through = begins.get(domain).map_or(*through, |begin| (*through).min(*begin));
+            });
+        }
+        all.union(&server.applied.last_ones()).union(&server.written.last_ones())
+    }
+
+    /// The named transactions alone, and what the same servers wrote before them.
+    pub fn last_ones(&self) -> Self {
+        self.kept(|_, _, _| true)
+    }
+
+    /// The smallest number in each domain.
+    fn begins(&self) -> BTreeMap<u32, u64> {
+        let mut begins = BTreeMap::new();
+        for (domain, _, number) in self.positions() {
+            let begin = begins.entry(domain).or_insert(number);
+            *begin = number.min(*begin);
+        }
+        begins
+    }
+
+    /// Up to which number it has everything of a domain, whoever wrote it.
+    pub fn through(&self) -> &BTreeMap<u32, u64> {
+        &self.through
+    }
+
+    /// What was told apart before: the last ones of each writer, and what goes before them in any case.
+    pub fn told_apart(
         state: &MariaDbBinlogState,
+        written: &Self,
+        through: BTreeMap<u32, u64>,
     ) -> Self {
-        let told = Self { last: state.last.clone(), through: BTreeMap::new() };
-        let written = Self { last: written.last.clone(), through: BTreeMap::new() };
-        applied.reached_by(server_id).union(&told).union(&written)
-    }
-
-    /// What stands before this position, for a server that goes on from there (`gtid_slave_pos`, `Gtid_IO_Pos`).
-    ///
-    /// A former primary is told to go on from what it wrote itself: that proves nothing of what others wrote before.
-    pub fn reached_by(&self, server_id: u32) -> Self {
-        let own = self.written_by(server_id);
-        Self::of_positions(self.without_writer(server_id).positions()).union(&own)
-    }
-
-    /// The position up to which it has everything, whoever wrote it.
-    pub fn applied(&self) -> Self {
-        let known = |(domain, server, number): (u32, u32, u64)| {
-            self.through
-                .get(&domain)
-                .is_some_and(|through| *through >= number)
-                .then_some((domain, server, number))
-        };
-        Self::of_positions(self.positions().filter_map(known))
+        let told = Self { last: state.last.clone(), through };
+        told.union(&written.last_ones())
     }
 
     fn positions(&self) -> impl Iterator<Item = (u32, u32, u64)> {

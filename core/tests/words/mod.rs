@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use vtorc_core::gtid::GtidSet;
+use vtorc_core::gtid::{GtidSet, MariaDbGtidSet, MariaDbServer};
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::health::{
     ProbeFailure, ProbeHistory, Reachability, RecentProbes, Stranger,
@@ -13,7 +13,7 @@ use vtorc_core::knowledge::memory::Losses;
 use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::status::{
-    BinlogFormat, ReceiverError, ReceiverErrorKind, ReceiverState, ReplicationStatus,
+    BinlogFormat, Flavor, ReceiverError, ReceiverErrorKind, ReceiverState, ReplicationStatus,
     SemiSyncStatus, ServerStatus, VttabletState,
 };
 use vtorc_core::tablet::{MysqlAddress, PromotionRule, Tablet, TabletType};
@@ -138,6 +138,9 @@ fn tablet(line: &str) -> TabletState {
             _ => server_word(&mut status, key, value),
         }
     }
+    if status.flavor == Flavor::MariaDb {
+        in_mariadbs_words(&mut status);
+    }
     let status = Arc::new(status);
     if strange {
         let since = Timestamp::from_millis(98_000);
@@ -147,6 +150,30 @@ fn tablet(line: &str) -> TabletState {
     }
     state.status = (seen && !strange).then_some(status);
     state
+}
+
+/// No sets, no uuids, and what is logged beside what was applied.
+fn in_mariadbs_words(status: &mut ServerStatus) {
+    let none = MariaDbGtidSet::default();
+    let applied = match &status.gtid_executed {
+        GtidSet::MariaDb(applied) => applied.clone(),
+        GtidSet::MySql(_) => none.clone(),
+    };
+    let told = MariaDbServer {
+        server_id: status.server_id,
+        applied: &applied,
+        written: &none,
+        state: &status.binlog_state,
+        logs_what_it_applies: status.log_replica_updates,
+    };
+    let executed = GtidSet::MariaDb(MariaDbGtidSet::of_server(&told));
+    (status.server_uuid, status.super_read_only) = (None, status.read_only);
+    status.gtid_purged = GtidSet::empty_mariadb();
+    if let Some(channel) = &mut status.replication {
+        channel.source_uuid = None;
+        channel.retrieved = executed.clone();
+    }
+    status.gtid_executed = executed;
 }
 
 fn failing(how: &str) -> Reachability {
@@ -210,6 +237,13 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
                 !idle && status.replication.as_ref().is_some_and(connected);
         }
         "gtid" => status.gtid_executed = gtid(value),
+        // `gtid_binlog_state`, with dots between the transactions; the last one is the last that was logged.
+        "logged" => {
+            status.flavor = Flavor::MariaDb;
+            status.binlog_state = value.replace('.', ",").parse().unwrap();
+        }
+        // `gtid_slave_pos`, after that.
+        "applied" => status.gtid_executed = GtidSet::parse_mariadb(value).unwrap(),
         "got" => status.replication.as_mut().unwrap().retrieved = gtid(value),
         "journal" => status.journal_length = value.parse().ok(),
         "lag" => status.replication.as_mut().unwrap().lag_seconds = value.parse().ok(),

@@ -17,6 +17,7 @@
 //! | [`Hostile::LyingRecord`] | an operator's `topo put`, or a restored backup of the topology |
 //! | [`Hostile::ApplierFails`] | a row that somebody wrote on a replica, and the primary writes as well |
 //! | [`Hostile::GetsNothing`] | an event that is larger than `max_allowed_packet`, or a `server_id` that is there twice |
+//! | [`Hostile::Downtime`] | somebody exchanges the disks of a server, and told vtorc before |
 //! | [`Hostile::DropsOnceOpened`] | a proxy in between that cuts all connections when it sees a new primary |
 //! | [`Hostile::ManagerSlow`] | a network card, switch or tunnel before vtorc that loses packets |
 //!
@@ -67,6 +68,8 @@ pub enum Hostile {
     ApplierFails,
     /// Sources send a replica nothing, and say why (error 1236); only MariaDB's schedules and hazards have it.
     GetsNothing,
+    /// An operator puts a server into downtime at every vtorc; only hazards have it.
+    Downtime,
     /// A server ends everybody's sessions when it is opened for writes; only hazards have it.
     DropsOnceOpened,
 }
@@ -107,6 +110,7 @@ impl Hostile {
             | Self::LyingRecord
             | Self::ApplierFails
             | Self::GetsNothing
+            | Self::Downtime
             | Self::DropsOnceOpened => false,
         }
     }
@@ -172,6 +176,7 @@ impl Universe {
                 // It shows when it connects anew.
                 self.server_mut(server).disconnect(now);
             }
+            Hostile::Downtime => ills.downtime_since = begins.then_some(now),
             Hostile::ApplierFails => self.server_mut(server).fail_applier(begins),
             Hostile::LyingRecord if reigns => {}
             Hostile::LyingRecord => self.lie_of(server, begins),

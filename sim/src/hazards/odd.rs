@@ -159,4 +159,30 @@ pub const ODD: &[Hazard] = &[
         ],
         ..PLAIN
     },
+    Hazard {
+        name: "a source sends a MariaDB nothing, for another reason than its history",
+        mariadb: true,
+        faults: &[(Kind::Hostile(Hostile::GetsNothing), 5_000, 3_000, Some(1))],
+        ..PLAIN
+    },
+    Hazard {
+        name: "all servers have sets with a thousand gaps",
+        habits: &[
+            (0, Habit::ManyGaps),
+            (1, Habit::ManyGaps),
+            (2, Habit::ManyGaps),
+            (3, Habit::ManyGaps),
+        ],
+        faults: &[(Kind::Crash, 5_000, 60_000, Some(0))],
+        ..PLAIN
+    },
+    Hazard {
+        name: "the primary dies while it is in downtime",
+        managers: 2,
+        faults: &[
+            (Kind::Hostile(Hostile::Downtime), 4_000, 12_000, Some(0)),
+            (Kind::Crash, 6_000, 8_000, Some(0)),
+        ],
+        ..PLAIN
+    },
 ];

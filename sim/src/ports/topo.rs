@@ -184,6 +184,7 @@ impl TopoPort for Outside {
             if let Some(term) = term_start {
                 universe.check_new_term(manager, &alias, term);
             }
+            universe.check_set_aside(manager, &alias, tablet_type);
             let done = universe.set_tablet_type(&alias, tablet_type, term_start);
             universe.note(|| format!("m{manager} records {alias} {tablet_type}: {}", done.is_ok()));
             done

@@ -1,7 +1,9 @@
 //! A server's state in a snapshot file.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
-use vtorc_core::gtid::{GtidError, GtidSet, MariaDbGtidSet};
+use vtorc_core::gtid::{GtidSet, MariaDbGtidSet};
 use vtorc_core::status::{
     BinlogFormat, Flavor, ReceiverError, ReceiverErrorKind, ReceiverState, ReplicationStatus,
     SemiSyncStatus, ServerStatus, VttabletState,
@@ -26,9 +28,9 @@ pub(super) struct ServerFile {
     binlog_format: Option<String>,
     #[serde(default)]
     binlog_state: String,
-    /// Up to where a MariaDB has everything.
+    /// Up to which number a MariaDB has everything of a domain.
     #[serde(default)]
-    applied: String,
+    through: Option<BTreeMap<u32, u64>>,
     gtid_executed: String,
     gtid_purged: String,
     pub(super) journal_length: Option<u64>,
@@ -152,9 +154,9 @@ impl ServerFile {
             would_filter: status.would_filter,
             binlog_format: status.binlog_format.map(|format| format.name().to_owned()),
             binlog_state: status.binlog_state.to_string(),
-            applied: match &status.gtid_executed {
-                GtidSet::MariaDb(set) => set.applied().to_string(),
-                GtidSet::MySql(_) => String::new(),
+            through: match &status.gtid_executed {
+                GtidSet::MariaDb(set) => Some(set.through().clone()),
+                GtidSet::MySql(_) => None,
             },
             gtid_executed: status.gtid_executed.to_string(),
             gtid_purged: status.gtid_purged.to_string(),
@@ -166,15 +168,14 @@ impl ServerFile {
         }
     }
 
+    /// A file of before has positions alone.
     fn executed(&self, flavor: Flavor) -> Result<GtidSet, String> {
-        // A file from before that was told apart has positions only.
-        if flavor == Flavor::MySql || (self.applied.is_empty() && self.binlog_state.is_empty()) {
-            return gtids(flavor, &self.gtid_executed);
-        }
-        let position = |text: &str| text.parse().map_err(|error: GtidError| error.to_string());
+        let told = gtids(flavor, &self.gtid_executed)?;
+        let (GtidSet::MariaDb(written), Some(through)) = (&told, &self.through) else {
+            return Ok(told);
+        };
         let state = self.binlog_state.parse().map_err(|error| format!("{error}"))?;
-        let (applied, written) = (position(&self.applied)?, position(&self.gtid_executed)?);
-        Ok(GtidSet::MariaDb(MariaDbGtidSet::of_server(self.server_id, &applied, &written, &state)))
+        Ok(GtidSet::MariaDb(MariaDbGtidSet::told_apart(&state, written, through.clone())))
     }
 
     pub(super) fn into_status(self) -> Result<ServerStatus, String> {
@@ -182,13 +183,12 @@ impl ServerFile {
         let flavor = flavors.into_iter().find(|flavor| flavor.name() == self.flavor);
         let flavor = flavor.ok_or_else(|| format!("no flavor {:?}", self.flavor))?;
         let gtid_executed = self.executed(flavor)?;
-        let of = (flavor, self.server_id);
-        let channels = self.channels.into_iter().map(|file| file.into_core(of));
+        let channels = self.channels.into_iter().map(|file| file.into_core(flavor));
         Ok(ServerStatus {
             channels: channels.collect::<Result<_, _>>()?,
             gtid_executed,
             gtid_purged: gtids(flavor, &self.gtid_purged)?,
-            replication: self.replication.map(|file| file.into_core(of)).transpose()?,
+            replication: self.replication.map(|file| file.into_core(flavor)).transpose()?,
             semi_sync: self.semi_sync.into_core(),
             flavor,
             version: self.version,
@@ -289,7 +289,7 @@ impl ReplicationFile {
         }
     }
 
-    fn into_core(self, (flavor, server_id): (Flavor, u32)) -> Result<ReplicationStatus, String> {
+    fn into_core(self, flavor: Flavor) -> Result<ReplicationStatus, String> {
         let states = [ReceiverState::Running, ReceiverState::Connecting, ReceiverState::Stopped];
         let receiver = states.into_iter().find(|state| state.to_string() == self.receiver);
         Ok(ReplicationStatus {
@@ -302,7 +302,7 @@ impl ReplicationFile {
             applier_running: self.applier_running,
             applier_error: self.applier_error,
             retrieved: match gtids(flavor, &self.retrieved)? {
-                GtidSet::MariaDb(position) => GtidSet::MariaDb(position.reached_by(server_id)),
+                GtidSet::MariaDb(position) => GtidSet::MariaDb(position.last_ones()),
                 set @ GtidSet::MySql(_) => set,
             },
             auto_position: self.auto_position,
