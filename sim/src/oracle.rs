@@ -12,6 +12,7 @@ use vtorc_core::tablet::TabletType;
 use crate::Millis;
 use crate::faults::{Hostile, Kind};
 use crate::foreign::FOREIGN;
+use crate::ledger::Ledger;
 use crate::network::Party;
 use crate::schedule::{Schedule, ShardPlan};
 use crate::universe::Universe;
@@ -281,7 +282,8 @@ impl Human<'_> {
     fn is_complicated(&self) -> bool {
         let mut here = self.schedule.everything().filter(|fault| fault.shard == self.shard);
         let plan = self.schedule.shards.get(self.shard);
-        let odd = plan.is_some_and(ShardPlan::one_alone_has_former) && !self.has_heard_all();
+        let known = self.has_heard_all() && self.is_first_reparent_written();
+        let odd = plan.is_some_and(ShardPlan::one_alone_has_former) && !known;
         odd || here.any(|fault| COMPLICATED.contains(&fault.kind))
     }
 
@@ -289,6 +291,12 @@ impl Human<'_> {
     /// while that lived.
     fn has_heard_all(&self) -> bool {
         self.universe.members(self.shard).all(|one| self.view.heard.contains(&one))
+    }
+
+    /// The journals tell of the primary. Before their first row, what unknown servers wrote may be of a later term.
+    fn is_first_reparent_written(&self) -> bool {
+        let reigning = self.universe.books.get(self.shard).and_then(Ledger::reigning);
+        reigning.is_some_and(|primary| self.universe.server(primary).journal > 0)
     }
 
     /// The topology works for it, and no lock, no block and no doubt in its own eyes stands in the way.
