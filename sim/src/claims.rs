@@ -99,7 +99,8 @@ impl Universe {
     pub fn check_set_aside(&mut self, manager: u8, alias: &TabletAlias, to: TabletType) {
         let server = self.server_of(alias).filter(|_| to == TabletType::Drained);
         let Some(server) = server.filter(|_| manager != FOREIGN) else { return };
-        let Some(reigning) = self.ledger(server.number).reigning() else { return };
+        let reigning = self.ledger(server.number).reigning().filter(|one| *one != server.number);
+        let Some(reigning) = reigning else { return };
         let primary = self.server(reigning);
         let mut has = server.binlog.iter().chain(&server.relay);
         if has.all(|txn| primary.executed.contains(*txn)) {

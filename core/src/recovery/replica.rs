@@ -128,13 +128,15 @@ impl Fares {
     }
 }
 
-/// What the replica has and the primary, read afterwards, lacks. MariaDB's positions do not tell; there the source itself
-/// says that the histories differ.
+/// What the replica has and the primary, read afterwards, lacks. A commit of the primary's own that waits for acknowledgements is
+/// on the replicas before the primary shows it. MariaDB's positions do not tell; there the source itself says that the
+/// histories differ.
 fn lacking(replica: &ServerStatus, primary: &ServerStatus) -> Option<GtidSet> {
     if replica.is_refused() && replica.flavor == Flavor::MariaDb {
         return Some(replica.gtid_executed.clone());
     }
     let extra = replica.gtid_executed.ahead_of(&primary.gtid_executed);
+    let extra = extra.without_writer(&primary.identity());
     (!extra.is_empty()).then_some(extra)
 }
 
