@@ -281,12 +281,13 @@ pub(crate) fn a_candidate_that_lags_is_not_waited_for_where_that_is_configured_o
     arrives(cluster.server("zone1-102"), &[].into());
     let mut reader = cluster.server("zone1-102").connect("admin").unwrap();
     reader.query_drop("FLUSH TABLES test.ledger WITH READ LOCK").unwrap();
-    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'unapplied')"]).unwrap();
-    let received = || {
+    let retrieved = || {
         let state = tablet(&cluster.daemon().shard(), "zone1-102");
-        let retrieved = state["replication"]["retrieved"].as_str()?.to_owned();
-        (Some(retrieved.as_str()) != state["gtid_executed"].as_str()).then_some(())
+        state["replication"]["retrieved"].as_str().map(str::to_owned)
     };
+    let before = retrieved().unwrap();
+    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'unapplied')"]).unwrap();
+    let received = || (retrieved()? != before).then_some(());
     wait_for(received).expect("nothing was received and left unapplied");
     cluster.server_mut(&first).kill();
     let refused = cluster.daemon().recovery(|one| one["outcome"] == "refused");

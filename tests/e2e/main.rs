@@ -42,6 +42,7 @@ mod proxy;
 mod reality;
 mod relay_logs;
 mod repairs;
+mod side_by_side;
 mod strangers;
 mod topologies;
 mod vitess;
