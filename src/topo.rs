@@ -266,8 +266,8 @@ async fn delete(store: &TopoStore, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Changes a tablet's type in its record. Who is primary is decided by a reparent alone; but where two records say PRIMARY,
-/// one of them may be taken back.
+/// Changes a tablet's type in its record. Who is primary is decided by a reparent alone; but where two records say
+/// PRIMARY, one of them may be taken back.
 async fn set_type(
     store: &TopoStore,
     alias: &TabletAlias,

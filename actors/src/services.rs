@@ -115,11 +115,11 @@ impl Services {
     /// The tablet of another shard whose server gave this answer.
     pub(crate) fn claimed_by(
         &self,
-        shard: &KeyspaceShard,
+        snapshot: &ShardSnapshot,
         answer: Option<&ServerStatus>,
     ) -> Option<TabletAlias> {
         let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
-        servers.owner_elsewhere(shard, &answer?.identity()).cloned()
+        servers.owner_elsewhere(snapshot, &answer?.identity()).cloned()
     }
 
     /// Lets the other shards know whose servers this shard's tablets have.

@@ -367,7 +367,7 @@ impl Handler<ProbeCompleted> for ShardActor {
             }
             (known.status.is_none(), known.identity.clone())
         };
-        let claimed_by = self.services.claimed_by(self.name(), result.as_ref().ok());
+        let claimed_by = self.services.claimed_by(&self.state.latest(), result.as_ref().ok());
         let answer = Answer { sent_at, result: result.map(Arc::new), claimed_by };
         self.step(ShardEvent::Probed { alias: alias.clone(), answer: Box::new(answer) }, context);
         let now = self.state.latest();

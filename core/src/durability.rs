@@ -88,8 +88,8 @@ impl DurabilityPolicy {
         }
     }
 
-    /// Whether a tablet is to acknowledge what this primary writes, as a replica of it. One that does not apply everything
-    /// would acknowledge data that it does not have.
+    /// Whether a tablet is to acknowledge what this primary writes, as a replica of it. One that does not apply
+    /// everything would acknowledge data that it does not have.
     ///
     /// `status` is what it last said, as far as it was heard.
     pub fn wants_ack_of(

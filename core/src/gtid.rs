@@ -112,8 +112,8 @@ impl GtidSet {
         }
     }
 
-    /// The transactions of this set that `other` lacks by its position alone. For MariaDB: what is beyond the last number of
-    /// the domain, so that no old writer counts of whom the other's binary logs tell nothing.
+    /// The transactions of this set that `other` lacks by its position alone. For MariaDB: what is beyond the last
+    /// number of the domain, so that no old writer counts of whom the other's binary logs tell nothing.
     pub fn ahead_of(&self, other: &GtidSet) -> GtidSet {
         match (self, other) {
             (Self::MariaDb(mine), Self::MariaDb(theirs)) => Self::MariaDb(mine.ahead_of(theirs)),
@@ -193,8 +193,8 @@ impl GtidSet {
         }
     }
 
-    /// What is left without what another channel brought. MariaDB's positions only tell of domains: those that the shard
-    /// knows stay.
+    /// What is left without what another channel brought. MariaDB's positions only tell of domains: those that the
+    /// shard knows stay.
     pub fn without_received(&self, received: &GtidSet, of_shard: &GtidSet) -> GtidSet {
         match (self, received, of_shard) {
             (Self::MySql(_), Self::MySql(_), _) => self.subtract(received),

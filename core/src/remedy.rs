@@ -148,9 +148,9 @@ pub enum Wanted {
     Replicas(Vec<Finding>),
 }
 
-/// What a recovery turns into whose finding was another one once the lock was held: the reparent that is due by what was
-/// seen there of the same primary. A replica may answer its prober on an old connection and turn everybody else away; what
-/// is found by probes would be gone under the lock each time.
+/// What a recovery turns into whose finding was another one once the lock was held: the reparent that is due by what
+/// was seen there of the same primary. A replica may answer its prober on an old connection and turn everybody else
+/// away; what is found by probes would be gone under the lock each time.
 pub fn turns_into(
     gone: &Finding,
     fresh: &ShardSnapshot,

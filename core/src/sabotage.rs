@@ -56,8 +56,8 @@ pub enum Bug {
     UndoWithoutLock,
     /// Change servers, as long as none is opened, without asking whether the lock is still held.
     ActWithoutLock,
-    /// Take a server that was opened, and has something left to be done, for one that was not promoted, and open another on
-    /// any grounds.
+    /// Take a server that was opened, and has something left to be done, for one that was not promoted, and open
+    /// another on any grounds.
     HalfPromotedIsNot,
     /// Recover nothing where the history could not be read at the start.
     NeedHistory,

@@ -79,7 +79,8 @@ pub struct ServerStatus {
     pub log_bin: bool,
     /// `log_replica_updates`.
     pub log_replica_updates: bool,
-    /// It has replication filters for whatever source it is given. A channel has its own; a vttablet only tells of that.
+    /// It has replication filters for whatever source it is given. A channel has its own; a vttablet only tells of
+    /// that.
     pub would_filter: bool,
     /// `binlog_format`; none where it is not told.
     pub binlog_format: Option<BinlogFormat>,
@@ -116,10 +117,10 @@ impl ServerStatus {
         }
     }
 
-    /// Tells whether this server has anything that the other's binary logs hold or that it received, as two servers of one
-    /// shard have, or nothing that the other lacks, as a restored one. What the other's binary logs no longer hold does not
-    /// count by itself: shards that were made from one backup have that in common. It does where this server wrote it: the
-    /// other may be a copy of it that was promoted before it received anything more.
+    /// Tells whether this server has anything that the other's binary logs hold or that it received, as two servers
+    /// of one shard have, or nothing that the other lacks, as a restored one. What the other's binary logs no longer
+    /// hold does not count by itself: shards that were made from one backup have that in common. It does where this
+    /// server wrote it: the other may be a copy of it that was promoted before it received anything more.
     pub fn shares_history_of(&self, other: &ServerStatus) -> bool {
         let (received, has) = (self.gtid_received(), other.gtid_received());
         if !received.is_empty() && other.gtid_executed.contains(&received) {
@@ -140,8 +141,8 @@ impl ServerStatus {
         }
     }
 
-    /// How many transactions it has that the others lack, as far as that can be told: MariaDB does not tell, and all that
-    /// it has counts.
+    /// How many transactions it has that the others lack, as far as that can be told: MariaDB does not tell, and all
+    /// that it has counts.
     pub fn written_beyond(&self, others: &[&ServerStatus]) -> u64 {
         match &self.gtid_executed {
             all @ GtidSet::MySql(_) => {
@@ -179,8 +180,8 @@ impl ServerStatus {
         }
     }
 
-    /// What the server has committed or received that the one with this uuid wrote. It is asked at every probe, so whole
-    /// sets are not copied for it.
+    /// What the server has committed or received that the one with this uuid wrote. It is asked at every probe, so
+    /// whole sets are not copied for it.
     fn received_of_source(&self, uuid: &str) -> GtidSet {
         let executed = self.gtid_executed.of_source(uuid);
         match &self.replication {
@@ -200,15 +201,16 @@ impl ServerStatus {
         beyond.without_writer(&source.identity())
     }
 
-    /// What this server needs of what `source`'s binary logs no longer hold: no start of its receiver helps, it must be cloned
-    /// anew. MariaDB does not tell what it purged; its word to the receiver must do.
+    /// What this server needs of what `source`'s binary logs no longer hold: no start of its receiver helps, it must
+    /// be cloned anew. MariaDB does not tell what it purged; its word to the receiver must do.
     pub fn needs_purged(&self, source: &ServerStatus) -> Option<NeedsPurged<'_>> {
         let missing = source.gtid_purged.subtract(&self.gtid_received());
         if !missing.is_empty() {
             return Some(NeedsPurged::Of(missing));
         }
+        let channel = self.replication.as_ref().filter(|_| self.flavor == Flavor::MariaDb)?;
         let channel =
-            self.replication.as_ref().filter(|channel| source.is_source_of(channel, None))?;
+            Some(channel).filter(|one| one.auto_position && source.is_source_of(one, None))?;
         let error =
             channel.receiver_error.as_ref().filter(|_| channel.receiver != ReceiverState::Running);
         error.filter(|error| error.kind == ReceiverErrorKind::Purged).map(NeedsPurged::Told)
@@ -219,9 +221,9 @@ impl ServerStatus {
     /// be cloned anew.
     ///
     /// `other` must have answered before this server was asked. A commit that waits for its acknowledgement is on the
-    /// replicas already and not counted here yet. So where somebody waits, or may write, the loss is only believed where
-    /// this server refuses `other` for it: a server that refuses a replica counts its own commits that wait (MySQL's
-    /// `Binlog_sender::check_start_file` adds the owned GTIDs).
+    /// replicas already and not counted here yet. So where somebody waits, or may write, the loss is only believed
+    /// where this server refuses `other` for it: a server that refuses a replica counts its own commits that wait
+    /// (MySQL's `Binlog_sender::check_start_file` adds the owned GTIDs).
     pub fn lost_to(&self, other: &ServerStatus) -> Option<GtidSet> {
         let settled = self.semi_sync.waiting_sessions == 0 && !self.is_writable();
         let believed = settled || (other.is_refused() && other.leads_to(self));
@@ -241,8 +243,8 @@ impl ServerStatus {
         self.gtid_executed.of_writer(&self.identity())
     }
 
-    /// Everything it committed or received that this server did not write; all of it where the writer is named in terms of the
-    /// other flavour.
+    /// Everything it committed or received that this server did not write; all of it where the writer is named in
+    /// terms of the other flavour.
     pub fn not_written_by(&self, writer: &ServerIdentity) -> GtidSet {
         self.gtid_received().without_writer(writer)
     }
@@ -465,8 +467,8 @@ impl ReplicationStatus {
         }
     }
 
-    /// Tells whether a silent source would show much later than with the period that is wanted; none where the period is
-    /// not known. Servers round it, so twice as long is still right; 0 is off.
+    /// Tells whether a silent source would show much later than with the period that is wanted; none where the period
+    /// is not known. Servers round it, so twice as long is still right; 0 is off.
     pub fn heartbeats_too_rare(&self, wanted: Duration) -> Option<bool> {
         let period = self.heartbeat_period_ms?;
         Some(period == 0 || u128::from(period) > wanted.as_millis().saturating_mul(2))
@@ -504,8 +506,8 @@ pub struct SemiSyncStatus {
     pub falls_back_alone: bool,
     /// Sessions that wait for an acknowledgement now.
     pub waiting_sessions: u32,
-    /// A transaction that can be seen was acknowledged (`rpl_semi_sync_source_wait_point = AFTER_SYNC`, MySQL's default);
-    /// else it can be seen before.
+    /// A transaction that can be seen was acknowledged (`rpl_semi_sync_source_wait_point = AFTER_SYNC`, MySQL's
+    /// default); else it can be seen before.
     pub seen_is_acknowledged: bool,
 }
 

@@ -11,8 +11,11 @@
 //! - `waits` and `acks`: the two sides of semi-sync; `journal=N` reparents that it knows of;
 //! - for `check`, what the server says besides: `opens` it starts writable, `fast` its commits are not
 //!   durable, `early` readers see what is not acknowledged, `skew=MS`, `format=ROW`, `ungranted`;
-//! - for `answers at=zone1-2 [claimed=zone1-201] [first=zone1-1]` (who is named the shard's first primary only now), `uuid=f` another server's, `known` it is known to be the tablet's;
-//!   the line of `zone9-26` is what is answered;
+//! - for `answers at=zone1-2`, the line of `zone9-26` is what is answered; `claimed=zone1-201` whose server that is
+//!   known to be, `first=zone1-1` who is named the shard's first primary only now, `silent` nothing is answered the next time;
+//!   of tablets, `uuid=f` another server's, `known` it is known to be the tablet's, `stranger` it was taken for somebody
+//!   else's;
+//! - `logged=0-1-5.0-2-7` and `applied=0-2-7` a MariaDB's binary logs, and its position as a replica;
 //! - `gtid=a:1-5,b:1` executed, `got=a:6` received and not applied; a letter stands for a server's uuid.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
@@ -28,7 +31,7 @@ use vtorc_core::admission::Switches;
 use vtorc_core::analysis::{FindingKind, detect};
 use vtorc_core::controls::{Controls, Entry};
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::knowledge::health::Reachability;
+use vtorc_core::knowledge::health::{ProbeFailure, Reachability};
 use vtorc_core::knowledge::identity::meant;
 use vtorc_core::knowledge::observe::Answer;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
@@ -121,12 +124,21 @@ fn answers(
         (Reachability::Unreachable { why, .. }, _) => why.to_string(),
         (other, _) => panic!("{other:?}"),
     };
-    let told = match meant(&snapshot, state) {
+    let mut text = format!("{first}; {}\n", told(&snapshot, &alias));
+    if args.contains_key("silent") {
+        let result = Err(ProbeFailure::TimedOut);
+        snapshot.take_answer(&alias, Answer { sent_at, result, claimed_by: None }, NOW);
+        text.push_str(&format!("then silence; {}\n", told(&snapshot, &alias)));
+    }
+    text
+}
+
+fn told(snapshot: &ShardSnapshot, alias: &TabletAlias) -> &'static str {
+    match meant(snapshot, snapshot.tablet(alias).unwrap()) {
         Ok(Some(_)) => "it alone is sent commands",
         Ok(None) => "whoever answers is sent commands",
         Err(_) => "no command is sent",
-    };
-    format!("{first}; {told}\n")
+    }
 }
 
 /// The topology says now who the shard's first primary is.

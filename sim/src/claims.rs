@@ -11,6 +11,7 @@ use vtorc_core::topology::ShardTopology;
 
 use crate::Millis;
 use crate::foreign::FOREIGN;
+use crate::server::Server;
 use crate::universe::Universe;
 
 /// A shard that wants a primary is worked on, or it is said why not, within this.
@@ -95,10 +96,13 @@ impl Universe {
         }
     }
 
-    /// A vtorc takes a tablet out of service: it has something that the primary lacks. The other tool does what it likes.
+    /// A vtorc takes a tablet out of service: it has something that the primary lacks. The other tool does what it
+    /// likes.
     pub fn check_set_aside(&mut self, manager: u8, alias: &TabletAlias, to: TabletType) {
         let server = self.server_of(alias).filter(|_| to == TabletType::Drained);
-        let Some(server) = server.filter(|_| manager != FOREIGN) else { return };
+        // Another shard's server that wrote hardly anything is taken for the tablet's.
+        let own = |one: &&Server| manager != FOREIGN && self.behind(one.number) == one.number;
+        let Some(server) = server.filter(own) else { return };
         let reigning = self.ledger(server.number).reigning().filter(|one| *one != server.number);
         let Some(reigning) = reigning else { return };
         let primary = self.server(reigning);

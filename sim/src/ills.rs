@@ -222,8 +222,8 @@ impl Universe {
             let named = records.record.primary_alias.as_ref().filter(|_| records.holder.is_none());
             let Some(primary) = named.and_then(|alias| self.server_of(alias)) else { continue };
             let primary = primary.number;
-            // Whoever gives a primary that was replaced its acknowledgements back makes two of them: no manager can help
-            // that.
+            // Whoever gives a primary that was replaced its acknowledgements back makes two of them: no manager can
+            // help that.
             let reigns = self.ledger(number).reigning() == Some(primary);
             let server = self.server_mut(number);
             if primary == number || (server.acks && !reigns) {

@@ -339,8 +339,8 @@ impl Universe {
         }
     }
 
-    /// Somebody hears it who acknowledges, if anybody must: where nobody does, as with disks that stall, nobody can tell whose
-    /// fault that is.
+    /// Somebody hears it who acknowledges, if anybody must: where nobody does, as with disks that stall, nobody can
+    /// tell whose fault that is.
     fn is_heard(&self, number: u8) -> bool {
         let wants_acks = self.records_of(number).policy.acks_required() > 0;
         self.others(number).any(|one| {
@@ -408,7 +408,8 @@ impl Universe {
         let could_win = |one: &&u8| {
             let other = self.server(**one);
             let tablet = self.topology.tablets.get(&other.alias);
-            // Nobody can tell which GTIDs of a filtered one stand for data, and nobody gets what one has that logs nothing.
+            // Nobody can tell which GTIDs of a filtered one stand for data, and nobody gets what one has that logs
+            // nothing.
             let ills = &other.ills;
             let whole = other.is_awake() && !ills.filtered && !ills.keeps_no_log;
             // Nobody would learn from a record that cannot be read that it is primary.

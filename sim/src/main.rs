@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use vtorc_core::sabotage::Bug;
@@ -19,7 +19,8 @@ struct Options {
     /// Run this schedule only.
     #[arg(long)]
     seed: Option<u64>,
-    /// Schedules of the second generation only. Without a word of the generation every other one is, and some are MariaDBs'.
+    /// Schedules of the second generation only. Without a word of the generation every other one is, and some are
+    /// MariaDBs'.
     #[arg(long)]
     hostile: bool,
     /// Schedules of MariaDBs only.
@@ -40,9 +41,9 @@ struct Options {
     /// Print everything that happens.
     #[arg(long, requires = "seed")]
     trace: bool,
-    /// The first seed.
-    #[arg(long, default_value_t = 0)]
-    from: u64,
+    /// The first seed; without it, one that depends on the time.
+    #[arg(long)]
+    from: Option<u64>,
     /// How many schedules; without it, until stopped.
     #[arg(long)]
     schedules: Option<u64>,
@@ -91,8 +92,9 @@ impl Options {
         match (self.hostile, self.mariadb, all) {
             (true, _, _) => Generation::Hostile,
             (false, true, _) => Generation::MariaDb,
-            (false, false, true) if seed % 2 == 1 => Generation::Hostile,
-            (false, false, true) if seed % 8 == 6 => Generation::MariaDb,
+            // By sixteens: what schedules are made of depends on the last bits of their seeds.
+            (false, false, true) if seed / 16 % 2 == 1 => Generation::Hostile,
+            (false, false, true) if seed / 16 % 8 == 6 => Generation::MariaDb,
             (false, false, _) => Generation::First,
         }
     }
@@ -197,10 +199,18 @@ fn add(sum: &mut BTreeMap<String, u64>, more: impl IntoIterator<Item = (String, 
     }
 }
 
+/// Far from all others, and where schedules have everything that was ever added.
+fn new_seed() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() * 1_000_000
+}
+
 fn many(options: &Options) -> ExitCode {
     let started = Instant::now();
-    let next = AtomicU64::new(options.from);
-    let last = options.schedules.map_or(u64::MAX, |count| options.from.saturating_add(count));
+    let from = options.from.unwrap_or_else(new_seed);
+    say(&format!("from seed {from}"));
+    let next = AtomicU64::new(from);
+    let last = options.schedules.map_or(u64::MAX, |count| from.saturating_add(count));
     let (sender, verdicts) = mpsc::channel::<(u64, Verdict)>();
     let mut sum = Sum::default();
     std::thread::scope(|scope| {

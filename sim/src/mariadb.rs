@@ -1,5 +1,5 @@
-//! What a MariaDB does otherwise than a MySQL. It counts what all servers of a domain wrote, knows positions instead of sets,
-//! and throws away what it received when its threads start while both stand.
+//! What a MariaDB does otherwise than a MySQL. It counts what all servers of a domain wrote, knows positions instead
+//! of sets, and throws away what it received when its threads start while both stand.
 //!
 //! With one domain a position is the last transaction; a replica goes on from there, and whoever does not have that
 //! transaction sends it nothing (manual, "Global Transaction ID"; seen on 10.11 and 11.4).

@@ -1,7 +1,7 @@
 //! What a seed stands for: shards, some vtorcs, and faults at their moments.
 //!
-//! Hostile schedules (`hostile`) are the second generation: more shards, more vtorcs, more kinds of fault. The first one
-//! stays as it is, so that its seeds go on meaning what they meant.
+//! Hostile schedules (`hostile`) are the second generation: more shards, more vtorcs, more kinds of fault. The first
+//! one stays as it is, so that its seeds go on meaning what they meant.
 //!
 //! Each seed switches a few kinds of fault on and the others off: all kinds at once hide one another.
 

@@ -100,7 +100,8 @@ pub struct Server {
     pub executed: TxnSet,
     /// It is a MariaDB.
     pub mariadb: bool,
-    /// The last transaction that its applier committed, or that it was told to go on from (`gtid_slave_pos`, MariaDB only).
+    /// The last transaction that its applier committed, or that it was told to go on from (`gtid_slave_pos`, MariaDB
+    /// only).
     pub applied_to: Option<Txn>,
     /// Removed from the binary log: so many from its beginning.
     pub purged: usize,

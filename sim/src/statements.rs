@@ -55,7 +55,8 @@ pub enum Statement {
 }
 
 impl Statement {
-    /// Tells whether it does nothing once its asker has given it up: it names its deadline, or is killed by who sent it.
+    /// Tells whether it does nothing once its asker has given it up: it names its deadline, or is killed by who sent
+    /// it.
     pub fn ends_with_its_asker(&self) -> bool {
         matches!(self, Self::TakeWrites | Self::RefuseWrites)
     }

@@ -138,6 +138,8 @@ const HOSTILE_FOUND: &[u64] = &[
     7_600_501_343,
     7_600_502_261,
     7_700_500_319,
+    8_000_501_644,
+    8_000_502_468,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);

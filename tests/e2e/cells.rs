@@ -105,8 +105,8 @@ pub fn is_away_at_start<S>(mut cluster: Cluster, away: Away<'_, S>) {
     is_replaced(&mut cluster, &first);
 }
 
-/// The same of a shard that has an acker there, of which nobody can know: that is said, and it is failed over as soon as
-/// the cell can be read.
+/// The same of a shard that has an acker there, of which nobody can know: that is said, and it is failed over as soon
+/// as the cell can be read.
 pub fn is_away_at_start_with_an_acker<S>(mut cluster: Cluster, away: Away<'_, S>) {
     let first = settled(&mut cluster, &away, WITH_ACKER);
     (away.leave)(&cluster, away.server);

@@ -191,8 +191,8 @@ fn a_named_channel_to_the_primary_is_the_shards() {
     story.cluster.healthy(&[&second]);
 }
 
-/// MySQL gives up after ten tries since 8.4. A replica comes back by itself all the same, while vtorc is down, and one that
-/// was set up to give up soon is told better.
+/// MySQL gives up after ten tries since 8.4. A replica comes back by itself all the same, while vtorc is down, and
+/// one that was set up to give up soon is told better.
 #[test]
 fn a_replica_goes_on_trying_while_nobody_looks() {
     let mut story = Story::new(Flavor::MySql);

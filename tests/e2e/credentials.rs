@@ -6,7 +6,8 @@ use vtorc_fleet::Flavor;
 use crate::harness::{Cluster, PLANNED, THREE, padded, wait_for};
 use crate::writer::{arrives, create_table, rows};
 
-/// A shard whose replicas log in as `repl2`; the user of the sample configuration is gone. vtorc starts anew with these keys.
+/// A shard whose replicas log in as `repl2`; the user of the sample configuration is gone. vtorc starts anew with
+/// these keys.
 fn cluster(flavor: Flavor, keys: &[(&str, Value)], may_read: bool) -> (Cluster, String) {
     let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
     cluster.configure(&[("RecoveryPeriodBlockSeconds", json!(0))]);
@@ -160,8 +161,9 @@ fn a_replica_user_that_is_not_let_in_is_told_by_check() {
     }
 }
 
-/// The password of the replicas' user is changed under a shard that works: whoever connects anew is turned away. The finding
-/// has the server's words, nothing is moved there, and once the password is right again all is in order by itself.
+/// The password of the replicas' user is changed under a shard that works: whoever connects anew is turned away. The
+/// finding has the server's words, nothing is moved there, and once the password is right again all is in order by
+/// itself.
 #[test]
 fn a_wrong_replica_password_is_found_and_no_write_stops_for_it() {
     for flavor in [Flavor::MySql, Flavor::MariaDb] {

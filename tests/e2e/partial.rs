@@ -1,5 +1,5 @@
-//! A source that dies, or is left, in the middle of a long transaction: its replicas have a part of it, and nobody sends
-//! the rest. MySQL would wait a minute for that before it stops an applier.
+//! A source that dies, or is left, in the middle of a long transaction: its replicas have a part of it, and nobody
+//! sends the rest. MySQL would wait a minute for that before it stops an applier.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

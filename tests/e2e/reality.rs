@@ -157,8 +157,8 @@ fn a_replica_with_filters_neither_acknowledges_nor_is_promoted() {
         (on == "0").then_some(())
     };
     wait_for(silent).expect("it still acknowledges");
-    // Which of the other two goes is not said: the last probe may have seen either of them ahead, or the filtered one until
-    // the others are asked again.
+    // Which of the other two goes is not said: the last probe may have seen either of them ahead, or the filtered one
+    // until the others are asked again.
     let promotes = || {
         let report = cluster.daemon().shard()["if_primary_died"].clone();
         (report["outcome"] == "promotes").then_some(report)
@@ -170,8 +170,8 @@ fn a_replica_with_filters_neither_acknowledges_nor_is_promoted() {
     assert_ne!(is_replaced(&mut cluster, &first, &[&filtered]), filtered);
 }
 
-/// A primary that would filter what it gets, once it is a replica, does not acknowledge then: also where its filters were
-/// never seen beside a source.
+/// A primary that would filter what it gets, once it is a replica, does not acknowledge then: also where its filters
+/// were never seen beside a source.
 #[test]
 fn a_primary_with_filters_does_not_acknowledge_once_it_is_a_replica() {
     for flavor in [Flavor::MySql, Flavor::MariaDb] {
@@ -203,8 +203,8 @@ fn a_primary_with_filters_does_not_acknowledge_once_it_is_a_replica() {
     }
 }
 
-/// A tablet out of service that nobody saw since vtorc started cannot have acknowledged anything: by its type, and by what
-/// the primary says of those that are connected to it.
+/// A tablet out of service that nobody saw since vtorc started cannot have acknowledged anything: by its type, and by
+/// what the primary says of those that are connected to it.
 #[test]
 fn one_out_of_service_that_was_never_seen_stops_no_failover() {
     let cases = [

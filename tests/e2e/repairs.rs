@@ -214,8 +214,8 @@ pub(crate) fn an_errant_old_primary_is_set_aside_and_named_on(kind: Kind) {
     assert_eq!(cluster.healthy(&[]), second);
 }
 
-/// Its source no longer has what it needs: it must be cloned anew, has nothing of its own, and nothing is tried. (On MySQL the
-/// sets of GTIDs tell.)
+/// Its source no longer has what it needs: it must be cloned anew, has nothing of its own, and nothing is tried. (On
+/// MySQL the sets of GTIDs tell.)
 #[test]
 fn a_replica_whose_source_purged_what_it_needs_is_not_set_aside() {
     let mut cluster = Cluster::new(Flavor::MariaDb, "none", THREE);

@@ -1,5 +1,5 @@
-//! Two servers that wrote side by side, MariaDBs under the same numbers: what was acknowledged is kept, whoever comes back
-//! first.
+//! Two servers that wrote side by side, MariaDBs under the same numbers: what was acknowledged is kept, whoever comes
+//! back first.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::harness::{Cluster, Kind, THREE, padded, wait_for};
 use crate::window::BOTH;
 use crate::writer::{arrives, create_table, rows};
 
-/// Somebody's reparent was cut short after its new primary was opened: the records name the old one, which came back and
-/// wrote on. Nobody acknowledged that; what the new one wrote was acknowledged.
+/// Somebody's reparent was cut short after its new primary was opened: the records name the old one, which came back
+/// and wrote on. Nobody acknowledged that; what the new one wrote was acknowledged.
 #[test]
 fn what_a_half_promoted_server_had_acknowledged_is_kept() {
     for flavor in BOTH {

@@ -136,9 +136,9 @@ fn another_shards_primary_at_a_replicas_address_is_not_touched() {
     }
 }
 
-/// A primary's address belongs to another shard's primary: the shard's own is gone, and is replaced, also where replicas
-/// may log in to the stranger and follow it before anybody can see that. What they take from it does not count, and does
-/// not hold them up.
+/// A primary's address belongs to another shard's primary: the shard's own is gone, and is replaced, also where
+/// replicas may log in to the stranger and follow it before anybody can see that. What they take from it does not
+/// count, and does not hold them up.
 #[test]
 fn another_shards_primary_at_a_primarys_address_is_not_touched() {
     for lets_replicas_in in [true, false] {

@@ -29,7 +29,8 @@ pub fn watches_work(cluster: &Cluster) {
     wait_for(noticed).expect("no watch");
 }
 
-/// It dies while nothing happens, and a primary after it: nothing is done, which is said by its `name`, until it is back.
+/// It dies while nothing happens, and a primary after it: nothing is done, which is said by its `name`, until it is
+/// back.
 pub fn dies_at_rest<S>(
     cluster: &mut Cluster,
     server: &mut S,
@@ -142,8 +143,8 @@ pub fn lost_in_the_middle<S>(
     assert_eq!(emergency(&cluster)["new_primary"], second.as_str());
 }
 
-/// vtorc is killed while it holds the shard's lock, which would outlive it for long: the one that is started again gives
-/// it back.
+/// vtorc is killed while it holds the shard's lock, which would outlive it for long: the one that is started again
+/// gives it back.
 pub fn killed_with_the_lock(mut cluster: Cluster) {
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);

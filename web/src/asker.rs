@@ -1,5 +1,5 @@
-//! Who asks. A handler names in its first argument what its asker must be allowed to do; so nobody's body is read before
-//! that is known.
+//! Who asks. A handler names in its first argument what its asker must be allowed to do; so nobody's body is read
+//! before that is known.
 
 use std::future::{Ready, ready};
 use std::ops::Deref;

@@ -87,7 +87,8 @@ fn prometheus_name(name: &str) -> String {
     format!("vtorc_{}", snake_case(name))
 }
 
-/// Names of figures and of labels: `ErrantGtidTabletCount` is `errant_gtid_tablet_count` to Prometheus, as Vitess has it.
+/// Names of figures and of labels: `ErrantGtidTabletCount` is `errant_gtid_tablet_count` to Prometheus, as Vitess has
+/// it.
 fn snake_case(name: &str) -> String {
     let letters: Vec<char> = name.chars().collect();
     let is = |at: Option<usize>, kind: fn(&char) -> bool| {

@@ -1,6 +1,6 @@
-//! The shard's lock while a recovery holds it. Nothing is changed on a server, and no record written, unless the topology
-//! server said a moment ago that it is still held: a process that was stopped in the middle goes on as if no time had
-//! passed, and somebody else may hold the lock by then.
+//! The shard's lock while a recovery holds it. Nothing is changed on a server, and no record written, unless the
+//! topology server said a moment ago that it is still held: a process that was stopped in the middle goes on as if no
+//! time had passed, and somebody else may hold the lock by then.
 
 use std::sync::PoisonError;
 use std::time::Duration;

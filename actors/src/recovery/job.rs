@@ -268,8 +268,8 @@ impl Job {
         sent
     }
 
-    /// Runs a command on the server that was looked at under the lock, and on no other. One that changes something goes out
-    /// only while the lock is held.
+    /// Runs a command on the server that was looked at under the lock, and on no other. One that changes something
+    /// goes out only while the lock is held.
     async fn command(
         &self,
         tablet: &Tablet,

@@ -100,7 +100,7 @@ impl Job {
         for (alias, answer) in answers {
             let result = answer.map(Arc::new).map_err(CommandError::into_probe_failure);
             let claimed_by =
-                self.services.claimed_by(&fresh.shard, result.as_ref().ok().map(AsRef::as_ref));
+                self.services.claimed_by(&fresh, result.as_ref().ok().map(AsRef::as_ref));
             fresh.take_answer(&alias, Answer { sent_at: asked_at, result, claimed_by }, now);
         }
         fresh.judge(now);
@@ -116,8 +116,8 @@ impl Job {
         fresh
     }
 
-    /// The reparent journals that were read under the lock are not forgotten with the recovery: a finding that only they
-    /// refute would come and go for ever.
+    /// The reparent journals that were read under the lock are not forgotten with the recovery: a finding that only
+    /// they refute would come and go for ever.
     fn tell_journals(&self, answers: &BTreeMap<TabletAlias, Result<ServerStatus, CommandError>>) {
         let said = answers.iter().filter_map(|(alias, answer)| {
             let status = answer.as_ref().ok().filter(|status| status.journal_length.is_some())?;

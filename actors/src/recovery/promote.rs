@@ -145,7 +145,8 @@ impl Locked<'_> {
         }
         for stale in promotion::stale_records(&self.fresh, &winner.alias) {
             let set = topo.set_tablet_type(stale, TabletType::Replica, None);
-            // Its term is older than the winner's. Where its cell is away with it, it is a finding until it can be written.
+            // Its term is older than the winner's. Where its cell is away with it, it is a finding until it can be
+            // written.
             let _ = self.write_record(StepKind::RecordOldPrimaryType, stale, set).await;
         }
         Ok(())

@@ -86,8 +86,8 @@ impl Locked<'_> {
         Ok(format!("the shard's record names {}", primary.alias))
     }
 
-    /// Restarts receivers, so that a connection that is dead without knowing shows it; no further where a source turns its
-    /// replicas away. One that cannot be restarted does not hold up the others.
+    /// Restarts receivers, so that a connection that is dead without knowing shows it; no further where a source
+    /// turns its replicas away. One that cannot be restarted does not hold up the others.
     pub(super) async fn restart_receivers(&self, kind: FindingKind) -> Result<String, Stopped> {
         if self.fresh.primary().is_none() {
             return Err(Stopped::AlreadyFixed);
@@ -180,8 +180,8 @@ impl Locked<'_> {
         Some(format!("{} did not answer under the lock: {failure}", state.tablet.alias))
     }
 
-    /// Those that follow a tablet out of sight are all stopped first, and go on only if none of them has anything that the
-    /// primary lacks.
+    /// Those that follow a tablet out of sight are all stopped first, and go on only if none of them has anything
+    /// that the primary lacks.
     async fn leave_lost_source(&self, due: &[&Finding]) -> Result<(), Stopped> {
         let followers = care::followers_of_lost(due, &self.fresh);
         if followers.is_empty() {

@@ -65,8 +65,8 @@ fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "[]".to_owned())
 }
 
-/// The number under which a recovery is kept: its own, but where that is another's in this file. A process whose history
-/// did not answer at its start numbers its recoveries from memory, from 1.
+/// The number under which a recovery is kept: its own, but where that is another's in this file. A process whose
+/// history did not answer at its start numbers its recoveries from memory, from 1.
 fn number_in_history(db: &Connection, record: &RecoveryRecord) -> rusqlite::Result<i64> {
     let (shard, id) = (&record.shard, number(record.id));
     let known = db.query_row(

@@ -64,8 +64,8 @@ pub(crate) fn follow(
     set_source_semi_sync(session, &status, 0)
 }
 
-/// A replica goes on trying to connect to its source for more than a hundred years, one try a second. MySQL's default is ten
-/// tries since 8.4: a replica whose source is away for ten seconds would have to be started by somebody.
+/// A replica goes on trying to connect to its source for more than a hundred years, one try a second. MySQL's default
+/// is ten tries since 8.4: a replica whose source is away for ten seconds would have to be started by somebody.
 pub(crate) const RETRIES: u32 = u32::MAX;
 
 /// Whom to follow, as it is written down: without a login the channel keeps its own.
@@ -133,22 +133,31 @@ fn repoint_mariadb(
     session.start(Thread::Both)
 }
 
-/// A former primary's own writes are not in `gtid_slave_pos`, from which it will be asked to go on. MariaDB sets that only
-/// while no connection runs: others stand for the moment.
+/// A former primary's own writes are not in `gtid_slave_pos`, from which it will be asked to go on. MariaDB sets that
+/// only while no connection runs: others stand for the moment.
 fn set_position(session: &mut Session<'_>) -> Result<(), CommandError> {
     let applied = session.value("read the position", "SELECT @@GLOBAL.gtid_slave_pos")?;
-    let applied = GtidSet::parse_mariadb(&applied.unwrap_or_default());
-    let before = session.status()?;
-    if applied.is_ok_and(|applied| applied.contains(&before.gtid_executed)) {
+    let parsed =
+        |text: &Option<String>| GtidSet::parse_mariadb(text.as_deref().unwrap_or_default());
+    let (applied, current) = (parsed(&applied), parsed(&current_position(session)?));
+    if let (Ok(applied), Ok(current)) = (applied, current)
+        && applied.contains(&current)
+    {
         return Ok(());
     }
+    let before = session.status()?;
     let stopped = other_channels::stop(session, &before)?;
-    let set = session.status().and_then(|status| {
-        let executed = quoted(&status.gtid_executed.to_string());
-        session.run("set the position", &format!("SET GLOBAL gtid_slave_pos = {executed}"))
+    let set = current_position(session).and_then(|current| {
+        let current = quoted(&current.unwrap_or_default());
+        session.run("set the position", &format!("SET GLOBAL gtid_slave_pos = {current}"))
     });
     other_channels::start(session, &stopped)?;
     set
+}
+
+/// What it applied last, or wrote itself after that.
+fn current_position(session: &mut Session<'_>) -> Result<Option<String>, CommandError> {
+    session.value("read the position", "SELECT @@GLOBAL.gtid_current_pos")
 }
 
 /// It follows the right source: start what stands, and let the receiver log in anew if it is to

@@ -1,7 +1,8 @@
 //! Opening a server for writes: the one statement after which clients may write, with its own deadline.
 //!
 //! A statement that was sent to a busy or frozen server runs when that has time again, long after vtorc gave it up and
-//! perhaps promoted another. So the server decides by its own clock, when it runs the statement, whether it is too late.
+//! perhaps promoted another. So the server decides by its own clock, when it runs the statement, whether it is too
+//! late.
 
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::CommandError;

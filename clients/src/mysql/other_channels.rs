@@ -1,8 +1,9 @@
 //! Channels that pull from elsewhere go on while the shard's is changed.
 //!
-//! Whether a server acknowledges is one switch for all its channels, and so is whether it does just now: when the receiver
-//! of one channel stops, the receivers of the others no longer expect the marks that their sources still send, and break at
-//! the next event (error 1595, "could not queue event from source"; seen on 9.7). So they log in anew.
+//! Whether a server acknowledges is one switch for all its channels, and so is whether it does just now: when the
+//! receiver of one channel stops, the receivers of the others no longer expect the marks that their sources still
+//! send, and break at the next event (error 1595, "could not queue event from source"; seen on 9.7). So they log in
+//! anew.
 
 use vtorc_core::ports::CommandError;
 use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus};
@@ -12,8 +13,8 @@ use super::session::{Session, Thread};
 /// `ER_SLAVE_RELAY_LOG_WRITE_FAILURE`.
 const COULD_NOT_QUEUE: u32 = 1595;
 
-/// Lets the receivers of the other channels log in anew, where they run, or ran until they broke by this. One that its owner
-/// stopped stays so.
+/// Lets the receivers of the other channels log in anew, where they run, or ran until they broke by this. One that
+/// its owner stopped stays so.
 pub(crate) fn log_in_anew(
     session: &mut Session<'_>,
     status: &ServerStatus,
@@ -60,8 +61,8 @@ pub(crate) fn stop(
     Ok(ran)
 }
 
-/// Starts them again, the appliers first: MariaDB throws a relay log away where both threads stand, and what was in it is
-/// asked for again.
+/// Starts them again, the appliers first: MariaDB throws a relay log away where both threads stand, and what was in
+/// it is asked for again.
 pub(crate) fn start(
     session: &mut Session<'_>,
     ran: &[(String, Thread)],

@@ -67,8 +67,9 @@ fn check_mariadb(
     if purges && !status.unapplied().is_empty() { Err(refusal(status, why)) } else { Ok(()) }
 }
 
-/// Stops the receiver and makes sure that what was received survives a new source, where it must; otherwise refuses, and
-/// replication is as it was. Answers whether the relay log is kept: then the applier runs, and must go on running.
+/// Stops the receiver and makes sure that what was received survives a new source, where it must; otherwise refuses,
+/// and replication is as it was. Answers whether the relay log is kept: then the applier runs, and must go on
+/// running.
 pub(crate) fn make_ready(
     session: &mut Session<'_>,
     status: &ServerStatus,
@@ -145,8 +146,8 @@ fn keep_if_it_runs(
     Ok(false)
 }
 
-/// The receiver stands. An applier that stops by an error between the last look and the change is not seen: MySQL has no
-/// statement that looks and changes in one.
+/// The receiver stands. An applier that stops by an error between the last look and the change is not seen: MySQL has
+/// no statement that looks and changes in one.
 fn keep_mysql(session: &mut Session<'_>) -> Result<bool, CommandError> {
     let mut status = session.status()?;
     let stands = |status: &ServerStatus| {

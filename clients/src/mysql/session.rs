@@ -85,7 +85,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Added to a statement about replication: without it MySQL takes all channels, or refuses. MariaDB's session knows.
+    /// Added to a statement about replication: without it MySQL takes all channels, or refuses. MariaDB's session
+    /// knows.
     pub(crate) fn for_channel(&self) -> String {
         match self.dialect {
             Dialect::MySql | Dialect::OldMySql => format!(" FOR CHANNEL {}", quoted(&self.channel)),
@@ -220,7 +221,8 @@ impl<'a> Session<'a> {
         for (at, statement) in self.dialect.probe_statements().iter().enumerate() {
             match self.rows("read the server's state", statement) {
                 Ok(rows) => answers.push(rows),
-                // Without a grant on performance_schema there are no heartbeats, global filters and workers' errors to see.
+                // Without a grant on performance_schema there are no heartbeats, global filters and workers' errors
+                // to see.
                 Err(CommandError::NotDone(_)) if at >= MAY_BE_MISSING => answers.push(Vec::new()),
                 Err(error) => return Err(error),
             }
@@ -281,7 +283,8 @@ impl<'a> Session<'a> {
     }
 }
 
-/// A thread whose statement is given up is ended only if the server answers each question within this: the caller waits.
+/// A thread whose statement is given up is ended only if the server answers each question within this: the caller
+/// waits.
 const END_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Connects within `left`, without TLS where mixed TLS is allowed and the server has none.

@@ -1,12 +1,13 @@
-//! Stopping the threads of a channel: also an applier that has only a part of a transaction, because its source died or its
-//! receiver was stopped in between.
+//! Stopping the threads of a channel: also an applier that has only a part of a transaction, because its source died
+//! or its receiver was stopped in between.
 //!
-//! With several workers, MySQL's default, `STOP REPLICA` then waits a minute for the rest, though nobody sends it. (8.4,
-//! `rpl_replica.cc`, `sql_slave_killed`: `SLAVE_WAIT_GROUP_DONE`; seen on 9.7.) `KILL` ends such an applier at once, and
-//! the part is rolled back. After a `STOP REPLICA`, `KILL` no longer helps: so it comes first. It takes `SYSTEM_USER`.
+//! With several workers, MySQL's default, `STOP REPLICA` then waits a minute for the rest, though nobody sends it.
+//! (8.4, `rpl_replica.cc`, `sql_slave_killed`: `SLAVE_WAIT_GROUP_DONE`; seen on 9.7.) `KILL` ends such an applier at
+//! once, and the part is rolled back. After a `STOP REPLICA`, `KILL` no longer helps: so it comes first. It takes
+//! `SYSTEM_USER`.
 //!
-//! MariaDB stops such an applier at once (seen on 10.11, with workers and without). A transaction is in the received set only
-//! when all of it was received, so a part is never waited for and never counted.
+//! MariaDB stops such an applier at once (seen on 10.11, with workers and without). A transaction is in the received
+//! set only when all of it was received, so a part is never waited for and never counted.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,8 @@
 //! Text in statements that take no parameters, such as `CHANGE REPLICATION SOURCE`.
 
-/// Said first in every session that changes something, so that a statement means the same on every server: a backslash escapes,
-/// what does not fit is refused, and the clock is shown without a time zone whose hours are changed.
+/// Said first in every session that changes something, so that a statement means the same on every server: a
+/// backslash escapes, what does not fit is refused, and the clock is shown without a time zone whose hours are
+/// changed.
 pub(crate) const PLAIN_SESSION: &str =
     "SET SESSION sql_mode = 'STRICT_TRANS_TABLES', SESSION time_zone = '+00:00'";
 

@@ -146,8 +146,8 @@ impl TopoConn for ConsulConn {
     }
 
     async fn catch_up(&self) -> Result<(), TopoError> {
-        // Every reading of records and locks is `consistent`: the leader makes sure with the quorum that it is the leader
-        // before it answers.
+        // Every reading of records and locks is `consistent`: the leader makes sure with the quorum that it is the
+        // leader before it answers.
         Ok(())
     }
 

@@ -182,7 +182,8 @@ impl TopoStore {
         path: &str,
         change: impl Fn(&mut M) -> bool,
     ) -> Result<(), TopoError> {
-        // One that need not be changed, by what a server says that has not heard of a change yet, would be left as it is.
+        // One that need not be changed, by what a server says that has not heard of a change yet, would be left as it
+        // is.
         conn.catch_up().await?;
         for _ in 0..UPDATE_ATTEMPTS_MAX {
             let (bytes, version) = conn.get(path).await?;

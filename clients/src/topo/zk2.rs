@@ -1,8 +1,8 @@
 //! The topology in ZooKeeper, as Vitess's `zk2` keeps it.
 //!
-//! Over `zookeeper-client`: it notices a hung server, keeps watches over reconnects, tells of an expired session, can ask
-//! a follower to catch up and can make the nodes of Vitess's lock queue, none of which the older `zookeeper` crate does
-//! (ARCHITECTURE.md has the comparison; the end-to-end stories use that one beside this).
+//! Over `zookeeper-client`: it notices a hung server, keeps watches over reconnects, tells of an expired session, can
+//! ask a follower to catch up and can make the nodes of Vitess's lock queue, none of which the older `zookeeper`
+//! crate does (ARCHITECTURE.md has the comparison; the end-to-end stories use that one beside this).
 
 mod lock;
 

@@ -256,7 +256,8 @@ impl TabletCommand<'_> {
         let sent = client.undo_demote_primary(self.caller.request(message));
         let answer = self.caller.answer("UndoDemotePrimary", sent).await;
         answer.map_err(CallError::into_error_of_opening)?;
-        // By that it becomes PRIMARY only where its record says so. (Vitess, `rpc_replication.go`, `UndoDemotePrimary`.)
+        // By that it becomes PRIMARY only where its record says so. (Vitess, `rpc_replication.go`,
+        // `UndoDemotePrimary`.)
         if self.word().await.is_some_and(|word| word.is_no_primary()) {
             once_open(self.change_type(TabletType::Primary).await)?;
         }
@@ -350,8 +351,8 @@ impl TabletCommand<'_> {
         answer.map(|_| ()).map_err(CallError::into_command_error)
     }
 
-    /// Tells whether nothing is lost where the relay log is thrown away: everything that was received is applied, for which
-    /// it waits a little, or may go. Refuses where it can neither be applied nor go.
+    /// Tells whether nothing is lost where the relay log is thrown away: everything that was received is applied, for
+    /// which it waits a little, or may go. Refuses where it can neither be applied nor go.
     async fn has_applied(
         &self,
         status: &ServerStatus,
@@ -378,8 +379,8 @@ impl TabletCommand<'_> {
         Ok(self.wait(received, DRAIN_RELAY_LOG).await.is_ok())
     }
 
-    /// The applier goes on with what was received; the credentials stay as they are. Where that is refused, it receives as
-    /// it did `before`.
+    /// The applier goes on with what was received; the credentials stay as they are. Where that is refused, it
+    /// receives as it did `before`.
     async fn repoint_receiver(
         &self,
         source: &TabletAddress,

@@ -84,8 +84,8 @@ fn is_ours(row: &Row) -> bool {
     column_text(row, "info").to_lowercase().contains("super_read_only")
 }
 
-/// Replication, the server's own threads, and everything that the vttablet itself does stay: its administrator is still at
-/// work when writes are refused.
+/// Replication, the server's own threads, and everything that the vttablet itself does stay: its administrator is
+/// still at work when writes are refused.
 fn is_client(row: &Row) -> bool {
     let is_of_vttablet = column_text(row, "own") == "1";
     !is_of_vttablet && !is_of_server(&column_text(row, "user"), &column_text(row, "command"))

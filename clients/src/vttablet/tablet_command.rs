@@ -28,9 +28,9 @@ pub(crate) struct TabletCommand<'a> {
 }
 
 impl TabletCommand<'_> {
-    /// Makes sure that the vttablet looks after the server that is meant: its address may have been given to another one
-    /// since. With a direct connection the server is asked besides, by each command; so one whose vttablet hangs is not
-    /// held up by that.
+    /// Makes sure that the vttablet looks after the server that is meant: its address may have been given to another
+    /// one since. With a direct connection the server is asked besides, by each command; so one whose vttablet hangs
+    /// is not held up by that.
     pub(super) async fn check_identity(&self) -> Result<(), CommandError> {
         let Some(meant) = &self.address.server else { return Ok(()) };
         let patience = match self.direct {

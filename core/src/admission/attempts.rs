@@ -65,8 +65,8 @@ impl Attempts {
         Self { shard: AttemptMemory { block, ..AttemptMemory::default() }, ..Self::default() }
     }
 
-    /// More or fewer tablets can be reached, or the records changed: what was refused may go now, and what was tried for
-    /// one failure says little about the next one.
+    /// More or fewer tablets can be reached, or the records changed: what was refused may go now, and what was tried
+    /// for one failure says little about the next one.
     pub fn circumstances_changed(&mut self, now: Timestamp) {
         self.shard.fresh_start();
         let soon = now + BROKEN_RESTART_PAUSE;

@@ -251,8 +251,8 @@ pub fn admit(
     }
 }
 
-/// Why such a recovery is not wanted here at all, whatever happened before: the one rule for "may this shard fail over",
-/// also for what the page promises.
+/// Why such a recovery is not wanted here at all, whatever happened before: the one rule for "may this shard fail
+/// over", also for what the page promises.
 pub fn forbidden(
     proposal: Proposal<'_>,
     snapshot: &ShardSnapshot,

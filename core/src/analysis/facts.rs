@@ -190,8 +190,8 @@ fn reach_evidence(state: &TabletState, snapshot: &ShardSnapshot) -> Evidence {
     }
 }
 
-/// Most of the other tablets have timed out in the same window as the primary, if only once: a network that is slow for all
-/// hits one of them more often than the others.
+/// Most of the other tablets have timed out in the same window as the primary, if only once: a network that is slow
+/// for all hits one of them more often than the others.
 fn others_time_out(snapshot: &ShardSnapshot, primary: &TabletState) -> bool {
     let others = snapshot.tablets.values();
     let others =

@@ -8,8 +8,9 @@ use super::GtidError;
 
 /// What a MariaDB has, as far as it tells.
 ///
-/// A position alone, `domain-server-number`, stands for everything up to that number, whoever wrote it. Where a server's
-/// binary logs tell who wrote what, two servers that wrote side by side under the same numbers are told apart.
+/// A position alone, `domain-server-number`, stands for everything up to that number, whoever wrote it. Where a
+/// server's binary logs tell who wrote what, two servers that wrote side by side under the same numbers are told
+/// apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MariaDbGtidSet {
     /// The last number that a server wrote in a domain.
@@ -41,8 +42,9 @@ impl MariaDbGtidSet {
         let applied = server.applied.without_writer(server.server_id);
         let mut all = Self::of_positions(applied.positions()).union(&told);
         if server.logs_what_it_applies {
-            // Its logs begin before the first of these: they tell of everything later.
-            let begins = told.begins();
+            // Its logs begin before the first of these: they tell of everything later. Not so its own ones, which it may
+            // have written while it was set up.
+            let begins = told.without_writer(server.server_id).begins();
             all.through.iter_mut().for_each(|(domain, through)| {
                 *through = begins.get(domain).map_or(*through, |begin| (*through).min(*begin));
             });

@@ -1,5 +1,6 @@
-//! Which of a server's replication channels is the shard's. The others are somebody else's: what they bring is no error of
-//! the server's, and they are left alone. An unnamed channel is the shard's where no other leads to one of its tablets.
+//! Which of a server's replication channels is the shard's. The others are somebody else's: what they bring is no
+//! error of the server's, and they are left alone. An unnamed channel is the shard's where no other leads to one of
+//! its tablets.
 
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use crate::ids::TabletAlias;
 use crate::status::{ReplicationStatus, ServerStatus};
 
 impl ShardSnapshot {
-    /// A server's answer with the shard's channel told from the others. What came by those does not count, except on the
-    /// primary, from which the shard has it, and where nobody knows what the primary has.
+    /// A server's answer with the shard's channel told from the others. What came by those does not count, except on
+    /// the primary, from which the shard has it, and where nobody knows what the primary has.
     pub fn with_own_channel(
         &self,
         alias: &TabletAlias,
@@ -133,7 +134,8 @@ mod tests {
         let dw = || channel("dw", "h9", 'd', &pulled);
         let unnamed = || channel("", "h1", 'a', "");
         let named = || channel("filtered", "h1", 'a', "");
-        // Whose; the channels; the shard's and how many others; how much it has of what was pulled: the primary has two.
+        // Whose; the channels; the shard's and how many others; how much it has of what was pulled: the primary has
+        // two.
         for (who, channels, own, others, executed) in [
             ("zone1-2", vec![unnamed()], Some(""), 0, 5),
             ("zone1-2", vec![unnamed(), dw()], Some(""), 1, 2),

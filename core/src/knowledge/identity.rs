@@ -1,5 +1,5 @@
-//! Whose server answers at a tablet's address. Addresses are given to others when machines and pods come and go: a server
-//! that is not the tablet's is named, and never changed.
+//! Whose server answers at a tablet's address. Addresses are given to others when machines and pods come and go: a
+//! server that is not the tablet's is named, and never changed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -59,6 +59,10 @@ impl ShardSnapshot {
         let losers: Vec<TabletAlias> = lost.map(|state| state.tablet.alias.clone()).collect();
         for loser in losers {
             let others = self.tablets.values().filter(|other| other.tablet.alias != loser);
+            // Who was never heard may have it.
+            if others.clone().any(|other| other.status.is_none()) {
+                continue;
+            }
             let words = others.filter_map(|other| other.status.as_deref());
             let held =
                 words.fold(GtidSet::empty_mysql(), |all, one| all.union(&one.gtid_received()));
@@ -101,9 +105,9 @@ const SET_UP_MAX: u64 = 100;
 
 /// Says whose server gave an answer. `status` and `mine` are what it says, and of itself.
 ///
-/// A server that was there before is the tablet's own. So is a new one that has the shard's history, as after a restore,
-/// or hardly any at all. Two records that lead to one server are told apart by whose it was first; the primary's comes
-/// before all others, since a stranger in the primary's place is replaced.
+/// A server that was there before is the tablet's own. So is a new one that has the shard's history, as after a
+/// restore, or hardly any at all. Two records that lead to one server are told apart by whose it was first; the
+/// primary's comes before all others, since a stranger in the primary's place is replaced.
 fn recognise(
     snapshot: &ShardSnapshot,
     state: &TabletState,
@@ -154,7 +158,8 @@ fn recognise(
     }
 }
 
-/// Tells whether a new server in the primary's place lacks what the primary wrote, by what others had when it was asked.
+/// Tells whether a new server in the primary's place lacks what the primary wrote, by what others had when it was
+/// asked.
 fn lacks_what_it_wrote(
     snapshot: &ShardSnapshot,
     state: &TabletState,
@@ -173,8 +178,8 @@ fn lacks_what_it_wrote(
     })
 }
 
-/// Where the records' primary shares nothing with the others, either may be the strangers: unless those followed another
-/// server at its address.
+/// Where the records' primary shares nothing with the others, either may be the strangers: unless those followed
+/// another server at its address.
 fn recognise_primary(
     snapshot: &ShardSnapshot,
     state: &TabletState,
@@ -211,8 +216,8 @@ fn is_somebody(
         || follows_outside(snapshot, status)
 }
 
-/// Which server a command to a tablet is meant for: the one that is known as the tablet's, else the one whose answer was
-/// judged. A stranger is sent none, nor is somebody who may be one by what else is known of the shard.
+/// Which server a command to a tablet is meant for: the one that is known as the tablet's, else the one whose answer
+/// was judged. A stranger is sent none, nor is somebody who may be one by what else is known of the shard.
 pub fn meant(
     snapshot: &ShardSnapshot,
     state: &TabletState,
@@ -236,7 +241,11 @@ pub fn meant(
         )
         | None => {
             let judged = || state.status.as_ref().map(|status| status.identity());
-            Ok(state.identity.clone().or_else(judged))
+            match state.identity.clone().or_else(judged) {
+                // Silence does not send the stranger away that answered last.
+                None if state.stranger.is_some() => Err(Stranger::NotMeant),
+                meant => Ok(meant),
+            }
         }
     }
 }
@@ -299,8 +308,8 @@ fn others_followed_another(
     })
 }
 
-/// Why a server of which nobody knows whose it is must not be changed. In the primary's place, or in a shard that comes up,
-/// it may be another shard's replica; elsewhere, another shard's primary as well.
+/// Why a server of which nobody knows whose it is must not be changed. In the primary's place, or in a shard that
+/// comes up, it may be another shard's replica; elsewhere, another shard's primary as well.
 fn doubt(snapshot: &ShardSnapshot, state: &TabletState, status: &ServerStatus) -> Option<Stranger> {
     let primary = snapshot.primary();
     let decisive = primary.is_none() || is_primary(snapshot, state);
@@ -329,8 +338,8 @@ fn doubt(snapshot: &ShardSnapshot, state: &TabletState, status: &ServerStatus) -
     strange.then_some(Stranger::SharesNothing)
 }
 
-/// Tells whether it was connected to a server that is no tablet's. Names differ between the topology and replication, so
-/// who was never connected to its source tells nothing.
+/// Tells whether it was connected to a server that is no tablet's. Names differ between the topology and replication,
+/// so who was never connected to its source tells nothing.
 fn follows_outside(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
     let Some(replication) = &status.replication else { return false };
     let mut tablets = snapshot.tablets.values();
@@ -349,8 +358,8 @@ fn is_unique(identity: &ServerIdentity) -> bool {
     }
 }
 
-/// Whose the servers of all watched shards are. Who knew a server first has it, unless that was a shard that never had a
-/// primary.
+/// Whose the servers of all watched shards are. Who knew a server first has it, unless that was a shard that never
+/// had a primary.
 #[derive(Clone, Debug, Default)]
 pub struct Servers {
     owners: HashMap<ServerIdentity, Owner>,
@@ -365,14 +374,15 @@ struct Owner {
 }
 
 impl Servers {
-    /// The tablet of another shard whose server this is.
+    /// The tablet of another shard whose server this is. To a shard that has or had a primary, whose history tells its own
+    /// servers, one that never had any lays no claim.
     pub fn owner_elsewhere(
         &self,
-        shard: &KeyspaceShard,
+        snapshot: &ShardSnapshot,
         server: &ServerIdentity,
     ) -> Option<&TabletAlias> {
-        let owner = self.owners.get(server)?;
-        (owner.shard != *shard).then_some(&owner.alias)
+        let owner = self.owners.get(server).filter(|owner| owner.shard != snapshot.shard)?;
+        (owner.had_primary || !snapshot.had_primary()).then_some(&owner.alias)
     }
 
     /// Takes in whose servers a shard knows now.

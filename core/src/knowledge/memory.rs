@@ -3,8 +3,8 @@
 use crate::gtid::GtidSet;
 use crate::status::ServerStatus;
 
-/// What a server was seen to have lost of what it wrote. It may write under the same GTIDs again, and then has them without
-/// the data that others have. MySQL only.
+/// What a server was seen to have lost of what it wrote. It may write under the same GTIDs again, and then has them
+/// without the data that others have. MySQL only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
     doubted: Option<GtidSet>,
@@ -12,8 +12,8 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// Takes in what an answer lacks. One answer alone proves nothing: a vttablet reads the position before it reads whether
-    /// the server takes writes.
+    /// Takes in what an answer lacks. One answer alone proves nothing: a vttablet reads the position before it reads
+    /// whether the server takes writes.
     pub fn hear(&mut self, lacks: GtidSet) {
         if let (GtidSet::MySql(_), Some(doubted)) = (&lacks, &self.doubted) {
             let both = lacks.intersect(doubted);
@@ -25,8 +25,8 @@ impl Losses {
         self.doubted = Some(lacks).filter(|lacks| !lacks.is_empty());
     }
 
-    /// Takes in what anybody else still has. Where nobody has what was lost, its GTIDs are free: whoever has them later has what
-    /// was written anew.
+    /// Takes in what anybody else still has. Where nobody has what was lost, its GTIDs are free: whoever has them
+    /// later has what was written anew.
     pub fn keep(&mut self, held: &GtidSet) {
         let kept = self.certain.take().map(|lost| lost.intersect(held));
         self.certain = kept.filter(|lost| !lost.is_empty());

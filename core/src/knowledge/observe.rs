@@ -215,7 +215,8 @@ impl TabletState {
         self.valid_status()?.replication.as_ref()
     }
 
-    /// What the stranger at its address said, if it is certain that this is not the tablet's server: another one is known.
+    /// What the stranger at its address said, if it is certain that this is not the tablet's server: another one is
+    /// known.
     pub fn certain_stranger(&self) -> Option<&ServerStatus> {
         let another =
             |one: &&ServerStatus| self.identity.as_ref().is_some_and(|own| *own != one.identity());
@@ -238,8 +239,8 @@ impl TabletState {
             || self.status.as_ref().is_some_and(|known| known.is_source_of(channel, address))
     }
 
-    /// Whether this replica receives from its source, judged only by answers younger than `asked_at`, and by what was so
-    /// when it answered: a vtorc that stood still meanwhile must not take its own silence for the source's.
+    /// Whether this replica receives from its source, judged only by answers younger than `asked_at`, and by what was
+    /// so when it answered: a vtorc that stood still meanwhile must not take its own silence for the source's.
     ///
     /// A receiver that is merely idle proves nothing: without heartbeats that can be seen, a running
     /// receiver counts as receiving until the server itself notices.

@@ -76,6 +76,7 @@ impl ShardSnapshot {
     /// Takes in what the topology says now. What is known of a server stays, unless its tablet moved to another one.
     pub fn take_topology(&mut self, topology: &ShardTopology, now: Timestamp) {
         let same_term = topology.primary_term() == self.topology().primary_term();
+        let had_primary = self.had_primary();
         let mut fresh = Self::unprobed(topology, now);
         fresh.term_known_since = if same_term { self.term_known_since } else { Some(now) };
         for (alias, state) in &mut fresh.tablets {
@@ -87,15 +88,14 @@ impl ShardSnapshot {
                 *state = TabletState { tablet: state.tablet.clone(), journal, ..known };
             }
         }
-        let had_primary = self.had_primary();
         *self = fresh;
         if !had_primary {
             self.forget_whose_primary();
         }
     }
 
-    /// Whoever named the shard's first primary asked that server. Somebody else who answered at its address before that is
-    /// not the tablet's server for having been there first.
+    /// Whoever named the shard's first primary asked that server. Somebody else who answered at its address before
+    /// that is not the tablet's server for having been there first.
     fn forget_whose_primary(&mut self) {
         let first = self.primary().map(|primary| primary.tablet.alias.clone());
         if let Some(state) = first.and_then(|alias| self.tablets.get_mut(&alias)) {
@@ -139,8 +139,8 @@ impl ShardSnapshot {
     }
 
     /// Whom the shard's record names, where nobody here has ever read that tablet's record: its term may be the newest.
-    /// Nobody where the primary that is known has a newer term than the shard's record and takes writes, by its last word:
-    /// a reparent stopped between its two records.
+    /// Nobody where the primary that is known has a newer term than the shard's record and takes writes, by its last
+    /// word: a reparent stopped between its two records.
     pub fn named_unread(&self) -> Option<&TabletAlias> {
         let serves = |state: &&TabletState| {
             let last = state.status.as_deref();
@@ -191,9 +191,9 @@ impl ShardSnapshot {
         lost.any(|other| other.is_source_of(replication))
     }
 
-    /// Whether a replica's source is known to be another tablet than the primary, or a stranger at a tablet's address: what
-    /// it receives from there is no sign of the primary's life, and must not be acknowledged. A source that is no tablet's
-    /// may be the primary under another name.
+    /// Whether a replica's source is known to be another tablet than the primary, or a stranger at a tablet's
+    /// address: what it receives from there is no sign of the primary's life, and must not be acknowledged. A source
+    /// that is no tablet's may be the primary under another name.
     pub fn follows_another(&self, replica: &TabletState, primary: &TabletState) -> bool {
         let foreign = replica.channel().filter(|channel| !primary.is_source_of(channel));
         let Some(replication) = foreign else {
@@ -206,8 +206,8 @@ impl ShardSnapshot {
         })
     }
 
-    /// Whether a replica hears nothing from the primary while others do, as with a disk that stalls: it may be connected, and
-    /// acknowledges nothing. Where nobody hears anything, that is the primary's fault.
+    /// Whether a replica hears nothing from the primary while others do, as with a disk that stalls: it may be
+    /// connected, and acknowledges nothing. Where nobody hears anything, that is the primary's fault.
     pub fn is_silent(&self, replica: &TabletState, primary: &TabletState) -> bool {
         let hears = |one: &TabletState| {
             one.channel().is_some_and(|channel| primary.is_source_of(channel))
@@ -216,8 +216,8 @@ impl ShardSnapshot {
         !hears(replica) && self.replicas_of(&primary.tablet.alias).any(hears)
     }
 
-    /// Servers of other shards that answer at tablets' addresses, for certain. (One that is another tablet's of this shard brings
-    /// nothing that is not the shard's.)
+    /// Servers of other shards that answer at tablets' addresses, for certain. (One that is another tablet's of this
+    /// shard brings nothing that is not the shard's.)
     fn strangers(&self) -> impl Iterator<Item = &ServerStatus> {
         let strangers = self.tablets.values().filter_map(TabletState::certain_stranger);
         strangers.filter(|stranger| {
@@ -231,11 +231,12 @@ impl ShardSnapshot {
         self.strangers().next().is_some()
     }
 
-    /// What a server took from another shard's servers at this shard's addresses: replicas that may log in there follow them
-    /// until they are repointed. What the primary had as well, as clones of one server have, is the shard's, and so is what any
-    /// of the shard's servers wrote. Nothing where the primary was never heard.
+    /// What a server took from another shard's servers at this shard's addresses: replicas that may log in there
+    /// follow them until they are repointed. What the primary had as well, as clones of one server have, is the
+    /// shard's, and so is what any of the shard's servers wrote. Nothing where the primary was never heard.
     ///
-    /// MariaDB's positions do not say where a transaction came from, and a MariaDB sends nothing to who has another history.
+    /// MariaDB's positions do not say where a transaction came from, and a MariaDB sends nothing to who has another
+    /// history.
     pub fn foreign(&self, status: &ServerStatus) -> GtidSet {
         let nothing = status.gtid_executed.empty_like();
         let Some(own) = self.primary().and_then(|primary| primary.status.as_deref()) else {
@@ -259,12 +260,12 @@ impl ShardSnapshot {
         })
     }
 
-    /// What a replica of the primary has that no server of the shard wrote, from writers of whom the primary has nothing:
-    /// somebody committed it on replicas, and it is of no primary's term.
+    /// What a replica of the primary has that no server of the shard wrote, from writers of whom the primary has
+    /// nothing: somebody committed it on replicas, and it is of no primary's term.
     ///
-    /// Nothing of it counts as such where a server that could have written it is not known, or where the replica may know
-    /// of a reparent that the primary does not: a server that was given a new uuid, or a former one that was cloned anew,
-    /// wrote under a uuid that nobody has any more.
+    /// Nothing of it counts as such where a server that could have written it is not known, or where the replica may
+    /// know of a reparent that the primary does not: a server that was given a new uuid, or a former one that was
+    /// cloned anew, wrote under a uuid that nobody has any more.
     pub fn of_nobody(&self, alias: &TabletAlias, status: &ServerStatus) -> GtidSet {
         let nothing = status.gtid_executed.empty_like();
         let (Some(primary), Some(channel)) = (self.primary(), &status.replication) else {
@@ -318,8 +319,9 @@ impl ShardSnapshot {
         tablets.chain(self.record.term_start).max()
     }
 
-    /// The term that this primary's record names, or the shard's record for it, if it can stand. Not where the shard's record knows a later one, as
-    /// after two who had the lock one after the other, and wrote as if each had it alone: a record never goes back.
+    /// The term that this primary's record names, or the shard's record for it, if it can stand. Not where the
+    /// shard's record knows a later one, as after two who had the lock one after the other, and wrote as if each had
+    /// it alone: a record never goes back.
     pub fn settled_term(&self, primary: &Tablet) -> Option<crate::time::TermStart> {
         let named = self.record.primary_alias.as_ref() == Some(&primary.alias);
         let term = primary.term_start.or(self.record.term_start.filter(|_| named));

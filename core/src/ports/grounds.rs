@@ -42,8 +42,9 @@ impl PromotionGrounds {
         Self { receiver_stopped: false, ..Self::of(status, status.gtid_executed.empty_like()) }
     }
 
-    /// The grounds of a server, chosen in this state, that takes over from a primary which has written its last. Together
-    /// with the rest the server receives the rows of the primary's reparent journal: there may be more than it had then.
+    /// The grounds of a server, chosen in this state, that takes over from a primary which has written its last.
+    /// Together with the rest the server receives the rows of the primary's reparent journal: there may be more than
+    /// it had then.
     pub fn after(chosen: &ServerStatus, primary: &ServerStatus) -> Self {
         let grounds = Self::of(chosen, primary.gtid_executed.clone());
         Self { journal_length: primary.journal_length.max(grounds.journal_length), ..grounds }

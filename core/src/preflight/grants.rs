@@ -29,8 +29,8 @@ const A_MINUTE: &str =
 const NOT_EVEN_ROOT: &str = "sessions of root and of others that have it are not ended, and hold a demotion up; and the \
      promotion of a replica that has a part of a transaction of a dead primary takes a minute";
 
-/// Since 8.0.16 there is a privilege without which sessions of those who have it cannot be ended, appliers among them. An
-/// older server is not asked for either.
+/// Since 8.0.16 there is a privilege without which sessions of those who have it cannot be ended, appliers among
+/// them. An older server is not asked for either.
 const NEEDED_SINCE_8_0_16: &[Needed] = &[
     Needed { names: &["SYSTEM_USER"], scope: Scope::Everywhere, without: NOT_EVEN_ROOT },
     Needed { names: &["SELECT"], scope: Scope::Appliers, without: A_MINUTE },

@@ -37,7 +37,8 @@ pub fn followers_of_lost(due: &[&Finding], fresh: &ShardSnapshot) -> Vec<Tablet>
     followers.map(|state| state.tablet.clone()).collect()
 }
 
-/// Of those who were stopped, those who may have what the tablet out of sight wrote: nobody goes on before that comes back.
+/// Of those who were stopped, those who may have what the tablet out of sight wrote: nobody goes on before that comes
+/// back.
 pub fn may_be_ahead(
     stopped: &BTreeMap<TabletAlias, Result<ServerStatus, CommandError>>,
     primary: &Result<ServerStatus, CommandError>,
@@ -49,8 +50,8 @@ pub fn may_be_ahead(
     ahead.map(|(alias, _)| alias.clone()).collect()
 }
 
-/// Commits went out before their replicas acknowledged, and a replica is about to acknowledge again: a write of ours frees
-/// them.
+/// Commits went out before their replicas acknowledged, and a replica is about to acknowledge again: a write of ours
+/// frees them.
 pub fn commits_wait(due: &[&Finding], fresh: &ShardSnapshot) -> bool {
     let acknowledges_again =
         due.iter().any(|one| one.kind == FindingKind::ReplicaSemiSyncMustBeSet);

@@ -60,8 +60,9 @@ pub enum Goal {
     All,
 }
 
-/// From whom a candidate gets what it lacks, one after the other. A source that has applied everything gives it at once. One
-/// that still must apply it may be locked or late: before that, what the candidate cannot do without comes from another.
+/// From whom a candidate gets what it lacks, one after the other. A source that has applied everything gives it at
+/// once. One that still must apply it may be locked or late: before that, what the candidate cannot do without comes
+/// from another.
 pub fn routes(
     candidate: &Candidate,
     election: &Election,

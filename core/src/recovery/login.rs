@@ -1,5 +1,5 @@
-//! Whom a server logs in as at its source, where `MySQLReplicaUser` does not say: what its channel uses is kept; one that
-//! follows nobody has none, and is told what others use.
+//! Whom a server logs in as at its source, where `MySQLReplicaUser` does not say: what its channel uses is kept; one
+//! that follows nobody has none, and is told what others use.
 
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::settings::RecoverySettings;
@@ -9,8 +9,8 @@ use crate::tablet::Tablet;
 pub const UNKNOWN: &str = "nobody knows whom it is to log in as at its source, since it follows nobody: set MySQLReplicaUser, \
      or ReplicationCredentialsQuery, or GRANT SELECT ON mysql.slave_master_info to the topology user";
 
-/// Tells whether a server must be told whom to log in as before it can follow anybody. A vttablet knows by itself; where it
-/// is passed by, it is good to know as well.
+/// Tells whether a server must be told whom to log in as before it can follow anybody. A vttablet knows by itself;
+/// where it is passed by, it is good to know as well.
 pub fn needs_login(snapshot: &ShardSnapshot, tablet: &Tablet, settings: &RecoverySettings) -> bool {
     let status = snapshot.tablet(&tablet.alias).and_then(|state| state.status.as_ref());
     let follows = status.is_some_and(|status| status.replication.is_some());

@@ -112,7 +112,8 @@ pub fn tries_login(basis: Basis<'_>) -> bool {
     basis.settings.try_replica_login && members.any(|state| state.tablet.vttablet.is_none())
 }
 
-/// What came of logging in at the new primary as replicas will. Where it was tried elsewhere, or not at all, nothing is known.
+/// What came of logging in at the new primary as replicas will. Where it was tried elsewhere, or not at all, nothing
+/// is known.
 pub fn check_login(candidate: &Tablet, inspected: &Inspection) -> Result<(), NotMoved> {
     let trial = inspected.login_trial.as_ref();
     let trial = trial.filter(|trial| candidate.mysql.as_ref() == Some(&trial.at));
@@ -122,8 +123,8 @@ pub fn check_login(candidate: &Tablet, inspected: &Inspection) -> Result<(), Not
     }
 }
 
-/// Whether a primary that lives and did not step down may be replaced by force. Without acknowledgements nothing could stop
-/// it from taking writes meanwhile.
+/// Whether a primary that lives and did not step down may be replaced by force. Without acknowledgements nothing
+/// could stop it from taking writes meanwhile.
 pub fn may_use_force(basis: Basis<'_>) -> bool {
     let last = basis.snapshot.primary().and_then(|state| state.status.as_deref());
     safety::cannot_acknowledge_alone(basis.policy, last)

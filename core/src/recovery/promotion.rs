@@ -19,8 +19,9 @@ pub enum Opened {
     Unknown(CommandError),
 }
 
-/// What a look at a server tells whose promotion was not answered. One that takes writes was promoted, whatever is left to
-/// be done on it. One that does not was not, and will not be: the statement that opens it carries its own deadline.
+/// What a look at a server tells whose promotion was not answered. One that takes writes was promoted, whatever is
+/// left to be done on it. One that does not was not, and will not be: the statement that opens it carries its own
+/// deadline.
 pub fn opened(looked: Result<ServerStatus, CommandError>) -> Opened {
     match looked {
         Ok(status) if sabotage::has(Bug::HalfPromotedIsNot) && status.replication.is_some() => {
@@ -41,8 +42,8 @@ pub enum Turn {
     Afterwards,
 }
 
-/// Whose turn is when. At once where nothing waits to be applied, or where an applier that runs will get to it. Where it may
-/// be a stranger's, which does not apply, nobody can tell.
+/// Whose turn is when. At once where nothing waits to be applied, or where an applier that runs will get to it. Where
+/// it may be a stranger's, which does not apply, nobody can tell.
 pub fn turn(snapshot: &ShardSnapshot, follower: &TabletAlias) -> Turn {
     if snapshot.has_stranger() {
         return Turn::Afterwards;

@@ -17,8 +17,8 @@ pub struct Restart<'a> {
     pub receives: bool,
 }
 
-/// Whose receivers are restarted: one replica's, or all where some are broken already. Where heartbeats are seen, a dead
-/// connection shows by itself.
+/// Whose receivers are restarted: one replica's, or all where some are broken already. Where heartbeats are seen, a
+/// dead connection shows by itself.
 ///
 /// They are restarted in rounds: first those that lose nothing by it and one that does, then twice as many each time.
 /// Until a round has shown something, a primary that lives must not lose all of its followers.
@@ -83,8 +83,8 @@ pub fn goes_on(snapshot: &ShardSnapshot, alias: &TabletAlias) -> bool {
     ran && snapshot.primary().is_none_or(|primary| may_receive(snapshot, replica, primary))
 }
 
-/// It gives no acknowledgements to somebody who was replaced, as far as can be seen: where another tablet takes writes and
-/// is followed, the records' primary may be that.
+/// It gives no acknowledgements to somebody who was replaced, as far as can be seen: where another tablet takes
+/// writes and is followed, the records' primary may be that.
 fn may_receive(snapshot: &ShardSnapshot, replica: &TabletState, primary: &TabletState) -> bool {
     let acknowledges =
         replica.valid_status().is_some_and(|status| status.semi_sync.replica_enabled);

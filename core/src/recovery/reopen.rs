@@ -10,8 +10,8 @@ use crate::reparent::election::{Contender, PrimaryPosition, Witnesses, position_
 use crate::reparent::safety::{Reach, Unsafe, check_named};
 use crate::status::ReceiverState;
 
-/// Records may lie. To open a replica that still has something to apply would throw that away, and one with filters lacks
-/// what it threw away.
+/// Records may lie. To open a replica that still has something to apply would throw that away, and one with filters
+/// lacks what it threw away.
 fn check_applied(primary: &TabletState) -> Result<(), Unsafe> {
     let status = primary.valid_status().filter(|status| status.replication.is_some());
     let Some(status) = status else { return Ok(()) };
@@ -41,8 +41,8 @@ fn check_not_followed_elsewhere(snapshot: &ShardSnapshot) -> Result<(), Unsafe> 
     }
 }
 
-/// Checks that nobody out of sight can have taken its place. Checks also that nobody out of sight was last seen with what
-/// the primary lacks and what may have been acknowledged. (Of those in sight the findings tell.)
+/// Checks that nobody out of sight can have taken its place. Checks also that nobody out of sight was last seen with
+/// what the primary lacks and what may have been acknowledged. (Of those in sight the findings tell.)
 pub fn check(snapshot: &ShardSnapshot, policy: DurabilityPolicy) -> Result<(), Unsafe> {
     let answered = snapshot.tablets.values().filter(|state| state.valid_status().is_some());
     let reached: BTreeSet<TabletAlias> = answered.map(|state| state.tablet.alias.clone()).collect();

@@ -18,8 +18,8 @@ pub fn managed(snapshot: &ShardSnapshot) -> Vec<Tablet> {
     tablets.filter(|tablet| tablet.tablet_type.is_managed()).cloned().collect()
 }
 
-/// Whose receivers are stopped: the managed tablets', and those of tablets that are left alone and follow somebody. What
-/// these received may be all that is left of a write, and they might go on acknowledging.
+/// Whose receivers are stopped: the managed tablets', and those of tablets that are left alone and follow somebody.
+/// What these received may be all that is left of a write, and they might go on acknowledging.
 pub fn to_be_stopped(snapshot: &ShardSnapshot) -> Vec<Tablet> {
     let concerned = snapshot.tablets.values().filter(|state| {
         let follows = state.status.as_ref().is_some_and(|status| status.replication.is_some());
@@ -59,8 +59,8 @@ pub fn wish<'a>(snapshot: &'a ShardSnapshot, request: Option<&'a ReparentRequest
     Wish { wanted, avoid: request.avoid_primary.as_ref().or(away) }
 }
 
-/// A primary that takes writes is not stopped where nobody could take its place, by what all said just now: an outage would
-/// be all that comes of it.
+/// A primary that takes writes is not stopped where nobody could take its place, by what all said just now: an outage
+/// would be all that comes of it.
 pub fn check_worthwhile(basis: Basis<'_>, wish: Wish<'_>) -> Result<(), NoCandidate> {
     let primary = basis.snapshot.primary().and_then(TabletState::valid_status);
     if !primary.is_some_and(ServerStatus::is_writable) {
@@ -68,6 +68,12 @@ pub fn check_worthwhile(basis: Basis<'_>, wish: Wish<'_>) -> Result<(), NoCandid
     }
     match basis.choose(&Contender::of(basis.snapshot), Asked::ByProbes, wish) {
         Err(NotChosen::NoCandidate(none @ NoCandidate::AllPassedOver(_))) => Err(none),
+        // Where everybody answers it may be told what nobody acknowledged.
+        Err(NotChosen::NoCandidate(none @ NoCandidate::Diverged { .. }))
+            if basis.snapshot.tablets.values().any(|one| one.valid_status().is_none()) =>
+        {
+            Err(none)
+        }
         // Those who are stopped may say more.
         Err(NotChosen::NoCandidate(_) | NotChosen::Unsafe(_)) | Ok(_) => Ok(()),
     }

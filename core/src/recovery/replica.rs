@@ -11,8 +11,8 @@ use crate::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus};
 use crate::tablet::Tablet;
 
 /// Whether what a replica received and has not applied may be thrown away when it is pointed at this source: only where
-/// the source has committed all of it and its binary logs still hold it, so that it is sent again. What came from a stranger
-/// may go.
+/// the source has committed all of it and its binary logs still hold it, so that it is sent again. What came from a
+/// stranger may go.
 pub fn relay_log(
     replica: &ServerStatus,
     source: &ServerStatus,
@@ -63,7 +63,8 @@ pub enum Cure {
         /// What becomes of what was received and is not applied.
         relay_log: RelayLog,
     },
-    /// Nothing: the primary lost this, which it wrote and the replica has. The primary must be replaced, not its replicas.
+    /// Nothing: the primary lost this, which it wrote and the replica has. The primary must be replaced, not its
+    /// replicas.
     KeepFor(GtidSet),
 }
 
@@ -128,15 +129,18 @@ impl Fares {
     }
 }
 
-/// What the replica has and the primary, read afterwards, lacks. A commit of the primary's own that waits for acknowledgements is
-/// on the replicas before the primary shows it. MariaDB's positions do not tell; there the source itself says that the
-/// histories differ.
+/// What the replica has and the primary, read afterwards, lacks. A commit of the primary's own that waits for
+/// acknowledgements is on the replicas before the primary shows it. MariaDB's positions do not tell; there the source
+/// itself says that the histories differ.
 fn lacking(replica: &ServerStatus, primary: &ServerStatus) -> Option<GtidSet> {
     if replica.is_refused() && replica.flavor == Flavor::MariaDb {
         return Some(replica.gtid_executed.clone());
     }
     let extra = replica.gtid_executed.ahead_of(&primary.gtid_executed);
-    let extra = extra.without_writer(&primary.identity());
+    let extra = match primary.semi_sync.waiting_sessions > 0 {
+        true => extra.without_writer(&primary.identity()),
+        false => extra,
+    };
     (!extra.is_empty()).then_some(extra)
 }
 

@@ -71,8 +71,8 @@ fn unheard_may_acknowledge(state: &TabletState, room: Option<u32>) -> bool {
     }
 }
 
-/// How many ackers the primary last said that it has, beside those who said shortly before that they were connected to it
-/// as such; none if it was never heard.
+/// How many ackers the primary last said that it has, beside those who said shortly before that they were connected
+/// to it as such; none if it was never heard.
 fn unaccounted(snapshot: &ShardSnapshot) -> Option<u32> {
     let primary = snapshot.primary()?;
     let status = primary.status.as_ref()?;

@@ -1,5 +1,5 @@
-//! Safety first, then the election: the one order in which a primary is chosen without the old one's help, for the forecast
-//! and under the lock alike.
+//! Safety first, then the election: the one order in which a primary is chosen without the old one's help, for the
+//! forecast and under the lock alike.
 
 use std::collections::BTreeSet;
 

@@ -73,7 +73,8 @@ impl Contender {
         all
     }
 
-    /// Everybody of a snapshot who ever answered, by the last word of each: nobody loses what it had by being out of sight.
+    /// Everybody of a snapshot who ever answered, by the last word of each: nobody loses what it had by being out of
+    /// sight.
     pub fn heard(snapshot: &ShardSnapshot) -> Vec<Self> {
         Self::by(snapshot, |state| state.status.as_deref())
     }
@@ -191,8 +192,8 @@ impl<'a> Constraints<'a> {
         }
     }
 
-    /// What the old primary was seen to have had acknowledged, where it was not reached. One that was reached is judged by
-    /// what it has.
+    /// What the old primary was seen to have had acknowledged, where it was not reached. One that was reached is
+    /// judged by what it has.
     pub(super) fn promised_by_absent(&self, everybody: &[Contender]) -> Option<&'a Promised> {
         let reached =
             |promised: &&Promised| everybody.iter().any(|one| one.tablet.alias == promised.by);

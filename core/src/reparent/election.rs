@@ -98,9 +98,9 @@ struct Rank {
     alias: TabletAlias,
 }
 
-/// Those who may have acknowledged what the old primary wrote, where that can be said. It cannot where somebody else may
-/// have been primary meanwhile: who follows another server, follows nobody and wrote something, or lost what it wrote
-/// itself.
+/// Those who may have acknowledged what the old primary wrote, where that can be said. It cannot where somebody else
+/// may have been primary meanwhile: who follows another server, follows nobody and wrote something, or lost what it
+/// wrote itself.
 pub fn possible_ackers(
     reach: &Reach<'_>,
     old_primary: Option<&TabletState>,
@@ -245,8 +245,8 @@ fn trusted<'a>(
     Ok(trusted)
 }
 
-/// The old primary answered, and somebody who may have acknowledged what it wrote did not: of all that it has, nobody can
-/// say that it was never acknowledged.
+/// The old primary answered, and somebody who may have acknowledged what it wrote did not: of all that it has, nobody
+/// can say that it was never acknowledged.
 fn speaks_for_absent(everybody: &[Contender], constraints: &Constraints<'_>) -> bool {
     let answered = |alias: &TabletAlias| everybody.iter().any(|one| one.tablet.alias == *alias);
     let mut ackers = constraints.ackers.iter().flatten();
@@ -279,30 +279,31 @@ fn required(
         true => one.received(),
         false => one.status.not_written_by(&old).subtract(&one.foreign),
     };
-    // Whoever has it, what the old primary was seen to have had acknowledged was acknowledged; also in an earlier term, by one
-    // that is out of service now.
+    // Whoever has it, what the old primary was seen to have had acknowledged was acknowledged; also in an earlier
+    // term, by one that is out of service now.
     let promised = constraints.promised.map(|promised| promised.gtids.intersect(target));
     let promised = promised.unwrap_or_else(|| target.empty_like());
     trusted.iter().fold(promised, |all, one| all.union(&may_be_acknowledged(one)))
 }
 
-/// The server that replicas were connected to, and that is none of those who answered: a primary that nobody here heard.
+/// The server that replicas were connected to, and that is none of those who answered: a primary that nobody here
+/// heard.
 fn followed(trusted: &[&Contender]) -> Option<ServerIdentity> {
     let channels = trusted.iter().filter_map(|one| one.status.replication.as_ref());
     let mut sources = channels.filter_map(ReplicationStatus::source_identity);
     sources.find(|source| trusted.iter().all(|one| one.status.identity() != *source))
 }
 
-/// Of what the old primary was seen to have had acknowledged, what nobody has whose word counts by his type: whoever has it
-/// acknowledged that before it was taken out of service.
+/// Of what the old primary was seen to have had acknowledged, what nobody has whose word counts by his type: whoever
+/// has it acknowledged that before it was taken out of service.
 fn unwitnessed(everybody: &[Contender], constraints: &Constraints<'_>) -> Option<GtidSet> {
     let promised = constraints.promised_by_absent(everybody)?;
     let witnesses = everybody.iter().filter(|other| other.is_witness());
     Some(witnesses.fold(promised.gtids.clone(), |left, other| left.subtract(&other.received())))
 }
 
-/// From whom it can get what it lacks of this: those who received it all and log it, and still hold what this one lacks.
-/// Who has applied it comes first, then who applies without a delay.
+/// From whom it can get what it lacks of this: those who received it all and log it, and still hold what this one
+/// lacks. Who has applied it comes first, then who applies without a delay.
 fn sources_for(
     contender: &Contender,
     trusted: &[&Contender],

@@ -51,7 +51,8 @@ pub enum Unsafe {
         /// Who is to take writes again.
         primary: TabletAlias,
     },
-    /// The records' primary is a replica that has not applied all that it received: whoever promoted it would have waited.
+    /// The records' primary is a replica that has not applied all that it received: whoever promoted it would have
+    /// waited.
     #[error(
         "{primary} received {} as a replica and has not applied it: it was never promoted, or by somebody who did not wait; correct the records, or let it apply",
         .unapplied.shown()
@@ -99,8 +100,8 @@ pub struct Reach<'a> {
     strays: StrayAckers,
 }
 
-/// Checks that the tablet that the shard's record names is known: whoever is opened, promoted or recorded beside one that
-/// nobody here has read may be the second primary.
+/// Checks that the tablet that the shard's record names is known: whoever is opened, promoted or recorded beside one
+/// that nobody here has read may be the second primary.
 pub fn check_named(snapshot: &ShardSnapshot) -> Result<(), Unsafe> {
     match snapshot.named_unread() {
         Some(named) => Err(Unsafe::NamedUnread(named.clone())),

@@ -66,10 +66,14 @@ pub fn choose_successor(
 
 /// What it has beside what its primary wrote or has: an error is not made everybody's on purpose.
 fn errant_beside(contender: &Contender, primary: &Contender) -> Option<Reason> {
-    if sabotage::has(Bug::PlanForErrant) || primary.status.flavor == Flavor::MariaDb {
+    if sabotage::has(Bug::PlanForErrant) {
         return None;
     }
-    let errant = contender.status.received_beyond(&primary.status);
+    let mut errant = contender.status.received_beyond(&primary.status);
+    if primary.status.flavor == Flavor::MariaDb {
+        // Its logs may tell of servers that are long gone, and the primary's do not.
+        errant = errant.of_writer(&contender.status.identity());
+    }
     (!errant.is_empty()).then_some(Reason::Errant(errant))
 }
 

@@ -47,8 +47,8 @@ pub(super) fn mistrust(
     }
     let union = witnesses.iter().fold(received.empty_like(), |all, one| all.union(&one.received()));
     let mut extra = received.subtract(&union);
-    // The others missed a reparent: what they lack may be of a term that they know nothing of. What a replica wrote itself,
-    // and had while the primary was asked and lacked it, is of none.
+    // The others missed a reparent: what they lack may be of a term that they know nothing of. What a replica wrote
+    // itself, and had while the primary was asked and lacked it, is of none.
     if contender.journal() > longest {
         let own = contender.status.written_by_itself();
         extra = extra.intersect(&contender.had_before).intersect(&own);
@@ -59,6 +59,11 @@ pub(super) fn mistrust(
     // MariaDB's logs may tell of servers that are long gone: only what it wrote itself is surely an error.
     if contender.status.flavor == Flavor::MariaDb {
         extra = extra.of_writer(&contender.status.identity());
+        // Where nobody else tells, neither is what it logged while it was set up.
+        if witnesses.is_empty() {
+            let told = last_known.map_or(&received, |primary| &primary.gtid_executed);
+            extra = extra.ahead_of(told);
+        }
     }
     if let Some(primary) = last_known {
         extra = extra.subtract(&primary.gtid_executed).without_writer(&primary.identity());
@@ -82,20 +87,22 @@ pub(super) fn mistrust(
     (!extra.is_empty()).then_some(Reason::Errant(extra))
 }
 
-/// What others lack of what this one has. A MariaDB's logs may tell of servers that are long gone, and others' do not: there
-/// only what is beyond their positions counts, and what it wrote itself.
+/// What others lack of what this one has. A MariaDB's logs may tell of servers that are long gone, and others' do
+/// not: there only what is beyond their positions counts, and what it or its source wrote.
 fn known_to_lack(received: &GtidSet, known: &GtidSet, contender: &Contender) -> GtidSet {
     let extra = received.subtract(known);
     match contender.status.flavor {
         Flavor::MySql => extra,
         Flavor::MariaDb => {
-            received.ahead_of(known).union(&extra.of_writer(&contender.status.identity()))
+            let writers = [Some(contender.status.identity()), followed(contender)];
+            let written = writers.into_iter().flatten().map(|writer| extra.of_writer(&writer));
+            written.fold(received.ahead_of(known), |all, part| all.union(&part))
         }
     }
 }
 
-/// A server that follows nobody was a primary: its own writes are its advance. So are those of one whose promotion was cut
-/// short: others follow it already, and it was told to wait for acknowledgements, or takes writes.
+/// A server that follows nobody was a primary: its own writes are its advance. So are those of one whose promotion
+/// was cut short: others follow it already, and it was told to wait for acknowledgements, or takes writes.
 fn was_primary(contender: &Contender, everybody: &[Contender]) -> bool {
     let status = &contender.status;
     let opened = status.semi_sync.source_enabled || status.is_writable();
@@ -177,8 +184,9 @@ pub(super) fn check_held_by_filtered(
     Ok(())
 }
 
-/// A crash takes along what a replica had received and not applied (`relay_log_recovery`). What the primary was seen to have
-/// had acknowledged, and no longer anybody has, is on the primary alone. Whoever asks for a certain tablet knows that.
+/// A crash takes along what a replica had received and not applied (`relay_log_recovery`). What the primary was seen
+/// to have had acknowledged, and no longer anybody has, is on the primary alone. Whoever asks for a certain tablet
+/// knows that.
 pub(super) fn check_promised(
     trusted: &[&Contender],
     promised: Option<&Promised>,
@@ -225,8 +233,8 @@ pub(super) fn drop_unacknowledged(
         return;
     }
     *trusted = kept;
-    // Whoever does not contradict the others with what was written in vain stays: it can be primary, and acknowledge. Of
-    // two who contradict each other it is the one that knows of more reparents, and may be promoted.
+    // Whoever does not contradict the others with what was written in vain stays: it can be primary, and acknowledge.
+    // Of two who contradict each other it is the one that knows of more reparents, and may be promoted.
     dropped.sort_by_key(|one| (Reverse(one.journal()), !one.tablet.tablet_type.is_promotable()));
     for one in dropped {
         trusted.push(one);
@@ -242,8 +250,8 @@ fn somebody_forgot(everybody: &[Contender]) -> bool {
     everybody.iter().any(|one| lost_own(one, everybody).is_some())
 }
 
-/// What this one has and no acker of the server that wrote it ever received. `besides` are ackers that the policy does not
-/// name.
+/// What this one has and no acker of the server that wrote it ever received. `besides` are ackers that the policy
+/// does not name.
 fn unacknowledged(
     contender: &Contender,
     everybody: &[Contender],
@@ -309,8 +317,9 @@ pub enum Witnesses {
     SomeOutOfSight,
 }
 
-/// Of what a MariaDB that is primary seems to lack: what is beyond its position, and what somebody wrote who is followed beside
-/// it. What else others' binary logs tell of is of servers long gone, and came to it before its logs began.
+/// Of what a MariaDB that is primary seems to lack: what is beyond its position, and what somebody wrote who is
+/// followed beside it. What else others' binary logs tell of is of servers long gone, and came to it before its logs
+/// began.
 fn written_beside(extra: &GtidSet, incumbent: &Contender, everybody: &[Contender]) -> GtidSet {
     let beyond = match incumbent.status.is_writable() {
         // It goes on writing.
@@ -338,8 +347,8 @@ pub fn position_of_primary(
         let newer = everybody.iter().map(|one| one.received().of_writer(&own));
         mine = newer.fold(mine, |all, part| all.union(&part));
     }
-    // One that is out of service counts only as who may have written what the others have. From one with filters nothing is
-    // to be had.
+    // One that is out of service counts only as who may have written what the others have. From one with filters
+    // nothing is to be had.
     let others = everybody.iter().filter(|one| one.tablet.alias != *primary);
     let others = others.filter(|one| one.is_witness() && !one.is_filtered());
     let forgotten = somebody_forgot(everybody);
@@ -367,8 +376,8 @@ pub fn position_of_primary(
             Witnesses::All | Witnesses::SomeOutOfSight => extra.clone(),
         };
         if policy.acks_required() == 0 {
-            // Nothing was promised. Where the primary cannot get it, as from a clone whose logs begin later, or from one
-            // that errs, a reparent would leave it primary without it.
+            // Nothing was promised. Where the primary cannot get it, as from a clone whose logs begin later, or from
+            // one that errs, a reparent would leave it primary without it.
             return doubt.is_none() && one.received().contains(&mine) && incumbent.can_follow(one);
         }
         one.received().contains(&mine) || !acknowledged().is_empty()

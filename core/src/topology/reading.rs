@@ -168,8 +168,8 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
     }
 }
 
-/// Where the record of a primary is that was named since its cell was last read. One that was named before had no record when
-/// that was read.
+/// Where the record of a primary is that was named since its cell was last read. One that was named before had no
+/// record when that was read.
 fn named_since(
     new: &ShardTopology,
     old: Option<&ShardTopology>,
@@ -187,8 +187,8 @@ fn named_since(
     Some((place, why.trouble.to_string()))
 }
 
-/// A tablet's record says PRIMARY before the shard's record names it. So whoever is named, and has a record that cannot be
-/// read now, has become the primary since it was read.
+/// A tablet's record says PRIMARY before the shard's record names it. So whoever is named, and has a record that
+/// cannot be read now, has become the primary since it was read.
 fn promote_unread(new: &mut ShardTopology, read: &TopologyRead) {
     let Some(alias) = new.record.primary_alias.clone().filter(|alias| read.is_unread(alias)) else {
         return;
@@ -202,9 +202,9 @@ fn promote_unread(new: &mut ShardTopology, read: &TopologyRead) {
     }
 }
 
-/// Where no tablet is PRIMARY, the one that the shard's record names is: its own record was deleted and written anew, as
-/// REPLICA. (A vttablet that starts takes itself for the primary by the same rule.) Its term is not known, which makes
-/// the records disagree, and is repaired.
+/// Where no tablet is PRIMARY, the one that the shard's record names is: its own record was deleted and written anew,
+/// as REPLICA. (A vttablet that starts takes itself for the primary by the same rule.) Its term is not known, which
+/// makes the records disagree, and is repaired.
 fn promote_named(new: &mut ShardTopology) {
     let is_primary = |tablet: &Tablet| tablet.tablet_type == TabletType::Primary;
     if new.tablets.values().any(is_primary) || new.record.term_start.is_none() {

@@ -171,7 +171,10 @@ fn in_mariadbs_words(status: &mut ServerStatus) {
     status.gtid_purged = GtidSet::empty_mariadb();
     if let Some(channel) = &mut status.replication {
         channel.source_uuid = None;
-        channel.retrieved = executed.clone();
+        channel.retrieved = match &executed {
+            GtidSet::MariaDb(executed) => GtidSet::MariaDb(executed.last_ones()),
+            GtidSet::MySql(_) => executed.clone(),
+        };
     }
     status.gtid_executed = executed;
 }

@@ -83,8 +83,8 @@ impl Universe {
     }
 
     /// What a server committed last was not on its disk yet (`sync_binlog` is not 1). One failure is used up for
-    /// that. What nobody else has is gone; what another lost before has been through two failures, and one is promised to
-    /// be survived.
+    /// that. What nobody else has is gone; what another lost before has been through two failures, and one is
+    /// promised to be survived.
     pub(super) fn lose_tail(&mut self, server: u8, most: usize) {
         let lost = self.server_mut(server).lose_tail(most);
         let rows = lost.iter().filter(|txn| self.journal_txns.contains(txn)).count();

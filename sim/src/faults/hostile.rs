@@ -16,7 +16,7 @@
 //! | [`Hostile::LateCommands`] | a statement that waits for a metadata lock after its caller has gone |
 //! | [`Hostile::LyingRecord`] | an operator's `topo put`, or a restored backup of the topology |
 //! | [`Hostile::ApplierFails`] | a row that somebody wrote on a replica, and the primary writes as well |
-//! | [`Hostile::GetsNothing`] | an event that is larger than `max_allowed_packet`, or a `server_id` that is there twice |
+//! | [`Hostile::GetsNothing`] | an event larger than `max_allowed_packet`, a `server_id` that is there twice |
 //! | [`Hostile::Downtime`] | somebody exchanges the disks of a server, and told vtorc before |
 //! | [`Hostile::DropsOnceOpened`] | a proxy in between that cuts all connections when it sees a new primary |
 //! | [`Hostile::ManagerSlow`] | a network card, switch or tunnel before vtorc that loses packets |
@@ -184,8 +184,9 @@ impl Universe {
         }
     }
 
-    /// Half of the time the server is dead, otherwise only nobody can connect to it; the primary is always dead. A shard has
-    /// one stranger at most: who is who where several addresses were exchanged, nobody could tell from inside.
+    /// Half of the time the server is dead, otherwise only nobody can connect to it; the primary is always dead. A
+    /// shard has one stranger at most: who is who where several addresses were exchanged, nobody could tell from
+    /// inside.
     fn take_address_away(&mut self, server: u8, dice: u8) {
         let shard = self.server(server).shard;
         if self.strangers.keys().any(|other| self.server(*other).shard == shard) {

@@ -210,8 +210,8 @@ impl Human<'_> {
         !hollow && seen.iter().any(|donor| gives(*donor))
     }
 
-    /// It wrote, as a primary that was replaced, what this one lacks and nobody was promised: nobody makes a replica or a
-    /// primary of it without a look at that.
+    /// It wrote, as a primary that was replaced, what this one lacks and nobody was promised: nobody makes a replica
+    /// or a primary of it without a look at that.
     fn wrote_in_vain(&self, number: u8, writer: u8) -> bool {
         let promised: Vec<Txn> = self.promised().collect();
         let mut own = self.universe.server(number).binlog.iter().filter(|txn| txn.source == number);

@@ -28,7 +28,8 @@ impl Schedule {
         let shards: Vec<ShardPlan> = (0..count).map(|_| shard(&mut dice, vttablets)).collect();
         let managers = pick(&mut dice, &[1, 2, 2, 2]);
         let skews_ms = (0..managers).map(|_| dice.i64(-600_000..600_000)).collect();
-        // Half of the runs are storms; in the others one primary dies while this and that is odd, and nothing else happens.
+        // Half of the runs are storms; in the others one primary dies while this and that is odd, and nothing else
+        // happens.
         let mut faults = match dice.bool() {
             true => storm(&mut dice, kinds, &shards, managers),
             false => plot(&mut dice, &shards, managers),

@@ -29,7 +29,7 @@ pub(super) struct ServerFile {
     #[serde(default)]
     binlog_state: String,
     /// Up to which number a MariaDB has everything of a domain.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     through: Option<BTreeMap<u32, u64>>,
     gtid_executed: String,
     gtid_purged: String,

@@ -68,8 +68,8 @@ pub fn replica_facts(
             && address.is_some_and(|address| *address == replication.source);
         !on_its_way && !source.is_source_of(replication, address)
     });
-    // Only of a tablet that is in service is more asked than that clients cannot write to it: what is done with one that
-    // is taken out of service, by whom, is not vtorc's business.
+    // Only of a tablet that is in service is more asked than that clients cannot write to it: what is done with one
+    // that is taken out of service, by whom, is not vtorc's business.
     let in_service =
         replica.tablet.tablet_type.is_managed() || sabotage::has(Bug::FenceWhatIsFenced);
     let writable = status.is_writable()
@@ -113,8 +113,8 @@ pub fn replica_facts(
     })
 }
 
-/// The source answers its receiver and does not let it in, or ends what it began. That histories differ, that logs are purged
-/// and that nobody answers is told by other findings.
+/// The source answers its receiver and does not let it in, or ends what it began. That histories differ, that logs
+/// are purged and that nobody answers is told by other findings.
 fn is_turned_away(replication: &ReplicationStatus) -> bool {
     let error = replication.receiver_error.as_ref();
     let error = error.filter(|_| replication.receiver != ReceiverState::Running);
@@ -129,8 +129,8 @@ fn is_turned_away(replication: &ReplicationStatus) -> bool {
     })
 }
 
-/// A source may be away for so long, and vtorc with it: then nobody but the replica itself goes back. (MySQL gives up after ten
-/// tries since 8.4.)
+/// A source may be away for so long, and vtorc with it: then nobody but the replica itself goes back. (MySQL gives up
+/// after ten tries since 8.4.)
 const TRIES_FOR_MIN: Duration = Duration::from_secs(3600);
 
 /// The transactions of a replica that did not come from its primary.
