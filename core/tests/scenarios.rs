@@ -12,9 +12,9 @@
 //! - for `check`, what the server says besides: `opens` it starts writable, `fast` its commits are not
 //!   durable, `early` readers see what is not acknowledged, `skew=MS`, `format=ROW`, `ungranted`;
 //! - for `answers at=zone1-2`, the line of `zone9-26` is what is answered; `claimed=zone1-201` whose server that is
-//!   known to be, `first=zone1-1` who is named the shard's first primary only now, `silent` nothing is answered the next time;
-//!   of tablets, `uuid=f` another server's, `known` it is known to be the tablet's, `stranger` it was taken for somebody
-//!   else's;
+//!   known to be, `first=zone1-1` who is named the shard's first primary only now, `silent` nothing is answered the
+//!   next time; of tablets, `uuid=f` another server's, `known` it is known to be the tablet's, `stranger` it was taken
+//!   for somebody else's;
 //! - `logged=0-1-5.0-2-7` and `applied=0-2-7` a MariaDB's binary logs, and its position as a replica;
 //! - `gtid=a:1-5,b:1` executed, `got=a:6` received and not applied; a letter stands for a server's uuid.
 

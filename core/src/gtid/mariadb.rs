@@ -42,8 +42,8 @@ impl MariaDbGtidSet {
         let applied = server.applied.without_writer(server.server_id);
         let mut all = Self::of_positions(applied.positions()).union(&told);
         if server.logs_what_it_applies {
-            // Its logs begin before the first of these: they tell of everything later. Not so its own ones, which it may
-            // have written while it was set up.
+            // Its logs begin before the first of these: they tell of everything later. Not so its own ones, which it
+            // may have written while it was set up.
             let begins = told.without_writer(server.server_id).begins();
             all.through.iter_mut().for_each(|(domain, through)| {
                 *through = begins.get(domain).map_or(*through, |begin| (*through).min(*begin));

@@ -374,8 +374,8 @@ struct Owner {
 }
 
 impl Servers {
-    /// The tablet of another shard whose server this is. To a shard that has or had a primary, whose history tells its own
-    /// servers, one that never had any lays no claim.
+    /// The tablet of another shard whose server this is. To a shard that has or had a primary, whose history tells
+    /// its own servers, one that never had any lays no claim.
     pub fn owner_elsewhere(
         &self,
         snapshot: &ShardSnapshot,
