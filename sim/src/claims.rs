@@ -103,14 +103,14 @@ impl Universe {
         // Another shard's server that wrote hardly anything is taken for the tablet's.
         let own = |one: &&Server| manager != FOREIGN && self.behind(one.number) == one.number;
         let Some(server) = server.filter(own) else { return };
-        let reigning = self.ledger(server.number).reigning().filter(|one| *one != server.number);
-        let Some(reigning) = reigning else { return };
-        let primary = self.server(reigning);
+        let named = self.records_of(server.number).record.primary_alias.as_ref();
+        let named = named.filter(|named| **named != server.alias);
+        let Some(primary) = named.and_then(|named| self.server_of(named)) else { return };
         let mut has = server.binlog.iter().chain(&server.relay);
         if has.all(|txn| primary.executed.contains(*txn)) {
-            let number = server.number;
+            let (number, primary) = (server.number, primary.number);
             self.violated(format!(
-                "m{manager} takes s{number} out of service, and s{reigning} has all that it has"
+                "m{manager} takes s{number} out of service, and s{primary} has all that it has"
             ));
         }
     }

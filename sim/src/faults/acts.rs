@@ -165,9 +165,11 @@ impl Universe {
     /// An operator deletes the record of a server that is gone: what only it and the primary have is given up.
     pub(super) fn delete_record(&mut self, server: u8) {
         let alias = self.server(server).alias.clone();
-        // Two living tablets that nobody knows of could go on without the others: no manager can help that.
-        let complete = self.everybody_has_a_record(server);
-        if !complete || self.topology.tablets.remove(&alias).is_none() {
+        // Two living tablets that nobody knows of could go on without the others: no manager can help that. Nor can any
+        // know of one that was opened, and whom no record names.
+        let named = self.records_of(server).record.primary_alias.as_ref() == Some(&alias);
+        let known = self.everybody_has_a_record(server) && (named || !self.reigns(server));
+        if !known || self.topology.tablets.remove(&alias).is_none() {
             return;
         }
         self.topology.version += 1;
