@@ -19,6 +19,7 @@ enum Scope {
     Heartbeats,
     Appliers,
     Filters,
+    Workers,
 }
 
 const RESTS: &str = "client sessions of a demoted primary are not ended, and hold the demotion up";
@@ -30,10 +31,15 @@ const NOT_EVEN_ROOT: &str = "sessions of root and of others that have it are not
      promotion of a replica that has a part of a transaction of a dead primary takes a minute";
 
 /// Since 8.0.16 there is a privilege without which sessions of those who have it cannot be ended, appliers among
-/// them. An older server is not asked for either.
+/// them. An older server is not asked for that, nor for what only tells more.
 const NEEDED_SINCE_8_0_16: &[Needed] = &[
     Needed { names: &["SYSTEM_USER"], scope: Scope::Everywhere, without: NOT_EVEN_ROOT },
     Needed { names: &["SELECT"], scope: Scope::Appliers, without: A_MINUTE },
+    Needed {
+        names: &["SELECT"],
+        scope: Scope::Workers,
+        without: "why an applier stopped is told in its coordinator's words alone, which send the reader elsewhere",
+    },
 ];
 
 const NEEDED_MYSQL: &[Needed] = &[
@@ -152,6 +158,9 @@ pub fn missing_grants(
             Scope::Filters => {
                 format!("{first} ON performance_schema.replication_applier_global_filters")
             }
+            Scope::Workers => {
+                format!("{first} ON performance_schema.replication_applier_status_by_worker")
+            }
             Scope::Appliers => format!(
                 "{first} ON performance_schema.replication_applier_status_by_coordinator and threads"
             ),
@@ -174,6 +183,10 @@ fn covers(scope: &str, needed: Scope) -> bool {
         Scope::Filters => {
             scope == "performance_schema.*"
                 || scope == "performance_schema.replication_applier_global_filters"
+        }
+        Scope::Workers => {
+            scope == "performance_schema.*"
+                || scope == "performance_schema.replication_applier_status_by_worker"
         }
         // `init_db.sql` grants both tables of a kind together.
         Scope::Appliers => {
@@ -212,6 +225,7 @@ mod tests {
              GRANT SELECT, INSERT, CREATE ON `_vt`.* TO `o`@`%`\n\
              GRANT SELECT ON `performance_schema`.`replication_connection_status` TO `o`@`%`\n\
              GRANT SELECT ON `performance_schema`.`replication_applier_status_by_coordinator` TO `o`@`%`\n\
+             GRANT SELECT ON `performance_schema`.`replication_applier_status_by_worker` TO `o`@`%`\n\
              GRANT SELECT ON `performance_schema`.`replication_applier_global_filters` TO `o`@`%`";
         assert!(missing(mysql, Flavor::MySql).is_empty(), "{:?}", missing(mysql, Flavor::MySql));
         let fewer = mysql.replace("RELOAD, ", "").replace("INSERT, ", "");
@@ -228,7 +242,7 @@ mod tests {
         );
         assert_eq!(
             missing(all.replace("ALL PRIVILEGES", "USAGE").as_str(), Flavor::MySql).len(),
-            13
+            14
         );
         assert!(missing_grants(&[], Flavor::MySql, "8.4.6").is_empty());
         let old = lines(&mysql.replace("SYSTEM_USER,", ""));
