@@ -212,6 +212,13 @@ impl Outside {
     }
 }
 
+/// A statement that waits at the server is asked for again and again here: it was sent once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    First,
+    Waits,
+}
+
 /// A packet of a vtorc's while it is on its way.
 struct Flight {
     universe: Shared,
@@ -229,10 +236,14 @@ impl Drop for Flight {
 impl Line {
     /// One statement, there and back.
     async fn ask(&self, statement: Statement) -> Result<Reply, Lost> {
+        self.send(statement, Sent::First).await
+    }
+
+    async fn send(&self, statement: Statement, sent: Sent) -> Result<Reply, Lost> {
         let unanswered = || Lost::Unanswered(ProbeFailure::TimedOut);
         let (me, them) = (self.outside.me(), Party::Server(self.server));
         self.outside.travel(me, them, self.deadline).await.map_err(|()| unanswered())?;
-        let arrived = self.arrive(&statement)?;
+        let arrived = self.arrive(&statement, sent)?;
         let reply = match arrived {
             Ok(reply) => reply,
             Err(ticket) => self.wait_for_answer(ticket).await?,
@@ -242,14 +253,14 @@ impl Line {
     }
 
     /// Runs it, or leaves it in a frozen server's socket.
-    fn arrive(&self, statement: &Statement) -> Result<Result<Reply, u64>, Lost> {
+    fn arrive(&self, statement: &Statement, sent: Sent) -> Result<Result<Reply, u64>, Lost> {
         let plan = self.outside.plan(self.server);
         let (manager, until) = (self.outside.manager, self.until());
         let mut universe = self.outside.universe.lock();
         if !self.is_open(&universe) {
             return Err(Lost::Unanswered(ProbeFailure::Refused("connection lost".into())));
         }
-        if manager != FOREIGN && !statement.only_reads() {
+        if manager != FOREIGN && !statement.only_reads() && sent == Sent::First {
             self.outside.check_lock_held_lately(&mut universe, self.address, statement);
         }
         if self.address != self.server && !statement.only_reads() {

@@ -140,6 +140,7 @@ const HOSTILE_FOUND: &[u64] = &[
     7_700_500_319,
     8_000_501_644,
     8_000_502_468,
+    8_100_501_566,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);

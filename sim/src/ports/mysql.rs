@@ -14,7 +14,7 @@ use vtorc_core::secret::Login;
 use vtorc_core::status::{Flavor, ReceiverState, ServerStatus};
 use vtorc_core::tablet::{TabletAddress, TabletType};
 
-use super::{LOOK, Line, Outside, mariadb};
+use super::{LOOK, Line, Outside, Sent, mariadb};
 use crate::server::Server;
 use crate::statements::{Reply, Statement};
 use crate::vttablet::{Call, What};
@@ -210,12 +210,14 @@ impl Line {
     }
 
     pub(super) async fn tell(&self, statement: Statement) -> Result<(), CommandError> {
+        let mut sent = Sent::First;
         loop {
-            match self.ask(statement.clone()).await? {
+            match self.send(statement.clone(), sent).await? {
                 Reply::Refused(why) => return Err(CommandError::NotDone(why.to_owned())),
                 Reply::Status(_) | Reply::Done | Reply::Begun(_) => return Ok(()),
                 Reply::Pending => sleep(LOOK).await,
             }
+            sent = Sent::Waits;
         }
     }
 
