@@ -208,9 +208,9 @@ impl ServerStatus {
         if !missing.is_empty() {
             return Some(NeedsPurged::Of(missing));
         }
-        let channel = self.replication.as_ref().filter(|_| self.flavor == Flavor::MariaDb)?;
-        let channel =
-            Some(channel).filter(|one| one.auto_position && source.is_source_of(one, None))?;
+        let mariadb = self.flavor == Flavor::MariaDb;
+        let told = |one: &&ReplicationStatus| one.auto_position && source.is_source_of(one, None);
+        let channel = self.replication.as_ref().filter(|_| mariadb).filter(told)?;
         let error =
             channel.receiver_error.as_ref().filter(|_| channel.receiver != ReceiverState::Running);
         error.filter(|error| error.kind == ReceiverErrorKind::Purged).map(NeedsPurged::Told)

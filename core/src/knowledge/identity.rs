@@ -125,16 +125,18 @@ fn recognise(
     // A tablet that moved from one shard to another is its own neighbour for a while.
     let claimed_by = answer.claimed_by.as_ref().filter(|owner| **owner != state.tablet.alias);
     let leads = is_primary(snapshot, state);
-    let references: Vec<&ServerStatus> = references(snapshot, state, mine).collect();
-    let shares = references.iter().any(|other| status.shares_history_of(other));
-    // It was believed while it was alone; those who come back knew another one.
-    if is_known && leads && !shares && others_followed_another(snapshot, state, status) {
+    let shares = || references(snapshot, state, mine).any(|other| status.shares_history_of(other));
+    // It was believed while it was alone; those who come back knew another one. (Asked at every probe, and histories
+    // are long: they come last.)
+    if is_known && leads && others_followed_another(snapshot, state, status) && !shares() {
         return Recognised::Stranger(Stranger::SharesNothing);
     }
     // In a shard that never had a primary, nothing tells who came to this address first.
     if is_known && (claimed_by.is_none() || snapshot.had_primary()) {
         return Recognised::Own;
     }
+    let references: Vec<&ServerStatus> = references(snapshot, state, mine).collect();
+    let shares = references.iter().any(|other| status.shares_history_of(other));
     match (claimed_by, &state.identity) {
         // The records' primary that has the shard's history is believed before a claim from elsewhere.
         (Some(_), None) if shares && leads => Recognised::Own,

@@ -340,17 +340,19 @@ impl Line {
         if acks_changed {
             self.tell(Statement::Acknowledge(semi_sync)).await?;
         }
-        match change {
-            SourceChange::Repoint if status.flavor == Flavor::MariaDb => {
+        let anew = acks_changed || (semi_sync && !status.semi_sync.replica_active);
+        match (change, status.flavor) {
+            (SourceChange::Repoint, Flavor::MariaDb) => {
                 self.repoint_mariadb(source, &status, relay_log).await?;
             }
-            SourceChange::Repoint => self.repoint(source, &status, relay_log).await?,
-            SourceChange::Keep if status.flavor == Flavor::MariaDb => {
-                let anew = acks_changed || (semi_sync && !status.semi_sync.replica_active);
+            (SourceChange::Repoint, Flavor::MySql) => {
+                self.repoint(source, &status, relay_log).await?;
+            }
+            (SourceChange::Keep, Flavor::MariaDb) => {
                 self.resume_mariadb(&status, anew, relay_log).await?;
             }
-            SourceChange::Keep => {
-                if acks_changed || (semi_sync && !status.semi_sync.replica_active) {
+            (SourceChange::Keep, Flavor::MySql) => {
+                if anew {
                     self.tell(Statement::StopReceiver).await?;
                 }
                 self.tell(Statement::StartReplication).await?;
