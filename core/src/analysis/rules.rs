@@ -82,6 +82,27 @@ pub const RULES: &[Rule] = &[
         holds: nobody_receives,
         lets_replicas_be_repaired: false,
     },
+    // What must not be handed over as it is goes before a primary that is merely too busy.
+    Rule {
+        kind: FindingKind::PrimaryLostTransactions,
+        why: "the primary came back without the end of its binary log, which replicas have",
+        holds: |f| f.primary_valid && f.primary_lost,
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::UnfinishedPromotion,
+        why: "another server was promoted and the records do not say so: a reparent stopped half-way",
+        holds: |f| {
+            f.primary_valid && (f.others_ahead || (f.primary_read_only && f.promoted_elsewhere))
+        },
+        lets_replicas_be_repaired: false,
+    },
+    Rule {
+        kind: FindingKind::SplitBrain,
+        why: "another tablet takes writes as well, and replicas follow it",
+        holds: |f| f.primary_valid && f.rival_followed,
+        lets_replicas_be_repaired: false,
+    },
     Rule {
         kind: FindingKind::IncapacitatedPrimary,
         why: "the primary can be reached, fails more often than it answers, other tablets answer, and replicas receive from it",
@@ -118,26 +139,6 @@ pub const RULES: &[Rule] = &[
         holds: |f| {
             f.primary.is_some() && !f.primary_valid && !f.primary_unreachable && f.primary_unseen
         },
-        lets_replicas_be_repaired: false,
-    },
-    Rule {
-        kind: FindingKind::PrimaryLostTransactions,
-        why: "the primary came back without the end of its binary log, which replicas have",
-        holds: |f| f.primary_valid && f.primary_lost,
-        lets_replicas_be_repaired: false,
-    },
-    Rule {
-        kind: FindingKind::UnfinishedPromotion,
-        why: "another server was promoted and the records do not say so: a reparent stopped half-way",
-        holds: |f| {
-            f.primary_valid && (f.others_ahead || (f.primary_read_only && f.promoted_elsewhere))
-        },
-        lets_replicas_be_repaired: false,
-    },
-    Rule {
-        kind: FindingKind::SplitBrain,
-        why: "another tablet takes writes as well, and replicas follow it",
-        holds: |f| f.primary_valid && f.rival_followed,
         lets_replicas_be_repaired: false,
     },
     Rule {
