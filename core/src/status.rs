@@ -98,6 +98,8 @@ pub struct ServerStatus {
     pub semi_sync: SemiSyncStatus,
     /// Rows of the reparent journal; read only where a recovery asks for it.
     pub journal_length: Option<u64>,
+    /// For how long its process has been running, in whole seconds; read at least where a recovery asks for it.
+    pub uptime: Option<Duration>,
     /// What is known of the tablet's vttablet; none where there is none, or it was not asked yet.
     pub vttablet: Option<VttabletState>,
 }

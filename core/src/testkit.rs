@@ -63,6 +63,7 @@ pub fn status() -> ServerStatus {
         channels: Vec::new(),
         semi_sync: SemiSyncStatus::default(),
         journal_length: None,
+        uptime: None,
         vttablet: None,
     }
 }

@@ -1,6 +1,7 @@
 //! One simulated MySQL server: what it has, what it is told, and what it answers.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::gtid::MariaDbBinlogState;
@@ -82,6 +83,8 @@ pub struct Server {
     pub running: bool,
     /// Counts its starts.
     pub incarnation: u32,
+    /// When its process began to run.
+    pub started_at: Millis,
     /// Stopped in its tracks.
     pub frozen: bool,
     /// Writes to its disk hang.
@@ -151,6 +154,7 @@ impl Server {
             made_for,
             running: true,
             incarnation: 0,
+            started_at: 0,
             frozen: false,
             stalled: false,
             saturated: false,
@@ -364,6 +368,7 @@ impl Server {
     pub fn restart(&mut self, now: Millis) {
         self.running = true;
         self.incarnation += 1;
+        self.started_at = now;
         self.read_only = true;
         self.super_read_only = true;
         self.opened_by_mistake = false;
@@ -426,6 +431,7 @@ impl Server {
                 seen_is_acknowledged: true,
             },
             journal_length: Some(self.journal),
+            uptime: Some(Duration::from_secs(now.saturating_sub(self.started_at) / 1000)),
             vttablet: None,
         }
     }

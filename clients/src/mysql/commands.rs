@@ -94,7 +94,7 @@ fn run_for_shard(
     session.status()
 }
 
-/// The server's state with the number of reparents that it knows of.
+/// The server's state with the number of reparents that it knows of, and for how long it has been running.
 fn with_journal(session: &mut Session<'_>) -> Result<ServerStatus, CommandError> {
     let mut status = session.status()?;
     let wait = format!("SET SESSION lock_wait_timeout = {JOURNAL_LOCK_WAIT}");
@@ -105,7 +105,15 @@ fn with_journal(session: &mut Session<'_>) -> Result<ServerStatus, CommandError>
         Err(CommandError::NotDone(_)) => None,
         Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => return Err(error),
     };
+    status.uptime = uptime(session)?;
     Ok(status)
+}
+
+/// For how long its process has been running.
+fn uptime(session: &mut Session<'_>) -> Result<Option<Duration>, CommandError> {
+    let row = session.ordered_row("ask for its uptime", "SHOW GLOBAL STATUS LIKE 'Uptime'")?;
+    let seconds = row.get(1).and_then(|value| value.as_ref()?.parse().ok());
+    Ok(seconds.map(Duration::from_secs))
 }
 
 fn journal_length(session: &mut Session<'_>) -> Result<Option<u64>, CommandError> {

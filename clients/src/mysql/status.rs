@@ -74,6 +74,7 @@ pub(crate) fn read(
         channels,
         semi_sync: semi_sync(&variables, &status),
         journal_length: None,
+        uptime: None,
         vttablet: None,
     })
 }

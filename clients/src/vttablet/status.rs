@@ -1,5 +1,7 @@
 //! What a vttablet says of its server, as core's `ServerStatus`.
 
+use std::time::Duration;
+
 use vtorc_core::gtid::{GtidSet, MariaDbBinlogState};
 use vtorc_core::status::{
     BinlogFormat, Flavor, ReceiverError, ReceiverState, ReplicationStatus, SemiSyncStatus,
@@ -23,11 +25,11 @@ pub(crate) fn vttablet(full: &FullStatus) -> VttabletState {
 }
 
 /// What a FullStatus lacks, asked of the server through its vttablet: the sessions that wait for an
-/// acknowledgement, whether the source falls back when it is alone, whether it waits before the commit, and whatever
-/// arrived last from the source.
+/// acknowledgement, whether the source falls back when it is alone, whether it waits before the commit, for how long it
+/// has been running, and whatever arrived last from the source.
 pub(crate) const BESIDES: &str = "SELECT VARIABLE_NAME AS variable_name, VARIABLE_VALUE AS value \
      FROM performance_schema.global_status \
-     WHERE VARIABLE_NAME LIKE 'Rpl\\_semi\\_sync\\_%\\_wait\\_sessions' \
+     WHERE VARIABLE_NAME LIKE 'Rpl\\_semi\\_sync\\_%\\_wait\\_sessions' OR VARIABLE_NAME = 'Uptime' \
      UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM performance_schema.global_variables \
      WHERE VARIABLE_NAME LIKE 'rpl\\_semi\\_sync\\_%\\_wait\\_no\\_%' \
      OR VARIABLE_NAME LIKE 'rpl\\_semi\\_sync\\_%\\_wait\\_point' \
@@ -46,6 +48,8 @@ pub(crate) fn server(full: &FullStatus, besides: Option<&[Row]>) -> Result<Serve
                 replication.marker_sees_heartbeats = true;
                 replication.received_marker = value;
             }
+        } else if name.eq_ignore_ascii_case("uptime") {
+            status.uptime = value.parse().ok().map(Duration::from_secs);
         } else if name.ends_with("wait_sessions") {
             status.semi_sync.waiting_sessions = value.parse().unwrap_or(0);
         } else if name.ends_with("wait_point") {
@@ -94,6 +98,7 @@ fn server_by_itself(full: &FullStatus) -> Result<ServerStatus, String> {
         channels: Vec::new(),
         semi_sync: semi_sync(full),
         journal_length: None,
+        uptime: None,
         vttablet: Some(vttablet(full)),
     })
 }

@@ -34,6 +34,9 @@ pub struct Contender {
     pub of_nobody: GtidSet,
     /// What it was seen to have lost of what it wrote, though it may have written under the same GTIDs since.
     pub losses: Losses,
+    /// Its process began to run after the primary was last heard: what it acknowledged and had not on its disk by then
+    /// is gone (`relay_log_recovery`, `sync_binlog` is not 1).
+    pub restarted: bool,
     /// So long at least is its reparent journal, by what was read before.
     pub journal_at_least: u64,
 }
@@ -52,6 +55,7 @@ impl Contender {
                 .tablet(&tablet.alias)
                 .map(|state| state.losses.clone())
                 .unwrap_or_default(),
+            restarted: restarted(&status, snapshot),
             journal_at_least: 0,
             status,
         }
@@ -239,6 +243,13 @@ pub(super) fn lost_own(contender: &Contender, everybody: &[Contender]) -> Option
     let others = everybody.iter().filter(|other| other.tablet.alias != contender.tablet.alias);
     let mut lost = others.filter_map(|other| contender.lost_to(other));
     lost.next()
+}
+
+/// Whether a server began to run after the primary was last heard. The uptime is a second short at most.
+fn restarted(status: &ServerStatus, snapshot: &ShardSnapshot) -> bool {
+    let heard = snapshot.primary().filter(|primary| primary.status.is_some());
+    let silence = heard.map(|primary| primary.status_at.age(snapshot.now));
+    status.uptime.zip(silence).is_some_and(|(uptime, silence)| uptime < silence)
 }
 
 /// What a tablet had when it answered before the primary was last asked, and the primary lacked: it cannot be what the

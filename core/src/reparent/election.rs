@@ -253,6 +253,15 @@ fn speaks_for_absent(everybody: &[Contender], constraints: &Constraints<'_>) -> 
     constraints.old_primary.is_some_and(answered) && ackers.any(|acker| !answered(acker))
 }
 
+/// Somebody who may have acknowledged what the old primary wrote was started since that was last heard: what nobody has
+/// who could have acknowledged it may have been acknowledged all the same.
+fn acker_may_have_forgotten(everybody: &[Contender], constraints: &Constraints<'_>) -> bool {
+    let ackers = constraints.ackers.iter().flatten();
+    let mut answered =
+        ackers.filter_map(|acker| everybody.iter().find(|one| one.tablet.alias == *acker));
+    answered.any(|one| one.restarted) && !sabotage::has(Bug::TrustSurvivors)
+}
+
 /// What may have been acknowledged. Where no acknowledgement is demanded nothing was promised; where one is, what the
 /// old primary wrote and nobody has who could have acknowledged it to that was never acknowledged, and does not stop
 /// anybody. What others wrote may have been acknowledged to them, in an earlier term.
@@ -268,7 +277,8 @@ fn required(
     if constraints.policy.acks_required() == 0 {
         return target.empty_like();
     }
-    if speaks_for_absent(everybody, constraints) {
+    if speaks_for_absent(everybody, constraints) || acker_may_have_forgotten(everybody, constraints)
+    {
         return target.clone();
     }
     let old = constraints.last_known.map(ServerStatus::identity);

@@ -132,6 +132,9 @@ fn tablet(line: &str) -> TabletState {
             // What answers there was taken for a stranger, because it shares nothing with the primary.
             "stranger" => strange = true,
             // It answered after everybody else was asked.
+            "heard" => {
+                state.status_at = Timestamp::from_millis(value.parse::<u64>().unwrap() * 1000)
+            }
             "later" => state.answered_at = Timestamp::from_millis(NOW.as_millis() + 1),
             // What it said some time ago.
             "had" => state.earlier.push(earlier(&status, value)),
@@ -249,6 +252,7 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         "applied" => status.gtid_executed = GtidSet::parse_mariadb(value).unwrap(),
         "got" => status.replication.as_mut().unwrap().retrieved = gtid(value),
         "journal" => status.journal_length = value.parse().ok(),
+        "uptime" => status.uptime = value.parse().ok().map(Duration::from_secs),
         "lag" => status.replication.as_mut().unwrap().lag_seconds = value.parse().ok(),
         "clients" => status.semi_sync.clients = value.parse().unwrap(),
         "version" => status.version = value.to_owned(),
@@ -348,6 +352,7 @@ fn server(alias: &TabletAlias) -> ServerStatus {
             ..SemiSyncStatus::default()
         },
         journal_length: Some(0),
+        uptime: None,
         ..testkit::status()
     }
 }

@@ -50,8 +50,10 @@ impl ProbeConnection for Line {
     async fn probe(&mut self, deadline: Duration) -> Result<ServerStatus, ProbeFailure> {
         self.deadline = Instant::now() + deadline;
         match self.ask(Statement::Status).await.map_err(ProbeFailure::from) {
-            // A probe does not read the journal.
-            Ok(Reply::Status(status)) => Ok(ServerStatus { journal_length: None, ..*status }),
+            // A probe reads neither the journal nor the uptime.
+            Ok(Reply::Status(status)) => {
+                Ok(ServerStatus { journal_length: None, uptime: None, ..*status })
+            }
             Ok(Reply::Done | Reply::Pending | Reply::Begun(_) | Reply::Refused(_)) => {
                 Err(ProbeFailure::Garbled("no status".into()))
             }
