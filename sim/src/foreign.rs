@@ -132,6 +132,7 @@ impl Tool {
             position: GtidSet::empty_mysql(),
             own: None,
             source: before.replication.as_ref().map(|replication| replication.source.clone()),
+            successor: None,
             receiver_stopped: false,
             journal_length: None,
         };

@@ -45,24 +45,31 @@ impl Locked<'_> {
             self.try_login(&candidate).await?;
         }
         let chosen = self.status_of(&candidate.alias)?;
+        let found = self.status_of(&primary.alias)?;
+        let as_before = PromotionGrounds::of_primary(found);
         self.job.note(|record| record.old_primary = Some(primary.alias.clone()));
         if !sabotage::has(Bug::SkipWaiting) {
             self.catch_up_first(&primary, &candidate).await?;
         }
         self.check_lock().await?;
         let writes_stopped_at = self.job.services.clock.now();
-        let mut last = self.demote(&primary).await?;
+        let mut last = match self.demote(&primary).await {
+            Ok(last) => last,
+            Err(why) => return Err(self.undo(&primary, as_before, why).await),
+        };
         if sabotage::has(Bug::SkipWaiting) {
             last.gtid_executed = GtidSet::empty_mysql();
         }
         let position = last.gtid_executed.clone();
         let reached = self.reach(&candidate, position, writes_stopped_at).await;
         if let Err(why) = reached {
-            return Err(self.undo(&primary, why).await);
+            return Err(self.undo(&primary, as_before, why).await);
         }
         if let Err(lost) = self.check_lock().await {
-            return Err(self.undo(&primary, lost.to_string()).await);
+            return Err(self.undo(&primary, as_before, lost.to_string()).await);
         }
+        let again =
+            PromotionGrounds::again(found, last.gtid_executed.clone(), candidate.mysql.clone());
         let mut followers = reparent::managed(&self.fresh);
         followers
             .retain(|tablet| tablet.alias != candidate.alias && self.fresh.answers(&tablet.alias));
@@ -75,7 +82,7 @@ impl Locked<'_> {
         };
         match self.promote(promotion).await {
             // It is certain that nobody else takes writes.
-            Err(Stopped::Failed(why)) => Err(self.undo(&primary, why).await),
+            Err(Stopped::Failed(why)) => Err(self.undo(&primary, again, why).await),
             other => other,
         }
     }
@@ -141,13 +148,11 @@ impl Locked<'_> {
     }
 
     /// Stops writes and answers what the primary has in the end.
-    async fn demote(&self, primary: &Tablet) -> Result<ServerStatus, Stopped> {
+    async fn demote(&self, primary: &Tablet) -> Result<ServerStatus, String> {
         let demote = ServerCommand::Demote { sessions: Sessions::EndAfter(END_SESSIONS_AFTER_MS) };
         let timeout = self.job.settings.write_outage_max;
-        match self.job.on(StepKind::StopWrites, primary, demote, timeout).await {
-            Ok(status) => Ok(status),
-            Err(error) => Err(self.undo(primary, format!("{}: {error}", primary.alias)).await),
-        }
+        let demoted = self.job.on(StepKind::StopWrites, primary, demote, timeout).await;
+        demoted.map_err(|error| format!("{}: {error}", primary.alias))
     }
 
     /// Waits until the candidate has everything, as long as writes may be refused.
@@ -167,9 +172,9 @@ impl Locked<'_> {
         }
     }
 
-    /// The old primary takes writes again, if the shard's lock is still ours: otherwise somebody else may have promoted
+    /// The old primary takes writes again on these grounds, if the shard's lock is still ours: otherwise somebody else may have promoted
     /// another one meanwhile. It stays closed then, and whoever holds the lock next finishes.
-    async fn undo(&self, primary: &Tablet, why: String) -> Stopped {
+    async fn undo(&self, primary: &Tablet, grounds: PromotionGrounds, why: String) -> Stopped {
         let held = match self.check_lock().await {
             Ok(()) => self.opening_patience(primary).await,
             Err(lost) => Err(lost),
@@ -185,10 +190,7 @@ impl Locked<'_> {
                 ));
             }
         };
-        let fix = match self.opening(primary) {
-            Ok(fix) => fix,
-            Err(error) => return Stopped::Unclear(format!("{why}; {error}")),
-        };
+        let fix = self.opening(grounds);
         match self.job.on(StepKind::TakeWritesAgain, primary, fix, patience).await {
             Ok(_) => Stopped::Undone(format!("{why}; {} serves as before", primary.alias)),
             Err(error) => Stopped::Unclear(format!(

@@ -38,7 +38,8 @@ impl Locked<'_> {
         let primary = self.primary()?.tablet.clone();
         self.check_incumbent()?;
         self.check_lock().await?;
-        let fix = self.opening(&primary)?;
+        let grounds = PromotionGrounds::of_primary(self.status_of(&primary.alias)?);
+        let fix = self.opening(grounds);
         let patience = self.opening_patience(&primary).await?;
         match self.job.on(StepKind::FixPrimary, &primary, fix, patience).await {
             Ok(status) if status.is_writable() => Ok(format!("{} is in order", primary.alias)),
@@ -47,10 +48,9 @@ impl Locked<'_> {
         }
     }
 
-    /// What opens a primary again, on the grounds of how it was found under the lock.
-    pub(super) fn opening(&self, primary: &Tablet) -> Result<ServerCommand, Stopped> {
-        let grounds = PromotionGrounds::of_primary(self.status_of(&primary.alias)?);
-        Ok(ServerCommand::FixPrimary { acks: self.policy.acks_required(), grounds })
+    /// What opens a primary again on these grounds.
+    pub(super) fn opening(&self, grounds: PromotionGrounds) -> ServerCommand {
+        ServerCommand::FixPrimary { acks: self.policy.acks_required(), grounds }
     }
 
     /// A primary that refuses writes may have been replaced without the records knowing.

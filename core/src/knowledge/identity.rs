@@ -131,6 +131,12 @@ fn recognise(
     if is_known && leads && others_followed_another(snapshot, state, status) && !shares() {
         return Recognised::Stranger(Stranger::SharesNothing);
     }
+    if is_known && !leads && is_in_use(snapshot, status) {
+        let mut vouchers = references(snapshot, state, mine).peekable();
+        if vouchers.peek().is_some() && !vouchers.any(|other| status.shares_history_of(other)) {
+            return Recognised::Stranger(Stranger::SharesNothing);
+        }
+    }
     // In a shard that never had a primary, nothing tells who came to this address first.
     if is_known && (claimed_by.is_none() || snapshot.had_primary()) {
         return Recognised::Own;
@@ -216,6 +222,15 @@ fn is_somebody(
     status.written_beyond(known) > SET_UP_MAX
         || status.semi_sync.clients > 0
         || follows_outside(snapshot, status)
+}
+
+/// A server that follows no tablet and serves somebody: it writes, others acknowledge to it, or it follows somebody
+/// outside of the shard. One that had hardly anything was taken for the tablet's own, and may turn out to be another
+/// shard's.
+fn is_in_use(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
+    let serves = status.semi_sync.clients > 0
+        || (status.is_writable() && status.written_beyond(&[]) > SET_UP_MAX);
+    (serves && status.replication.is_none()) || follows_outside(snapshot, status)
 }
 
 /// Which server a command to a tablet is meant for: the one that is known as the tablet's, else the one whose answer

@@ -16,6 +16,8 @@ pub struct PromotionGrounds {
     pub own: Option<GtidSet>,
     /// Whom it followed when it was chosen; none if it followed nobody.
     pub source: Option<MysqlAddress>,
+    /// Who was to take over from it and did not: it may follow that one already, and has nothing from there.
+    pub successor: Option<MysqlAddress>,
     /// Its receiver was stopped and must still stand: whoever started it since had another plan.
     pub receiver_stopped: bool,
     /// The rows of its reparent journal; one more means that somebody reparented the shard since. None where it
@@ -31,6 +33,7 @@ impl PromotionGrounds {
             position,
             own: Some(status.written_by_itself()),
             source: replication.map(|replication| replication.source.clone()),
+            successor: None,
             receiver_stopped: replication
                 .is_some_and(|replication| replication.receiver == ReceiverState::Stopped),
             journal_length: status.journal_length,
@@ -40,6 +43,12 @@ impl PromotionGrounds {
     /// The grounds of a primary that is to take writes again, as it was found in this state.
     pub fn of_primary(status: &ServerStatus) -> Self {
         Self { receiver_stopped: false, ..Self::of(status, status.gtid_executed.empty_like()) }
+    }
+
+    /// The grounds of a primary that is to take writes again because its successor did not: it was found in this state,
+    /// and last had this.
+    pub fn again(status: &ServerStatus, last: GtidSet, successor: Option<MysqlAddress>) -> Self {
+        Self { position: last, successor, ..Self::of_primary(status) }
     }
 
     /// The grounds of a server, chosen in this state, that takes over from a primary which has written its last.
@@ -63,7 +72,12 @@ impl PromotionGrounds {
             return differs(format!("it does not have {} any more", missing.shown()));
         }
         if let Some(replication) = &status.replication {
-            if self.source.as_ref() != Some(&replication.source) {
+            if self.successor.as_ref() == Some(&replication.source) {
+                let came = status.gtid_received().subtract(&self.position);
+                if !came.is_empty() {
+                    return differs(format!("it has {} from its successor", came.shown()));
+                }
+            } else if self.source.as_ref() != Some(&replication.source) {
                 return differs(format!("it follows {} since it was chosen", replication.source));
             }
             // What one writes that is open already, it writes as primary: a first attempt opened it.
@@ -82,5 +96,33 @@ impl PromotionGrounds {
             }
             (Some(_) | None, Some(_) | None) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit;
+
+    fn address(host: &str) -> MysqlAddress {
+        MysqlAddress { host: host.into(), port: 3306 }
+    }
+
+    #[test]
+    fn a_primary_whose_successor_failed_may_follow_it_already_and_has_nothing_from_it() {
+        let set = |text: &str| GtidSet::parse_mysql(text).unwrap();
+        let mut found = testkit::status();
+        found.gtid_executed = set("00000001-0000-0000-0000-000000000000:1-9");
+        let mut now = found.clone();
+        now.replication = Some(testkit::replication(address("b")));
+        let last = found.gtid_executed.clone();
+        let again =
+            |successor| PromotionGrounds::again(&found, last.clone(), Some(address(successor)));
+        assert_eq!(again("b").check(&now), Ok(()));
+        assert!(again("c").check(&now).is_err(), "it follows somebody else");
+        assert!(PromotionGrounds::of_primary(&found).check(&now).is_err());
+        now.gtid_executed =
+            set("00000001-0000-0000-0000-000000000000:1-9,00000002-0000-0000-0000-000000000000:1");
+        assert!(again("b").check(&now).is_err(), "it applied what the successor wrote");
     }
 }
