@@ -15,6 +15,7 @@ mod follow;
 mod fuzz;
 mod inspect;
 mod login;
+mod oldest_log;
 mod opening;
 mod other_channels;
 mod probe;

@@ -86,7 +86,7 @@ pub struct ServerStatus {
     pub binlog_format: Option<BinlogFormat>,
     /// Everything the server has committed.
     pub gtid_executed: GtidSet,
-    /// What its binary logs no longer hold.
+    /// What its binary logs no longer hold. On MariaDB it is read only where a recovery asks for it.
     pub gtid_purged: GtidSet,
     /// What its binary logs hold of whom; empty on MySQL, whose sets tell.
     pub binlog_state: MariaDbBinlogState,
@@ -204,13 +204,13 @@ impl ServerStatus {
     }
 
     /// What this server needs of what `source`'s binary logs no longer hold: no start of its receiver helps, it must
-    /// be cloned anew. MariaDB does not tell what it purged; its word to the receiver must do.
+    /// be cloned anew. No probe asks a MariaDB what it purged; its word to the receiver must do.
     pub fn needs_purged(&self, source: &ServerStatus) -> Option<NeedsPurged<'_>> {
+        let mariadb = self.flavor == Flavor::MariaDb;
         let missing = source.gtid_purged.subtract(&self.gtid_received());
-        if !missing.is_empty() {
+        if !missing.is_empty() && !mariadb {
             return Some(NeedsPurged::Of(missing));
         }
-        let mariadb = self.flavor == Flavor::MariaDb;
         let told = |one: &&ReplicationStatus| one.auto_position && source.is_source_of(one, None);
         let channel = self.replication.as_ref().filter(|_| mariadb).filter(told)?;
         let error =

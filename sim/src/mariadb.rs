@@ -69,6 +69,7 @@ impl Server {
             state: &state,
             logs_what_it_applies: status.log_replica_updates,
         });
+        let purged = self.purged.checked_sub(1).and_then(|last| self.binlog.get(last)).copied();
         let channel = |channel| ReplicationStatus { source_uuid: None, retrieved, ..channel };
         ServerStatus {
             flavor: Flavor::MariaDb,
@@ -78,7 +79,7 @@ impl Server {
             binlog_state: state,
             // It moves before a commit is acknowledged.
             gtid_executed: GtidSet::MariaDb(executed),
-            gtid_purged: GtidSet::empty_mariadb(),
+            gtid_purged: GtidSet::MariaDb(position(purged)),
             replication: status.replication.map(channel),
             semi_sync: SemiSyncStatus { seen_is_acknowledged: false, ..status.semi_sync },
             ..status

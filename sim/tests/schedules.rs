@@ -18,7 +18,7 @@ const HOSTILE: u64 = 400;
 /// Those of MariaDBs.
 const MARIADB: u64 = 300;
 /// Of these, those that found something.
-const MARIADB_FOUND: &[u64] = &[1_005, 1_542, 3_328, 5_557];
+const MARIADB_FOUND: &[u64] = &[1_005, 1_542, 3_328, 5_557, 8_100_003_821];
 /// ... and so many hostile ones of those that have what was added since.
 const LEARNED: std::ops::Range<u64> = 7_000_000_000..7_000_000_200;
 /// New ones that found something.
@@ -65,6 +65,8 @@ const FOUND: &[u64] = &[
     1_795_811_119_417_238,
     7_100_101_504,
     7_700_150_456,
+    8_100_000_814,
+    1_795_885_743_641_243,
 ];
 /// Hostile ones that found something.
 const HOSTILE_FOUND: &[u64] = &[
@@ -141,6 +143,9 @@ const HOSTILE_FOUND: &[u64] = &[
     8_000_501_644,
     8_000_502_468,
     8_100_501_566,
+    8_100_501_221,
+    8_200_000_220,
+    8_300_500_206,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);

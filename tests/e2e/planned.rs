@@ -152,3 +152,54 @@ fn requests_that_make_no_sense_are_refused_with_a_reason() {
     assert_eq!(cluster.daemon().recovery(|one| one["id"] == id)["outcome"], "succeeded");
     assert_eq!(cluster.settles(|alias| alias == padded("zone1-102")), padded("zone1-102"));
 }
+
+/// A replica that lags needs what a candidate has purged already: it could not follow, and acknowledge, any more.
+/// MySQL tells what its binary logs no longer hold, MariaDB by how the oldest one begins.
+fn a_candidate_that_would_leave_a_replica_behind_is_not_chosen(kind: Kind) {
+    let flavor = kind.flavor();
+    let mut cluster = Cluster::new(kind, "none", THREE);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    create_table(cluster.server(&first));
+    let replicas: Vec<&str> =
+        THREE.iter().copied().filter(|alias| padded(alias) != first).collect();
+    let [candidate, lagging] = replicas[..] else { panic!("{replicas:?}") };
+    arrives(cluster.server(lagging), &[].into());
+    let (status, answer) =
+        cluster.daemon().post("/api/v1/recoveries/disable", json!({"comment": "a test"}));
+    assert_eq!(status, 200, "{answer:#}");
+    let stop = if flavor == Flavor::MySql { "STOP REPLICA" } else { "STOP SLAVE" };
+    cluster.server(lagging).run(&[stop]).unwrap();
+    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
+    arrives(cluster.server(candidate), &[1].into());
+    cluster.server(candidate).run(&["FLUSH BINARY LOGS"]).unwrap();
+    let mut admin = cluster.server(candidate).connect("admin").unwrap();
+    let purged = || {
+        let logs: Vec<mysql::Row> = admin.query("SHOW BINARY LOGS").unwrap();
+        let last: String = logs.last()?.get(0)?;
+        admin.query_drop(format!("PURGE BINARY LOGS TO '{last}'")).unwrap();
+        let left: Vec<mysql::Row> = admin.query("SHOW BINARY LOGS").unwrap();
+        (left.len() == 1).then_some(())
+    };
+    wait_for(purged).expect("the logs are not purged");
+    let (status, answer) = cluster.daemon().post(PLANNED, json!({"new_primary": candidate}));
+    assert_eq!(status, 409, "{answer:#}");
+    let why = answer["message"].as_str().unwrap();
+    assert!(why.contains("no longer hold") && why.contains(&padded(lagging)), "{answer:#}");
+    // Who holds everything is chosen as before.
+    let start = if flavor == Flavor::MySql { "START REPLICA" } else { "START SLAVE" };
+    cluster.server(lagging).run(&[start]).unwrap();
+    arrives(cluster.server(lagging), &[1].into());
+    let (status, answer) = cluster.daemon().post(PLANNED, json!({"new_primary": candidate}));
+    assert_eq!((status, &answer["outcome"]), (200, &json!("succeeded")), "{answer:#}");
+}
+
+#[test]
+fn a_mysql_that_would_leave_a_replica_behind_is_not_chosen() {
+    a_candidate_that_would_leave_a_replica_behind_is_not_chosen(Flavor::MySql.into());
+}
+
+#[test]
+fn a_mariadb_that_would_leave_a_replica_behind_is_not_chosen() {
+    a_candidate_that_would_leave_a_replica_behind_is_not_chosen(Flavor::MariaDb.into());
+}

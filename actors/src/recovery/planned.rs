@@ -172,8 +172,8 @@ impl Locked<'_> {
         }
     }
 
-    /// The old primary takes writes again on these grounds, if the shard's lock is still ours: otherwise somebody else may have promoted
-    /// another one meanwhile. It stays closed then, and whoever holds the lock next finishes.
+    /// The old primary takes writes again on these grounds, if the shard's lock is still ours: otherwise somebody
+    /// else may have promoted another one meanwhile. It stays closed then, and whoever holds the lock next finishes.
     async fn undo(&self, primary: &Tablet, grounds: PromotionGrounds, why: String) -> Stopped {
         let held = match self.check_lock().await {
             Ok(()) => self.opening_patience(primary).await,

@@ -13,7 +13,7 @@ use super::semi_sync::{set_replica_semi_sync, set_source_semi_sync};
 use super::session::{Session, Thread};
 use super::stopping::stop;
 use super::text::quoted;
-use super::{delay, fence, follow, opening, other_channels, relay_log};
+use super::{delay, fence, follow, oldest_log, opening, other_channels, relay_log};
 
 pub(crate) const CREATE_DATABASE: &str = "CREATE DATABASE IF NOT EXISTS _vt";
 const CREATE_JOURNAL: &str = "CREATE TABLE IF NOT EXISTS _vt.reparent_journal (\
@@ -94,7 +94,8 @@ fn run_for_shard(
     session.status()
 }
 
-/// The server's state with the number of reparents that it knows of, and for how long it has been running.
+/// The server's state with what no probe asks for: the number of reparents that it knows of, for how long it has been
+/// running, and on MariaDB what its binary logs no longer hold.
 fn with_journal(session: &mut Session<'_>) -> Result<ServerStatus, CommandError> {
     let mut status = session.status()?;
     let wait = format!("SET SESSION lock_wait_timeout = {JOURNAL_LOCK_WAIT}");
@@ -106,6 +107,9 @@ fn with_journal(session: &mut Session<'_>) -> Result<ServerStatus, CommandError>
         Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => return Err(error),
     };
     status.uptime = uptime(session)?;
+    if session.is_mariadb() {
+        status.gtid_purged = oldest_log::purged(session, &status.gtid_executed)?;
+    }
     Ok(status)
 }
 

@@ -37,10 +37,29 @@ impl ShardSnapshot {
             state.forget(primary_asked_at);
         }
         if answered {
+            self.settle_primary();
             self.remember_losses(alias);
             self.forget_losses();
         }
         self.now = now;
+    }
+
+    /// The primary that was believed until more is known is known as soon as somebody answers who shares its history:
+    /// other shards must hear at once whose server it is.
+    fn settle_primary(&mut self) {
+        let unsettled = self.primary().filter(|primary| primary.identity.is_none());
+        let Some(primary) = unsettled else { return };
+        let Some(status) = primary.valid_status() else { return };
+        let identity = status.identity();
+        let mut others = references(self, primary, &identity);
+        if !others.any(|other| other.shares_history_of(status)) {
+            return;
+        }
+        drop(others);
+        let alias = primary.tablet.alias.clone();
+        if let Some(primary) = self.tablets.get_mut(&alias) {
+            primary.identity = Some(identity);
+        }
     }
 
     fn remember_losses(&mut self, alias: &TabletAlias) {

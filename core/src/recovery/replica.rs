@@ -23,7 +23,7 @@ pub fn relay_log(
     }
     let unapplied = replica.unapplied().subtract(&snapshot.foreign(replica));
     let has_all = source.gtid_executed.contains(&unapplied);
-    let holds_all = source.gtid_purged.subtract(&replica.gtid_executed).is_empty();
+    let holds_all = source.gtid_purged.ahead_of(&replica.gtid_executed).is_empty();
     match unapplied.is_empty() || (has_all && holds_all) {
         true => RelayLog::MayGo,
         false => RelayLog::MustStay,

@@ -136,7 +136,7 @@ impl Contender {
     /// The other's binary logs still hold all that this one lacks. (A clone's begin where it was made.)
     pub(super) fn can_follow(&self, source: &Contender) -> bool {
         let needed = &source.status.gtid_purged;
-        needed.is_empty() || self.received().contains(needed)
+        needed.is_empty() || needed.ahead_of(&self.received()).is_empty()
     }
 
     /// It has something received that nobody is applying.

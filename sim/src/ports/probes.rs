@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
+use vtorc_core::gtid::GtidSet;
 use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::ports::{ProbeConnection, ProbePort};
-use vtorc_core::status::ServerStatus;
+use vtorc_core::status::{Flavor, ServerStatus};
 use vtorc_core::tablet::TabletAddress;
 
 use super::{Line, Lost, Outside};
@@ -50,10 +51,7 @@ impl ProbeConnection for Line {
     async fn probe(&mut self, deadline: Duration) -> Result<ServerStatus, ProbeFailure> {
         self.deadline = Instant::now() + deadline;
         match self.ask(Statement::Status).await.map_err(ProbeFailure::from) {
-            // A probe reads neither the journal nor the uptime.
-            Ok(Reply::Status(status)) => {
-                Ok(ServerStatus { journal_length: None, uptime: None, ..*status })
-            }
+            Ok(Reply::Status(status)) => Ok(without_what_no_probe_asks(*status)),
             Ok(Reply::Done | Reply::Pending | Reply::Begun(_) | Reply::Refused(_)) => {
                 Err(ProbeFailure::Garbled("no status".into()))
             }
@@ -82,4 +80,13 @@ impl ProbeConnection for Line {
         }
         Ok(())
     }
+}
+
+/// Only recoveries ask for the journal, the uptime, and what a MariaDB purged.
+fn without_what_no_probe_asks(status: ServerStatus) -> ServerStatus {
+    let gtid_purged = match status.flavor {
+        Flavor::MySql => status.gtid_purged,
+        Flavor::MariaDb => GtidSet::empty_mariadb(),
+    };
+    ServerStatus { journal_length: None, uptime: None, gtid_purged, ..status }
 }

@@ -1,6 +1,7 @@
 //! A server's state in a snapshot file.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use vtorc_core::gtid::{GtidSet, MariaDbGtidSet};
@@ -34,6 +35,8 @@ pub(super) struct ServerFile {
     gtid_executed: String,
     gtid_purged: String,
     pub(super) journal_length: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uptime_s: Option<u64>,
     #[serde(default)]
     vttablet: Option<VttabletFile>,
     semi_sync: SemiSyncFile,
@@ -161,6 +164,7 @@ impl ServerFile {
             gtid_executed: status.gtid_executed.to_string(),
             gtid_purged: status.gtid_purged.to_string(),
             journal_length: status.journal_length,
+            uptime_s: status.uptime.map(|uptime| uptime.as_secs()),
             vttablet: status.vttablet.as_ref().map(VttabletFile::of),
             semi_sync: SemiSyncFile::of(&status.semi_sync),
             replication: status.replication.as_ref().map(ReplicationFile::of),
@@ -203,6 +207,7 @@ impl ServerFile {
             binlog_format: self.binlog_format.as_deref().and_then(BinlogFormat::from_name),
             binlog_state: self.binlog_state.parse().map_err(|error| format!("{error}"))?,
             journal_length: self.journal_length,
+            uptime: self.uptime_s.map(Duration::from_secs),
             vttablet: self.vttablet.map(VttabletFile::into_core).transpose()?,
         })
     }

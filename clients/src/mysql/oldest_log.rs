@@ -1,0 +1,83 @@
+//! What a MariaDB's binary logs no longer hold. MySQL tells (`gtid_purged`); of MariaDB the oldest log does, by how it
+//! begins.
+
+use vtorc_core::gtid::GtidSet;
+use vtorc_core::ports::CommandError;
+
+use super::dialect::Row;
+use super::session::Session;
+
+/// How a log begins: a description, the list of what went before, checkpoints, and its first transaction.
+const BEGINNING: &str = "SHOW BINLOG EVENTS LIMIT 10";
+
+/// What this server's binary logs no longer hold of what it has; nothing where it says nothing of them.
+pub(crate) fn purged(session: &mut Session<'_>, has: &GtidSet) -> Result<GtidSet, CommandError> {
+    match session.rows("look how its oldest binary log begins", BEGINNING) {
+        Ok(events) => Ok(before(&events, has)),
+        // It writes none, or may not be asked.
+        Err(CommandError::NotDone(_)) => Ok(has.empty_like()),
+        Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => Err(error),
+    }
+}
+
+/// What went before the log that begins with these events. A copy of a server begins its logs anew, and its list is
+/// empty: its first transaction tells then, and as long as there is none, all that it has went before.
+fn before(events: &[Row], has: &GtidSet) -> GtidSet {
+    let infos = |wanted: &'static str| {
+        let of_type = move |row: &&Row| text(row, "event_type") == wanted;
+        events.iter().filter(of_type).map(|row| text(row, "info"))
+    };
+    let list = infos("Gtid_list").next().map(|info| info.trim_matches(['[', ']'])).unwrap_or("");
+    match (GtidSet::parse_mariadb(list), infos("Gtid").next()) {
+        (Ok(listed), _) if !listed.is_empty() => listed,
+        (_, Some(first)) => before_first(first).unwrap_or_else(|| has.empty_like()),
+        (_, None) if events.is_empty() => has.empty_like(),
+        (_, None) => has.clone(),
+    }
+}
+
+/// `BEGIN GTID 0-1-7`, or without `BEGIN`: up to the number before, whoever wrote it.
+fn before_first(info: &str) -> Option<GtidSet> {
+    let gtid = info.split("GTID ").nth(1)?.split_whitespace().next()?;
+    let (writer, number) = gtid.rsplit_once('-')?;
+    let before = number.parse::<u64>().ok()?.checked_sub(1).filter(|number| *number > 0)?;
+    GtidSet::parse_mariadb(&format!("{writer}-{before}")).ok()
+}
+
+fn text<'a>(row: &'a Row, column: &str) -> &'a str {
+    row.get(column).and_then(Option::as_deref).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events(told: &[(&str, &str)]) -> Vec<Row> {
+        let row = |(event, info): &(&str, &str)| {
+            let column = |name: &str, value: &str| (name.to_owned(), Some(value.to_owned()));
+            Row::from([column("event_type", event), column("info", info)])
+        };
+        told.iter().map(row).collect()
+    }
+
+    #[test]
+    fn the_oldest_log_tells_what_went_before_it() {
+        let (list, first) = ("Gtid_list", "Gtid");
+        for (told, expected) in [
+            // Its first log since it was set up.
+            (vec![(list, "[]"), (first, "BEGIN GTID 0-7-1")], ""),
+            // Logs before it were purged.
+            (vec![(list, "[0-7-101]"), (first, "GTID 0-7-102")], "0-7-101"),
+            (vec![(list, "[0-3-90,0-7-101,1-3-5]")], "0-7-101,1-3-5"),
+            // A copy, which logged what came later.
+            (vec![(list, "[]"), (first, "BEGIN GTID 0-7-41 cid=5")], "0-7-40"),
+            // A copy that logged nothing yet.
+            (vec![(list, "[]")], "0-1-200"),
+            // No log at all.
+            (vec![], ""),
+        ] {
+            let has = GtidSet::parse_mariadb("0-1-200").unwrap();
+            assert_eq!(before(&events(&told), &has).to_string(), expected, "{told:?}");
+        }
+    }
+}
