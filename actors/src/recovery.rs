@@ -30,7 +30,7 @@ use slog::{Logger, info, o, warn};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use vtorc_core::admission::Block;
-use vtorc_core::admission::attempts::Attempts;
+use vtorc_core::admission::attempts::{self, Attempts};
 use vtorc_core::admission::inaction::{HeldBack, Inaction};
 use vtorc_core::admission::requested::may_start;
 use vtorc_core::audit::{Outcome, RecoveryRecord};
@@ -58,10 +58,8 @@ const MAILBOX_MAX: usize = 64;
 
 /// The history is given so long to tell of a block, ...
 const BLOCK_PATIENCE: Duration = Duration::from_secs(2);
-/// ... is asked again after this, ...
+/// ... and is asked again after this.
 const BLOCK_RETRY: Duration = Duration::from_secs(1);
-/// ... and is not waited for after this.
-const BLOCK_GIVEN_UP: Duration = Duration::from_secs(10);
 
 /// The shard's actor, as far as its recoveries tell it something.
 #[derive(Clone)]
@@ -296,15 +294,14 @@ impl RecoveryActor {
         }));
     }
 
-    /// Tried again. A history that stays away must not leave the shard without recoveries: after a while it is taken
-    /// for one in which nothing blocks the shard.
+    /// Tried again, until it is given up.
     fn block_was_not_read(&mut self, error: &HistoryError, context: &mut Context<Self>) {
         let now = self.services.clock.now();
         let since = self.unread.as_ref().map_or(now, |unread| unread.since);
         let why = format!("the block period cannot be read: {error}");
-        if since.age(now) >= BLOCK_GIVEN_UP && !sabotage::has(Bug::NeedHistory) {
+        if let Some(attempts) = attempts::without_history(since, now) {
             warn!(self.log, "recovering without the history"; "reason" => &why);
-            (self.attempts, self.unread) = (Some(Attempts::default()), None);
+            (self.attempts, self.unread) = (Some(attempts), None);
             return;
         }
         warn!(self.log, "not recovering"; "reason" => &why);

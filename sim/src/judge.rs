@@ -17,6 +17,7 @@ use crate::faults::{Fault, Hostile, Kind};
 use crate::ledger::Ledger;
 use crate::manager::EPOCH_MS;
 use crate::oracle::{Limits, Watched};
+use crate::policies;
 use crate::ports::{LATE_MS, SATURATED_MS};
 use crate::run::Verdict;
 use crate::schedule::{Schedule, ShardPlan};
@@ -118,7 +119,7 @@ fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool 
     let alone = stage.schedule.shards.get(at).is_some_and(ShardPlan::one_alone_has_former);
     // Where nothing is promised, a primary that is cut off is replaced, and may go on.
     let nothing_promised =
-        stage.schedule.shards.get(at).is_some_and(|plan| plan.policy.acks_required() == 0);
+        stage.schedule.shards.get(at).is_some_and(|plan| policies::acks_required(plan.policy) == 0);
     let mistaken = alone
         || nothing_promised
         || faults.map(|fault| fault.kind).any(|kind| mistakes.contains(&kind));

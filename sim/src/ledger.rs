@@ -10,6 +10,7 @@ use crate::Millis;
 use crate::foreign::FOREIGN;
 use crate::gtids::Txn;
 use crate::network::Party;
+use crate::policies;
 use crate::universe::Universe;
 
 /// A primary that served and was followed for so long is no ground for a failover.
@@ -192,8 +193,9 @@ impl Universe {
         let promises_from = self.ledger(number).promises_from;
         // A primary that nobody could tell of a new policy yet keeps the old one.
         let waits = promises_from == 0 || self.server(number).waits_for_acks;
-        let promises =
-            self.records_of(number).policy.acks_required() > 0 && promises_from <= now && waits;
+        let promises = policies::acks_required(self.records_of(number).policy) > 0
+            && promises_from <= now
+            && waits;
         let followed = self.is_followed(number);
         let ledger = self.ledger_mut(number);
         let Some(known) = ledger.attempts.get_mut(&attempt) else { return };
@@ -342,7 +344,7 @@ impl Universe {
     /// Somebody hears it who acknowledges, if anybody must: where nobody does, as with disks that stall, nobody can
     /// tell whose fault that is.
     fn is_heard(&self, number: u8) -> bool {
-        let wants_acks = self.records_of(number).policy.acks_required() > 0;
+        let wants_acks = policies::acks_required(self.records_of(number).policy) > 0;
         self.others(number).any(|one| {
             let other = self.server(one);
             let link = (Party::Server(number), Party::Server(one));

@@ -33,6 +33,7 @@ pub mod mariadb;
 pub mod network;
 pub mod oracle;
 pub mod order;
+pub mod policies;
 pub mod ports;
 pub mod replication;
 pub mod run;

@@ -6,6 +6,7 @@ use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::tablet::{Tablet, TabletType};
 
 use crate::Millis;
+use crate::policies;
 use crate::server::{Receiver, Server};
 use crate::universe::Universe;
 
@@ -66,9 +67,9 @@ impl Universe {
             |one: &&Tablet| self.server_of(&one.alias).is_some_and(|server| server.ills.never_up);
         let ackers = in_service
             .filter(|one| one.tablet_type.is_managed() && !absent(one))
-            .filter(|one| records.policy.is_acker(primary, one))
+            .filter(|one| policies::is_acker(records.policy, primary, one))
             .filter(|one| self.server_of(&one.alias).is_none_or(|server| !server.ills.filtered));
-        let required = records.policy.acks_required();
+        let required = policies::acks_required(records.policy);
         let possible = ackers.count() >= required as usize;
         if possible && server.waits_for_acks != (required > 0) {
             return Some(format!("s{} waits for acks: {}", server.number, server.waits_for_acks));
@@ -101,7 +102,7 @@ impl Universe {
         let primary_tablet = self.topology.tablets.get(&primary.alias)?;
         // One that does not apply everything must not promise that it has it.
         let policy = self.records_of(number).policy;
-        let wanted = policy.is_acker(primary_tablet, tablet) && !replica.ills.filtered;
+        let wanted = policies::is_acker(policy, primary_tablet, tablet) && !replica.ills.filtered;
         (replica.acks != wanted).then(|| format!("s{number} acknowledges: {}", replica.acks))
     }
 

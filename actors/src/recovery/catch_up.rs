@@ -12,7 +12,6 @@ use vtorc_core::ports::{CommandError, PromotionGrounds, RelayLog, ServerCommand,
 use vtorc_core::recovery::catch_up::{self, Choice, Goal, Progress};
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::reparent::election::{Candidate, Contender, Election};
-use vtorc_core::settings::UnappliedPolicy;
 use vtorc_core::status::ServerStatus;
 
 use super::job::{COMMAND_MARGIN, Locked, Stopped};
@@ -184,13 +183,12 @@ impl Locked<'_> {
         if better_is_ready {
             return;
         }
-        let unapplied = race
+        let policy = self.job.settings.unapplied;
+        let applied = race
             .status_of(&candidate.alias)
-            .is_some_and(|status| !status.gtid_executed.contains(&candidate.received));
-        if unapplied && self.job.settings.unapplied == UnappliedPolicy::Fail {
-            let why = "it has not applied everything it received, and \
-                       FailMasterPromotionIfSQLThreadNotUpToDate is set";
-            race.forbid(at, why.into());
+            .map(|status| catch_up::check_applied(candidate, &status.gtid_executed, policy));
+        if let Some(Err(why)) = applied {
+            race.forbid(at, why.to_string());
             return;
         }
         if let Err(error) = self.catch_up(race, at, candidate, election).await {

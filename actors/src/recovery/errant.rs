@@ -4,6 +4,7 @@
 use vtorc_core::analysis::errant_gtids;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{RelayLog, ServerCommand, SourceChange};
+use vtorc_core::recovery::made_up;
 use vtorc_core::recovery::planned;
 use vtorc_core::recovery::promotion;
 use vtorc_core::recovery::step::StepKind;
@@ -11,9 +12,6 @@ use vtorc_core::tablet::{Tablet, TabletType};
 
 use super::job::{Locked, Stopped};
 use crate::messages::{CureErrantRequest, ErrantCure};
-
-/// More empty transactions than this are not made: the histories have little in common.
-const INJECTED_MAX: u64 = 1000;
 
 impl Locked<'_> {
     /// Does what was asked for, if the tablet still has errant GTIDs.
@@ -62,14 +60,8 @@ impl Locked<'_> {
     }
 
     async fn inject(&self, primary: &Tablet, errant: &GtidSet) -> Result<String, Stopped> {
-        let gtids = errant.each(INJECTED_MAX + 1);
-        let count = gtids.len() as u64;
-        if count == 0 || count > INJECTED_MAX {
-            return Err(Stopped::Refused(format!(
-                "{}: only MySQL's GTIDs, and at most {INJECTED_MAX} of them, are made up for",
-                errant.shown()
-            )));
-        }
+        let gtids = made_up::empty_transactions(errant).map_err(Stopped::refused)?;
+        let count = gtids.len();
         let commit = ServerCommand::CommitEmpty { gtids };
         let timeout = self.job.settings.command_timeout;
         match self.job.on(StepKind::CommitEmpty, primary, commit, timeout).await {

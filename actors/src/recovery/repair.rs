@@ -11,6 +11,7 @@ use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::ports::{CommandError, PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::recovery::care::{self, Care};
 use vtorc_core::recovery::receivers::{self, Restart, Source};
+use vtorc_core::recovery::records::{self, Completion};
 use vtorc_core::recovery::reopen;
 use vtorc_core::recovery::replica::{self, Case, Cure, Fares};
 use vtorc_core::recovery::step::StepKind;
@@ -18,7 +19,6 @@ use vtorc_core::reparent::safety;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletType};
-use vtorc_core::time::TermStart;
 
 use super::job::{Locked, Stopped};
 
@@ -73,11 +73,9 @@ impl Locked<'_> {
         named.map_err(Stopped::refused)?;
         self.check_lock().await?;
         let topo = &self.job.services.topo;
-        let term = match self.fresh.settled_term(&primary) {
-            Some(term) => term,
-            None => TermStart::after(self.fresh.newest_term(), self.job.services.clock.now()),
-        };
-        if primary.term_start != Some(term) {
+        let now = self.job.services.clock.now();
+        let Completion { term, in_tablet_record } = records::completion(&self.fresh, &primary, now);
+        if in_tablet_record {
             let set = topo.set_tablet_type(&primary.alias, TabletType::Primary, Some(term));
             self.write_record(StepKind::RecordPrimaryTerm, &primary.alias, set).await?;
         }

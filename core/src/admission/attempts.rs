@@ -24,6 +24,16 @@ const APPLIER_PAUSE: Duration = Duration::from_secs(600);
 /// Where some receivers cannot connect any more, the others are asked sooner: the primary may be dead.
 const BROKEN_RESTART_PAUSE: Duration = Duration::from_secs(2);
 
+/// A history that cannot be read must not leave the shard without recoveries: after this long it is taken for one in
+/// which nothing blocks the shard.
+const HISTORY_GIVEN_UP: Duration = Duration::from_secs(10);
+
+/// What is remembered where the history could not be read since then; none as long as it is waited for.
+pub fn without_history(unread_since: Timestamp, now: Timestamp) -> Option<Attempts> {
+    let given_up = unread_since.age(now) >= HISTORY_GIVEN_UP && !sabotage::has(Bug::NeedHistory);
+    given_up.then(Attempts::default)
+}
+
 /// The attempts of one shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempts {

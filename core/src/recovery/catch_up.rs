@@ -9,7 +9,7 @@ use crate::ids::TabletAlias;
 use crate::ports::CommandError;
 use crate::reparent::election::{Candidate, Contender, Election, Reason};
 use crate::sabotage::{self, Bug};
-use crate::settings::RecoverySettings;
+use crate::settings::{RecoverySettings, UnappliedPolicy};
 use crate::status::ServerStatus;
 
 /// Once a candidate is ready, those that rank before it get so much more time.
@@ -91,6 +91,26 @@ pub fn check_source_helps(follower: &ServerStatus) -> Result<(), CommandError> {
         false => Ok(()),
     }
 }
+
+/// Whether a candidate is passed over because it has not applied everything that it received: the configuration may
+/// want that.
+pub fn check_applied(
+    candidate: &Candidate,
+    executed: &GtidSet,
+    policy: UnappliedPolicy,
+) -> Result<(), NotApplied> {
+    match policy {
+        UnappliedPolicy::Fail if !executed.contains(&candidate.received) => Err(NotApplied),
+        UnappliedPolicy::Fail | UnappliedPolicy::Wait => Ok(()),
+    }
+}
+
+/// It would have to apply something first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it has not applied everything it received, and FailMasterPromotionIfSQLThreadNotUpToDate is set"
+)]
+pub struct NotApplied;
 
 /// How far a candidate had come that had committed this when its receiver was stopped.
 pub fn begun(candidate: &Candidate, election: &Election, executed: &GtidSet) -> Progress {
@@ -192,6 +212,21 @@ mod tests {
             let choice = choose(&read(progress), secs(elapsed), secs(1.0));
             assert_eq!(choice, expected, "{progress} after {elapsed} s");
         }
+    }
+
+    #[test]
+    fn one_that_must_apply_something_first_is_passed_over_where_that_is_wanted() {
+        let set = |text: &str| GtidSet::parse_mariadb(text).unwrap();
+        let candidate = Candidate {
+            alias: TabletAlias { cell: "zone1".into(), uid: 1 },
+            sources: Vec::new(),
+            lesser_sources: Vec::new(),
+            received: set("0-1-9"),
+        };
+        let check = |executed, policy| check_applied(&candidate, &set(executed), policy);
+        assert_eq!(check("0-1-8", UnappliedPolicy::Fail), Err(NotApplied));
+        assert_eq!(check("0-1-9", UnappliedPolicy::Fail), Ok(()));
+        assert_eq!(check("0-1-8", UnappliedPolicy::Wait), Ok(()));
     }
 
     #[test]

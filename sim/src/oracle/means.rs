@@ -6,6 +6,7 @@ use vtorc_core::tablet::{Tablet, TabletType};
 use super::Human;
 use crate::gtids::Txn;
 use crate::network::Party;
+use crate::policies;
 use crate::server::Receiver;
 
 impl Human<'_> {
@@ -41,7 +42,7 @@ impl Human<'_> {
         let seen = self.all_in_sight().into_iter().map(|one| self.universe.server(one));
         let lacks = |txn: &Txn| !server.has_received(*txn);
         let mut logs = seen.flat_map(|other| other.binlog.iter().chain(&other.relay));
-        self.policy().acks_required() == 0 && logs.any(lacks)
+        policies::acks_required(self.policy()) == 0 && logs.any(lacks)
     }
 
     /// Everybody is there and nothing was ever promised.
@@ -121,12 +122,17 @@ impl Human<'_> {
         let ills = &self.universe.server(acker).ills;
         let sends = self.universe.server(acker).acks || ills.acks_by_file;
         writer != acker
-            && (sends || self.policy().is_acker(&self.as_replica(writer), &self.as_replica(acker)))
+            && (sends
+                || policies::is_acker(
+                    self.policy(),
+                    &self.as_replica(writer),
+                    &self.as_replica(acker),
+                ))
     }
 
     /// No tablet that is out of sight, the primary first of all, can get a write acknowledged by others out of sight.
     fn is_fenced_by_those_in_sight(&self, primary: u8) -> bool {
-        let required = self.policy().acks_required() as usize;
+        let required = policies::acks_required(self.policy()) as usize;
         let hidden = self.out_of_sight();
         if required == 0 {
             // One that runs would go on by itself.
@@ -225,11 +231,11 @@ impl Human<'_> {
         let whole = |one: u8| !self.universe.server(one).ills.filtered;
         let acks = |one: &&u8| {
             let link = (Party::Server(writer), Party::Server(**one));
-            policy.is_acker(&primary, &self.as_replica(**one))
+            policies::is_acker(policy, &primary, &self.as_replica(**one))
                 && whole(**one)
                 && !self.wrote_in_vain(**one, writer)
                 && self.universe.network.is_calm(link.0, link.1)
         };
-        seen.iter().filter(acks).count() >= policy.acks_required() as usize
+        seen.iter().filter(acks).count() >= policies::acks_required(policy) as usize
     }
 }
