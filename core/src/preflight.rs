@@ -39,6 +39,11 @@ pub struct Inspection {
     pub readers_see_unacknowledged: Option<bool>,
     /// How far the server's clock is ahead of this machine's; negative if it is behind.
     pub clock_ahead_ms: Option<i64>,
+    /// Users of clients that are connected.
+    pub connected: BTreeSet<String>,
+    /// Of these, whom `read_only` does not stop, as far as the topology user may know; nobody where `super_read_only` is
+    /// used.
+    pub past_read_only: BTreeSet<String>,
     /// What came of logging in as replicas do; none where it is not known as whom, or the server could not be reached.
     pub login_trial: Option<LoginTrial>,
 }
@@ -362,6 +367,15 @@ impl Report {
             let cure = "set rpl_semi_sync_source_wait_point (MariaDB: rpl_semi_sync_master_wait_point) to AFTER_SYNC";
             self.add(Severity::Warning, "ReadersSeeUnacknowledged", alias, what, cure);
         }
+        if !seen.past_read_only.is_empty() && is_primary(snapshot, state) {
+            let what = format!(
+                "read_only does not stop {}, connected now: a planned failover ends such sessions, and is undone if \
+                 they come back and write",
+                list(&seen.past_read_only)
+            );
+            let cure = "take SUPER, READ_ONLY ADMIN and CONNECTION_ADMIN from users that write";
+            self.add(Severity::Warning, "WritesPastReadOnly", alias, what, cure);
+        }
         let skew = seen.clock_ahead_ms.unwrap_or(0);
         if Duration::from_millis(skew.unsigned_abs()) > CLOCK_SKEW_MAX {
             let word = if skew > 0 { "ahead of" } else { "behind" };
@@ -369,6 +383,14 @@ impl Report {
             self.add(Severity::Warning, "ClockSkew", alias, what, "run a time service on both");
         }
     }
+}
+
+fn is_primary(snapshot: &ShardSnapshot, state: &TabletState) -> bool {
+    snapshot.primary().is_some_and(|primary| primary.tablet.alias == state.tablet.alias)
+}
+
+fn list(users: &BTreeSet<String>) -> String {
+    users.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn promises_anything(snapshot: &ShardSnapshot) -> bool {

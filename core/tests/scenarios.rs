@@ -216,6 +216,7 @@ fn inspections(input: &str) -> BTreeMap<TabletAlias, Inspection> {
                     "opens" => seen.read_only_at_start = Some(false),
                     "fast" => seen.commits_are_durable = Some(false),
                     "early" => seen.readers_see_unacknowledged = Some(true),
+                    "past" => seen.past_read_only = value.split('+').map(str::to_owned).collect(),
                     "skew" => seen.clock_ahead_ms = value.parse().ok(),
                     "nettimeout" => seen.net_timeout_s = value.parse().ok(),
                     "noentry" => {

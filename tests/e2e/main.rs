@@ -37,6 +37,7 @@ mod input;
 mod isolation;
 mod network;
 mod partial;
+mod past_read_only;
 mod planned;
 mod proxy;
 mod reality;

@@ -7,7 +7,7 @@ use vtorc_core::audit::StepOutcome;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::recovery::kind::RecoveryKind;
-use vtorc_core::recovery::planned::{self, Asker, Move};
+use vtorc_core::recovery::planned::{self, Asker, Move, WhoWritesOn, WritesOn};
 use vtorc_core::recovery::reparent;
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::sabotage::{self, Bug};
@@ -53,18 +53,10 @@ impl Locked<'_> {
         }
         self.check_lock().await?;
         let writes_stopped_at = self.job.services.clock.now();
-        let mut last = match self.demote(&primary).await {
+        let last = match self.reach_the_last(&primary, &candidate, writes_stopped_at).await {
             Ok(last) => last,
             Err(why) => return Err(self.undo(&primary, as_before, why).await),
         };
-        if sabotage::has(Bug::SkipWaiting) {
-            last.gtid_executed = GtidSet::empty_mysql();
-        }
-        let position = last.gtid_executed.clone();
-        let reached = self.reach(&candidate, position, writes_stopped_at).await;
-        if let Err(why) = reached {
-            return Err(self.undo(&primary, as_before, why).await);
-        }
         if let Err(lost) = self.check_lock().await {
             return Err(self.undo(&primary, as_before, lost.to_string()).await);
         }
@@ -147,9 +139,49 @@ impl Locked<'_> {
             .map_err(|error| Stopped::Refused(format!("{}: {error}", candidate.alias)))
     }
 
-    /// Stops writes and answers what the primary has in the end.
-    async fn demote(&self, primary: &Tablet) -> Result<ServerStatus, String> {
-        let demote = ServerCommand::Demote { sessions: Sessions::EndAfter(END_SESSIONS_AFTER_MS) };
+    /// Stops writes, and waits until the candidate has what the primary has in the end. That is looked at once more:
+    /// `read_only` does not stop everybody.
+    async fn reach_the_last(
+        &self,
+        primary: &Tablet,
+        candidate: &Tablet,
+        since: vtorc_core::time::Timestamp,
+    ) -> Result<ServerStatus, String> {
+        let mut last = self.demote(primary, Sessions::EndAfter(END_SESSIONS_AFTER_MS)).await?;
+        if sabotage::has(Bug::SkipWaiting) {
+            last.gtid_executed = GtidSet::empty_mysql();
+            return Ok(last);
+        }
+        let mut written = None;
+        for _ in 0..planned::LAST_POSITIONS {
+            if written.is_some() {
+                last = self.demote(primary, Sessions::EndAll).await?;
+            }
+            self.reach(candidate, last.gtid_executed.clone(), since).await?;
+            let timeout = self.job.settings.command_timeout;
+            let look = ServerCommand::ReadStatus;
+            let now = self.job.on(StepKind::ReadPrimaryPosition, primary, look, timeout).await;
+            let now = now.map_err(|error| format!("{}: {error}", primary.alias))?;
+            written = planned::wrote_on(&last, &now);
+            if written.is_none() {
+                return Ok(last);
+            }
+        }
+        let written = Box::new(written.unwrap_or_else(|| last.gtid_executed.empty_like()));
+        let who = self.who_writes_on(primary).await;
+        Err(WritesOn { primary: primary.alias.clone(), written, who }.to_string())
+    }
+
+    async fn who_writes_on(&self, primary: &Tablet) -> WhoWritesOn {
+        let Some(address) = primary.address() else { return WhoWritesOn::default() };
+        let timeout = self.job.settings.command_timeout;
+        let inspected = self.job.services.mysql.inspect(&address, timeout).await;
+        inspected.as_ref().map(WhoWritesOn::of).unwrap_or_default()
+    }
+
+    /// Stops writes and answers what the primary has then.
+    async fn demote(&self, primary: &Tablet, sessions: Sessions) -> Result<ServerStatus, String> {
+        let demote = ServerCommand::Demote { sessions };
         let timeout = self.job.settings.write_outage_max;
         let demoted = self.job.on(StepKind::StopWrites, primary, demote, timeout).await;
         demoted.map_err(|error| format!("{}: {error}", primary.alias))

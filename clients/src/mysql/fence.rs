@@ -29,7 +29,7 @@ pub(crate) fn refuse_writes(
     session: &mut Session<'_>,
     sessions: Sessions,
 ) -> Result<(), CommandError> {
-    let statement = if session.access.use_super_read_only && !session.is_mariadb() {
+    let statement = if stops_everybody(session) {
         "SET GLOBAL super_read_only = ON"
     } else {
         "SET GLOBAL read_only = ON"
@@ -69,10 +69,55 @@ pub(crate) fn refuse_writes(
         return Err(CommandError::Unknown(format!("{why}; {stays}")));
     }
     outcome?;
-    if sessions == Sessions::EndAll {
-        end_sessions(session)?;
+    let ended = match sessions {
+        Sessions::EndAll => clients(session)?,
+        Sessions::EndAfter(_) => clients_past_read_only(session)?,
+    };
+    ended.iter().try_for_each(|client| end_session(session, &client.id))
+}
+
+/// Nobody but replication writes to a server that refuses writes.
+fn stops_everybody(session: &Session<'_>) -> bool {
+    session.access.use_super_read_only && !session.is_mariadb()
+}
+
+/// A client's session.
+pub(crate) struct Client {
+    id: String,
+    /// As whom it is logged in.
+    pub(crate) user: String,
+}
+
+/// The client sessions that are there now.
+pub(crate) fn clients(session: &mut Session<'_>) -> Result<Vec<Client>, CommandError> {
+    list_clients(session, SESSIONS)
+}
+
+/// Of the client sessions those of users whom `read_only` does not stop; none where `super_read_only` is used. Who may
+/// not read other users' privileges (`SELECT` on the schema `mysql`) is told of none.
+pub(crate) fn clients_past_read_only(
+    session: &mut Session<'_>,
+) -> Result<Vec<Client>, CommandError> {
+    match stops_everybody(session) {
+        true => Ok(Vec::new()),
+        false => list_clients(session, SESSIONS_PAST_READ_ONLY),
     }
-    Ok(())
+}
+
+fn list_clients(session: &mut Session<'_>, statement: &str) -> Result<Vec<Client>, CommandError> {
+    let rows = session.rows("list client sessions", statement)?;
+    let clients = rows.iter().filter(|row| {
+        is_client(session.access, &column_text(row, "user"), &column_text(row, "command"))
+    });
+    let client = |row: &Row| Client { id: column_text(row, "id"), user: column_text(row, "user") };
+    Ok(clients.map(client).collect())
+}
+
+fn end_session(session: &mut Session<'_>, id: &str) -> Result<(), CommandError> {
+    match session.run("end a client session", &format!("KILL {id}")) {
+        Ok(()) | Err(CommandError::NotDone(_)) => Ok(()),
+        Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => Err(error),
+    }
 }
 
 /// How to let commits go that wait for an acknowledgement; none where the server does not wait.
@@ -159,25 +204,16 @@ impl Helper<'_> {
     }
 }
 
-/// Ends the client sessions that are there now.
-fn end_sessions(session: &mut Session<'_>) -> Result<(), CommandError> {
-    for row in session.rows("list client sessions", SESSIONS)? {
-        let text = |column: &str| -> String { column_text(&row, column) };
-        if is_client(session.access, &text("user"), &text("command")) {
-            let gone = session.run("end a client session", &format!("KILL {}", text("id")));
-            match gone {
-                Ok(()) | Err(CommandError::NotDone(_)) => {}
-                Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => {
-                    return Err(error);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
 const SESSIONS: &str = "SELECT ID AS id, USER AS user, COMMAND AS command, STATE AS state, INFO AS info \
      FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID()";
+
+/// With one of these privileges a user writes in spite of `read_only` (manuals of MySQL, "read_only", and MariaDB,
+/// "READ_ONLY ADMIN", which was part of SUPER before 10.11).
+const SESSIONS_PAST_READ_ONLY: &str = "SELECT p.ID AS id, p.USER AS user, p.COMMAND AS command \
+     FROM information_schema.PROCESSLIST p WHERE p.ID <> CONNECTION_ID() AND EXISTS \
+     (SELECT 1 FROM information_schema.USER_PRIVILEGES g WHERE g.PRIVILEGE_TYPE IN \
+     ('SUPER', 'READ_ONLY ADMIN', 'READ ONLY ADMIN', 'CONNECTION_ADMIN') \
+     AND LEFT(g.GRANTEE, CHAR_LENGTH(p.USER) + 3) = CONCAT('''', p.USER, '''@'))";
 
 pub(crate) fn column_text(row: &Row, column: &str) -> String {
     row.get(column).cloned().flatten().unwrap_or_default()

@@ -1,5 +1,6 @@
 //! What a server is asked once, before the bad day. What it will not tell is left open: it is no error.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,8 +12,9 @@ use vtorc_core::secret::Login;
 
 use super::access::MysqlAccess;
 use super::dialect::name_value;
-use super::login;
+use super::fence::Client;
 use super::session::{Session, connect, text_of};
+use super::{fence, login};
 
 /// Looks at a server's grants and settings.
 pub(crate) fn inspect(session: &mut Session<'_>) -> Result<Inspection, CommandError> {
@@ -32,9 +34,15 @@ pub(crate) fn inspect(session: &mut Session<'_>) -> Result<Inspection, CommandEr
         commits_are_durable: durable.map(|(binlog, engine)| binlog == 1 && engine == 1),
         readers_see_unacknowledged: wait_point.map(|point| point == "AFTER_COMMIT"),
         clock_ahead_ms: clock_ahead_ms(session)?,
+        connected: users(fence::clients(session)?),
+        past_read_only: users(fence::clients_past_read_only(session)?),
         // What cannot be tried says nothing of the rest.
         login_trial: login_trial(session).unwrap_or(None),
     })
+}
+
+fn users(clients: Vec<Client>) -> BTreeSet<String> {
+    clients.into_iter().map(|client| client.user).collect()
 }
 
 /// Logs in as replicas do: at the server itself where the configuration says as whom, else where its channel leads.

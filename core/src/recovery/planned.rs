@@ -1,6 +1,10 @@
 //! Moving writes away from a primary that helps: who takes over, and what is done where it does not step down.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use crate::analysis::Finding;
+use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
 use crate::preflight::Inspection;
@@ -120,6 +124,68 @@ pub fn check_login(candidate: &Tablet, inspected: &Inspection) -> Result<(), Not
     match trial.and_then(|trial| Some((trial.user.clone(), trial.trouble.clone()?))) {
         Some((user, why)) => Err(NotMoved::LoginRefused { at: candidate.alias.clone(), user, why }),
         None => Ok(()),
+    }
+}
+
+/// Users whom `read_only` does not stop may go on writing. So often their sessions are ended, and the primary's last
+/// position is read anew.
+pub const LAST_POSITIONS: usize = 3;
+
+/// What a primary that refuses writes has written since it was asked last. (What it pulls from elsewhere does not
+/// count.)
+pub fn wrote_on(last: &ServerStatus, now: &ServerStatus) -> Option<GtidSet> {
+    let written = now.written_by_itself().subtract(&last.written_by_itself());
+    (!written.is_empty()).then_some(written)
+}
+
+/// Why writes are not moved from a primary that does not stop.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{primary} refuses writes and wrote {} all the same: read_only does not stop {who}; take SUPER, READ_ONLY ADMIN and CONNECTION_ADMIN from users that write",
+    .written.shown()
+)]
+pub struct WritesOn {
+    /// The primary.
+    pub primary: TabletAlias,
+    /// What it wrote last.
+    pub written: Box<GtidSet>,
+    /// Who does that.
+    pub who: WhoWritesOn,
+}
+
+/// Who writes to a server in spite of `read_only`, as far as that can be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum WhoWritesOn {
+    /// Nobody knows.
+    #[default]
+    Somebody,
+    /// Somebody of these, who are connected.
+    SomebodyOf(BTreeSet<String>),
+    /// These, who are connected, may.
+    Users(BTreeSet<String>),
+}
+
+impl WhoWritesOn {
+    /// By what its server was just found like.
+    pub fn of(inspected: &Inspection) -> Self {
+        match (inspected.past_read_only.is_empty(), inspected.connected.is_empty()) {
+            (false, _) => Self::Users(inspected.past_read_only.clone()),
+            (true, false) => Self::SomebodyOf(inspected.connected.clone()),
+            (true, true) => Self::Somebody,
+        }
+    }
+}
+
+impl fmt::Display for WhoWritesOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |users: &BTreeSet<String>| {
+            users.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+        };
+        match self {
+            Self::Somebody => f.write_str("somebody"),
+            Self::SomebodyOf(users) => write!(f, "somebody of those connected ({})", list(users)),
+            Self::Users(users) => f.write_str(&list(users)),
+        }
     }
 }
 

@@ -259,7 +259,7 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         "vttablet" => status.vttablet = Some(vttablet(value)),
         "nolog" => status.log_replica_updates = false,
         "format" => status.binlog_format = BinlogFormat::from_name(value),
-        "opens" | "fast" | "early" | "skew" | "nettimeout" | "ungranted" | "noentry" => {}
+        "past" | "opens" | "fast" | "early" | "skew" | "nettimeout" | "ungranted" | "noentry" => {}
         "uuid" => status.server_uuid = Some(uuid(value.chars().next().unwrap())),
         "id" => status.server_id = value.parse().unwrap(),
         "purged" => status.gtid_purged = gtid(value),
