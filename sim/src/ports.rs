@@ -271,6 +271,7 @@ impl Line {
             let when = (not_before, until);
             return Ok(Err(universe.queue(self.server, statement.clone(), Some(manager), when)));
         }
+        universe.run_those_before(self.server, statement, u64::MAX);
         if *statement == Statement::StopReceiver && plan == Plan::Replace {
             universe.receiver_stopped(self.server, manager);
         }

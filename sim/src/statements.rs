@@ -61,6 +61,21 @@ impl Statement {
         matches!(self, Self::TakeWrites | Self::RefuseWrites)
     }
 
+    /// Tells whether it changes a replica's channel: these have the channel's lock one after the other, also those whose
+    /// askers are gone.
+    pub fn changes_channel(&self) -> bool {
+        matches!(
+            self,
+            Self::StopReceiver
+                | Self::StopReplication
+                | Self::StartReplication
+                | Self::StartApplier
+                | Self::ChangeSource(_)
+                | Self::ForgetSource
+                | Self::Delay(_)
+        )
+    }
+
     /// Tells whether the applier must stop for it.
     fn stops_applier(&self) -> bool {
         matches!(self, Self::StopReplication | Self::Delay(_))

@@ -348,29 +348,50 @@ impl Universe {
     }
 
     fn drain_sockets(&mut self) {
-        if self.queued.is_empty() {
+        let due = |universe: &Self, queued: &Queued| {
+            let frozen = universe.is_alive(queued) && universe.server(queued.server).frozen;
+            !frozen && queued.not_before <= universe.now
+        };
+        while let Some(at) = self.queued.iter().position(|queued| due(self, queued)) {
+            let queued = self.queued.remove(at);
+            self.run_those_before(queued.server, &queued.statement, queued.ticket);
+            self.run_queued(queued);
+        }
+    }
+
+    /// Statements that change a server's channel wait for one another: an older one comes first.
+    pub fn run_those_before(&mut self, server: u8, statement: &Statement, ticket: u64) {
+        let goes_first = |queued: &Queued| {
+            queued.server == server && queued.ticket < ticket && queued.statement.changes_channel()
+        };
+        while let Some(at) = self.queued.iter().position(goes_first)
+            && statement.changes_channel()
+        {
+            let queued = self.queued.remove(at);
+            self.run_queued(queued);
+        }
+    }
+
+    /// A restart empties the sockets.
+    fn is_alive(&self, queued: &Queued) -> bool {
+        let server = self.server(queued.server);
+        server.running && server.incarnation == queued.incarnation
+    }
+
+    fn run_queued(&mut self, queued: Queued) {
+        if !self.is_alive(&queued) {
             return;
         }
-        for queued in std::mem::take(&mut self.queued) {
-            let server = self.server(queued.server);
-            if !server.running || server.incarnation != queued.incarnation {
-                continue;
-            }
-            if server.frozen || queued.not_before > self.now {
-                self.queued.push(queued);
-                continue;
-            }
-            let carried = self.deadlines_carried && !sabotage::has(Bug::OpenWithoutDeadline);
-            let given_up = carried && queued.until < self.now;
-            if given_up && queued.statement.ends_with_its_asker() {
-                continue;
-            }
-            let answer = self.execute(queued.server, &queued.statement);
-            // Whoever asked may have given up: it was promoted all the same.
-            if let Some(asker) = queued.asker.filter(|_| queued.statement.promotes(&answer)) {
-                self.promoted(queued.server, asker, Plan::Other);
-            }
-            self.answers.insert(queued.ticket, answer);
+        let carried = self.deadlines_carried && !sabotage::has(Bug::OpenWithoutDeadline);
+        let given_up = carried && queued.until < self.now;
+        if given_up && queued.statement.ends_with_its_asker() {
+            return;
         }
+        let answer = self.execute(queued.server, &queued.statement);
+        // Whoever asked may have given up: it was promoted all the same.
+        if let Some(asker) = queued.asker.filter(|_| queued.statement.promotes(&answer)) {
+            self.promoted(queued.server, asker, Plan::Other);
+        }
+        self.answers.insert(queued.ticket, answer);
     }
 }
