@@ -268,7 +268,8 @@ fn election(
     let unread = alias("unread_record").into_iter().collect();
     let mut settings = testkit::settings();
     settings.prevent_cross_cell_failover = args.contains_key("prevent_cross_cell");
-    let contenders = Contender::of(snapshot);
+    let contenders: Vec<Contender> =
+        Contender::of(snapshot).into_iter().map(|one| one.by_its_memory(snapshot, NOW)).collect();
     let reached = contenders.iter().map(|one| one.tablet.alias.clone()).collect();
     let policy = *snapshot.durability.as_ref().unwrap();
     let reach = Reach::of(snapshot, policy, &reached);

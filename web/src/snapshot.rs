@@ -268,6 +268,7 @@ impl TabletFile {
                 promotion_rule: rule.transpose()?,
             },
             identity: None,
+            proven: false,
             stranger: None,
             reachability,
             status_at: Timestamp::from_millis(self.asked_at_ms),

@@ -60,8 +60,7 @@ impl Locked<'_> {
         if let Err(lost) = self.check_lock().await {
             return Err(self.undo(&primary, as_before, lost.to_string()).await);
         }
-        let again =
-            PromotionGrounds::again(found, last.gtid_executed.clone(), candidate.mysql.clone());
+        let again = PromotionGrounds::again(found, &last, candidate.mysql.clone());
         let mut followers = reparent::managed(&self.fresh);
         followers
             .retain(|tablet| tablet.alias != candidate.alias && self.fresh.answers(&tablet.alias));

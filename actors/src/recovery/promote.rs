@@ -239,6 +239,8 @@ impl Locked<'_> {
         let afterwards =
             |one: &&Tablet| promotion::turn(&self.fresh, &one.alias) == Turn::Afterwards;
         let rest = promotion.followers.iter().filter(afterwards);
+        let winner = self.fresh.with_what_was_purged(&promotion.winner.alias, winner);
+        let winner = &winner;
         let repointed = rest.map(|tablet| async move {
             let status = self.job.send(tablet, ServerCommand::ReadStatus).await.ok()?;
             let relay_log = replica::relay_log(&status, winner, &self.fresh);

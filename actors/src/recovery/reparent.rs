@@ -16,6 +16,7 @@ use vtorc_core::reparent::choice::{Asked, Basis, Wish};
 use vtorc_core::reparent::election::{Contender, Election};
 use vtorc_core::reparent::safety::{self, Reach};
 use vtorc_core::sabotage::{self, Bug};
+use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::Tablet;
 
 use super::catch_up::Chosen;
@@ -113,7 +114,7 @@ impl Locked<'_> {
             match answers.get(&tablet.alias) {
                 Some(Ok(status)) => match reparent::halted(tablet, status) {
                     Halted::TakesPart => {
-                        stopped.push(Contender::new(tablet, status.clone(), &self.fresh));
+                        stopped.push(self.contender(tablet, status));
                     }
                     Halted::MustRefuseWrites => open.push(tablet.clone()),
                     Halted::LeftAlone => {}
@@ -140,6 +141,11 @@ impl Locked<'_> {
         Ok(stopped)
     }
 
+    fn contender(&self, tablet: &Tablet, status: &ServerStatus) -> Contender {
+        let now = self.job.services.clock.now();
+        Contender::new(tablet, status.clone(), &self.fresh).by_its_memory(&self.fresh, now)
+    }
+
     async fn demote_all(&self, open: &[Tablet]) -> Vec<Contender> {
         let step = self.job.begin_step(StepKind::DemoteAlone, None);
         let demote = ServerCommand::Demote { sessions: Sessions::EndAll };
@@ -149,7 +155,7 @@ impl Locked<'_> {
         for tablet in open {
             match answers.get(&tablet.alias) {
                 Some(Ok(status)) => {
-                    demoted.push(Contender::new(tablet, status.clone(), &self.fresh));
+                    demoted.push(self.contender(tablet, status));
                 }
                 Some(Err(error)) => failed.push(format!("{}: {error}", tablet.alias)),
                 None => {}

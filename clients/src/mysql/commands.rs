@@ -49,14 +49,14 @@ fn run_for_shard(
     command: ServerCommand,
 ) -> Result<ServerStatus, CommandError> {
     match command {
-        ServerCommand::ReadStatus => return with_journal(session),
+        ServerCommand::ReadStatus => return with_everything(session),
         ServerCommand::StopReceiver => {
             stop_receiver(session)?;
-            return with_journal(session);
+            return with_everything(session);
         }
         ServerCommand::Demote { sessions } => {
             fence::refuse_writes(session, sessions)?;
-            return with_journal(session);
+            return with_everything(session);
         }
         ServerCommand::WaitForPosition { target, timeout } => wait(session, &target, timeout)?,
         ServerCommand::StartApplier => {
@@ -96,6 +96,16 @@ fn run_for_shard(
 
 /// The server's state with what no probe asks for: the number of reparents that it knows of, for how long it has been
 /// running, and on MariaDB what its binary logs no longer hold.
+fn with_everything(session: &mut Session<'_>) -> Result<ServerStatus, CommandError> {
+    let mut status = with_journal(session)?;
+    status.uptime = uptime(session)?;
+    if session.is_mariadb() {
+        status.gtid_purged = oldest_log::purged(session, &status)?;
+    }
+    Ok(status)
+}
+
+/// The server's state with the number of reparents that it knows of.
 fn with_journal(session: &mut Session<'_>) -> Result<ServerStatus, CommandError> {
     let mut status = session.status()?;
     let wait = format!("SET SESSION lock_wait_timeout = {JOURNAL_LOCK_WAIT}");
@@ -106,16 +116,16 @@ fn with_journal(session: &mut Session<'_>) -> Result<ServerStatus, CommandError>
         Err(CommandError::NotDone(_)) => None,
         Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => return Err(error),
     };
-    status.uptime = uptime(session)?;
-    if session.is_mariadb() {
-        status.gtid_purged = oldest_log::purged(session, &status.gtid_executed)?;
-    }
     Ok(status)
 }
 
 /// For how long its process has been running.
 fn uptime(session: &mut Session<'_>) -> Result<Option<Duration>, CommandError> {
-    let row = session.ordered_row("ask for its uptime", "SHOW GLOBAL STATUS LIKE 'Uptime'")?;
+    let row = match session.ordered_row("ask for its uptime", "SHOW GLOBAL STATUS LIKE 'Uptime'") {
+        Ok(row) => row,
+        Err(CommandError::NotDone(_)) => return Ok(None),
+        Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => return Err(error),
+    };
     let seconds = row.get(1).and_then(|value| value.as_ref()?.parse().ok());
     Ok(seconds.map(Duration::from_secs))
 }

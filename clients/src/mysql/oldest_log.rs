@@ -1,34 +1,48 @@
 //! What a MariaDB's binary logs no longer hold. MySQL tells (`gtid_purged`); of MariaDB the oldest log does, by how it
 //! begins.
 
+use std::collections::BTreeSet;
+
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::CommandError;
+use vtorc_core::status::ServerStatus;
 
 use super::dialect::Row;
 use super::session::Session;
 
 /// How a log begins: a description, the list of what went before, checkpoints, and its first transaction.
-const BEGINNING: &str = "SHOW BINLOG EVENTS LIMIT 10";
+const BEGINNING: &str = "SHOW BINLOG EVENTS LIMIT 6";
 
-/// What this server's binary logs no longer hold of what it has; nothing where it says nothing of them.
-pub(crate) fn purged(session: &mut Session<'_>, has: &GtidSet) -> Result<GtidSet, CommandError> {
+/// What a server's binary logs no longer hold of what it has; nothing where it says nothing of them.
+pub(crate) fn purged(
+    session: &mut Session<'_>,
+    status: &ServerStatus,
+) -> Result<GtidSet, CommandError> {
     match session.rows("look how its oldest binary log begins", BEGINNING) {
-        Ok(events) => Ok(before(&events, has)),
+        Ok(events) => Ok(before(&events, status)),
         // It writes none, or may not be asked.
-        Err(CommandError::NotDone(_)) => Ok(has.empty_like()),
+        Err(CommandError::NotDone(_)) => Ok(status.gtid_executed.empty_like()),
         Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => Err(error),
     }
 }
 
 /// What went before the log that begins with these events. A copy of a server begins its logs anew, and its list is
-/// empty: its first transaction tells then, and as long as there is none, all that it has went before.
-fn before(events: &[Row], has: &GtidSet) -> GtidSet {
+/// empty: its first transaction tells then, and as long as there is none, all that it has went before. A domain that
+/// was deleted (`FLUSH BINARY LOGS DELETE_DOMAIN_ID`) is listed on, and nobody is asked for it any more.
+fn before(events: &[Row], status: &ServerStatus) -> GtidSet {
+    let has = &status.gtid_executed;
+    let domains: BTreeSet<u32> = status.binlog_state.writers().into_iter().map(first).collect();
+    let is_kept = |gtid: &&str| {
+        let domain = gtid.split('-').next().and_then(|domain| domain.trim().parse().ok());
+        domain.is_some_and(|domain| domains.contains(&domain))
+    };
     let infos = |wanted: &'static str| {
         let of_type = move |row: &&Row| text(row, "event_type") == wanted;
         events.iter().filter(of_type).map(|row| text(row, "info"))
     };
     let list = infos("Gtid_list").next().map(|info| info.trim_matches(['[', ']'])).unwrap_or("");
-    match (GtidSet::parse_mariadb(list), infos("Gtid").next()) {
+    let list: Vec<&str> = list.split(',').filter(is_kept).collect();
+    match (GtidSet::parse_mariadb(&list.join(",")), infos("Gtid").next()) {
         (Ok(listed), _) if !listed.is_empty() => listed,
         (_, Some(first)) => before_first(first).unwrap_or_else(|| has.empty_like()),
         (_, None) if events.is_empty() => has.empty_like(),
@@ -44,12 +58,18 @@ fn before_first(info: &str) -> Option<GtidSet> {
     GtidSet::parse_mariadb(&format!("{writer}-{before}")).ok()
 }
 
+fn first((domain, _server): (u32, u32)) -> u32 {
+    domain
+}
+
 fn text<'a>(row: &'a Row, column: &str) -> &'a str {
     row.get(column).and_then(Option::as_deref).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use vtorc_core::testkit;
+
     use super::*;
 
     fn events(told: &[(&str, &str)]) -> Vec<Row> {
@@ -69,6 +89,8 @@ mod tests {
             // Logs before it were purged.
             (vec![(list, "[0-7-101]"), (first, "GTID 0-7-102")], "0-7-101"),
             (vec![(list, "[0-3-90,0-7-101,1-3-5]")], "0-7-101,1-3-5"),
+            // A domain that was deleted since.
+            (vec![(list, "[0-7-101,5-3-9]")], "0-7-101"),
             // A copy, which logged what came later.
             (vec![(list, "[]"), (first, "BEGIN GTID 0-7-41 cid=5")], "0-7-40"),
             // A copy that logged nothing yet.
@@ -76,8 +98,12 @@ mod tests {
             // No log at all.
             (vec![], ""),
         ] {
-            let has = GtidSet::parse_mariadb("0-1-200").unwrap();
-            assert_eq!(before(&events(&told), &has).to_string(), expected, "{told:?}");
+            let status = ServerStatus {
+                gtid_executed: GtidSet::parse_mariadb("0-1-200").unwrap(),
+                binlog_state: "0-7-190,0-1-200,1-3-6".parse().unwrap(),
+                ..testkit::status()
+            };
+            assert_eq!(before(&events(&told), &status).to_string(), expected, "{told:?}");
         }
     }
 }

@@ -11,13 +11,15 @@ use super::snapshot::ShardSnapshot;
 use crate::gtid::GtidSet;
 use crate::ids::{KeyspaceShard, ServerIdentity, TabletAlias};
 use crate::sabotage::{self, Bug};
-use crate::status::ServerStatus;
+use crate::status::{ReceiverState, ServerStatus};
 use crate::time::Timestamp;
 
 /// What an answer says about who gave it.
 enum Recognised {
     /// The tablet's own server.
     Own,
+    /// The same, as its history or its source shows.
+    Proven,
     /// Not enough is known of the shard to tell. It is believed until more is known.
     Unsettled,
     /// Somebody else's.
@@ -58,7 +60,7 @@ impl ShardSnapshot {
         drop(others);
         let alias = primary.tablet.alias.clone();
         if let Some(primary) = self.tablets.get_mut(&alias) {
-            primary.identity = Some(identity);
+            (primary.identity, primary.proven) = (Some(identity), true);
         }
     }
 
@@ -101,7 +103,12 @@ impl ShardSnapshot {
         let Some(state) = self.tablets.get_mut(alias) else { return answer };
         match recognised {
             Recognised::Own => {
+                state.proven &= state.identity.as_ref() == Some(&identity);
                 state.identity = Some(identity);
+                state.stranger = None;
+            }
+            Recognised::Proven => {
+                (state.identity, state.proven) = (Some(identity), true);
                 state.stranger = None;
             }
             Recognised::Unsettled => state.stranger = None,
@@ -150,7 +157,10 @@ fn recognise(
     if is_known && leads && others_followed_another(snapshot, state, status) && !shares() {
         return Recognised::Stranger(Stranger::SharesNothing);
     }
-    if is_known && !leads && is_in_use(snapshot, status) {
+    if is_known && !state.proven && follows_primary(snapshot, status) {
+        return Recognised::Proven;
+    }
+    if is_known && !state.proven && is_in_use(snapshot, status) {
         let mut vouchers = references(snapshot, state, mine).peekable();
         if vouchers.peek().is_some() && !vouchers.any(|other| status.shares_history_of(other)) {
             return Recognised::Stranger(Stranger::SharesNothing);
@@ -164,7 +174,7 @@ fn recognise(
     let shares = references.iter().any(|other| status.shares_history_of(other));
     match (claimed_by, &state.identity) {
         // The records' primary that has the shard's history is believed before a claim from elsewhere.
-        (Some(_), None) if shares && leads => Recognised::Own,
+        (Some(_), None) if shares && leads => Recognised::Proven,
         (Some(owner), _) => Recognised::Stranger(Stranger::Belongs(owner.clone())),
         // What the primary was known to have is not there: the primary is gone, whoever this is.
         (None, Some(_))
@@ -172,7 +182,8 @@ fn recognise(
         {
             Recognised::Stranger(Stranger::NotMeant)
         }
-        (None, _) if shares || status.gtid_executed.is_empty() => Recognised::Own,
+        (None, _) if shares => Recognised::Proven,
+        (None, _) if status.gtid_executed.is_empty() => Recognised::Own,
         (None, Some(_)) if is_somebody(snapshot, status, &references) => {
             Recognised::Stranger(Stranger::SharesNothing)
         }
@@ -214,7 +225,7 @@ fn recognise_primary(
     others: &[&ServerStatus],
 ) -> Recognised {
     if others.iter().any(|other| other.shares_history_of(status)) {
-        return Recognised::Own;
+        return Recognised::Proven;
     }
     if others_followed_another(snapshot, state, status) {
         return Recognised::Stranger(Stranger::SharesNothing);
@@ -241,6 +252,13 @@ fn is_somebody(
     status.written_beyond(known) > SET_UP_MAX
         || status.semi_sync.clients > 0
         || follows_outside(snapshot, status)
+}
+
+/// It is connected to the primary, and receives from it.
+fn follows_primary(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
+    let Some(replication) = &status.replication else { return false };
+    let connected = replication.receiver == ReceiverState::Running && replication.knows_source();
+    connected && snapshot.primary().is_some_and(|primary| primary.is_source_of(replication))
 }
 
 /// A server that follows no tablet and serves somebody: it writes, others acknowledge to it, or it follows somebody

@@ -22,6 +22,9 @@ pub struct TabletState {
     pub tablet: Tablet,
     /// Which server is known to be the tablet's; none until that is known.
     pub identity: Option<ServerIdentity>,
+    /// That server was seen with the shard's history, or following its primary: it is the tablet's, whatever becomes of
+    /// it.
+    pub proven: bool,
     /// What somebody else's server said that answers at its address; none once its own answers there.
     pub stranger: Option<Arc<ServerStatus>>,
     /// Whether its server can be reached.
@@ -84,6 +87,7 @@ impl TabletState {
         Self {
             tablet,
             identity: None,
+            proven: false,
             stranger: None,
             reachability: Reachability::Unseen,
             status: None,

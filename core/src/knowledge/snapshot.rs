@@ -313,6 +313,18 @@ impl ShardSnapshot {
         others.any(|other| state.lost_to(other).is_some())
     }
 
+    /// An answer of this tablet's server with what its binary logs no longer hold, where only the look under the lock
+    /// asked for that.
+    pub fn with_what_was_purged(&self, alias: &TabletAlias, answer: &ServerStatus) -> ServerStatus {
+        let mut answer = answer.clone();
+        if let Some(known) = self.tablet(alias).and_then(|state| state.status.as_deref())
+            && answer.gtid_purged.is_empty()
+        {
+            answer.gtid_purged = known.gtid_purged.clone();
+        }
+        answer
+    }
+
     /// The newest term that any record of the shard names.
     pub fn newest_term(&self) -> Option<crate::time::TermStart> {
         let tablets = self.tablets.values().filter_map(|state| state.tablet.term_start);

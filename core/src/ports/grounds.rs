@@ -46,9 +46,18 @@ impl PromotionGrounds {
     }
 
     /// The grounds of a primary that is to take writes again because its successor did not: it was found in this state,
-    /// and last had this.
-    pub fn again(status: &ServerStatus, last: GtidSet, successor: Option<MysqlAddress>) -> Self {
-        Self { position: last, successor, ..Self::of_primary(status) }
+    /// and refused writes in the last one.
+    pub fn again(
+        status: &ServerStatus,
+        last: &ServerStatus,
+        successor: Option<MysqlAddress>,
+    ) -> Self {
+        Self {
+            position: last.gtid_executed.clone(),
+            own: Some(last.written_by_itself()),
+            successor,
+            ..Self::of_primary(status)
+        }
     }
 
     /// The grounds of a server, chosen in this state, that takes over from a primary which has written its last.
@@ -112,12 +121,15 @@ mod tests {
     fn a_primary_whose_successor_failed_may_follow_it_already_and_has_nothing_from_it() {
         let set = |text: &str| GtidSet::parse_mysql(text).unwrap();
         let mut found = testkit::status();
-        found.gtid_executed = set("00000001-0000-0000-0000-000000000000:1-9");
-        let mut now = found.clone();
+        found.server_uuid = Some("00000001-0000-0000-0000-000000000000".into());
+        found.gtid_executed = set("00000001-0000-0000-0000-000000000000:1-5");
+        // It went on writing until it was closed.
+        let mut last = found.clone();
+        last.read_only = true;
+        last.gtid_executed = set("00000001-0000-0000-0000-000000000000:1-9");
+        let mut now = last.clone();
         now.replication = Some(testkit::replication(address("b")));
-        let last = found.gtid_executed.clone();
-        let again =
-            |successor| PromotionGrounds::again(&found, last.clone(), Some(address(successor)));
+        let again = |successor| PromotionGrounds::again(&found, &last, Some(address(successor)));
         assert_eq!(again("b").check(&now), Ok(()));
         assert!(again("c").check(&now).is_err(), "it follows somebody else");
         assert!(PromotionGrounds::of_primary(&found).check(&now).is_err());

@@ -12,6 +12,7 @@ use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::status::{Flavor, ServerStatus};
 use crate::tablet::Tablet;
+use crate::time::Timestamp;
 
 use super::ackers::acknowledges;
 use super::reason::{PassedOver, Reason};
@@ -34,9 +35,9 @@ pub struct Contender {
     pub of_nobody: GtidSet,
     /// What it was seen to have lost of what it wrote, though it may have written under the same GTIDs since.
     pub losses: Losses,
-    /// Its process began to run after the primary was last heard: what it acknowledged and had not on its disk by then
-    /// is gone (`relay_log_recovery`, `sync_binlog` is not 1).
-    pub restarted: bool,
+    /// What it acknowledged may be gone (`relay_log_recovery`, `sync_binlog` is not 1): its process began to run after
+    /// the primary was last heard, or it does not have any more what it had.
+    pub may_have_forgotten: bool,
     /// So long at least is its reparent journal, by what was read before.
     pub journal_at_least: u64,
 }
@@ -55,10 +56,19 @@ impl Contender {
                 .tablet(&tablet.alias)
                 .map(|state| state.losses.clone())
                 .unwrap_or_default(),
-            restarted: restarted(&status, snapshot),
+            may_have_forgotten: false,
             journal_at_least: 0,
             status,
         }
+    }
+
+    /// The same of one that answered under the lock, at this moment at the latest: whether it may have forgotten what it
+    /// acknowledged. (No probe asks for the uptime.)
+    pub fn by_its_memory(self, snapshot: &ShardSnapshot, answered_by: Timestamp) -> Self {
+        let may_have_forgotten =
+            started_since_primary_was_heard(&self.status, snapshot, answered_by)
+                || has_forgotten(&self.tablet.alias, &self.status, snapshot);
+        Self { may_have_forgotten, ..self }
     }
 
     /// Everybody of a snapshot who answered the last probe. No probe reads the reparent journal: what was read of it
@@ -245,11 +255,24 @@ pub(super) fn lost_own(contender: &Contender, everybody: &[Contender]) -> Option
     lost.next()
 }
 
-/// Whether a server began to run after the primary was last heard. The uptime is a second short at most.
-fn restarted(status: &ServerStatus, snapshot: &ShardSnapshot) -> bool {
+/// Whether a server began to run after the primary was last heard. Where that is in doubt, it did: an uptime is a second
+/// short at most.
+fn started_since_primary_was_heard(
+    status: &ServerStatus,
+    snapshot: &ShardSnapshot,
+    answered_by: Timestamp,
+) -> bool {
     let heard = snapshot.primary().filter(|primary| primary.status.is_some());
-    let silence = heard.map(|primary| primary.status_at.age(snapshot.now));
+    let silence = heard.map(|primary| primary.status_at.age(answered_by));
     status.uptime.zip(silence).is_some_and(|(uptime, silence)| uptime < silence)
+}
+
+/// Whether a server does not have any more what it said that it has.
+fn has_forgotten(alias: &TabletAlias, status: &ServerStatus, snapshot: &ShardSnapshot) -> bool {
+    let Some(state) = snapshot.tablet(alias) else { return false };
+    let (identity, received) = (status.identity(), status.gtid_received());
+    let mut said = state.words().filter(|(word, _)| word.identity() == identity);
+    said.any(|(word, _)| !received.contains(&word.gtid_received()))
 }
 
 /// What a tablet had when it answered before the primary was last asked, and the primary lacked: it cannot be what the

@@ -254,12 +254,13 @@ fn speaks_for_absent(everybody: &[Contender], constraints: &Constraints<'_>) -> 
 }
 
 /// Somebody who may have acknowledged what the old primary wrote was started since that was last heard: what nobody has
-/// who could have acknowledged it may have been acknowledged all the same.
+/// who could have acknowledged it may have been acknowledged all the same. Whoever asks for a certain tablet knows that.
 fn acker_may_have_forgotten(everybody: &[Contender], constraints: &Constraints<'_>) -> bool {
     let ackers = constraints.ackers.iter().flatten();
     let mut answered =
         ackers.filter_map(|acker| everybody.iter().find(|one| one.tablet.alias == *acker));
-    answered.any(|one| one.restarted) && !sabotage::has(Bug::TrustSurvivors)
+    let asked_for = constraints.wanted.is_some();
+    answered.any(|one| one.may_have_forgotten) && !asked_for && !sabotage::has(Bug::TrustSurvivors)
 }
 
 /// What may have been acknowledged. Where no acknowledgement is demanded nothing was promised; where one is, what the

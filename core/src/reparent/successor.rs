@@ -29,7 +29,7 @@ pub fn choose_successor(
         let reason = unfit(contender, &everybody, &reached, constraints)
             .or_else(|| errant_beside(contender, primary))
             .or_else(|| not_following(contender, primary, constraints.settings))
-            .or_else(|| leaves_behind(contender, &everybody));
+            .or_else(|| leaves_behind(contender, primary, &everybody));
         match reason {
             Some(reason) => passed_over.push(passed(contender, reason)),
             None => {
@@ -77,10 +77,14 @@ fn errant_beside(contender: &Contender, primary: &Contender) -> Option<Reason> {
     (!errant.is_empty()).then_some(Reason::Errant(errant))
 }
 
-/// Nothing presses: a planned reparent waits until everybody can follow.
-fn leaves_behind(contender: &Contender, everybody: &[Contender]) -> Option<Reason> {
+/// Nothing presses: a planned reparent waits until everybody can follow who can follow the primary.
+fn leaves_behind(
+    contender: &Contender,
+    primary: &Contender,
+    everybody: &[Contender],
+) -> Option<Reason> {
     let managed = everybody.iter().filter(|one| one.tablet.tablet_type.is_managed());
-    let mut left = managed.filter(|one| !one.can_follow(contender));
+    let mut left = managed.filter(|one| one.can_follow(primary) && !one.can_follow(contender));
     left.next().map(|one| Reason::LeavesBehind(one.tablet.alias.clone()))
 }
 

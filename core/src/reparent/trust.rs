@@ -377,8 +377,10 @@ pub fn position_of_primary(
         };
         if policy.acks_required() == 0 {
             // Nothing was promised. Where the primary cannot get it, as from a clone whose logs begin later, or from
-            // one that errs, a reparent would leave it primary without it.
-            return doubt.is_none() && one.received().contains(&mine) && incumbent.can_follow(one);
+            // one that errs, a reparent would leave it primary without it. (Probes do not know what a MariaDB purged;
+            // what is found by them must be there under the lock as well.)
+            let gets_it = one.status.flavor == Flavor::MariaDb || incumbent.can_follow(one);
+            return doubt.is_none() && one.received().contains(&mine) && gets_it;
         }
         one.received().contains(&mine) || !acknowledged().is_empty()
     };

@@ -129,6 +129,8 @@ fn tablet(line: &str) -> TabletState {
             "host" => state.tablet.mysql.as_mut().unwrap().host = value.to_owned(),
             "term" => state.tablet.term_start = Some(term(value)),
             "known" => state.identity = Some(status.identity()),
+            // Its server was seen with the shard's history.
+            "proven" => state.proven = true,
             // What answers there was taken for a stranger, because it shares nothing with the primary.
             "stranger" => strange = true,
             // It answered after everybody else was asked.
@@ -310,6 +312,7 @@ fn channel_word(channel: &mut ReplicationStatus, key: &str, value: &str) {
 
 fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
     TabletState {
+        proven: false,
         tablet: Tablet {
             mysql: Some(address(alias)),
             shard: "ks/0".parse().unwrap(),
