@@ -255,11 +255,13 @@ impl RecoveryActor {
         self.tell_owner(None);
     }
 
-    /// Goes on with the reparent that is due instead, where the finding was another one once the lock was held.
+    /// Goes on with what is due instead, where the finding was another one once the lock was held.
     fn turn(&mut self, task: &Task, seen: Arc<ShardSnapshot>, context: &mut Context<Self>) {
         let Task::Shard(_, gone) = task else { return };
         let settings = self.services.recovery_settings();
-        let Some(wanted) = remedy::turns_into(gone, &seen, &settings) else { return };
+        let times_gone = self.attempts.as_ref().map_or(0, |attempts| attempts.shard.vanished);
+        let wanted = remedy::turns_into(gone, &seen, &settings, times_gone);
+        let Some(wanted) = wanted else { return };
         context.notify(Recover { wanted, snapshot: seen });
     }
 

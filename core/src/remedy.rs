@@ -148,20 +148,30 @@ pub enum Wanted {
     Replicas(Vec<Finding>),
 }
 
+/// So often in a row somebody else may have been faster.
+pub const TIMES_GONE: u32 = 3;
+
 /// What a recovery turns into whose finding was another one once the lock was held: the reparent that is due by what
 /// was seen there of the same primary. A replica may answer its prober on an old connection and turn everybody else
 /// away; what is found by probes would be gone under the lock each time.
+///
+/// Where that happens again and again, it turns into whatever is due by the look under the lock: that asked everybody at
+/// one time, and probes of servers that go on writing may never agree with it.
 pub fn turns_into(
     gone: &Finding,
     fresh: &ShardSnapshot,
     settings: &RecoverySettings,
+    times_gone: u32,
 ) -> Option<Wanted> {
+    let again_and_again = times_gone > 0 && times_gone.is_multiple_of(TIMES_GONE);
     let wanted = wanted(&analysis::detect(fresh, settings), fresh, settings);
     let turned = match &wanted {
         Wanted::Shard(remedy, found) => {
-            remedy.is_reparent() && found.tablet.is_some() && found.tablet == gone.tablet
+            let same_primary = found.tablet.is_some() && found.tablet == gone.tablet;
+            again_and_again || (remedy.is_reparent() && same_primary)
         }
-        Wanted::Nothing | Wanted::Replicas(_) => false,
+        Wanted::Replicas(_) => again_and_again,
+        Wanted::Nothing => false,
     };
     (turned && !sabotage::has(Bug::KeepToTheFinding)).then_some(wanted)
 }
@@ -200,4 +210,28 @@ pub fn wanted(
         .filter(|finding| remedy(finding.kind) == Remedy::FixReplica || drains(finding));
     let repairs: Vec<Finding> = repairs.cloned().collect();
     if repairs.is_empty() { Wanted::Nothing } else { Wanted::Replicas(repairs) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit;
+    use crate::time::Timestamp;
+
+    #[test]
+    fn what_is_gone_again_and_again_turns_into_whatever_is_due_under_the_lock() {
+        let alias = TabletAlias { cell: "zone1".into(), uid: 1 };
+        let fresh =
+            ShardSnapshot::unprobed(&testkit::shard(&[alias.clone()]), Timestamp::default());
+        let due = analysis::detect(&fresh, &testkit::settings()).remove(0);
+        assert_eq!(due.kind, FindingKind::ClusterHasNoPrimary);
+        let gone = Finding { tablet: Some(alias), ..due.clone() };
+        let turned = |times| turns_into(&gone, &fresh, &testkit::settings(), times);
+        for times in [0, 1, 2, 4] {
+            assert_eq!(turned(times), None, "after {times} times");
+        }
+        for times in [TIMES_GONE, 2 * TIMES_GONE] {
+            assert_eq!(turned(times), Some(Wanted::Shard(Remedy::ElectPrimary, due.clone())));
+        }
+    }
 }

@@ -10,15 +10,13 @@ use crate::analysis::{Finding, FindingKind};
 use crate::controls::{Controls, Entry};
 use crate::ids::{RecoveryId, TabletAlias};
 use crate::knowledge::snapshot::ShardSnapshot;
-use crate::remedy::Remedy;
+use crate::remedy::{Remedy, TIMES_GONE};
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::time::Timestamp;
 
 /// First pause after a failed attempt; it doubles up to [`BACKOFF_MAX`].
 pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
-/// So often in a row somebody else may have been faster.
-const VANISHED_MAX: u32 = 3;
 /// Longest pause between failed attempts.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
@@ -69,7 +67,7 @@ impl AttemptMemory {
         let vanished = self.vanished.saturating_add(1);
         self.fresh_start();
         self.vanished = vanished;
-        if vanished > VANISHED_MAX {
+        if vanished > TIMES_GONE {
             self.not_before = Some(now + BACKOFF_FIRST);
         }
     }
@@ -391,12 +389,12 @@ mod tests {
         let now = |memory: &AttemptMemory| {
             admit(memory, to(Remedy::FixPrimary), &snapshot(0), &settings, on(&none))
         };
-        for _ in 0..VANISHED_MAX {
+        for _ in 0..TIMES_GONE {
             memory.has_vanished(at(0));
             assert_eq!(now(&memory), Admission::Admitted);
         }
         memory.has_vanished(at(0));
-        let times = VANISHED_MAX + 1;
+        let times = TIMES_GONE + 1;
         assert_eq!(now(&memory), Admission::Refused(Refusal::KeepsVanishing { times }));
         let later = admit(&memory, to(Remedy::FixPrimary), &snapshot(1), &settings, on(&none));
         assert_eq!(later, Admission::Admitted);
