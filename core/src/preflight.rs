@@ -16,6 +16,7 @@ use crate::recovery::login;
 use crate::remedy::{self, Remedy};
 use crate::reparent::prognosis::{self, Prognosis};
 use crate::settings::RecoverySettings;
+use crate::status::ServerStatus;
 use crate::tablet::MysqlAddress;
 
 pub use grants::missing_grants;
@@ -331,15 +332,7 @@ impl Report {
             let cure = "read_only = ON (MySQL: super_read_only = ON) in its my.cnf; vtorc opens the primary";
             self.add(Severity::Warning, "StartsWritable", alias, what, cure);
         }
-        for channel in &status.channels {
-            let what = format!(
-                "it also pulls from {} (channel {:?}): vtorc leaves that channel alone, and what it brings goes to all \
-                 tablets while this one is primary",
-                channel.source, channel.channel
-            );
-            let cure = "where that is not wanted, let it never be promoted: vtorc ctl set promotion ALIAS must_not";
-            self.add(Severity::Warning, "OtherChannel", alias, what, cure);
-        }
+        self.who_else_writes(state, status, seen, snapshot);
         let heartbeat = status.replication.as_ref().and_then(|r| r.heartbeat_period_ms);
         if let (Some(timeout), Some(heartbeat)) = (seen.net_timeout_s, heartbeat)
             && heartbeat.saturating_mul(2) > timeout.saturating_mul(1000)
@@ -367,6 +360,32 @@ impl Report {
             let cure = "set rpl_semi_sync_source_wait_point (MariaDB: rpl_semi_sync_master_wait_point) to AFTER_SYNC";
             self.add(Severity::Warning, "ReadersSeeUnacknowledged", alias, what, cure);
         }
+        let skew = seen.clock_ahead_ms.unwrap_or(0);
+        if Duration::from_millis(skew.unsigned_abs()) > CLOCK_SKEW_MAX {
+            let word = if skew > 0 { "ahead of" } else { "behind" };
+            let what = format!("its clock is {} ms {word} this machine's", skew.unsigned_abs());
+            self.add(Severity::Warning, "ClockSkew", alias, what, "run a time service on both");
+        }
+    }
+
+    /// What comes to a tablet from elsewhere, or in spite of `read_only`.
+    fn who_else_writes(
+        &mut self,
+        state: &TabletState,
+        status: &ServerStatus,
+        seen: &Inspection,
+        snapshot: &ShardSnapshot,
+    ) {
+        let alias = Some(&state.tablet.alias);
+        for channel in &status.channels {
+            let what = format!(
+                "it also pulls from {} (channel {:?}): vtorc leaves that channel alone, and what it brings goes to all \
+                 tablets while this one is primary",
+                channel.source, channel.channel
+            );
+            let cure = "where that is not wanted, let it never be promoted: vtorc ctl set promotion ALIAS must_not";
+            self.add(Severity::Warning, "OtherChannel", alias, what, cure);
+        }
         if !seen.past_read_only.is_empty() && is_primary(snapshot, state) {
             let what = format!(
                 "read_only does not stop {}, connected now: a planned failover ends such sessions, and is undone if \
@@ -375,12 +394,6 @@ impl Report {
             );
             let cure = "take SUPER, READ_ONLY ADMIN and CONNECTION_ADMIN from users that write";
             self.add(Severity::Warning, "WritesPastReadOnly", alias, what, cure);
-        }
-        let skew = seen.clock_ahead_ms.unwrap_or(0);
-        if Duration::from_millis(skew.unsigned_abs()) > CLOCK_SKEW_MAX {
-            let word = if skew > 0 { "ahead of" } else { "behind" };
-            let what = format!("its clock is {} ms {word} this machine's", skew.unsigned_abs());
-            self.add(Severity::Warning, "ClockSkew", alias, what, "run a time service on both");
         }
     }
 }

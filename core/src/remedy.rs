@@ -221,8 +221,8 @@ mod tests {
     #[test]
     fn what_is_gone_again_and_again_turns_into_whatever_is_due_under_the_lock() {
         let alias = TabletAlias { cell: "zone1".into(), uid: 1 };
-        let fresh =
-            ShardSnapshot::unprobed(&testkit::shard(&[alias.clone()]), Timestamp::default());
+        let topology = testkit::shard(std::slice::from_ref(&alias));
+        let fresh = ShardSnapshot::unprobed(&topology, Timestamp::default());
         let due = analysis::detect(&fresh, &testkit::settings()).remove(0);
         assert_eq!(due.kind, FindingKind::ClusterHasNoPrimary);
         let gone = Finding { tablet: Some(alias), ..due.clone() };

@@ -110,7 +110,8 @@ const WENT_ALONE: [&str; 2] = ["disagrees with the others", "which nobody ever a
 /// Somebody's mistake gave one server what another one may have promised: every vtorc refuses to choose, and
 /// says between whom.
 fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool {
-    let mistakes = [Kind::WrongSource, Kind::ErrantWrite, Kind::WritableReplica];
+    let lie = Kind::Hostile(Hostile::LyingRecord);
+    let mistakes = [Kind::WrongSource, Kind::ErrantWrite, Kind::WritableReplica, lie];
     let faults = stage.schedule.everything().filter(|fault| fault.shard == at);
     // One log's lost end is survived. Those of several servers may be more than is promised, and so may one's beside
     // what another wrote in vain: whoever lost its end may have acknowledged that.

@@ -128,9 +128,10 @@ fn tablet(line: &str) -> TabletState {
             }
             "host" => state.tablet.mysql.as_mut().unwrap().host = value.to_owned(),
             "term" => state.tablet.term_start = Some(term(value)),
-            "known" => state.identity = Some(status.identity()),
-            // Its server was seen with the shard's history.
-            "proven" => state.proven = true,
+            // With `proven` it was seen with the shard's history.
+            "known" | "proven" => {
+                (state.identity, state.proven) = (Some(status.identity()), key == "proven");
+            }
             // What answers there was taken for a stranger, because it shares nothing with the primary.
             "stranger" => strange = true,
             // It answered after everybody else was asked.
@@ -143,6 +144,15 @@ fn tablet(line: &str) -> TabletState {
             _ => server_word(&mut status, key, value),
         }
     }
+    answered(state, status, seen, strange)
+}
+
+fn answered(
+    mut state: TabletState,
+    mut status: ServerStatus,
+    seen: bool,
+    strange: bool,
+) -> TabletState {
     if status.flavor == Flavor::MariaDb {
         in_mariadbs_words(&mut status);
     }
