@@ -39,6 +39,7 @@ mod network;
 mod partial;
 mod past_read_only;
 mod planned;
+mod power;
 mod proxy;
 mod reality;
 mod relay_logs;

@@ -36,8 +36,10 @@ pub struct Contender {
     /// What it was seen to have lost of what it wrote, though it may have written under the same GTIDs since.
     pub losses: Losses,
     /// What it acknowledged may be gone (`relay_log_recovery`, `sync_binlog` is not 1): its process began to run after
-    /// the primary was last heard, or it does not have any more what it had.
-    pub may_have_forgotten: bool,
+    /// the primary was last heard.
+    pub restarted: bool,
+    /// What it said that it has, and does not have any more.
+    pub forgotten: GtidSet,
     /// So long at least is its reparent journal, by what was read before.
     pub journal_at_least: u64,
 }
@@ -56,7 +58,8 @@ impl Contender {
                 .tablet(&tablet.alias)
                 .map(|state| state.losses.clone())
                 .unwrap_or_default(),
-            may_have_forgotten: false,
+            restarted: false,
+            forgotten: status.gtid_executed.empty_like(),
             journal_at_least: 0,
             status,
         }
@@ -65,10 +68,9 @@ impl Contender {
     /// The same of one that answered under the lock, at this moment at the latest: whether it may have forgotten what it
     /// acknowledged. (No probe asks for the uptime.)
     pub fn by_its_memory(self, snapshot: &ShardSnapshot, answered_by: Timestamp) -> Self {
-        let may_have_forgotten =
-            started_since_primary_was_heard(&self.status, snapshot, answered_by)
-                || has_forgotten(&self.tablet.alias, &self.status, snapshot);
-        Self { may_have_forgotten, ..self }
+        let restarted = started_since_primary_was_heard(&self.status, snapshot, answered_by);
+        let forgotten = forgotten(&self.tablet.alias, &self.status, snapshot);
+        Self { restarted, forgotten, ..self }
     }
 
     /// Everybody of a snapshot who answered the last probe. No probe reads the reparent journal: what was read of it
@@ -267,12 +269,14 @@ fn started_since_primary_was_heard(
     status.uptime.zip(silence).is_some_and(|(uptime, silence)| uptime < silence)
 }
 
-/// Whether a server does not have any more what it said that it has.
-fn has_forgotten(alias: &TabletAlias, status: &ServerStatus, snapshot: &ShardSnapshot) -> bool {
-    let Some(state) = snapshot.tablet(alias) else { return false };
-    let (identity, received) = (status.identity(), status.gtid_received());
-    let mut said = state.words().filter(|(word, _)| word.identity() == identity);
-    said.any(|(word, _)| !received.contains(&word.gtid_received()))
+/// What a server said that it has, and does not have any more.
+fn forgotten(alias: &TabletAlias, status: &ServerStatus, snapshot: &ShardSnapshot) -> GtidSet {
+    let nothing = status.gtid_executed.empty_like();
+    let Some(state) = snapshot.tablet(alias) else { return nothing };
+    let identity = status.identity();
+    let said = state.words().filter(|(word, _)| word.identity() == identity);
+    let said = said.fold(nothing, |all, (word, _)| all.union(&word.gtid_received()));
+    said.subtract(&status.gtid_received())
 }
 
 /// What a tablet had when it answered before the primary was last asked, and the primary lacked: it cannot be what the

@@ -19,8 +19,8 @@ pub use super::reason::{NoCandidate, PassedOver, Reason};
 use super::safety::Reach;
 pub use super::trust::{PrimaryPosition, Witnesses, position_of_primary};
 use super::trust::{
-    check_held_by_errant, check_held_by_filtered, check_promised, drop_unacknowledged, mistrust,
-    most_advanced,
+    check_held_by_errant, check_held_by_filtered, check_promised, check_remembered,
+    drop_unacknowledged, mistrust, most_advanced,
 };
 
 /// How many who could be promoted have all of this and more.
@@ -151,6 +151,7 @@ pub fn elect(
     check_held_by_filtered(everybody, &target, constraints)?;
     let promised = constraints.promised_by_absent(everybody);
     check_promised(&trusted, promised, constraints)?;
+    check_remembered(&trusted, everybody, constraints)?;
     let required = required(everybody, &trusted, &target, constraints);
     // One with errant transactions is never promoted; it follows and acknowledges like any other.
     let is_errant =
@@ -260,7 +261,8 @@ fn acker_may_have_forgotten(everybody: &[Contender], constraints: &Constraints<'
     let mut answered =
         ackers.filter_map(|acker| everybody.iter().find(|one| one.tablet.alias == *acker));
     let asked_for = constraints.wanted.is_some();
-    answered.any(|one| one.may_have_forgotten) && !asked_for && !sabotage::has(Bug::TrustSurvivors)
+    let forgot = |one: &Contender| one.restarted || !one.forgotten.is_empty();
+    answered.any(forgot) && !asked_for && !sabotage::has(Bug::TrustSurvivors)
 }
 
 /// What may have been acknowledged. Where no acknowledgement is demanded nothing was promised; where one is, what the

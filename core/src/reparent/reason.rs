@@ -175,6 +175,16 @@ pub enum NoCandidate {
         /// What nobody else has.
         only: Box<GtidSet>,
     },
+    /// An acker threw away what it had received when it was restarted, and nobody else who was reached has it.
+    #[error("{by} had received {}, which may have been acknowledged, and lost it when it was restarted; nobody who was reached has it: bring {primary}, the primary, back, or give that up: ask for an emergency reparent to a tablet, or forget {primary}", .only.shown())]
+    Forgotten {
+        /// The acker.
+        by: TabletAlias,
+        /// Who has it as well.
+        primary: TabletAlias,
+        /// What is lost without it.
+        only: Box<GtidSet>,
+    },
     /// The primary that is gone had more than anybody who was reached, though enough ackers were: they lost it.
     #[error("{by}, the primary, was seen with {}, which was acknowledged and which nobody who was reached has any more; bring {by} back, or give that up: ask for an emergency reparent to a tablet, or forget {by}", .only.shown())]
     OnlyOldPrimaryHas {

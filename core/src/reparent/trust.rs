@@ -205,6 +205,34 @@ pub(super) fn check_promised(
     }
 }
 
+/// An acker that was restarted may have thrown away what it had received and not applied. What it said that it has, and
+/// nobody has any more who was reached, may have been acknowledged, and is on the primary alone. Whoever asks for a
+/// certain tablet knows that.
+pub(super) fn check_remembered(
+    trusted: &[&Contender],
+    everybody: &[Contender],
+    constraints: &Constraints<'_>,
+) -> Result<(), NoCandidate> {
+    let Some(old) = constraints.old_primary else { return Ok(()) };
+    let reached = everybody.iter().any(|one| one.tablet.alias == *old);
+    let promised = constraints.policy.acks_required() > 0 && constraints.wanted.is_none();
+    if reached || !promised || sabotage::has(Bug::TrustSurvivors) {
+        return Ok(());
+    }
+    let acks = |one: &&Contender| {
+        constraints.ackers.as_ref().is_none_or(|ackers| ackers.contains(&one.tablet.alias))
+    };
+    for one in everybody.iter().filter(acks) {
+        let left = |left: GtidSet, other: &&Contender| left.subtract(&other.received());
+        let only = trusted.iter().fold(one.forgotten.clone(), left);
+        if !only.is_empty() {
+            let (by, primary) = (one.tablet.alias.clone(), old.clone());
+            return Err(NoCandidate::Forgotten { by, primary, only: Box::new(only) });
+        }
+    }
+    Ok(())
+}
+
 /// Where histories differ and the policy demands acknowledgements: what a server wrote and no acker of its
 /// ever received was written in vain. No client was told that it is done, so whoever has it does not stand
 /// in the way, provided that everybody who could have acknowledged it was reached, and nobody is known to have lost
