@@ -42,8 +42,8 @@ pub struct Inspection {
     pub clock_ahead_ms: Option<i64>,
     /// Users of clients that are connected.
     pub connected: BTreeSet<String>,
-    /// Of these, whom `read_only` does not stop, as far as the topology user may know; nobody where `super_read_only` is
-    /// used.
+    /// Of these, whom `read_only` does not stop, as far as the topology user may know; nobody where `super_read_only`
+    /// is used.
     pub past_read_only: BTreeSet<String>,
     /// What came of logging in as replicas do; none where it is not known as whom, or the server could not be reached.
     pub login_trial: Option<LoginTrial>,

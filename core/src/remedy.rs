@@ -155,8 +155,8 @@ pub const TIMES_GONE: u32 = 3;
 /// was seen there of the same primary. A replica may answer its prober on an old connection and turn everybody else
 /// away; what is found by probes would be gone under the lock each time.
 ///
-/// Where that happens again and again, it turns into whatever is due by the look under the lock: that asked everybody at
-/// one time, and probes of servers that go on writing may never agree with it.
+/// Where that happens again and again, it turns into whatever is due by the look under the lock: that asked everybody
+/// at one time, and probes of servers that go on writing may never agree with it.
 pub fn turns_into(
     gone: &Finding,
     fresh: &ShardSnapshot,

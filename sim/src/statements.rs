@@ -61,8 +61,8 @@ impl Statement {
         matches!(self, Self::TakeWrites | Self::RefuseWrites)
     }
 
-    /// Tells whether it changes a replica's channel: these have the channel's lock one after the other, also those whose
-    /// askers are gone.
+    /// Tells whether it changes a replica's channel: these have the channel's lock one after the other, also those
+    /// whose askers are gone.
     pub fn changes_channel(&self) -> bool {
         matches!(
             self,

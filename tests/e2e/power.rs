@@ -6,8 +6,8 @@ use vtorc_fleet::Flavor;
 use crate::harness::{Cluster, Kind, THREE, padded};
 use crate::writer::{arrives, create_table};
 
-/// Both replicas acknowledge rows that they cannot apply, since somebody locks the table. All machines lose their power;
-/// the replicas come back first, and have thrown away what they had received (`relay_log_recovery`).
+/// Both replicas acknowledge rows that they cannot apply, since somebody locks the table. All machines lose their
+/// power; the replicas come back first, and have thrown away what they had received (`relay_log_recovery`).
 fn the_replicas_come_back_first(kind: Kind) {
     let mut cluster = Cluster::new(kind, "semi_sync", THREE);
     cluster.start_daemon(&[]);

@@ -65,8 +65,8 @@ impl Contender {
         }
     }
 
-    /// The same of one that answered under the lock, at this moment at the latest: whether it may have forgotten what it
-    /// acknowledged. (No probe asks for the uptime.)
+    /// The same of one that answered under the lock, at this moment at the latest: whether it may have forgotten what
+    /// it acknowledged. (No probe asks for the uptime.)
     pub fn by_its_memory(self, snapshot: &ShardSnapshot, answered_by: Timestamp) -> Self {
         let restarted = started_since_primary_was_heard(&self.status, snapshot, answered_by);
         let forgotten = forgotten(&self.tablet.alias, &self.status, snapshot);
@@ -257,8 +257,8 @@ pub(super) fn lost_own(contender: &Contender, everybody: &[Contender]) -> Option
     lost.next()
 }
 
-/// Whether a server began to run after the primary was last heard. Where that is in doubt, it did: an uptime is a second
-/// short at most.
+/// Whether a server began to run after the primary was last heard. Where that is in doubt, it did: an uptime is a
+/// second short at most.
 fn started_since_primary_was_heard(
     status: &ServerStatus,
     snapshot: &ShardSnapshot,

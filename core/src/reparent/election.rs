@@ -255,7 +255,8 @@ fn speaks_for_absent(everybody: &[Contender], constraints: &Constraints<'_>) -> 
 }
 
 /// Somebody who may have acknowledged what the old primary wrote was started since that was last heard: what nobody has
-/// who could have acknowledged it may have been acknowledged all the same. Whoever asks for a certain tablet knows that.
+/// who could have acknowledged it may have been acknowledged all the same. Whoever asks for a certain tablet knows
+/// that.
 fn acker_may_have_forgotten(everybody: &[Contender], constraints: &Constraints<'_>) -> bool {
     let ackers = constraints.ackers.iter().flatten();
     let mut answered =
