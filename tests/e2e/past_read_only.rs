@@ -22,7 +22,7 @@ enum Ended {
     ComesBack,
 }
 
-/// An administrator who writes to one server without a pause.
+/// An administrator who writes to one server all the time.
 struct Administrator {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<BTreeSet<u64>>,
@@ -49,6 +49,8 @@ impl Administrator {
                         Ok(()) => acknowledged.insert(id),
                         Err(_) => break,
                     };
+                    // Slowly enough for a candidate on a busy machine.
+                    std::thread::sleep(Duration::from_millis(2));
                 }
                 if ended == Ended::Leaves {
                     break;

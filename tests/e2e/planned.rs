@@ -203,3 +203,45 @@ fn a_mysql_that_would_leave_a_replica_behind_is_not_chosen() {
 fn a_mariadb_that_would_leave_a_replica_behind_is_not_chosen() {
     a_candidate_that_would_leave_a_replica_behind_is_not_chosen(Flavor::MariaDb.into());
 }
+
+/// The primary dies while a candidate still catches up with it: the move is not waited for, and another one takes over.
+/// (The candidate would be waited for ten minutes.)
+fn a_primary_that_dies_before_writes_stopped_is_replaced(kind: Kind) {
+    let mut cluster = Cluster::new(kind, "none", THREE);
+    cluster.configure(&[("WaitReplicasTimeoutSeconds", json!(600))]);
+    let gate = cluster.directory.path().join("gate");
+    let point = format!("before catch up before writes stop@{}", gate.display());
+    cluster.start_daemon(&["--failpoint", &point]);
+    let first = cluster.healthy(&[]);
+    create_table(cluster.server(&first));
+    let replicas: Vec<&str> =
+        THREE.iter().copied().filter(|alias| padded(alias) != first).collect();
+    let [candidate, other] = replicas[..] else { panic!("{replicas:?}") };
+    arrives(cluster.server(candidate), &[].into());
+    let mut reader = cluster.server(candidate).connect("admin").unwrap();
+    reader.query_drop("LOCK TABLES test.ledger READ").unwrap();
+    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
+    arrives(cluster.server(other), &[1].into());
+    let url = cluster.daemon().url(PLANNED);
+    let body = json!({"new_primary": candidate}).to_string();
+    let asked = std::thread::spawn(move || request("POST", &url, Some(body), &[]));
+    wait_for(|| gate.exists().then_some(())).expect("the point was not reached");
+    cluster.server_mut(&first).kill();
+    std::fs::remove_file(&gate).unwrap();
+    let (status, answer) = asked.join().unwrap();
+    assert_eq!(status, 409, "{answer:#}");
+    let why = answer["message"].as_str().unwrap();
+    assert!(why.contains("does not answer any more"), "{answer:#}");
+    drop(reader);
+    assert_ne!(cluster.healthy(&[&first]), first);
+}
+
+#[test]
+fn a_mysql_that_dies_before_writes_stopped_is_replaced() {
+    a_primary_that_dies_before_writes_stopped_is_replaced(Flavor::MySql.into());
+}
+
+#[test]
+fn a_mariadb_that_dies_before_writes_stopped_is_replaced() {
+    a_primary_that_dies_before_writes_stopped_is_replaced(Flavor::MariaDb.into());
+}

@@ -280,6 +280,7 @@ impl TabletFile {
             stuck_since: self.stuck_since_ms.map(Timestamp::from_millis),
             journal: status.as_ref().and_then(journal_of),
             losses: Losses::default(),
+            forgotten: None,
             status: status.map(Arc::new),
             recent: RecentProbes {
                 timed_out: self.recent_timeouts,

@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use futures::future;
 use futures::stream::{FuturesUnordered, StreamExt};
 use slog::{Logger, info, warn};
 use tokio::time::{Instant, timeout_at};
@@ -252,9 +254,24 @@ impl Job {
         command: ServerCommand,
         deadline: Duration,
     ) -> Result<ServerStatus, CommandError> {
+        self.on_unless(kind, tablet, (command, deadline), future::pending()).await
+    }
+
+    /// The same, as long as there is no reason not to wait for it any more.
+    pub(crate) async fn on_unless(
+        &self,
+        kind: StepKind,
+        tablet: &Tablet,
+        (command, deadline): (ServerCommand, Duration),
+        unless: impl Future<Output = String>,
+    ) -> Result<ServerStatus, CommandError> {
         self.failpoint(Failpoint::Before(kind));
         let step = self.begin_step(kind, Some(&tablet.alias));
-        let sent = self.command(tablet, command, deadline).await;
+        let sent = pin!(self.command(tablet, command, deadline));
+        let sent = match future::select(sent, pin!(unless)).await {
+            future::Either::Left((sent, _)) => sent,
+            future::Either::Right((why, _)) => Err(CommandError::NotDone(why)),
+        };
         self.end_step(
             step,
             match &sent {
@@ -270,7 +287,7 @@ impl Job {
 
     /// Runs a command on the server that was looked at under the lock, and on no other. One that changes something
     /// goes out only while the lock is held.
-    async fn command(
+    pub(crate) async fn command(
         &self,
         tablet: &Tablet,
         mut command: ServerCommand,

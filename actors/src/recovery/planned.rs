@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use tokio::time::sleep;
 use vtorc_core::audit::StepOutcome;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::recovery::kind::RecoveryKind;
-use vtorc_core::recovery::planned::{self, Asker, Move, WhoWritesOn, WritesOn};
+use vtorc_core::recovery::planned::{self, Asker, Move, Silence, WhoWritesOn, WritesOn};
 use vtorc_core::recovery::reparent;
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::sabotage::{self, Bug};
@@ -20,6 +21,11 @@ use crate::messages::{ReparentKind, ReparentRequest};
 
 /// Sessions that hold the demotion up for so long are ended: writes are refused meanwhile.
 const END_SESSIONS_AFTER_MS: u64 = 500;
+
+/// While the candidate catches up, the primary is looked at so often, ...
+const PRIMARY_LOOK: Duration = Duration::from_millis(300);
+/// ... and has so long to answer.
+const PRIMARY_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Locked<'_> {
     /// Moves the shard's writes from its primary to another tablet.
@@ -122,7 +128,8 @@ impl Locked<'_> {
         checked.map_err(Stopped::refused)
     }
 
-    /// Before writes stop: a candidate that does not get there now would not later either.
+    /// Before writes stop: a candidate that does not get there now would not later either. It is not waited for once
+    /// the primary is silent: that one is to be replaced, and nothing was changed yet.
     async fn catch_up_first(&self, primary: &Tablet, candidate: &Tablet) -> Result<(), Stopped> {
         let status = self.fresh.tablet(&primary.alias).and_then(|state| state.valid_status());
         let target = status.map(|status| status.gtid_executed.clone());
@@ -131,11 +138,25 @@ impl Locked<'_> {
         };
         let patience = self.job.settings.wait_replicas_timeout;
         let wait = ServerCommand::WaitForPosition { target, timeout: patience };
-        let waited =
-            self.job.on(StepKind::CatchUpFirst, candidate, wait, patience + COMMAND_MARGIN).await;
+        let wait = (wait, patience + COMMAND_MARGIN);
+        let silent = self.falls_silent(primary);
+        let waited = self.job.on_unless(StepKind::CatchUpFirst, candidate, wait, silent).await;
         waited
             .map(|_| ())
             .map_err(|error| Stopped::Refused(format!("{}: {error}", candidate.alias)))
+    }
+
+    /// Waits until the primary does not answer any more, and says so.
+    async fn falls_silent(&self, primary: &Tablet) -> String {
+        let mut silence = Silence::default();
+        loop {
+            sleep(PRIMARY_LOOK).await;
+            let look = ServerCommand::ReadStatus;
+            let answer = self.job.command(primary, look, PRIMARY_PATIENCE).await;
+            if let Some(why) = silence.hear(answer.err()) {
+                return format!("{} does not answer any more: {why}", primary.alias);
+            }
+        }
     }
 
     /// Stops writes, and waits until the candidate has what the primary has in the end. That is looked at once more:
@@ -146,7 +167,9 @@ impl Locked<'_> {
         candidate: &Tablet,
         since: vtorc_core::time::Timestamp,
     ) -> Result<ServerStatus, String> {
-        let mut last = self.demote(primary, Sessions::EndAfter(END_SESSIONS_AFTER_MS)).await?;
+        let patience = self.job.settings.write_outage_max;
+        let politely = Sessions::EndAfter(END_SESSIONS_AFTER_MS);
+        let mut last = self.demote(primary, politely, patience).await?;
         if sabotage::has(Bug::SkipWaiting) {
             last.gtid_executed = GtidSet::empty_mysql();
             return Ok(last);
@@ -154,10 +177,18 @@ impl Locked<'_> {
         let mut written = None;
         for _ in 0..planned::LAST_POSITIONS {
             if written.is_some() {
-                last = self.demote(primary, Sessions::EndAll).await?;
+                let patience = self.left_of_the_outage(since);
+                last = self.demote(primary, Sessions::EndAll, patience).await?;
             }
-            self.reach(candidate, last.gtid_executed.clone(), since).await?;
-            let timeout = self.job.settings.command_timeout;
+            let reached = self.reach(candidate, last.gtid_executed.clone(), since).await;
+            if let (Err(_), Some(written)) = (&reached, written) {
+                return Err(self.writes_on(primary, written).await);
+            }
+            reached?;
+            if planned::nobody_writes_on(&last) {
+                return Ok(last);
+            }
+            let timeout = self.left_of_the_outage(since);
             let look = ServerCommand::ReadStatus;
             let now = self.job.on(StepKind::ReadPrimaryPosition, primary, look, timeout).await;
             let now = now.map_err(|error| format!("{}: {error}", primary.alias))?;
@@ -166,22 +197,38 @@ impl Locked<'_> {
                 return Ok(last);
             }
         }
-        let written = Box::new(written.unwrap_or_else(|| last.gtid_executed.empty_like()));
-        let who = self.who_writes_on(primary).await;
-        Err(WritesOn { primary: primary.alias.clone(), written, who }.to_string())
+        let written = written.unwrap_or_else(|| last.gtid_executed.empty_like());
+        Err(self.writes_on(primary, written).await)
     }
 
-    async fn who_writes_on(&self, primary: &Tablet) -> WhoWritesOn {
-        let Some(address) = primary.address() else { return WhoWritesOn::default() };
-        let timeout = self.job.settings.command_timeout;
-        let inspected = self.job.services.mysql.inspect(&address, timeout).await;
-        inspected.as_ref().map(WhoWritesOn::of).unwrap_or_default()
+    /// Why a primary that does not stop writing keeps its place, and who writes there, as far as that can be told.
+    async fn writes_on(&self, primary: &Tablet, written: GtidSet) -> String {
+        let who = match primary.address() {
+            None => WhoWritesOn::default(),
+            Some(address) => {
+                let timeout = self.job.settings.command_timeout;
+                let inspected = self.job.services.mysql.inspect(&address, timeout).await;
+                inspected.as_ref().map(WhoWritesOn::of).unwrap_or_default()
+            }
+        };
+        let (primary, written) = (primary.alias.clone(), Box::new(written));
+        WritesOn { primary, written, who }.to_string()
+    }
+
+    /// For how long writes may still be refused that were stopped then.
+    fn left_of_the_outage(&self, since: vtorc_core::time::Timestamp) -> Duration {
+        let spent = since.age(self.job.services.clock.now());
+        self.job.settings.write_outage_max.saturating_sub(spent)
     }
 
     /// Stops writes and answers what the primary has then.
-    async fn demote(&self, primary: &Tablet, sessions: Sessions) -> Result<ServerStatus, String> {
+    async fn demote(
+        &self,
+        primary: &Tablet,
+        sessions: Sessions,
+        timeout: Duration,
+    ) -> Result<ServerStatus, String> {
         let demote = ServerCommand::Demote { sessions };
-        let timeout = self.job.settings.write_outage_max;
         let demoted = self.job.on(StepKind::StopWrites, primary, demote, timeout).await;
         demoted.map_err(|error| format!("{}: {error}", primary.alias))
     }
@@ -193,8 +240,7 @@ impl Locked<'_> {
         target: GtidSet,
         since: vtorc_core::time::Timestamp,
     ) -> Result<(), String> {
-        let spent = since.age(self.job.services.clock.now());
-        let patience = self.job.settings.write_outage_max.saturating_sub(spent);
+        let patience = self.left_of_the_outage(since);
         let wait = ServerCommand::WaitForPosition { target, timeout: patience };
         let margin = Duration::from_millis(200);
         match self.job.on(StepKind::ReachLastPosition, candidate, wait, patience + margin).await {

@@ -67,7 +67,8 @@ impl AttemptMemory {
         let vanished = self.vanished.saturating_add(1);
         self.fresh_start();
         self.vanished = vanished;
-        if vanished > TIMES_GONE {
+        // What it turns into instead is not to wait.
+        if vanished > TIMES_GONE && !vanished.is_multiple_of(TIMES_GONE) {
             self.not_before = Some(now + BACKOFF_FIRST);
         }
     }

@@ -157,10 +157,12 @@ fn recognise(
     if is_known && leads && others_followed_another(snapshot, state, status) && !shares() {
         return Recognised::Stranger(Stranger::SharesNothing);
     }
-    if is_known && !state.proven && follows_primary(snapshot, status) {
+    // Another shard's server may have the same `server_id`: of that, nothing is proven once for all.
+    let proven = state.proven && is_unique(mine);
+    if is_known && !proven && is_unique(mine) && follows_primary(snapshot, status) {
         return Recognised::Proven;
     }
-    if is_known && !state.proven && is_in_use(snapshot, status) {
+    if is_known && !leads && !proven && is_in_use(snapshot, status) {
         let mut vouchers = references(snapshot, state, mine).peekable();
         if vouchers.peek().is_some() && !vouchers.any(|other| status.shares_history_of(other)) {
             return Recognised::Stranger(Stranger::SharesNothing);

@@ -48,6 +48,8 @@ pub struct TabletState {
     pub journal: Option<Journal>,
     /// What it was seen to have lost of what it wrote.
     pub losses: Losses,
+    /// What it said in this term that it has, and did not have any more in its last answer; none if nothing.
+    pub forgotten: Option<GtidSet>,
     /// Probes failed and succeeded in the last [`super::health::WINDOW`].
     pub recent: RecentProbes,
     /// What became of its probes.
@@ -99,6 +101,7 @@ impl TabletState {
             stuck_since: None,
             journal: None,
             losses: Losses::default(),
+            forgotten: None,
             recent: RecentProbes::default(),
             history: ProbeHistory::default(),
         }
@@ -120,6 +123,10 @@ impl TabletState {
                 let same = before.is_some_and(|before| before.identity() == status.identity());
                 let cloned = !self.reachability.is_valid()
                     && self.losses.certain().is_some_and(|lost| status.gtid_purged.contains(lost));
+                self.forgotten = match same {
+                    true => self.forgotten_by(&status),
+                    false => None,
+                };
                 if !same {
                     self.journal = None;
                 }
@@ -134,6 +141,20 @@ impl TabletState {
             Err(failure) => self.history.failed(failure, sent_at),
         }
         self.judge(now);
+    }
+
+    /// What it said in this term that it has, and what it does not have any more in this answer.
+    pub fn forgotten_by(&self, answer: &ServerStatus) -> Option<GtidSet> {
+        let received = answer.gtid_received();
+        let before = self.status.as_deref().map(ServerStatus::gtid_received);
+        let lacks = before.filter(|before| !received.contains(before));
+        let had = match (&self.forgotten, lacks) {
+            (None, None) => return None,
+            (Some(forgotten), None) => forgotten.clone(),
+            (None, Some(before)) => before,
+            (Some(forgotten), Some(before)) => forgotten.union(&before),
+        };
+        Some(had.subtract(&received)).filter(|left| !left.is_empty())
     }
 
     /// Keeps the last answer beside the next one.
@@ -320,5 +341,31 @@ mod tests {
                 assert!(state.earlier.len() <= EARLIER_MAX);
             }
         }
+    }
+
+    #[test]
+    fn what_it_threw_away_when_it_was_restarted_stays_known_until_it_has_it_again() {
+        let aliases = ["zone1-1".parse().unwrap()];
+        let tablet = testkit::shard(&aliases).tablets.into_values().next().unwrap();
+        let mut state = TabletState::unprobed(tablet);
+        let set = |through: u64| {
+            let text = format!("0000000d-0000-0000-0000-000000000000:1-{through}");
+            GtidSet::parse_mysql(&text).unwrap()
+        };
+        let mut says = |at: u64, through: u64| {
+            let status = ServerStatus { gtid_executed: set(through), ..testkit::status() };
+            let at = Timestamp::from_millis(at);
+            let answer = Answer { sent_at: at, result: Ok(Arc::new(status)), claimed_by: None };
+            state.observe(answer, at);
+            state.forget(None);
+            state.forgotten.clone()
+        };
+        assert_eq!(says(0, 5), None);
+        assert_eq!(says(1_000, 9), None);
+        for at in 30..60 {
+            assert_eq!(says(at * 1_000, 5), Some(set(9).subtract(&set(5))));
+        }
+        assert_eq!(says(60_000, 8), Some(set(9).subtract(&set(8))));
+        assert_eq!(says(61_000, 9), None);
     }
 }

@@ -85,7 +85,8 @@ impl ShardSnapshot {
             if let Some(known) = known.filter(|one| one.tablet.address() == state.tablet.address())
             {
                 let journal = known.journal.clone().filter(|_| same_term);
-                *state = TabletState { tablet: state.tablet.clone(), journal, ..known };
+                let forgotten = known.forgotten.clone().filter(|_| same_term);
+                *state = TabletState { tablet: state.tablet.clone(), journal, forgotten, ..known };
             }
         }
         *self = fresh;

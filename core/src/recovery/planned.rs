@@ -6,7 +6,9 @@ use std::fmt;
 use crate::analysis::Finding;
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
+use crate::knowledge::health::ProbeFailure;
 use crate::knowledge::observe::TabletState;
+use crate::ports::CommandError;
 use crate::preflight::Inspection;
 use crate::recovery::request::ReparentRequest;
 use crate::remedy;
@@ -14,7 +16,7 @@ use crate::reparent::choice::Basis;
 use crate::reparent::election::{Constraints, Contender, Election, NoCandidate};
 use crate::reparent::safety::{self, Unsafe};
 use crate::reparent::successor;
-use crate::status::ServerStatus;
+use crate::status::{Flavor, ServerStatus};
 use crate::tablet::Tablet;
 
 /// Who asks for a planned reparent.
@@ -127,9 +129,35 @@ pub fn check_login(candidate: &Tablet, inspected: &Inspection) -> Result<(), Not
     }
 }
 
+/// So many looks in a row without an answer are silence.
+const SILENT_AFTER: u32 = 2;
+
+/// Whether a primary is silent, while a candidate still catches up with it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silence(u32);
+
+impl Silence {
+    /// Takes in what came of a look at it: nothing, or why there was no answer. Answers why it counts as silent, once
+    /// it does. One that turns us away answers.
+    pub fn hear(&mut self, error: Option<CommandError>) -> Option<CommandError> {
+        match error {
+            None | Some(CommandError::NotDone(_)) => self.0 = 0,
+            Some(CommandError::Unreached(ProbeFailure::TurnedAway(_))) => self.0 = 0,
+            Some(CommandError::Unreached(_) | CommandError::Unknown(_)) => self.0 += 1,
+        }
+        error.filter(|_| self.0 >= SILENT_AFTER)
+    }
+}
+
 /// Users whom `read_only` does not stop may go on writing. So often their sessions are ended, and the primary's last
 /// position is read anew.
 pub const LAST_POSITIONS: usize = 3;
+
+/// Nobody but replication writes to a MySQL with `super_read_only`: its last position needs no second look. (For
+/// MariaDB, which has none, that repeats `read_only`.)
+pub fn nobody_writes_on(last: &ServerStatus) -> bool {
+    last.flavor == Flavor::MySql && last.super_read_only
+}
 
 /// What a primary that refuses writes has written since it was asked last. (What it pulls from elsewhere does not
 /// count.)
@@ -194,4 +222,26 @@ impl fmt::Display for WhoWritesOn {
 pub fn may_use_force(basis: Basis<'_>) -> bool {
     let last = basis.snapshot.primary().and_then(|state| state.status.as_deref());
     safety::cannot_acknowledge_alone(basis.policy, last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_primary_is_silent_after_two_looks_in_a_row() {
+        let gone = || Some(CommandError::Unreached(ProbeFailure::Refused("refused".into())));
+        let full = || Some(CommandError::Unreached(ProbeFailure::TurnedAway("1040".into())));
+        let mut silence = Silence::default();
+        for (error, silent) in [
+            (gone(), false),
+            (None, false),
+            (gone(), false),
+            (full(), false),
+            (gone(), false),
+            (Some(CommandError::Unknown("no answer in time".into())), true),
+        ] {
+            assert_eq!(silence.hear(error.clone()).is_some(), silent, "{error:?}");
+        }
+    }
 }

@@ -69,7 +69,15 @@ impl Contender {
     /// it acknowledged. (No probe asks for the uptime.)
     pub fn by_its_memory(self, snapshot: &ShardSnapshot, answered_by: Timestamp) -> Self {
         let restarted = started_since_primary_was_heard(&self.status, snapshot, answered_by);
-        let forgotten = forgotten(&self.tablet.alias, &self.status, snapshot);
+        let state = snapshot.tablet(&self.tablet.alias);
+        let same = |state: &&TabletState| {
+            state.status.as_deref().is_none_or(|said| said.identity() == self.status.identity())
+        };
+        let forgotten = state.filter(same).and_then(|state| state.forgotten_by(&self.status));
+        // Neither what the primary never had nor its own writes came to it from the primary.
+        let forgotten = forgotten
+            .map(|all| all.subtract(&self.had_before).without_writer(&self.status.identity()));
+        let forgotten = forgotten.unwrap_or_else(|| self.forgotten.clone());
         Self { restarted, forgotten, ..self }
     }
 
@@ -267,16 +275,6 @@ fn started_since_primary_was_heard(
     let heard = snapshot.primary().filter(|primary| primary.status.is_some());
     let silence = heard.map(|primary| primary.status_at.age(answered_by));
     status.uptime.zip(silence).is_some_and(|(uptime, silence)| uptime < silence)
-}
-
-/// What a server said that it has, and does not have any more.
-fn forgotten(alias: &TabletAlias, status: &ServerStatus, snapshot: &ShardSnapshot) -> GtidSet {
-    let nothing = status.gtid_executed.empty_like();
-    let Some(state) = snapshot.tablet(alias) else { return nothing };
-    let identity = status.identity();
-    let said = state.words().filter(|(word, _)| word.identity() == identity);
-    let said = said.fold(nothing, |all, (word, _)| all.union(&word.gtid_received()));
-    said.subtract(&status.gtid_received())
 }
 
 /// What a tablet had when it answered before the primary was last asked, and the primary lacked: it cannot be what the

@@ -146,6 +146,9 @@ pub fn elect(
 ) -> Result<Election, NoCandidate> {
     let mut passed_over = Vec::new();
     let trusted = trusted(everybody, constraints, &mut passed_over)?;
+    if trusted.is_empty() && !passed_over.is_empty() {
+        return Err(NoCandidate::AllPassedOver(passed_over));
+    }
     let target = most_advanced(&trusted)?.received();
     check_held_by_errant(everybody, &passed_over, &target, constraints)?;
     check_held_by_filtered(everybody, &target, constraints)?;

@@ -141,6 +141,8 @@ fn tablet(line: &str) -> TabletState {
             "later" => state.answered_at = Timestamp::from_millis(NOW.as_millis() + 1),
             // What it said some time ago.
             "had" => state.earlier.push(earlier(&status, value)),
+            // What it said some time ago, and does not have any more.
+            "forgot" => state.forgotten = Some(gtid(value)),
             _ => server_word(&mut status, key, value),
         }
     }
@@ -345,6 +347,7 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
         stuck_since: None,
         journal: None,
         losses: Losses::default(),
+        forgotten: None,
         recent: RecentProbes::default(),
     }
 }
