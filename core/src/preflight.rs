@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::admission::{Refusal, Switches};
 use crate::analysis;
 use crate::ids::TabletAlias;
+use crate::knowledge::identity::is_primary;
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::recovery::login;
@@ -58,6 +59,42 @@ pub struct LoginTrial {
     pub at: MysqlAddress,
     /// Why it does not do for replication, if so.
     pub trouble: Option<String>,
+}
+
+/// Who writes to a server in spite of `read_only`, as far as that can be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum WhoWritesOn {
+    /// Nobody knows.
+    #[default]
+    Somebody,
+    /// Somebody of these, who are connected.
+    SomebodyOf(BTreeSet<String>),
+    /// These, who are connected, may.
+    Users(BTreeSet<String>),
+}
+
+impl WhoWritesOn {
+    /// By what its server was just found like.
+    pub fn of(inspected: &Inspection) -> Self {
+        match (inspected.past_read_only.is_empty(), inspected.connected.is_empty()) {
+            (false, _) => Self::Users(inspected.past_read_only.clone()),
+            (true, false) => Self::SomebodyOf(inspected.connected.clone()),
+            (true, true) => Self::Somebody,
+        }
+    }
+}
+
+impl fmt::Display for WhoWritesOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |users: &BTreeSet<String>| {
+            users.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+        };
+        match self {
+            Self::Somebody => f.write_str("somebody"),
+            Self::SomebodyOf(users) => write!(f, "somebody of those connected ({})", list(users)),
+            Self::Users(users) => f.write_str(&list(users)),
+        }
+    }
 }
 
 /// How bad it is.
@@ -386,24 +423,16 @@ impl Report {
             let cure = "where that is not wanted, let it never be promoted: vtorc ctl set promotion ALIAS must_not";
             self.add(Severity::Warning, "OtherChannel", alias, what, cure);
         }
-        if !seen.past_read_only.is_empty() && is_primary(snapshot, state) {
+        let who = WhoWritesOn::of(seen);
+        if matches!(who, WhoWritesOn::Users(_)) && is_primary(snapshot, state) {
             let what = format!(
-                "read_only does not stop {}, connected now: a planned failover ends such sessions, and is undone if \
-                 they come back and write",
-                list(&seen.past_read_only)
+                "read_only does not stop {who}, connected now: a planned failover ends such sessions, and is undone if \
+                 they come back and write"
             );
             let cure = "take SUPER, READ_ONLY ADMIN and CONNECTION_ADMIN from users that write";
             self.add(Severity::Warning, "WritesPastReadOnly", alias, what, cure);
         }
     }
-}
-
-fn is_primary(snapshot: &ShardSnapshot, state: &TabletState) -> bool {
-    snapshot.primary().is_some_and(|primary| primary.tablet.alias == state.tablet.alias)
-}
-
-fn list(users: &BTreeSet<String>) -> String {
-    users.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn promises_anything(snapshot: &ShardSnapshot) -> bool {

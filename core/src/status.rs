@@ -206,13 +206,12 @@ impl ServerStatus {
     /// What this server needs of what `source`'s binary logs no longer hold: no start of its receiver helps, it must
     /// be cloned anew. No probe asks a MariaDB what it purged; its word to the receiver must do.
     pub fn needs_purged(&self, source: &ServerStatus) -> Option<NeedsPurged<'_>> {
-        let mariadb = self.flavor == Flavor::MariaDb;
-        let missing = source.gtid_purged.subtract(&self.gtid_received());
-        if !missing.is_empty() && !mariadb {
-            return Some(NeedsPurged::Of(missing));
+        if self.flavor == Flavor::MySql {
+            let missing = source.gtid_purged.subtract(&self.gtid_received());
+            return (!missing.is_empty()).then_some(NeedsPurged::Of(missing));
         }
         let told = |one: &&ReplicationStatus| one.auto_position && source.is_source_of(one, None);
-        let channel = self.replication.as_ref().filter(|_| mariadb).filter(told)?;
+        let channel = self.replication.as_ref().filter(told)?;
         let error =
             channel.receiver_error.as_ref().filter(|_| channel.receiver != ReceiverState::Running);
         error.filter(|error| error.kind == ReceiverErrorKind::Purged).map(NeedsPurged::Told)

@@ -361,12 +361,13 @@ impl Universe {
 
     /// Statements that change a server's channel wait for one another: an older one comes first.
     pub fn run_those_before(&mut self, server: u8, statement: &Statement, ticket: u64) {
+        if !statement.changes_channel() {
+            return;
+        }
         let goes_first = |queued: &Queued| {
             queued.server == server && queued.ticket < ticket && queued.statement.changes_channel()
         };
-        while let Some(at) = self.queued.iter().position(goes_first)
-            && statement.changes_channel()
-        {
+        while let Some(at) = self.queued.iter().position(goes_first) {
             let queued = self.queued.remove(at);
             self.run_queued(queued);
         }

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use mysql::prelude::Queryable;
 use serde_json::Value;
 use tempfile::TempDir;
 use vtorc_fleet::{Child, Flavor, Server, ServerBinary, ServerOptions, Template};
@@ -487,6 +488,26 @@ pub fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The other tablets of a shard of three.
+pub fn others(not: &str) -> Vec<&'static str> {
+    THREE.iter().copied().filter(|alias| padded(alias) != padded(not)).collect()
+}
+
+/// Leaves a server its newest binary log alone. Those that a replica just read are not purged at once.
+pub fn purge_logs(server: &Server) {
+    server.run(&["FLUSH BINARY LOGS"]).unwrap();
+    let mut admin = server.connect("admin").unwrap();
+    let mut logs = move || -> Vec<String> {
+        admin.query_map("SHOW BINARY LOGS", |row: mysql::Row| row.get(0).unwrap()).unwrap()
+    };
+    let purged = || {
+        let last = logs().pop()?;
+        server.run(&[&format!("PURGE BINARY LOGS TO '{last}'")]).unwrap();
+        (logs().len() == 1).then_some(())
+    };
+    wait_for(purged).expect("the logs are not purged");
 }
 
 pub fn padded(alias: &str) -> String {

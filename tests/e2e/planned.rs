@@ -4,7 +4,9 @@ use mysql::prelude::Queryable;
 use serde_json::json;
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, Kind, PLANNED, THREE, padded, request, wait_for};
+use crate::harness::{
+    Cluster, Kind, PLANNED, THREE, others, padded, purge_logs, request, wait_for,
+};
 use crate::writer::{Writer, arrives, create_table, rows};
 
 pub(crate) fn under_load(kind: Kind) {
@@ -161,9 +163,7 @@ fn a_candidate_that_would_leave_a_replica_behind_is_not_chosen(kind: Kind) {
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     create_table(cluster.server(&first));
-    let replicas: Vec<&str> =
-        THREE.iter().copied().filter(|alias| padded(alias) != first).collect();
-    let [candidate, lagging] = replicas[..] else { panic!("{replicas:?}") };
+    let [candidate, lagging] = others(&first)[..] else { panic!("three tablets") };
     arrives(cluster.server(lagging), &[].into());
     let (status, answer) =
         cluster.daemon().post("/api/v1/recoveries/disable", json!({"comment": "a test"}));
@@ -172,16 +172,7 @@ fn a_candidate_that_would_leave_a_replica_behind_is_not_chosen(kind: Kind) {
     cluster.server(lagging).run(&[stop]).unwrap();
     cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
     arrives(cluster.server(candidate), &[1].into());
-    cluster.server(candidate).run(&["FLUSH BINARY LOGS"]).unwrap();
-    let mut admin = cluster.server(candidate).connect("admin").unwrap();
-    let purged = || {
-        let logs: Vec<mysql::Row> = admin.query("SHOW BINARY LOGS").unwrap();
-        let last: String = logs.last()?.get(0)?;
-        admin.query_drop(format!("PURGE BINARY LOGS TO '{last}'")).unwrap();
-        let left: Vec<mysql::Row> = admin.query("SHOW BINARY LOGS").unwrap();
-        (left.len() == 1).then_some(())
-    };
-    wait_for(purged).expect("the logs are not purged");
+    purge_logs(cluster.server(candidate));
     let (status, answer) = cluster.daemon().post(PLANNED, json!({"new_primary": candidate}));
     assert_eq!(status, 409, "{answer:#}");
     let why = answer["message"].as_str().unwrap();
@@ -214,9 +205,7 @@ fn a_primary_that_dies_before_writes_stopped_is_replaced(kind: Kind) {
     cluster.start_daemon(&["--failpoint", &point]);
     let first = cluster.healthy(&[]);
     create_table(cluster.server(&first));
-    let replicas: Vec<&str> =
-        THREE.iter().copied().filter(|alias| padded(alias) != first).collect();
-    let [candidate, other] = replicas[..] else { panic!("{replicas:?}") };
+    let [candidate, other] = others(&first)[..] else { panic!("three tablets") };
     arrives(cluster.server(candidate), &[].into());
     let mut reader = cluster.server(candidate).connect("admin").unwrap();
     reader.query_drop("LOCK TABLES test.ledger READ").unwrap();

@@ -3,7 +3,7 @@
 use mysql::prelude::Queryable;
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, Kind, THREE, padded};
+use crate::harness::{Cluster, Kind, THREE, others};
 use crate::writer::{arrives, create_table};
 
 /// Both replicas acknowledge rows that they cannot apply, since somebody locks the table. All machines lose their
@@ -13,8 +13,7 @@ fn the_replicas_come_back_first(kind: Kind) {
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     create_table(cluster.server(&first));
-    let replicas: Vec<&str> =
-        THREE.iter().copied().filter(|alias| padded(alias) != first).collect();
+    let replicas = others(&first);
     let mut readers = Vec::new();
     for replica in &replicas {
         arrives(cluster.server(replica), &[].into());

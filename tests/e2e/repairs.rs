@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
 use crate::failover::tablet;
-use crate::harness::{Cluster, Kind, PATIENCE, THREE, padded, wait_for};
+use crate::harness::{Cluster, Kind, PATIENCE, THREE, others, padded, purge_logs, wait_for};
 use crate::writer::{arrives, create_table};
 
 /// What is done to whom (`P` the primary, `R` a replica) on MySQL and MariaDB, and what must be found.
@@ -103,8 +103,7 @@ pub(crate) fn wrong_sources_are_put_right_for_replicas_and_primaries_on(kind: Ki
     let mut cluster = Cluster::new(kind, "semi_sync", THREE);
     cluster.start_daemon(&[]);
     let primary = cluster.healthy(&[]);
-    let others: Vec<&str> =
-        THREE.iter().copied().filter(|alias| padded(alias) != primary).collect();
+    let others = others(&primary);
     let follow = |port: u16| match flavor {
         Flavor::MySql => vec![
             "STOP REPLICA".to_owned(),
@@ -222,8 +221,7 @@ fn a_replica_whose_source_purged_what_it_needs_is_not_set_aside() {
     cluster.start_daemon(&[]);
     let primary = cluster.healthy(&[]);
     create_table(cluster.server(&primary));
-    let replicas: Vec<&str> =
-        THREE.iter().copied().filter(|alias| padded(alias) != primary).collect();
+    let replicas = others(&primary);
     for replica in &replicas {
         arrives(cluster.server(replica), &[].into());
     }
@@ -232,17 +230,8 @@ fn a_replica_whose_source_purged_what_it_needs_is_not_set_aside() {
         cluster.server(replica).run(&["STOP REPLICA"]).unwrap();
     }
     let source = cluster.server(&primary);
-    source.run(&["INSERT INTO test.ledger VALUES (1, 'purged')", "FLUSH LOGS"]).unwrap();
-    let mut admin = source.connect("admin").unwrap();
-    let logs: Vec<mysql::Row> = admin.query("SHOW BINARY LOGS").unwrap();
-    let last: String = logs.last().unwrap().get(0).unwrap();
-    // Those that a replica just read are not purged.
-    let purged = || {
-        admin.query_drop(format!("PURGE BINARY LOGS TO '{last}'")).unwrap();
-        let left: Vec<mysql::Row> = admin.query("SHOW BINARY LOGS").unwrap();
-        (left.len() == 1).then_some(())
-    };
-    wait_for(purged).expect("the logs are not purged");
+    source.run(&["INSERT INTO test.ledger VALUES (1, 'purged')"]).unwrap();
+    purge_logs(source);
     cluster.start_daemon(&[]);
     for replica in &replicas {
         let told = || {
@@ -318,8 +307,7 @@ pub(crate) fn commits_that_nobody_was_asked_to_acknowledge_are_freed_by_another_
     cluster.start_daemon(&[]);
     let primary = cluster.healthy(&[]);
     drop(cluster.daemons.pop());
-    let replicas: Vec<&str> =
-        THREE.iter().copied().filter(|alias| padded(alias) != primary).collect();
+    let replicas = others(&primary);
     let acknowledging = |on: u8| {
         let (word, switch) = match flavor {
             Flavor::MySql => ("REPLICA", "replica"),

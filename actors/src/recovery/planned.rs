@@ -7,13 +7,15 @@ use tokio::time::sleep;
 use vtorc_core::audit::StepOutcome;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
+use vtorc_core::preflight::WhoWritesOn;
 use vtorc_core::recovery::kind::RecoveryKind;
-use vtorc_core::recovery::planned::{self, Asker, Move, Silence, WhoWritesOn, WritesOn};
+use vtorc_core::recovery::planned::{self, Asker, Move, Silence, WritesOn};
 use vtorc_core::recovery::reparent;
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletAddress};
+use vtorc_core::time::Timestamp;
 
 use super::job::{COMMAND_MARGIN, Locked, Stopped};
 use super::promote::Promotion;
@@ -165,7 +167,7 @@ impl Locked<'_> {
         &self,
         primary: &Tablet,
         candidate: &Tablet,
-        since: vtorc_core::time::Timestamp,
+        since: Timestamp,
     ) -> Result<ServerStatus, String> {
         let patience = self.job.settings.write_outage_max;
         let politely = Sessions::EndAfter(END_SESSIONS_AFTER_MS);
@@ -174,17 +176,17 @@ impl Locked<'_> {
             last.gtid_executed = GtidSet::empty_mysql();
             return Ok(last);
         }
-        let mut written = None;
+        let mut written = last.gtid_executed.empty_like();
         for _ in 0..planned::LAST_POSITIONS {
-            if written.is_some() {
+            if !written.is_empty() {
                 let patience = self.left_of_the_outage(since);
                 last = self.demote(primary, Sessions::EndAll, patience).await?;
             }
-            let reached = self.reach(candidate, last.gtid_executed.clone(), since).await;
-            if let (Err(_), Some(written)) = (&reached, written) {
-                return Err(self.writes_on(primary, written).await);
+            match self.reach(candidate, last.gtid_executed.clone(), since).await {
+                Ok(()) => {}
+                Err(why) if written.is_empty() => return Err(why),
+                Err(_) => break,
             }
-            reached?;
             if planned::nobody_writes_on(&last) {
                 return Ok(last);
             }
@@ -193,11 +195,10 @@ impl Locked<'_> {
             let now = self.job.on(StepKind::ReadPrimaryPosition, primary, look, timeout).await;
             let now = now.map_err(|error| format!("{}: {error}", primary.alias))?;
             written = planned::wrote_on(&last, &now);
-            if written.is_none() {
+            if written.is_empty() {
                 return Ok(last);
             }
         }
-        let written = written.unwrap_or_else(|| last.gtid_executed.empty_like());
         Err(self.writes_on(primary, written).await)
     }
 
@@ -216,7 +217,7 @@ impl Locked<'_> {
     }
 
     /// For how long writes may still be refused that were stopped then.
-    fn left_of_the_outage(&self, since: vtorc_core::time::Timestamp) -> Duration {
+    fn left_of_the_outage(&self, since: Timestamp) -> Duration {
         let spent = since.age(self.job.services.clock.now());
         self.job.settings.write_outage_max.saturating_sub(spent)
     }
@@ -238,7 +239,7 @@ impl Locked<'_> {
         &self,
         candidate: &Tablet,
         target: GtidSet,
-        since: vtorc_core::time::Timestamp,
+        since: Timestamp,
     ) -> Result<(), String> {
         let patience = self.left_of_the_outage(since);
         let wait = ServerCommand::WaitForPosition { target, timeout: patience };

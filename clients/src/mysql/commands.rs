@@ -8,6 +8,7 @@ use vtorc_core::ports::{CommandError, PromotionGrounds, ServerCommand};
 use vtorc_core::status::{ReceiverState, ServerStatus};
 
 use super::dialect::Dialect;
+use super::errors::unless_refused;
 use super::follow::Source;
 use super::semi_sync::{set_replica_semi_sync, set_source_semi_sync};
 use super::session::{Session, Thread};
@@ -110,23 +111,15 @@ fn with_journal(session: &mut Session<'_>) -> Result<ServerStatus, CommandError>
     let mut status = session.status()?;
     let wait = format!("SET SESSION lock_wait_timeout = {JOURNAL_LOCK_WAIT}");
     session.run("wait for no lock", &wait)?;
-    status.journal_length = match journal_length(session) {
-        Ok(length) => length,
-        // It answers, but somebody is changing the table: how long the journal is stays unknown.
-        Err(CommandError::NotDone(_)) => None,
-        Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => return Err(error),
-    };
+    // It may answer while somebody is changing the table: how long the journal is stays unknown then.
+    status.journal_length = unless_refused(journal_length(session))?.flatten();
     Ok(status)
 }
 
 /// For how long its process has been running.
 fn uptime(session: &mut Session<'_>) -> Result<Option<Duration>, CommandError> {
-    let row = match session.ordered_row("ask for its uptime", "SHOW GLOBAL STATUS LIKE 'Uptime'") {
-        Ok(row) => row,
-        Err(CommandError::NotDone(_)) => return Ok(None),
-        Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => return Err(error),
-    };
-    let seconds = row.get(1).and_then(|value| value.as_ref()?.parse().ok());
+    let row = session.ordered_row("ask for its uptime", "SHOW GLOBAL STATUS LIKE 'Uptime'");
+    let seconds = unless_refused(row)?.and_then(|row| row.get(1)?.as_ref()?.parse().ok());
     Ok(seconds.map(Duration::from_secs))
 }
 

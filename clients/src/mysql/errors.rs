@@ -2,6 +2,7 @@
 //! vttablet puts around them is read beside its calls.)
 
 use vtorc_core::knowledge::health::ProbeFailure;
+use vtorc_core::ports::CommandError;
 use vtorc_core::status::{ReceiverError, ReceiverErrorKind};
 
 /// `ER_SERVER_SHUTDOWN`: about to be gone.
@@ -12,6 +13,17 @@ const SHUTDOWN: u16 = 1053;
 pub(crate) fn turned_away(code: u16, message: &str) -> ProbeFailure {
     let text = format!("{message} ({code})");
     if code == SHUTDOWN { ProbeFailure::Refused(text) } else { ProbeFailure::TurnedAway(text) }
+}
+
+/// What a question was answered; none where the server refused it: what it does not tell stays unknown.
+pub(crate) fn unless_refused<T>(
+    answer: Result<T, CommandError>,
+) -> Result<Option<T>, CommandError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(CommandError::NotDone(_)) => Ok(None),
+        Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => Err(error),
+    }
 }
 
 /// A receiver's last error; none where there is none.

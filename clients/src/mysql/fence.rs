@@ -14,6 +14,7 @@ use vtorc_core::ports::{CommandError, Sessions};
 
 use super::access::MysqlAccess;
 use super::dialect::Row;
+use super::errors::unless_refused;
 use super::semi_sync::semi_sync_names;
 use super::session::{Session, connect};
 use vtorc_core::tablet::MysqlAddress;
@@ -114,10 +115,8 @@ fn list_clients(session: &mut Session<'_>, statement: &str) -> Result<Vec<Client
 }
 
 fn end_session(session: &mut Session<'_>, id: &str) -> Result<(), CommandError> {
-    match session.run("end a client session", &format!("KILL {id}")) {
-        Ok(()) | Err(CommandError::NotDone(_)) => Ok(()),
-        Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => Err(error),
-    }
+    // It may have ended by itself.
+    unless_refused(session.run("end a client session", &format!("KILL {id}"))).map(|_| ())
 }
 
 /// How to let commits go that wait for an acknowledgement; none where the server does not wait.

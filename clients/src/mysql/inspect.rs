@@ -12,7 +12,8 @@ use vtorc_core::secret::Login;
 
 use super::access::MysqlAccess;
 use super::dialect::name_value;
-use super::fence::Client;
+use super::errors::unless_refused;
+use super::fence::{Client, column_text};
 use super::session::{Session, connect, text_of};
 use super::{fence, login};
 
@@ -123,13 +124,9 @@ fn read_only_at_start(session: &mut Session<'_>) -> Result<Option<bool>, Command
     } else {
         ("origin of read_only", READ_ONLY_MYSQL)
     };
-    let rows = match session.rows(what, statement) {
-        Ok(rows) => rows,
-        Err(CommandError::NotDone(_)) => return Ok(None),
-        Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => return Err(error),
-    };
+    let rows = unless_refused(session.rows(what, statement))?.unwrap_or_default();
     let Some(row) = rows.first() else { return Ok(None) };
-    let text = |column: &str| row.get(column).cloned().flatten().unwrap_or_default();
+    let text = |column: &str| column_text(row, column);
     let is_on = !matches!(text("value").to_ascii_uppercase().as_str(), "" | "0" | "OFF");
     let persisted = text("persisted").to_ascii_uppercase();
     Ok(match text("origin").to_ascii_uppercase().as_str() {

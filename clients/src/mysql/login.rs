@@ -3,7 +3,9 @@
 use vtorc_core::ports::CommandError;
 use vtorc_core::secret::{Login, Secret};
 
-use super::dialect::{Dialect, Row};
+use super::dialect::Dialect;
+use super::errors::unless_refused;
+use super::fence::column_text;
 use super::session::Session;
 use super::text::quoted;
 
@@ -28,14 +30,11 @@ fn of_channel(session: &mut Session<'_>) -> Result<Option<Login>, CommandError> 
          WHERE Channel_name = {} AND User_name <> ''",
         quoted(&session.channel)
     );
-    let rows = match session.rows("read what its channel logs in as", &kept) {
-        Ok(rows) => rows,
-        // No grant.
-        Err(CommandError::NotDone(_)) => return Ok(None),
-        Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => return Err(error),
-    };
-    let text = |row: &Row, column: &str| row.get(column).cloned().flatten().unwrap_or_default();
-    Ok(rows
-        .first()
-        .map(|row| Login { user: text(row, "user"), password: Secret::new(text(row, "password")) }))
+    // There may be no grant.
+    let rows = unless_refused(session.rows("read what its channel logs in as", &kept))?;
+    let row = rows.and_then(|rows| rows.into_iter().next());
+    Ok(row.map(|row| Login {
+        user: column_text(&row, "user"),
+        password: Secret::new(column_text(&row, "password")),
+    }))
 }

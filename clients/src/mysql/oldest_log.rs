@@ -1,13 +1,13 @@
 //! What a MariaDB's binary logs no longer hold. MySQL tells (`gtid_purged`); of MariaDB the oldest log does, by how it
 //! begins.
 
-use std::collections::BTreeSet;
-
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::CommandError;
 use vtorc_core::status::ServerStatus;
 
 use super::dialect::Row;
+use super::errors::unless_refused;
+use super::fence::column_text;
 use super::session::Session;
 
 /// How a log begins: a description, the list of what went before, checkpoints, and its first transaction.
@@ -18,12 +18,9 @@ pub(crate) fn purged(
     session: &mut Session<'_>,
     status: &ServerStatus,
 ) -> Result<GtidSet, CommandError> {
-    match session.rows("look how its oldest binary log begins", BEGINNING) {
-        Ok(events) => Ok(before(&events, status)),
-        // It writes none, or may not be asked.
-        Err(CommandError::NotDone(_)) => Ok(status.gtid_executed.empty_like()),
-        Err(error @ (CommandError::Unknown(_) | CommandError::Unreached(_))) => Err(error),
-    }
+    // It may write none, and says so.
+    let events = unless_refused(session.rows("look how its oldest binary log begins", BEGINNING))?;
+    Ok(before(&events.unwrap_or_default(), status))
 }
 
 /// What went before the log that begins with these events. A copy of a server begins its logs anew, and its list is
@@ -31,20 +28,20 @@ pub(crate) fn purged(
 /// was deleted (`FLUSH BINARY LOGS DELETE_DOMAIN_ID`) is listed on, and nobody is asked for it any more.
 fn before(events: &[Row], status: &ServerStatus) -> GtidSet {
     let has = &status.gtid_executed;
-    let domains: BTreeSet<u32> = status.binlog_state.writers().into_iter().map(first).collect();
+    let writers = status.binlog_state.writers();
     let is_kept = |gtid: &&str| {
-        let domain = gtid.split('-').next().and_then(|domain| domain.trim().parse().ok());
-        domain.is_some_and(|domain| domains.contains(&domain))
+        let domain = gtid.split('-').next().and_then(|domain| domain.trim().parse::<u32>().ok());
+        writers.iter().any(|(kept, _)| Some(*kept) == domain)
     };
-    let infos = |wanted: &'static str| {
-        let of_type = move |row: &&Row| text(row, "event_type") == wanted;
-        events.iter().filter(of_type).map(|row| text(row, "info"))
+    let info = |wanted: &str| {
+        let row = events.iter().find(|row| column_text(row, "event_type") == wanted)?;
+        Some(column_text(row, "info"))
     };
-    let list = infos("Gtid_list").next().map(|info| info.trim_matches(['[', ']'])).unwrap_or("");
-    let list: Vec<&str> = list.split(',').filter(is_kept).collect();
-    match (GtidSet::parse_mariadb(&list.join(",")), infos("Gtid").next()) {
+    let list = info("Gtid_list").unwrap_or_default();
+    let list: Vec<&str> = list.trim_matches(['[', ']']).split(',').filter(is_kept).collect();
+    match (GtidSet::parse_mariadb(&list.join(",")), info("Gtid")) {
         (Ok(listed), _) if !listed.is_empty() => listed,
-        (_, Some(first)) => before_first(first).unwrap_or_else(|| has.empty_like()),
+        (_, Some(first)) => before_first(&first).unwrap_or_else(|| has.empty_like()),
         (_, None) if events.is_empty() => has.empty_like(),
         (_, None) => has.clone(),
     }
@@ -56,14 +53,6 @@ fn before_first(info: &str) -> Option<GtidSet> {
     let (writer, number) = gtid.rsplit_once('-')?;
     let before = number.parse::<u64>().ok()?.checked_sub(1).filter(|number| *number > 0)?;
     GtidSet::parse_mariadb(&format!("{writer}-{before}")).ok()
-}
-
-fn first((domain, _server): (u32, u32)) -> u32 {
-    domain
-}
-
-fn text<'a>(row: &'a Row, column: &str) -> &'a str {
-    row.get(column).and_then(Option::as_deref).unwrap_or_default()
 }
 
 #[cfg(test)]

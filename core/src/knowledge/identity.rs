@@ -60,7 +60,8 @@ impl ShardSnapshot {
         drop(others);
         let alias = primary.tablet.alias.clone();
         if let Some(primary) = self.tablets.get_mut(&alias) {
-            (primary.identity, primary.proven) = (Some(identity), true);
+            primary.proven = is_unique(&identity);
+            primary.identity = Some(identity);
         }
     }
 
@@ -108,7 +109,9 @@ impl ShardSnapshot {
                 state.stranger = None;
             }
             Recognised::Proven => {
-                (state.identity, state.proven) = (Some(identity), true);
+                // Another shard's server may have the same `server_id`: of that, nothing is proven once for all.
+                state.proven = is_unique(&identity);
+                state.identity = Some(identity);
                 state.stranger = None;
             }
             Recognised::Unsettled => state.stranger = None,
@@ -157,16 +160,12 @@ fn recognise(
     if is_known && leads && others_followed_another(snapshot, state, status) && !shares() {
         return Recognised::Stranger(Stranger::SharesNothing);
     }
-    // Another shard's server may have the same `server_id`: of that, nothing is proven once for all.
-    let proven = state.proven && is_unique(mine);
-    if is_known && !proven && is_unique(mine) && follows_primary(snapshot, status) {
+    if is_known && !state.proven && follows_primary(snapshot, status) {
         return Recognised::Proven;
     }
-    if is_known && !leads && !proven && is_in_use(snapshot, status) {
-        let mut vouchers = references(snapshot, state, mine).peekable();
-        if vouchers.peek().is_some() && !vouchers.any(|other| status.shares_history_of(other)) {
-            return Recognised::Stranger(Stranger::SharesNothing);
-        }
+    let may_be_elsewhere = is_known && !leads && !state.proven && is_in_use(snapshot, status);
+    if may_be_elsewhere && references(snapshot, state, mine).next().is_some() && !shares() {
+        return Recognised::Stranger(Stranger::SharesNothing);
     }
     // In a shard that never had a primary, nothing tells who came to this address first.
     if is_known && (claimed_by.is_none() || snapshot.had_primary()) {
@@ -402,7 +401,7 @@ fn follows_outside(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
     replication.knows_source() && !tablets.any(|other| other.is_source_of(replication))
 }
 
-fn is_primary(snapshot: &ShardSnapshot, state: &TabletState) -> bool {
+pub(crate) fn is_primary(snapshot: &ShardSnapshot, state: &TabletState) -> bool {
     snapshot.primary().is_some_and(|primary| primary.tablet.alias == state.tablet.alias)
 }
 

@@ -123,10 +123,7 @@ impl TabletState {
                 let same = before.is_some_and(|before| before.identity() == status.identity());
                 let cloned = !self.reachability.is_valid()
                     && self.losses.certain().is_some_and(|lost| status.gtid_purged.contains(lost));
-                self.forgotten = match same {
-                    true => self.forgotten_by(&status),
-                    false => None,
-                };
+                self.forgotten = self.forgotten_by(&status);
                 if !same {
                     self.journal = None;
                 }
@@ -143,18 +140,20 @@ impl TabletState {
         self.judge(now);
     }
 
-    /// What it said in this term that it has, and what it does not have any more in this answer.
+    /// What the same server said in this term that it has, and does not have any more in this answer.
     pub fn forgotten_by(&self, answer: &ServerStatus) -> Option<GtidSet> {
-        let received = answer.gtid_received();
-        let before = self.status.as_deref().map(ServerStatus::gtid_received);
-        let lacks = before.filter(|before| !received.contains(before));
-        let had = match (&self.forgotten, lacks) {
-            (None, None) => return None,
-            (Some(forgotten), None) => forgotten.clone(),
-            (None, Some(before)) => before,
-            (Some(forgotten), Some(before)) => forgotten.union(&before),
+        let before = self.status.as_deref()?;
+        if before.identity() != answer.identity() {
+            return None;
+        }
+        let (had, has) = (before.gtid_received(), answer.gtid_received());
+        // Nearly always it has all that it had.
+        let had = match &self.forgotten {
+            None if has.contains(&had) => return None,
+            None => had,
+            Some(forgotten) => forgotten.union(&had),
         };
-        Some(had.subtract(&received)).filter(|left| !left.is_empty())
+        Some(had.subtract(&has)).filter(|left| !left.is_empty())
     }
 
     /// Keeps the last answer beside the next one.

@@ -1,15 +1,12 @@
 //! Moving writes away from a primary that helps: who takes over, and what is done where it does not step down.
 
-use std::collections::BTreeSet;
-use std::fmt;
-
 use crate::analysis::Finding;
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
 use crate::knowledge::health::ProbeFailure;
 use crate::knowledge::observe::TabletState;
 use crate::ports::CommandError;
-use crate::preflight::Inspection;
+use crate::preflight::{Inspection, WhoWritesOn};
 use crate::recovery::request::ReparentRequest;
 use crate::remedy;
 use crate::reparent::choice::Basis;
@@ -161,9 +158,8 @@ pub fn nobody_writes_on(last: &ServerStatus) -> bool {
 
 /// What a primary that refuses writes has written since it was asked last. (What it pulls from elsewhere does not
 /// count.)
-pub fn wrote_on(last: &ServerStatus, now: &ServerStatus) -> Option<GtidSet> {
-    let written = now.written_by_itself().subtract(&last.written_by_itself());
-    (!written.is_empty()).then_some(written)
+pub fn wrote_on(last: &ServerStatus, now: &ServerStatus) -> GtidSet {
+    now.written_by_itself().subtract(&last.written_by_itself())
 }
 
 /// Why writes are not moved from a primary that does not stop.
@@ -179,42 +175,6 @@ pub struct WritesOn {
     pub written: Box<GtidSet>,
     /// Who does that.
     pub who: WhoWritesOn,
-}
-
-/// Who writes to a server in spite of `read_only`, as far as that can be told.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum WhoWritesOn {
-    /// Nobody knows.
-    #[default]
-    Somebody,
-    /// Somebody of these, who are connected.
-    SomebodyOf(BTreeSet<String>),
-    /// These, who are connected, may.
-    Users(BTreeSet<String>),
-}
-
-impl WhoWritesOn {
-    /// By what its server was just found like.
-    pub fn of(inspected: &Inspection) -> Self {
-        match (inspected.past_read_only.is_empty(), inspected.connected.is_empty()) {
-            (false, _) => Self::Users(inspected.past_read_only.clone()),
-            (true, false) => Self::SomebodyOf(inspected.connected.clone()),
-            (true, true) => Self::Somebody,
-        }
-    }
-}
-
-impl fmt::Display for WhoWritesOn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |users: &BTreeSet<String>| {
-            users.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
-        };
-        match self {
-            Self::Somebody => f.write_str("somebody"),
-            Self::SomebodyOf(users) => write!(f, "somebody of those connected ({})", list(users)),
-            Self::Users(users) => f.write_str(&list(users)),
-        }
-    }
 }
 
 /// Whether a primary that lives and did not step down may be replaced by force. Without acknowledgements nothing

@@ -70,10 +70,7 @@ impl Contender {
     pub fn by_its_memory(self, snapshot: &ShardSnapshot, answered_by: Timestamp) -> Self {
         let restarted = started_since_primary_was_heard(&self.status, snapshot, answered_by);
         let state = snapshot.tablet(&self.tablet.alias);
-        let same = |state: &&TabletState| {
-            state.status.as_deref().is_none_or(|said| said.identity() == self.status.identity())
-        };
-        let forgotten = state.filter(same).and_then(|state| state.forgotten_by(&self.status));
+        let forgotten = state.and_then(|state| state.forgotten_by(&self.status));
         // Neither what the primary never had nor its own writes came to it from the primary.
         let forgotten = forgotten
             .map(|all| all.subtract(&self.had_before).without_writer(&self.status.identity()));
