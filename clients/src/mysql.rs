@@ -42,6 +42,6 @@ pub(crate) use opening::once_open;
 pub(crate) use relay_log::refusal;
 pub(crate) use semi_sync::semi_sync_settings;
 pub(crate) use session::Thread;
-pub(crate) use status::semi_sync;
+pub(crate) use status::{free_connections, semi_sync};
 pub(crate) use stopping::{ENDS_WITHIN, LOOK_AGAIN, end_of, question};
 pub(crate) use text::quoted;

@@ -147,7 +147,7 @@ impl fmt::Display for StepOutcome {
 pub enum Outcome {
     /// It did what it was for.
     Succeeded(String),
-    /// Under the lock the finding was gone: somebody else repaired it.
+    /// Under the lock the finding was gone: somebody else repaired it, or what it was judged by shows otherwise now.
     AlreadyFixed,
     /// It was refused before anything was changed.
     Refused(String),
@@ -240,7 +240,7 @@ impl Outcome {
             | Self::Failed(text)
             | Self::Undone(text)
             | Self::Unclear(text) => text,
-            Self::AlreadyFixed => "somebody else repaired it",
+            Self::AlreadyFixed => "it was gone when the shard was looked at under the lock",
             Self::Preempted => "a more urgent recovery took its place",
             Self::Interrupted => "vtorc ended while it ran",
         }

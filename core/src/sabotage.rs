@@ -52,6 +52,8 @@ pub enum Bug {
     PlanForErrant,
     /// Refuse because of errors that a replica had while the primary lived.
     RefuseForOldErrors,
+    /// Give a recovery up with the first candidate that refuses to be promoted.
+    TryOneOnly,
     /// Open the old primary again without asking whether the lock is still held.
     UndoWithoutLock,
     /// Change servers, as long as none is opened, without asking whether the lock is still held.
@@ -93,7 +95,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -118,6 +120,7 @@ impl Bug {
         Self::WaitForUnacknowledged,
         Self::PlanForErrant,
         Self::RefuseForOldErrors,
+        Self::TryOneOnly,
         Self::UndoWithoutLock,
         Self::ActWithoutLock,
         Self::HalfPromotedIsNot,

@@ -100,6 +100,9 @@ pub struct ServerStatus {
     pub journal_length: Option<u64>,
     /// For how long its process has been running, in whole seconds; read at least where a recovery asks for it.
     pub uptime: Option<Duration>,
+    /// How many clients it would still let in (`max_connections` less `Threads_connected`); read at least where a
+    /// recovery asks for it.
+    pub free_connections: Option<u32>,
     /// What is known of the tablet's vttablet; none where there is none, or it was not asked yet.
     pub vttablet: Option<VttabletState>,
 }

@@ -64,6 +64,7 @@ pub fn status() -> ServerStatus {
         semi_sync: SemiSyncStatus::default(),
         journal_length: None,
         uptime: None,
+        free_connections: None,
         vttablet: None,
     }
 }

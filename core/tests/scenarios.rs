@@ -266,6 +266,7 @@ fn election(
     };
     let (old, want, avoid) = (alias("old"), alias("want"), alias("avoid"));
     let unread = alias("unread_record").into_iter().collect();
+    let refused = alias("refused").into_iter().collect();
     let mut settings = testkit::settings();
     settings.prevent_cross_cell_failover = args.contains_key("prevent_cross_cell");
     let contenders: Vec<Contender> =
@@ -282,6 +283,7 @@ fn election(
         last_known: writer.and_then(|state| state.status.as_deref()),
         promised: promised.as_ref(),
         complete: !args.contains_key("incomplete"),
+        refused: &refused,
         ackers: possible_ackers(&reach, writer, &contenders),
         ..Constraints::plain(policy, &settings, &unread)
     };

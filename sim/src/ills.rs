@@ -54,6 +54,8 @@ pub struct Ills {
     pub late: bool,
     /// Everybody's sessions end at the moment at which it is opened for writes.
     pub drops_once_opened: bool,
+    /// It refuses to be opened for writes.
+    pub refuses_promotion: bool,
     /// It logs what it writes itself, and nothing else.
     pub keeps_no_log: bool,
     /// An operator put it into downtime, then.
@@ -81,6 +83,7 @@ impl Ills {
         self.locked = false;
         self.late = false;
         self.drops_once_opened = false;
+        self.refuses_promotion = false;
         self.applier_fails = false;
         self.gets_nothing = false;
         self.downtime_since = None;

@@ -432,6 +432,7 @@ impl Server {
             },
             journal_length: Some(self.journal),
             uptime: Some(Duration::from_secs(now.saturating_sub(self.started_at) / 1000)),
+            free_connections: None,
             vttablet: None,
         }
     }

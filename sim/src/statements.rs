@@ -196,6 +196,9 @@ impl Universe {
 
     fn take_writes(&mut self, number: u8) -> Reply {
         let server = self.server_mut(number);
+        if server.ills.refuses_promotion {
+            return Reply::Refused("access denied");
+        }
         (server.read_only, server.super_read_only) = (false, false);
         server.opened_by_mistake = false;
         server.ills.sessions_ended += u32::from(server.ills.drops_once_opened);

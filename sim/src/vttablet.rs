@@ -126,10 +126,10 @@ impl Universe {
         self.server_mut(number).forget_source();
         self.wait_for_acks(number, acks);
         let begun = self.begin_term(number);
-        if matches!(begun, Reply::Done) {
-            self.execute(number, &Statement::TakeWrites);
+        match begun {
+            Reply::Done => self.execute(number, &Statement::TakeWrites),
+            refused => refused,
         }
-        begun
     }
 
     /// Its record says PRIMARY with a new term, and so does it.

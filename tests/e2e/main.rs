@@ -40,6 +40,7 @@ mod partial;
 mod past_read_only;
 mod planned;
 mod power;
+mod promotable;
 mod proxy;
 mod reality;
 mod relay_logs;

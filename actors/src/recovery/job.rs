@@ -54,6 +54,8 @@ pub(crate) enum Stopped {
     Refused(String),
     /// It went wrong before the primary was changed.
     Failed(String),
+    /// The chosen tablet refused to be promoted, and takes no writes for certain: another one may be promoted.
+    NotPromoted(String),
     /// What was done was taken back.
     Undone(String),
     /// It went wrong when the primary may have been changed.
@@ -76,7 +78,7 @@ impl Stopped {
         match self {
             Self::AlreadyFixed => Outcome::AlreadyFixed,
             Self::Refused(why) => Outcome::Refused(why),
-            Self::Failed(why) => Outcome::Failed(why),
+            Self::Failed(why) | Self::NotPromoted(why) => Outcome::Failed(why),
             Self::Undone(why) => Outcome::Undone(why),
             Self::Unclear(why) => Outcome::Unclear(why),
         }
@@ -433,7 +435,12 @@ impl Locked<'_> {
         }
         let now = analysis::detect(&self.fresh, &self.job.settings);
         let now = now.first().map(ToString::to_string).unwrap_or_else(|| "nothing".into());
-        self.job.decided(StepKind::LookAgain, None, format!("it is gone; found now: {now}"));
+        let state = finding.tablet.as_ref().and_then(|alias| self.fresh.tablet(alias));
+        let text = match state.and_then(|state| state.reachability.failure()) {
+            Some(failure) => format!("it is gone; found now: {now}; {failure}"),
+            None => format!("it is gone; found now: {now}"),
+        };
+        self.job.decided(StepKind::LookAgain, finding.tablet.as_ref(), text);
         Err(Stopped::AlreadyFixed)
     }
 

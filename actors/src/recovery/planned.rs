@@ -1,6 +1,7 @@
 //! Planned reparent: the candidate catches up before writes stop, and whatever goes wrong afterwards is
 //! taken back while the old primary still can serve.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -77,11 +78,14 @@ impl Locked<'_> {
             grounds: PromotionGrounds::after(chosen, &last),
             followers,
             action: "PlannedReparentShard",
+            refused: BTreeSet::new(),
             writes_stopped_at: Some(writes_stopped_at),
         };
         match self.promote(promotion).await {
             // It is certain that nobody else takes writes.
-            Err(Stopped::Failed(why)) => Err(self.undo(&primary, again, why).await),
+            Err(Stopped::Failed(why) | Stopped::NotPromoted(why)) => {
+                Err(self.undo(&primary, again, why).await)
+            }
             other => other,
         }
     }
@@ -90,7 +94,12 @@ impl Locked<'_> {
     pub(super) async fn move_away(&self) -> Result<String, Stopped> {
         let away = |kind| ReparentRequest::away_from_primary(kind, &self.fresh);
         let why = match self.planned_reparent(&away(ReparentKind::Planned), Asker::Vtorc).await {
-            Err(Stopped::Refused(why) | Stopped::Failed(why) | Stopped::Undone(why)) => why,
+            Err(
+                Stopped::Refused(why)
+                | Stopped::Failed(why)
+                | Stopped::NotPromoted(why)
+                | Stopped::Undone(why),
+            ) => why,
             // Whether it serves is not known: that is seen to first.
             other @ (Ok(_) | Err(Stopped::Unclear(_) | Stopped::AlreadyFixed)) => return other,
         };

@@ -4,6 +4,8 @@
 //! takes writes; its tablet's record says PRIMARY with a new term; the shard's record names it; the old
 //! primary's record says REPLICA. The topology never names a primary that was not promoted.
 
+use std::collections::BTreeSet;
+
 use futures::future::{self, FutureExt, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -38,6 +40,8 @@ pub(super) struct Promotion {
     pub(super) followers: Vec<Tablet>,
     /// Vitess's name of what is done, for the reparent journal.
     pub(super) action: &'static str,
+    /// Who refused to be promoted before in this recovery: others may follow these by now.
+    pub(super) refused: BTreeSet<TabletAlias>,
     /// Since when no server takes writes, where that is known.
     pub(super) writes_stopped_at: Option<Timestamp>,
 }
@@ -100,7 +104,7 @@ impl Locked<'_> {
                 Err(Stopped::Unclear(format!("{} was promoted and refuses writes", winner.alias)))
             }
             Err(error @ (CommandError::Unreached(_) | CommandError::NotDone(_))) => {
-                Err(Stopped::Failed(format!("{} was not promoted: {error}", winner.alias)))
+                Err(Stopped::NotPromoted(format!("{} was not promoted: {error}", winner.alias)))
             }
             // No answer is no answer: look, and never promote another one on a guess.
             Err(CommandError::Unknown(why)) => {
@@ -126,7 +130,7 @@ impl Locked<'_> {
         let topo = &self.job.services.topo;
         let winner = &promotion.winner;
         let unclear = |stopped: Stopped| match stopped {
-            Stopped::Failed(why) => {
+            Stopped::Failed(why) | Stopped::NotPromoted(why) => {
                 Stopped::Unclear(format!("{} takes writes, but {why}", winner.alias))
             }
             other @ (Stopped::AlreadyFixed
@@ -218,7 +222,7 @@ impl Locked<'_> {
         for tablet in &promotion.followers {
             if promotion::turn(&self.fresh, &tablet.alias) == Turn::AtOnce {
                 let relay_log = RelayLog::MustStay;
-                waiting.push(self.repoint(tablet, &promotion.winner, relay_log).boxed_local());
+                waiting.push(self.repoint(tablet, promotion, relay_log).boxed_local());
             }
         }
         let deadline = Instant::now() + REPOINT_PATIENCE;
@@ -244,7 +248,7 @@ impl Locked<'_> {
         let repointed = rest.map(|tablet| async move {
             let status = self.job.send(tablet, ServerCommand::ReadStatus).await.ok()?;
             let relay_log = replica::relay_log(&status, winner, &self.fresh);
-            self.repoint(tablet, &promotion.winner, relay_log).await
+            self.repoint(tablet, promotion, relay_log).await
         });
         future::join_all(repointed).await.into_iter().flatten().collect()
     }
@@ -252,12 +256,13 @@ impl Locked<'_> {
     async fn repoint(
         &self,
         tablet: &Tablet,
-        winner: &Tablet,
+        promotion: &Promotion,
         relay_log: RelayLog,
     ) -> Option<TabletAlias> {
+        let Promotion { winner, refused, .. } = promotion;
         let source = winner.address()?;
         let Following { semi_sync, change } =
-            promotion::following(&self.fresh, self.policy, tablet, winner);
+            promotion::following(&self.fresh, self.policy, (tablet, winner), refused);
         let follow = ServerCommand::Follow { source, semi_sync, change, relay_log, login: None };
         let timeout = self.job.settings.command_timeout;
         let done = self.job.on(StepKind::FollowNewPrimary, tablet, follow, timeout).await;

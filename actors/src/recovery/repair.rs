@@ -159,6 +159,7 @@ impl Locked<'_> {
                 Err(
                     Stopped::Refused(why)
                     | Stopped::Failed(why)
+                    | Stopped::NotPromoted(why)
                     | Stopped::Undone(why)
                     | Stopped::Unclear(why),
                 ) => failed.push(format!("{alias}: {why}")),

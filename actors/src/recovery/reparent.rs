@@ -13,7 +13,7 @@ use vtorc_core::recovery::receivers;
 use vtorc_core::recovery::reparent::{self, Adoption, Halted};
 use vtorc_core::recovery::step::{Failpoint, StepKind};
 use vtorc_core::reparent::choice::{Asked, Basis, Wish};
-use vtorc_core::reparent::election::{Contender, Election};
+use vtorc_core::reparent::election::{Contender, Election, NOBODY};
 use vtorc_core::reparent::safety::{self, Reach};
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::status::ServerStatus;
@@ -49,18 +49,46 @@ impl Locked<'_> {
         // No answer changes these, so they are asked before anybody is stopped.
         safety::check_named(&self.fresh).map_err(Stopped::refused)?;
         reparent::check_worthwhile(self.basis(), wish).map_err(Stopped::refused)?;
-        self.check_lock().await?;
-        let contenders = self.stop_everything(old_primary.as_ref()).await?;
-        let chosen = self.elect(&contenders, wish).await?;
-        self.check_lock().await?;
-        let promotion = Promotion {
-            winner: self.tablet(&chosen.alias)?.clone(),
-            grounds: chosen.grounds,
-            followers: reparent::followers(&contenders, &chosen.alias),
-            action: if first { "InitShardPrimary" } else { "EmergencyReparentShard" },
-            writes_stopped_at: self.writes_stopped_at(),
-        };
-        self.promote(promotion).await
+        let action = if first { "InitShardPrimary" } else { "EmergencyReparentShard" };
+        self.promote_best(old_primary.as_ref(), wish, action).await
+    }
+
+    /// Promotes the best candidate; the next one where that refuses and certainly was not opened.
+    async fn promote_best(
+        &self,
+        old_primary: Option<&TabletAlias>,
+        wish: Wish<'_>,
+        action: &'static str,
+    ) -> Result<String, Stopped> {
+        let mut refused = BTreeSet::new();
+        let mut refusals = Vec::new();
+        loop {
+            self.check_lock().await?;
+            let contenders = self.stop_everything(old_primary, &refused).await?;
+            let chosen = match self.elect(&contenders, wish, &refused).await {
+                Err(Stopped::Refused(why) | Stopped::Failed(why)) if !refusals.is_empty() => {
+                    refusals.push(why);
+                    return Err(Stopped::Failed(refusals.join("; then: ")));
+                }
+                chosen => chosen?,
+            };
+            self.check_lock().await?;
+            let promotion = Promotion {
+                winner: self.tablet(&chosen.alias)?.clone(),
+                grounds: chosen.grounds,
+                followers: reparent::followers(&contenders, &chosen.alias),
+                action,
+                refused: refused.clone(),
+                writes_stopped_at: self.writes_stopped_at(),
+            };
+            match self.promote(promotion).await {
+                Err(Stopped::NotPromoted(why)) if !sabotage::has(Bug::TryOneOnly) => {
+                    refused.insert(chosen.alias);
+                    refusals.push(why);
+                }
+                done => return done,
+            }
+        }
     }
 
     /// No server took writes since the old primary was last heard of.
@@ -75,6 +103,7 @@ impl Locked<'_> {
             policy: self.policy,
             settings: &self.job.settings,
             unread: &self.unread,
+            refused: &NOBODY,
         }
     }
 
@@ -89,6 +118,7 @@ impl Locked<'_> {
             grounds,
             followers,
             action: "InitShardPrimary",
+            refused: BTreeSet::new(),
             writes_stopped_at: None,
         };
         // It is followed already: a write that went out before its followers acknowledge would wait for ever.
@@ -96,10 +126,12 @@ impl Locked<'_> {
         self.promote(promotion).await
     }
 
-    /// Stops every receiver at once. Whoever may be taking writes is demoted by force, and its position counts.
+    /// Stops every receiver at once. Whoever may be taking writes is demoted by force, and its position counts; not one
+    /// that refused to be promoted a moment ago: somebody else may have opened it.
     async fn stop_everything(
         &self,
         old_primary: Option<&TabletAlias>,
+        refused: &BTreeSet<TabletAlias>,
     ) -> Result<Vec<Contender>, Stopped> {
         let step = self.job.begin_step(StepKind::StopAllReceivers, None);
         let tablets = reparent::to_be_stopped(&self.fresh);
@@ -134,6 +166,10 @@ impl Locked<'_> {
         };
         self.job.end_step(step, StepOutcome::Done(text));
         self.job.failpoint(Failpoint::After(StepKind::StopAllReceivers));
+        if let Some(opened) = open.iter().find(|one| refused.contains(&one.alias)) {
+            let why = format!("{} refused to be promoted, and takes writes now", opened.alias);
+            return Err(Stopped::Failed(why));
+        }
         if !open.is_empty() && !sabotage::has(Bug::LeaveWritable) {
             self.check_lock().await?;
             stopped.extend(self.demote_all(&open).await);
@@ -172,8 +208,14 @@ impl Locked<'_> {
     }
 
     /// Elects, and lets the candidates catch up.
-    async fn elect(&self, contenders: &[Contender], wish: Wish<'_>) -> Result<Chosen, Stopped> {
-        let chosen = match self.basis().choose(contenders, Asked::Stopped, wish) {
+    async fn elect(
+        &self,
+        contenders: &[Contender],
+        wish: Wish<'_>,
+        refused: &BTreeSet<TabletAlias>,
+    ) -> Result<Chosen, Stopped> {
+        let basis = Basis { refused, ..self.basis() };
+        let chosen = match basis.choose(contenders, Asked::Stopped, wish) {
             Ok(election) => {
                 let chosen = self.choose_when_ready(contenders, &election).await;
                 chosen.inspect(|chosen| self.announce(&election, &chosen.alias))

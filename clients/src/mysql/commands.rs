@@ -14,7 +14,7 @@ use super::semi_sync::{set_replica_semi_sync, set_source_semi_sync};
 use super::session::{Session, Thread};
 use super::stopping::stop;
 use super::text::quoted;
-use super::{delay, fence, follow, oldest_log, opening, other_channels, relay_log};
+use super::{delay, fence, follow, oldest_log, opening, other_channels, relay_log, status};
 
 pub(crate) const CREATE_DATABASE: &str = "CREATE DATABASE IF NOT EXISTS _vt";
 const CREATE_JOURNAL: &str = "CREATE TABLE IF NOT EXISTS _vt.reparent_journal (\
@@ -96,10 +96,11 @@ fn run_for_shard(
 }
 
 /// The server's state with what no probe asks for: the number of reparents that it knows of, for how long it has been
-/// running, and on MariaDB what its binary logs no longer hold.
+/// running, whether clients could still connect, and on MariaDB what its binary logs no longer hold.
 fn with_everything(session: &mut Session<'_>) -> Result<ServerStatus, CommandError> {
     let mut status = with_journal(session)?;
-    status.uptime = uptime(session)?;
+    status.uptime = counter(session, "Uptime")?.map(Duration::from_secs);
+    status.free_connections = free_connections(session)?;
     if session.is_mariadb() {
         status.gtid_purged = oldest_log::purged(session, &status)?;
     }
@@ -116,11 +117,19 @@ fn with_journal(session: &mut Session<'_>) -> Result<ServerStatus, CommandError>
     Ok(status)
 }
 
-/// For how long its process has been running.
-fn uptime(session: &mut Session<'_>) -> Result<Option<Duration>, CommandError> {
-    let row = session.ordered_row("ask for its uptime", "SHOW GLOBAL STATUS LIKE 'Uptime'");
-    let seconds = unless_refused(row)?.and_then(|row| row.get(1)?.as_ref()?.parse().ok());
-    Ok(seconds.map(Duration::from_secs))
+/// How many clients it would still let in.
+fn free_connections(session: &mut Session<'_>) -> Result<Option<u32>, CommandError> {
+    let limit = "SELECT @@GLOBAL.max_connections";
+    let limit = session.value("ask for its limit of connections", limit)?;
+    let connected = counter(session, "Threads_connected")?;
+    Ok(status::free_connections(limit.as_deref(), connected))
+}
+
+/// What one of its counters says.
+fn counter(session: &mut Session<'_>, name: &str) -> Result<Option<u64>, CommandError> {
+    let show = format!("SHOW GLOBAL STATUS LIKE '{name}'");
+    let row = session.ordered_row("read one of its counters", &show);
+    Ok(unless_refused(row)?.and_then(|row| row.get(1)?.as_ref()?.parse().ok()))
 }
 
 fn journal_length(session: &mut Session<'_>) -> Result<Option<u64>, CommandError> {

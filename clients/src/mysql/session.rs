@@ -70,7 +70,7 @@ impl<'a> Session<'a> {
             return Err(CommandError::Unreached(ProbeFailure::TimedOut));
         }
         let unreached = |error: mysql::Error| CommandError::Unreached(probe_failure(&error));
-        let mut conn = connect(access, address, left).map_err(unreached)?;
+        let mut conn = connect_once_there_is_room(access, address, deadline).map_err(unreached)?;
         let dialect = detect(&mut conn).map_err(unreached)?;
         Ok(Self { access, address, dialect, channel: String::new(), conn, deadline, called_off })
     }
@@ -287,6 +287,34 @@ impl<'a> Session<'a> {
 /// waits.
 const END_PATIENCE: Duration = Duration::from_millis(300);
 
+/// A server whose connections are used up is tried again for so long: it keeps one for privileged users, and that of
+/// the command before may only just be closing.
+const ROOM_PATIENCE: Duration = Duration::from_millis(500);
+const ROOM_LOOK: Duration = Duration::from_millis(25);
+/// `ER_CON_COUNT_ERROR`, `ER_TOO_MANY_USER_CONNECTIONS`.
+const NO_ROOM: [u16; 2] = [1040, 1203];
+
+/// Connects until the deadline; again where the server has no room.
+fn connect_once_there_is_room(
+    access: &MysqlAccess,
+    address: &MysqlAddress,
+    deadline: Instant,
+) -> Result<mysql::Conn, mysql::Error> {
+    let until = deadline.min(Instant::now() + ROOM_PATIENCE);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match connect(access, address, left) {
+            Err(full) if code(&full).is_some_and(|code| NO_ROOM.contains(&code)) => {
+                if Instant::now() + ROOM_LOOK >= until {
+                    return Err(full);
+                }
+                std::thread::sleep(ROOM_LOOK);
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Connects within `left`, without TLS where mixed TLS is allowed and the server has none.
 pub(crate) fn connect(
     access: &MysqlAccess,
@@ -357,6 +385,8 @@ pub(super) fn text_of(error: &mysql::Error) -> String {
         }
         mysql::Error::MySqlError(error) => format!("{} ({})", error.message, error.code),
         mysql::Error::CodecError(error) if ran_out_of_time(error) => "no answer in time".to_owned(),
+        mysql::Error::DriverError(error) => error.to_string(),
+        mysql::Error::IoError(error) => error.to_string(),
         other => other.to_string(),
     }
 }

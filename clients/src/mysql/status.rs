@@ -75,8 +75,15 @@ pub(crate) fn read(
         semi_sync: semi_sync(&variables, &status),
         journal_length: None,
         uptime: None,
+        free_connections: None,
         vttablet: None,
     })
+}
+
+/// How many clients a server would still let in, by `max_connections` and `Threads_connected`.
+pub(crate) fn free_connections(limit: Option<&str>, connected: Option<u64>) -> Option<u32> {
+    let limit: u64 = limit?.parse().ok()?;
+    u32::try_from(limit.saturating_sub(connected?)).ok()
 }
 
 /// The worker's error says more than the coordinator's. That of one that goes on is an old one.

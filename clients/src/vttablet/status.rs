@@ -10,7 +10,7 @@ use vtorc_core::status::{
 use vtorc_core::tablet::{MysqlAddress, TabletType};
 
 use crate::interface::replicationdata::{FullStatus, Status};
-use crate::mysql::{Row, name_value, receiver_error};
+use crate::mysql::{Row, free_connections, name_value, receiver_error};
 
 /// Vitess writes this for a source whose uuid is not known.
 const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
@@ -29,10 +29,11 @@ pub(crate) fn vttablet(full: &FullStatus) -> VttabletState {
 /// has been running, and whatever arrived last from the source.
 pub(crate) const BESIDES: &str = "SELECT VARIABLE_NAME AS variable_name, VARIABLE_VALUE AS value \
      FROM performance_schema.global_status \
-     WHERE VARIABLE_NAME LIKE 'Rpl\\_semi\\_sync\\_%\\_wait\\_sessions' OR VARIABLE_NAME = 'Uptime' \
+     WHERE VARIABLE_NAME LIKE 'Rpl\\_semi\\_sync\\_%\\_wait\\_sessions' \
+     OR VARIABLE_NAME IN ('Uptime', 'Threads_connected') \
      UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM performance_schema.global_variables \
      WHERE VARIABLE_NAME LIKE 'rpl\\_semi\\_sync\\_%\\_wait\\_no\\_%' \
-     OR VARIABLE_NAME LIKE 'rpl\\_semi\\_sync\\_%\\_wait\\_point' \
+     OR VARIABLE_NAME LIKE 'rpl\\_semi\\_sync\\_%\\_wait\\_point' OR VARIABLE_NAME = 'max_connections' \
      UNION ALL SELECT 'received', CONCAT_WS(' ', COUNT_RECEIVED_HEARTBEATS, LAST_HEARTBEAT_TIMESTAMP, \
      LAST_QUEUED_TRANSACTION, QUEUEING_TRANSACTION) \
      FROM performance_schema.replication_connection_status WHERE CHANNEL_NAME = ''";
@@ -42,6 +43,9 @@ pub(crate) const BESIDES: &str = "SELECT VARIABLE_NAME AS variable_name, VARIABL
 pub(crate) fn server(full: &FullStatus, besides: Option<&[Row]>) -> Result<ServerStatus, String> {
     let mut status = server_by_itself(full)?;
     let besides = besides.map(name_value).unwrap_or_default();
+    let connected = besides.get("threads_connected").and_then(|count| count.parse().ok());
+    let limit = besides.get("max_connections").map(String::as_str);
+    status.free_connections = free_connections(limit, connected);
     for (name, value) in besides {
         if name == "received" {
             if let Some(replication) = &mut status.replication {
@@ -50,6 +54,8 @@ pub(crate) fn server(full: &FullStatus, besides: Option<&[Row]>) -> Result<Serve
             }
         } else if name.eq_ignore_ascii_case("uptime") {
             status.uptime = value.parse().ok().map(Duration::from_secs);
+        } else if name == "max_connections" || name == "threads_connected" {
+            continue;
         } else if name.ends_with("wait_sessions") {
             status.semi_sync.waiting_sessions = value.parse().unwrap_or(0);
         } else if name.ends_with("wait_point") {
@@ -99,6 +105,7 @@ fn server_by_itself(full: &FullStatus) -> Result<ServerStatus, String> {
         semi_sync: semi_sync(full),
         journal_length: None,
         uptime: None,
+        free_connections: None,
         vttablet: Some(vttablet(full)),
     })
 }

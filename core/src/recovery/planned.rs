@@ -84,7 +84,7 @@ pub fn in_charge(basis: Basis<'_>) -> Result<(&TabletState, &ServerStatus), NotM
 
 /// Says who takes over.
 pub fn plan(basis: Basis<'_>, request: &ReparentRequest) -> Result<Move, NotMoved> {
-    let Basis { snapshot, policy, settings, unread } = basis;
+    let Basis { snapshot, policy, settings, unread, .. } = basis;
     let (primary, status) = in_charge(basis)?;
     let alias = &primary.tablet.alias;
     let (wanted, avoid) = (request.new_primary.as_ref(), request.avoid_primary.as_ref());

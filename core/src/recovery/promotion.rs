@@ -1,5 +1,7 @@
 //! The second half of every reparent: whether the winner was opened, and how the others are made to follow it.
 
+use std::collections::BTreeSet;
+
 use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
 use crate::knowledge::snapshot::ShardSnapshot;
@@ -65,17 +67,18 @@ pub struct Following {
     pub change: SourceChange,
 }
 
-/// How a tablet is made to follow this primary.
+/// How a tablet is made to follow a primary. Where others were to be promoted before, nobody follows whom the look under
+/// the lock found.
 pub fn following(
     snapshot: &ShardSnapshot,
     policy: DurabilityPolicy,
-    follower: &Tablet,
-    primary: &Tablet,
+    (follower, primary): (&Tablet, &Tablet),
+    refused: &BTreeSet<TabletAlias>,
 ) -> Following {
     let status = snapshot.tablet(&follower.alias).and_then(|state| state.status.as_deref());
     Following {
         semi_sync: policy.wants_ack_of(primary, follower, status),
-        change: match follows(snapshot, follower, primary) {
+        change: match refused.is_empty() && follows(snapshot, follower, primary) {
             true => SourceChange::Keep,
             false => SourceChange::Repoint,
         },

@@ -8,7 +8,7 @@ use crate::ports::PromotionGrounds;
 use crate::recovery::promotion::following;
 use crate::recovery::request::ReparentRequest;
 use crate::reparent::choice::{Asked, Basis, NotChosen, Wish};
-use crate::reparent::election::{self, Contender, NoCandidate};
+use crate::reparent::election::{self, Contender, NOBODY, NoCandidate};
 use crate::status::ServerStatus;
 use crate::tablet::Tablet;
 
@@ -120,7 +120,8 @@ pub fn adoption(
     let primary = &state.tablet;
     let mut followers = managed(snapshot);
     followers.retain(|tablet| tablet.alias != primary.alias);
-    let acknowledges = |tablet: &&Tablet| following(snapshot, policy, tablet, primary).semi_sync;
+    let acknowledges =
+        |tablet: &&Tablet| following(snapshot, policy, (tablet, primary), &NOBODY).semi_sync;
     let found = followers.iter().filter(acknowledges).count();
     let required = policy.acks_required();
     if found < required as usize {

@@ -40,6 +40,8 @@ pub struct Basis<'a> {
     pub settings: &'a RecoverySettings,
     /// Those whose records cannot be read now.
     pub unread: &'a BTreeSet<TabletAlias>,
+    /// Those who were to be promoted just now, and refused.
+    pub refused: &'a BTreeSet<TabletAlias>,
 }
 
 /// Why nobody is chosen: who must come back, or what must be decided.
@@ -86,6 +88,7 @@ impl<'a> Basis<'a> {
             complete: stopped && reach.is_complete(),
             last_known: primary.and_then(|state| state.status.as_deref()),
             promised: promised.as_ref(),
+            refused: self.refused,
             ackers: election::possible_ackers(&reach, primary, contenders),
             ..Constraints::plain(policy, self.settings, self.unread)
         };

@@ -156,6 +156,13 @@ impl Contender {
         needed.is_empty() || needed.ahead_of(&self.received()).is_empty()
     }
 
+    /// So many would not all be let in: its connections are used up.
+    pub(super) fn lets_in_fewer_than(&self, count: usize) -> bool {
+        let free = self.status.free_connections;
+        let free = free.map_or(usize::MAX, |free| usize::try_from(free).unwrap_or(usize::MAX));
+        free < count && !sabotage::has(Bug::TryOneOnly)
+    }
+
     /// It has something received that nobody is applying.
     pub(super) fn applier_stands(&self) -> bool {
         let stopped = self
@@ -166,6 +173,9 @@ impl Contender {
         stopped && !self.status.gtid_executed.contains(&self.received())
     }
 }
+
+/// Nobody was tried before.
+pub static NOBODY: BTreeSet<TabletAlias> = BTreeSet::new();
 
 /// What the winner must satisfy beside its position.
 #[derive(Clone, Debug)]
@@ -190,6 +200,8 @@ pub struct Constraints<'a> {
     pub ackers: Option<BTreeSet<TabletAlias>>,
     /// Those whose records cannot be read now: that they are primary could not be written there.
     pub unread: &'a BTreeSet<TabletAlias>,
+    /// Those who were to be promoted just now, and refused.
+    pub refused: &'a BTreeSet<TabletAlias>,
 }
 
 impl<'a> Constraints<'a> {
@@ -203,6 +215,7 @@ impl<'a> Constraints<'a> {
             policy,
             settings,
             unread,
+            refused: &NOBODY,
             old_primary: None,
             wanted: None,
             avoid: None,

@@ -13,7 +13,7 @@ use crate::sabotage::{self, Bug};
 use crate::status::{BinlogFormat, ReplicationStatus, ServerStatus, VttabletState};
 use crate::tablet::{PromotionRule, Tablet};
 
-pub use super::contender::{Constraints, Contender, Promised, is_witness, promised};
+pub use super::contender::{Constraints, Contender, NOBODY, Promised, is_witness, promised};
 use super::contender::{lost_own, passed};
 pub use super::reason::{NoCandidate, PassedOver, Reason};
 use super::safety::Reach;
@@ -86,6 +86,8 @@ impl Election {
 struct Rank {
     /// So many who could be promoted have more than it, and it cannot get what others have.
     stays_behind: usize,
+    /// Its replicas could not connect: too many clients are.
+    full: bool,
     rule: PromotionRule,
     crosses_cell: bool,
     delayed: bool,
@@ -356,6 +358,9 @@ pub(super) fn unfit(
     if constraints.unread.contains(&tablet.alias) {
         return Some(Reason::RecordUnread);
     }
+    if constraints.refused.contains(&tablet.alias) {
+        return Some(Reason::NotPromoted);
+    }
     if let Some(lost) = lost_own(contender, everybody) {
         return Some(Reason::LostOwn(lost));
     }
@@ -414,6 +419,7 @@ pub(super) fn logs_statements(contender: &Contender) -> bool {
 
 /// What those who may have to follow have in common.
 struct Followers {
+    count: usize,
     oldest: Option<(u32, u32)>,
     logs_statements: bool,
 }
@@ -421,6 +427,7 @@ struct Followers {
 impl Followers {
     fn of(trusted: &[&Contender]) -> Self {
         Self {
+            count: trusted.len().saturating_sub(1),
             oldest: trusted.iter().map(|one| one.status.major_version()).min(),
             logs_statements: trusted.iter().any(|one| logs_statements(one)),
         }
@@ -437,6 +444,7 @@ fn rank(
     let alias = &contender.tablet.alias;
     Rank {
         stays_behind: 0,
+        full: contender.lets_in_fewer_than(followers.count),
         rule: constraints.settings.promotion_rule(&contender.tablet),
         delayed: contender.delay_seconds() > 0,
         leaves_behind,

@@ -1,15 +1,13 @@
 //! What would happen if the primary died this second: the same safety rule and the same election, on what is
 //! known now. Shown for every shard, always, so that the bad day holds no surprise.
 
-use std::collections::BTreeSet;
-
 use super::choice::{Asked, Basis, NotChosen, Wish};
 use crate::admission::{self, Proposal, Refusal, Switches};
 use crate::analysis::FindingKind;
 use crate::ids::TabletAlias;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::remedy::Remedy;
-use crate::reparent::election::{Contender, Election, NoCandidate, PassedOver};
+use crate::reparent::election::{Contender, Election, NOBODY, NoCandidate, PassedOver};
 use crate::settings::RecoverySettings;
 
 /// What would happen.
@@ -70,8 +68,7 @@ pub fn if_primary_died(
     }
     let mut everybody = Contender::of(snapshot);
     everybody.retain(|one| one.tablet.alias != *old);
-    let nobody = BTreeSet::new();
-    let basis = Basis { snapshot, policy, settings, unread: &nobody };
+    let basis = Basis { snapshot, policy, settings, unread: &NOBODY, refused: &NOBODY };
     match basis.choose(&everybody, Asked::ByProbes, Wish::default()) {
         Ok(election) => promotes(&election, snapshot),
         Err(NotChosen::NoCandidate(NoCandidate::AllPassedOver(passed_over))) => {

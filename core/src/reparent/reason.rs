@@ -67,6 +67,8 @@ pub enum Reason {
     RecordUnread,
     /// It does not apply everything, on purpose: its GTIDs stand for data that it does not have.
     Filtered,
+    /// It was to be promoted just before, and refused.
+    NotPromoted,
     /// It was chosen and did not catch up in time.
     DidNotCatchUp,
     /// It lacks what the binary logs of those who have it do not hold any more.
@@ -117,6 +119,7 @@ impl fmt::Display for Reason {
             Self::RecordUnread => f.write_str(
                 "its record cannot be read now, so nobody would learn from the topology that it is primary",
             ),
+            Self::NotPromoted => f.write_str("it refused to be promoted"),
             Self::Filtered => f.write_str(
                 "it has replication filters, so its GTIDs stand for data that it does not have",
             ),

@@ -15,6 +15,7 @@ use vtorc_core::recovery::reparent::{self, Halted};
 use vtorc_core::recovery::replica::{self, Case, Cure};
 use vtorc_core::recovery::request::{ReparentKind, ReparentRequest};
 use vtorc_core::reparent::choice::{Basis, Wish};
+use vtorc_core::reparent::election::NOBODY;
 use vtorc_core::tablet::Tablet;
 use vtorc_core::testkit;
 
@@ -44,7 +45,7 @@ pub(crate) fn plan(snapshot: &ShardSnapshot, args: &Args) -> String {
     };
     let (settings, unread) = (testkit::settings(), BTreeSet::new());
     let policy = *snapshot.durability.as_ref().unwrap();
-    let basis = Basis { snapshot, policy, settings: &settings, unread: &unread };
+    let basis = Basis { snapshot, policy, settings: &settings, unread: &unread, refused: &NOBODY };
     let force = planned::may_use_force(basis);
     let mut text = String::new();
     match planned::plan(basis, &request) {
@@ -117,7 +118,7 @@ pub(crate) fn reparented(snapshot: &ShardSnapshot, args: &Args) -> String {
         }
     }
     let (settings, unread) = (testkit::settings(), BTreeSet::new());
-    let basis = Basis { snapshot, policy, settings: &settings, unread: &unread };
+    let basis = Basis { snapshot, policy, settings: &settings, unread: &unread, refused: &NOBODY };
     if let Err(why) = reparent::check_worthwhile(basis, Wish::default()) {
         return format!("refused before anybody is stopped: {}\n", short(&why.to_string()));
     }

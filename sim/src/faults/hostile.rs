@@ -19,6 +19,7 @@
 //! | [`Hostile::GetsNothing`] | an event larger than `max_allowed_packet`, a `server_id` that is there twice |
 //! | [`Hostile::Downtime`] | somebody exchanges the disks of a server, and told vtorc before |
 //! | [`Hostile::DropsOnceOpened`] | a proxy in between that cuts all connections when it sees a new primary |
+//! | [`Hostile::RefusesPromotion`] | the topology user lacks a privilege on one host, or clients took its last connection |
 //! | [`Hostile::ManagerSlow`] | a network card, switch or tunnel before vtorc that loses packets |
 //!
 //! What is so from the beginning and for good is a [`crate::ills::Habit`], a tablet's type, or a cell that nobody can
@@ -72,6 +73,8 @@ pub enum Hostile {
     Downtime,
     /// A server ends everybody's sessions when it is opened for writes; only hazards have it.
     DropsOnceOpened,
+    /// A server refuses to be opened for writes; only hazards have it.
+    RefusesPromotion,
 }
 
 impl Hostile {
@@ -111,7 +114,8 @@ impl Hostile {
             | Self::ApplierFails
             | Self::GetsNothing
             | Self::Downtime
-            | Self::DropsOnceOpened => false,
+            | Self::DropsOnceOpened
+            | Self::RefusesPromotion => false,
         }
     }
 }
@@ -171,6 +175,7 @@ impl Universe {
             Hostile::OpenTransaction => ills.open_transactions = u32::from(begins),
             Hostile::LateCommands => ills.late = begins,
             Hostile::DropsOnceOpened => ills.drops_once_opened = begins,
+            Hostile::RefusesPromotion => ills.refuses_promotion = begins,
             Hostile::GetsNothing => {
                 ills.gets_nothing = begins;
                 // It shows when it connects anew.

@@ -25,6 +25,14 @@ pub const ODD: &[Hazard] = &[
         ..PLAIN
     },
     Hazard {
+        name: "the replica that ranks first refuses to be promoted",
+        faults: &[
+            (Kind::Hostile(Hostile::RefusesPromotion), 4_900, 60_000, Some(1)),
+            (Kind::Crash, 5_000, 60_000, Some(0)),
+        ],
+        ..PLAIN
+    },
+    Hazard {
         name: "a locked RDONLY tablet got one transaction more, which nobody acknowledged",
         types: WITH_RDONLY,
         faults: &[

@@ -37,6 +37,8 @@ pub(super) struct ServerFile {
     pub(super) journal_length: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     uptime_s: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    free_connections: Option<u32>,
     #[serde(default)]
     vttablet: Option<VttabletFile>,
     semi_sync: SemiSyncFile,
@@ -165,6 +167,7 @@ impl ServerFile {
             gtid_purged: status.gtid_purged.to_string(),
             journal_length: status.journal_length,
             uptime_s: status.uptime.map(|uptime| uptime.as_secs()),
+            free_connections: status.free_connections,
             vttablet: status.vttablet.as_ref().map(VttabletFile::of),
             semi_sync: SemiSyncFile::of(&status.semi_sync),
             replication: status.replication.as_ref().map(ReplicationFile::of),
@@ -208,6 +211,7 @@ impl ServerFile {
             binlog_state: self.binlog_state.parse().map_err(|error| format!("{error}"))?,
             journal_length: self.journal_length,
             uptime: self.uptime_s.map(Duration::from_secs),
+            free_connections: self.free_connections,
             vttablet: self.vttablet.map(VttabletFile::into_core).transpose()?,
         })
     }

@@ -1,0 +1,73 @@
+//! The best candidate cannot be promoted, and another one can: it is promoted at once.
+
+use mysql::Conn;
+use serde_json::Value;
+use vtorc_fleet::Flavor;
+
+use crate::harness::{Cluster, THREE, others, padded};
+use crate::writer::{arrives, create_table};
+
+/// A shard of three whose best candidate is told beside it.
+fn cluster(flavor: Flavor) -> (Cluster, String, &'static str) {
+    let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    create_table(cluster.server(&first));
+    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'acknowledged')"]).unwrap();
+    let replicas = others(&first);
+    for replica in &replicas {
+        arrives(cluster.server(replica), &[1].into());
+    }
+    // Among equals the alias decides.
+    let best = *replicas.iter().min().unwrap();
+    (cluster, first, best)
+}
+
+/// The primary dies: the other replica is promoted by the first recovery, and takes writes.
+fn the_other_is_promoted(mut cluster: Cluster, first: &str, best: &str) -> Value {
+    cluster.server_mut(first).kill();
+    let promoted = |one: &Value| one["kind"] == "EmergencyReparent";
+    let recovery = cluster.daemon().recovery(promoted);
+    assert_eq!(recovery["outcome"], "succeeded", "{recovery:#}\n{}", cluster.daemon().log_text());
+    assert_ne!(recovery["new_primary"], padded(best), "{recovery:#}");
+    let second = recovery["new_primary"].as_str().unwrap();
+    cluster.server(second).run(&["INSERT INTO test.ledger VALUES (2, 'x')"]).unwrap();
+    arrives(cluster.server(best), &[1, 2].into());
+    recovery
+}
+
+/// Clients open connections until no more are let in.
+fn fill(cluster: &Cluster, alias: &str) -> Vec<Conn> {
+    let server = cluster.server(alias);
+    server.run(&["SET GLOBAL max_connections = 12"]).unwrap();
+    std::iter::from_fn(|| server.connect("app").ok()).collect()
+}
+
+#[test]
+fn a_candidate_whose_connections_are_used_up_leaves_the_other_its_place() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let (cluster, first, best) = cluster(flavor);
+        let _clients = fill(&cluster, best);
+        the_other_is_promoted(cluster, &first, best);
+    }
+}
+
+#[test]
+fn where_the_topology_user_may_not_open_a_candidate_the_next_one_is_promoted() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let (cluster, first, best) = cluster(flavor);
+        let (revoke, lift, lower) = match flavor {
+            Flavor::MySql => {
+                ("SYSTEM_VARIABLES_ADMIN", "super_read_only = OFF", "super_read_only = ON")
+            }
+            Flavor::MariaDb => ("READ_ONLY ADMIN", "read_only = OFF", "read_only = ON"),
+        };
+        let revoke = format!("REVOKE {revoke} ON *.* FROM 'orc_client_user'@'%'");
+        let (lift, lower) = (format!("SET GLOBAL {lift}"), format!("SET GLOBAL {lower}"));
+        let revoked = ["SET sql_log_bin = 0", &lift, &revoke, &lower];
+        cluster.server(best).run(&revoked).unwrap();
+        let recovery = the_other_is_promoted(cluster, &first, best);
+        let steps = recovery["steps"].to_string();
+        assert!(steps.contains("denied"), "{recovery:#}");
+    }
+}
