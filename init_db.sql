@@ -43,6 +43,10 @@ GRANT PROCESS ON *.* TO 'orc_client_user'@'%';
 /*!80000 GRANT SELECT ON performance_schema.threads TO 'orc_client_user'@'%' */
 /*M! DO 0 */;
 
+-- Without it: a replica on which a backup holds FLUSH TABLES WITH READ LOCK may be promoted before another one.
+/*!80000 GRANT SELECT ON performance_schema.metadata_locks TO 'orc_client_user'@'%' */
+/*M! DO 0 */;
+
 -- Without it: `vtorc topo import` cannot list a server's replicas; nothing else needs it.
 /*!80000 GRANT REPLICATION SLAVE ON *.* TO 'orc_client_user'@'%' */
 /*M! DO 0 */;

@@ -14,6 +14,7 @@ mod follow;
 #[cfg(test)]
 mod fuzz;
 mod inspect;
+mod locks;
 mod login;
 mod oldest_log;
 mod opening;

@@ -103,6 +103,9 @@ pub struct ServerStatus {
     /// How many clients it would still let in (`max_connections` less `Threads_connected`); read at least where a
     /// recovery asks for it.
     pub free_connections: Option<u32>,
+    /// Somebody holds a read lock on all its tables (`FLUSH TABLES WITH READ LOCK`): writes would wait for that. Read at
+    /// least where a recovery asks for it, and may be told.
+    pub writes_wait: bool,
     /// What is known of the tablet's vttablet; none where there is none, or it was not asked yet.
     pub vttablet: Option<VttabletState>,
 }

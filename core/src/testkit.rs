@@ -65,6 +65,7 @@ pub fn status() -> ServerStatus {
         journal_length: None,
         uptime: None,
         free_connections: None,
+        writes_wait: false,
         vttablet: None,
     }
 }

@@ -433,6 +433,7 @@ impl Server {
             journal_length: Some(self.journal),
             uptime: Some(Duration::from_secs(now.saturating_sub(self.started_at) / 1000)),
             free_connections: None,
+            writes_wait: false,
             vttablet: None,
         }
     }

@@ -128,7 +128,9 @@ impl Universe {
         let begun = self.begin_term(number);
         match begun {
             Reply::Done => self.execute(number, &Statement::TakeWrites),
-            refused => refused,
+            refused @ (Reply::Refused(_) | Reply::Status(_) | Reply::Pending | Reply::Begun(_)) => {
+                refused
+            }
         }
     }
 

@@ -35,6 +35,7 @@ mod hooks;
 mod http;
 mod input;
 mod isolation;
+mod locked;
 mod network;
 mod partial;
 mod past_read_only;

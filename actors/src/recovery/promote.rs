@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use futures::future::{self, FutureExt, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::SetOnce;
 use tokio::time::{Instant, sleep, timeout_at};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
@@ -50,12 +51,14 @@ impl Locked<'_> {
     /// Promotes the winner while the others are already being repointed, and records it.
     pub(super) async fn promote(&self, promotion: Promotion) -> Result<String, Stopped> {
         let winner = &promotion.winner;
-        let repointing = self.repoint_all(&promotion);
+        let promoted = SetOnce::new();
+        let repointing = self.repoint_all(&promotion, Some(&promoted));
         let promoting = async {
             if sabotage::has(Bug::RecordFirst) {
                 self.record(&promotion).await?;
             }
             let status = self.take_writes(&promotion).await?;
+            let _ = promoted.set(status.clone());
             let now = self.job.services.clock.now();
             let outage = promotion.writes_stopped_at.map(|since| since.age(now).as_millis());
             self.job.note(|record| {
@@ -215,14 +218,17 @@ impl Locked<'_> {
     }
 
     /// Points everybody at the winner at once; answers who followed in time. Until the promotion is sure, nothing that
-    /// was received and is not applied is thrown away.
-    pub(super) async fn repoint_all(&self, promotion: &Promotion) -> Vec<TabletAlias> {
+    /// was received and is not applied is thrown away; whoever would have to is asked again then.
+    pub(super) async fn repoint_all(
+        &self,
+        promotion: &Promotion,
+        promoted: Option<&SetOnce<ServerStatus>>,
+    ) -> Vec<TabletAlias> {
         let mut waiting: FuturesUnordered<LocalBoxFuture<'_, Option<TabletAlias>>> =
             FuturesUnordered::new();
         for tablet in &promotion.followers {
             if promotion::turn(&self.fresh, &tablet.alias) == Turn::AtOnce {
-                let relay_log = RelayLog::MustStay;
-                waiting.push(self.repoint(tablet, promotion, relay_log).boxed_local());
+                waiting.push(self.repoint_at_once(tablet, promotion, promoted).boxed_local());
             }
         }
         let deadline = Instant::now() + REPOINT_PATIENCE;
@@ -233,8 +239,23 @@ impl Locked<'_> {
         followed
     }
 
-    /// Those with something that cannot be applied are repointed once the winner is primary for certain, where that
-    /// has it as well.
+    async fn repoint_at_once(
+        &self,
+        tablet: &Tablet,
+        promotion: &Promotion,
+        promoted: Option<&SetOnce<ServerStatus>>,
+    ) -> Option<TabletAlias> {
+        match (self.repoint(tablet, promotion, RelayLog::MustStay).await, promoted) {
+            (Ok(()), _) => Some(tablet.alias.clone()),
+            (Err(CommandError::NotDone(_)), Some(promoted)) => {
+                let winner = promoted.wait().await;
+                self.repoint_afterwards(tablet, promotion, winner).await
+            }
+            (Err(_), _) => None,
+        }
+    }
+
+    /// Those with something that cannot be applied are repointed once the winner is primary for certain.
     async fn repoint_the_rest(
         &self,
         promotion: &Promotion,
@@ -243,14 +264,21 @@ impl Locked<'_> {
         let afterwards =
             |one: &&Tablet| promotion::turn(&self.fresh, &one.alias) == Turn::Afterwards;
         let rest = promotion.followers.iter().filter(afterwards);
-        let winner = self.fresh.with_what_was_purged(&promotion.winner.alias, winner);
-        let winner = &winner;
-        let repointed = rest.map(|tablet| async move {
-            let status = self.job.send(tablet, ServerCommand::ReadStatus).await.ok()?;
-            let relay_log = replica::relay_log(&status, winner, &self.fresh);
-            self.repoint(tablet, promotion, relay_log).await
-        });
+        let repointed = rest.map(|tablet| self.repoint_afterwards(tablet, promotion, winner));
         future::join_all(repointed).await.into_iter().flatten().collect()
+    }
+
+    /// What it received and has not applied may go where the winner has it as well.
+    async fn repoint_afterwards(
+        &self,
+        tablet: &Tablet,
+        promotion: &Promotion,
+        winner: &ServerStatus,
+    ) -> Option<TabletAlias> {
+        let winner = self.fresh.with_what_was_purged(&promotion.winner.alias, winner);
+        let status = self.job.send(tablet, ServerCommand::ReadStatus).await.ok()?;
+        let relay_log = replica::relay_log(&status, &winner, &self.fresh);
+        self.repoint(tablet, promotion, relay_log).await.ok().map(|()| tablet.alias.clone())
     }
 
     async fn repoint(
@@ -258,15 +286,16 @@ impl Locked<'_> {
         tablet: &Tablet,
         promotion: &Promotion,
         relay_log: RelayLog,
-    ) -> Option<TabletAlias> {
+    ) -> Result<(), CommandError> {
         let Promotion { winner, refused, .. } = promotion;
-        let source = winner.address()?;
+        let no_address = || CommandError::NotDone(format!("{} has no address", winner.alias));
+        let source = winner.address().ok_or_else(no_address)?;
         let Following { semi_sync, change } =
             promotion::following(&self.fresh, self.policy, (tablet, winner), refused);
         let follow = ServerCommand::Follow { source, semi_sync, change, relay_log, login: None };
         let timeout = self.job.settings.command_timeout;
         let done = self.job.on(StepKind::FollowNewPrimary, tablet, follow, timeout).await;
         self.put_delay_back(tablet).await;
-        done.is_ok().then(|| tablet.alias.clone())
+        done.map(|_| ())
     }
 }

@@ -122,7 +122,7 @@ impl Locked<'_> {
             writes_stopped_at: None,
         };
         // It is followed already: a write that went out before its followers acknowledge would wait for ever.
-        self.repoint_all(&promotion).await;
+        self.repoint_all(&promotion, None).await;
         self.promote(promotion).await
     }
 

@@ -14,7 +14,7 @@ use super::semi_sync::{set_replica_semi_sync, set_source_semi_sync};
 use super::session::{Session, Thread};
 use super::stopping::stop;
 use super::text::quoted;
-use super::{delay, fence, follow, oldest_log, opening, other_channels, relay_log, status};
+use super::{delay, fence, follow, locks, oldest_log, opening, other_channels, relay_log, status};
 
 pub(crate) const CREATE_DATABASE: &str = "CREATE DATABASE IF NOT EXISTS _vt";
 const CREATE_JOURNAL: &str = "CREATE TABLE IF NOT EXISTS _vt.reparent_journal (\
@@ -96,11 +96,12 @@ fn run_for_shard(
 }
 
 /// The server's state with what no probe asks for: the number of reparents that it knows of, for how long it has been
-/// running, whether clients could still connect, and on MariaDB what its binary logs no longer hold.
+/// running, whether clients could connect and write, and on MariaDB what its binary logs no longer hold.
 fn with_everything(session: &mut Session<'_>) -> Result<ServerStatus, CommandError> {
     let mut status = with_journal(session)?;
     status.uptime = counter(session, "Uptime")?.map(Duration::from_secs);
     status.free_connections = free_connections(session)?;
+    status.writes_wait = locks::writes_wait(session)?;
     if session.is_mariadb() {
         status.gtid_purged = oldest_log::purged(session, &status)?;
     }

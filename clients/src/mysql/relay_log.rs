@@ -9,7 +9,7 @@
 //! any thread while both stand, be it the applier alone. While one runs, the other may stop and start. (`slave.cc`,
 //! `start_slave_threads`: it purges the relay logs where a GTID position is used and no thread runs; seen on 10.11.)
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{CommandError, RelayLog};
@@ -17,10 +17,12 @@ use vtorc_core::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus}
 
 use super::dialect::Dialect;
 use super::session::{Session, Thread};
-use super::stopping::stop;
+use super::stopping::{stop, waits_for_lock};
 
 /// How long MariaDB, which throws its relay log away when it is repointed, may take to apply it first.
 const DRAIN: Duration = Duration::from_secs(5);
+/// While it does, it is looked so often whether its applier waits for a lock.
+const LOCKED_LOOK: Duration = Duration::from_millis(300);
 /// An applier that stood may stop again at once, by the error for which it stood. It shows within this.
 const STANDS_AGAIN: Duration = Duration::from_millis(200);
 
@@ -205,7 +207,16 @@ fn drain_mariadb(session: &mut Session<'_>) -> Result<bool, CommandError> {
     Ok(false)
 }
 
-/// What is left of the time must do for the rest.
+/// What is left of the time must do for the rest. An applier that waits for a lock is not waited for.
 fn drain(session: &mut Session<'_>, received: &GtidSet) -> Result<bool, CommandError> {
-    session.wait_for(received, DRAIN.min(session.left() / 2))
+    let until = Instant::now() + DRAIN.min(session.left() / 2);
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if session.wait_for(received, left.min(LOCKED_LOOK))? {
+            return Ok(true);
+        }
+        if left <= LOCKED_LOOK || waits_for_lock(session)? {
+            return Ok(false);
+        }
+    }
 }

@@ -172,6 +172,20 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Runs a statement that may be refused; answers the error's number then.
+    pub(crate) fn refusal(
+        &mut self,
+        what: &str,
+        statement: &str,
+    ) -> Result<Option<u16>, CommandError> {
+        self.may_go_on(what)?;
+        match self.conn.query_drop(statement) {
+            Ok(()) => Ok(None),
+            Err(mysql::Error::MySqlError(error)) => Ok(Some(error.code)),
+            Err(error) => Err(self.failed(what, &error)),
+        }
+    }
+
     /// Runs a statement with values.
     pub(crate) fn run_with(
         &mut self,

@@ -76,6 +76,7 @@ pub(crate) fn read(
         journal_length: None,
         uptime: None,
         free_connections: None,
+        writes_wait: false,
         vttablet: None,
     })
 }

@@ -6,14 +6,18 @@
 //! once, and the part is rolled back. After a `STOP REPLICA`, `KILL` no longer helps: so it comes first. It takes
 //! `SYSTEM_USER`.
 //!
-//! MariaDB stops such an applier at once (seen on 10.11, with workers and without). A transaction is in the received
-//! set only when all of it was received, so a part is never waited for and never counted.
+//! MariaDB's `STOP SLAVE` waits for an applier that waits for somebody's lock, and cannot be ended itself: every later
+//! statement of replication waits for it. There, too, `KILL` of the applier comes first; what it was applying is rolled
+//! back. (Seen on 10.11 under `FLUSH TABLES WITH READ LOCK`, with workers and without.)
+//!
+//! MariaDB stops an applier with a part of a transaction at once (seen on 10.11, with workers and without). A
+//! transaction is in the received set only when all of it was received, so a part is never waited for and never counted.
 
 use std::time::{Duration, Instant};
 
 use vtorc_core::ports::CommandError;
 
-use super::dialect::{Dialect, Row};
+use super::dialect::Row;
 use super::fence::column_text;
 use super::session::{Session, Thread};
 use super::text::quoted;
@@ -61,11 +65,14 @@ pub(crate) fn stop(session: &mut Session<'_>, thread: Thread) -> Result<(), Comm
     session.threads("STOP", thread, &channel, &format!("stop {name}"))
 }
 
-/// Ends the channel's applier where it would wait for the rest of a transaction.
+/// Ends the channel's applier where it would wait for the rest of a transaction, or, on MariaDB, for a lock.
 ///
 /// Without the grants to see and to end it, it goes on: then `STOP REPLICA` takes its minute.
 fn end_applier(session: &mut Session<'_>, channel: &str) {
-    let (Dialect::MySql | Dialect::OldMySql) = session.dialect else { return };
+    if session.is_mariadb() {
+        let _ = end_locked(session);
+        return;
+    }
     let question = question(channel);
     let Ok(found) = session.rows(WHAT, &question) else { return };
     let Some(applier) = found.first() else { return };
@@ -79,4 +86,34 @@ fn end_applier(session: &mut Session<'_>, channel: &str) {
             Ok(_) | Err(_) => return,
         }
     }
+}
+
+/// The threads of MariaDB's appliers that wait for a lock. It does not tell of which connection they are.
+const LOCKED: &str = "SELECT ID AS id FROM information_schema.PROCESSLIST WHERE USER = 'system user' \
+     AND COMMAND IN ('Slave_SQL', 'Slave_worker', 'Connect') AND STATE LIKE 'Waiting for %lock%'";
+
+/// Threads of the channel's applier that wait for somebody's lock; none where others pull from elsewhere.
+fn locked(session: &mut Session<'_>) -> Result<Vec<Row>, CommandError> {
+    let found = session.rows("look whether its applier waits for a lock", LOCKED)?;
+    match found.is_empty() || !session.status()?.channels.is_empty() {
+        true => Ok(Vec::new()),
+        false => Ok(found),
+    }
+}
+
+/// The applier of a MariaDB waits for a lock that somebody else holds.
+pub(crate) fn waits_for_lock(session: &mut Session<'_>) -> Result<bool, CommandError> {
+    Ok(session.is_mariadb() && !locked(session)?.is_empty())
+}
+
+fn end_locked(session: &mut Session<'_>) -> Result<(), CommandError> {
+    for thread in locked(session)? {
+        // Its last worker may have ended it.
+        let _ = session.refusal("end an applier that waits for a lock", &end_of(&thread))?;
+    }
+    let until = Instant::now() + ENDS_WITHIN.min(session.left() / 2);
+    while Instant::now() < until && !locked(session)?.is_empty() {
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    Ok(())
 }

@@ -34,6 +34,8 @@ pub(crate) const BESIDES: &str = "SELECT VARIABLE_NAME AS variable_name, VARIABL
      UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM performance_schema.global_variables \
      WHERE VARIABLE_NAME LIKE 'rpl\\_semi\\_sync\\_%\\_wait\\_no\\_%' \
      OR VARIABLE_NAME LIKE 'rpl\\_semi\\_sync\\_%\\_wait\\_point' OR VARIABLE_NAME = 'max_connections' \
+     UNION ALL SELECT 'read_locks', COUNT(*) FROM performance_schema.metadata_locks \
+     WHERE OBJECT_TYPE = 'GLOBAL' AND LOCK_TYPE = 'SHARED' AND LOCK_STATUS = 'GRANTED' \
      UNION ALL SELECT 'received', CONCAT_WS(' ', COUNT_RECEIVED_HEARTBEATS, LAST_HEARTBEAT_TIMESTAMP, \
      LAST_QUEUED_TRANSACTION, QUEUEING_TRANSACTION) \
      FROM performance_schema.replication_connection_status WHERE CHANNEL_NAME = ''";
@@ -54,6 +56,8 @@ pub(crate) fn server(full: &FullStatus, besides: Option<&[Row]>) -> Result<Serve
             }
         } else if name.eq_ignore_ascii_case("uptime") {
             status.uptime = value.parse().ok().map(Duration::from_secs);
+        } else if name == "read_locks" {
+            status.writes_wait = value != "0";
         } else if name == "max_connections" || name == "threads_connected" {
             continue;
         } else if name.ends_with("wait_sessions") {
@@ -106,6 +110,7 @@ fn server_by_itself(full: &FullStatus) -> Result<ServerStatus, String> {
         journal_length: None,
         uptime: None,
         free_connections: None,
+        writes_wait: false,
         vttablet: Some(vttablet(full)),
     })
 }

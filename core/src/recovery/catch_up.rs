@@ -222,6 +222,7 @@ mod tests {
             sources: Vec::new(),
             lesser_sources: Vec::new(),
             received: set("0-1-9"),
+            hindrance: None,
         };
         let check = |executed, policy| check_applied(&candidate, &set(executed), policy);
         assert_eq!(check("0-1-8", UnappliedPolicy::Fail), Err(NotApplied));

@@ -67,8 +67,8 @@ pub struct Following {
     pub change: SourceChange,
 }
 
-/// How a tablet is made to follow a primary. Where others were to be promoted before, nobody follows whom the look under
-/// the lock found.
+/// How a tablet is made to follow a primary. Where others were to be promoted before, nobody follows the one any more
+/// that was found under the lock.
 pub fn following(
     snapshot: &ShardSnapshot,
     policy: DurabilityPolicy,

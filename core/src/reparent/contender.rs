@@ -156,11 +156,18 @@ impl Contender {
         needed.is_empty() || needed.ahead_of(&self.received()).is_empty()
     }
 
-    /// So many would not all be let in: its connections are used up.
-    pub(super) fn lets_in_fewer_than(&self, count: usize) -> bool {
+    /// Why it could not serve at once as a primary that so many others follow.
+    pub(super) fn hindrance(&self, followers: usize) -> Option<Reason> {
+        if sabotage::has(Bug::TryOneOnly) {
+            return None;
+        }
         let free = self.status.free_connections;
-        let free = free.map_or(usize::MAX, |free| usize::try_from(free).unwrap_or(usize::MAX));
-        free < count && !sabotage::has(Bug::TryOneOnly)
+        let is_full = free.is_some_and(|free| (free as usize) < followers);
+        match (self.status.writes_wait, is_full) {
+            (true, _) => Some(Reason::Locked),
+            (false, true) => Some(Reason::NoConnections),
+            (false, false) => None,
+        }
     }
 
     /// It has something received that nobody is applying.

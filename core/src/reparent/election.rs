@@ -55,6 +55,8 @@ pub struct Candidate {
     pub lesser_sources: Vec<TabletAlias>,
     /// What it received itself: it is applied in any case.
     pub received: GtidSet,
+    /// Why it could not serve at once.
+    pub hindrance: Option<Reason>,
 }
 
 impl Election {
@@ -72,7 +74,11 @@ impl Election {
                 chosen_yet = true;
                 continue;
             }
-            let reason = if chosen_yet { Reason::RanksLower } else { Reason::DidNotCatchUp };
+            let reason = match (chosen_yet, &candidate.hindrance) {
+                (true, Some(hindrance)) => hindrance.clone(),
+                (true, None) => Reason::RanksLower,
+                (false, _) => Reason::DidNotCatchUp,
+            };
             others.push(PassedOver { alias: candidate.alias.clone(), reason });
         }
         others.extend(self.passed_over.iter().cloned());
@@ -86,8 +92,8 @@ impl Election {
 struct Rank {
     /// So many who could be promoted have more than it, and it cannot get what others have.
     stays_behind: usize,
-    /// Its replicas could not connect: too many clients are.
-    full: bool,
+    /// It could not serve at once.
+    hindered: bool,
     rule: PromotionRule,
     crosses_cell: bool,
     delayed: bool,
@@ -190,7 +196,9 @@ pub fn elect(
                 let rank = rank(contender, &target, &followers, left, constraints);
                 let rank = Rank { stays_behind, ..rank };
                 let alias = contender.tablet.alias.clone();
-                ranked.push((rank, Candidate { alias, sources, lesser_sources, received }));
+                let hindrance = contender.hindrance(followers.count);
+                let candidate = Candidate { alias, sources, lesser_sources, received, hindrance };
+                ranked.push((rank, candidate));
             }
         }
     }
@@ -444,7 +452,7 @@ fn rank(
     let alias = &contender.tablet.alias;
     Rank {
         stays_behind: 0,
-        full: contender.lets_in_fewer_than(followers.count),
+        hindered: contender.hindrance(followers.count).is_some(),
         rule: constraints.settings.promotion_rule(&contender.tablet),
         delayed: contender.delay_seconds() > 0,
         leaves_behind,

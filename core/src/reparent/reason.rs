@@ -67,6 +67,10 @@ pub enum Reason {
     RecordUnread,
     /// It does not apply everything, on purpose: its GTIDs stand for data that it does not have.
     Filtered,
+    /// Somebody holds a read lock on all its tables: it would not take a write.
+    Locked,
+    /// Its connections are used up: others could not follow it.
+    NoConnections,
     /// It was to be promoted just before, and refused.
     NotPromoted,
     /// It was chosen and did not catch up in time.
@@ -119,6 +123,10 @@ impl fmt::Display for Reason {
             Self::RecordUnread => f.write_str(
                 "its record cannot be read now, so nobody would learn from the topology that it is primary",
             ),
+            Self::Locked => f.write_str(
+                "somebody holds a read lock on all its tables (FLUSH TABLES WITH READ LOCK)",
+            ),
+            Self::NoConnections => f.write_str("its max_connections are used up"),
             Self::NotPromoted => f.write_str("it refused to be promoted"),
             Self::Filtered => f.write_str(
                 "it has replication filters, so its GTIDs stand for data that it does not have",

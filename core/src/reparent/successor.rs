@@ -29,7 +29,8 @@ pub fn choose_successor(
         let reason = unfit(contender, &everybody, &reached, constraints)
             .or_else(|| errant_beside(contender, primary))
             .or_else(|| not_following(contender, primary, constraints.settings))
-            .or_else(|| leaves_behind(contender, primary, &everybody));
+            .or_else(|| leaves_behind(contender, primary, &everybody))
+            .or_else(|| contender.hindrance(replicas.len()));
         match reason {
             Some(reason) => passed_over.push(passed(contender, reason)),
             None => {
@@ -55,6 +56,7 @@ pub fn choose_successor(
         sources: Vec::new(),
         lesser_sources: Vec::new(),
         received: nothing.clone(),
+        hindrance: None,
     };
     Ok(Election {
         candidates: ranked.into_iter().map(candidate).collect(),

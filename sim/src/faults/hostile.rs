@@ -163,12 +163,8 @@ impl Universe {
                 ills.acks_by_file = begins;
                 self.server_mut(server).acks |= begins && !reigns;
             }
-            Hostile::ManagerPaused => {
-                self.paused.remove(&fault.manager);
-                if begins {
-                    self.paused.insert(fault.manager, now);
-                }
-            }
+            Hostile::ManagerPaused if begins => drop(self.paused.insert(fault.manager, now)),
+            Hostile::ManagerPaused => drop(self.paused.remove(&fault.manager)),
             Hostile::HistoryFails => {}
             Hostile::Stranger if begins => self.take_address_away(server, fault.other),
             Hostile::Stranger => self.give_address_back(server),

@@ -39,6 +39,8 @@ pub(super) struct ServerFile {
     uptime_s: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     free_connections: Option<u32>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    writes_wait: bool,
     #[serde(default)]
     vttablet: Option<VttabletFile>,
     semi_sync: SemiSyncFile,
@@ -168,6 +170,7 @@ impl ServerFile {
             journal_length: status.journal_length,
             uptime_s: status.uptime.map(|uptime| uptime.as_secs()),
             free_connections: status.free_connections,
+            writes_wait: status.writes_wait,
             vttablet: status.vttablet.as_ref().map(VttabletFile::of),
             semi_sync: SemiSyncFile::of(&status.semi_sync),
             replication: status.replication.as_ref().map(ReplicationFile::of),
@@ -212,6 +215,7 @@ impl ServerFile {
             journal_length: self.journal_length,
             uptime: self.uptime_s.map(Duration::from_secs),
             free_connections: self.free_connections,
+            writes_wait: self.writes_wait,
             vttablet: self.vttablet.map(VttabletFile::into_core).transpose()?,
         })
     }

@@ -1,0 +1,33 @@
+//! Read locks on all tables, which backup tools hold: while one is held nobody writes, and appliers wait.
+//!
+//! MySQL tells of them in `performance_schema`. MariaDB does not; there a read that would lock rows is tried, which
+//! fails at once (1205) where it would wait (seen on 10.11).
+
+use vtorc_core::ports::CommandError;
+
+use super::dialect::Dialect;
+use super::errors::unless_refused;
+use super::session::Session;
+
+/// Counts them.
+const READ_LOCKS: &str = "SELECT COUNT(*) FROM performance_schema.metadata_locks \
+     WHERE OBJECT_TYPE = 'GLOBAL' AND LOCK_TYPE = 'SHARED' AND LOCK_STATUS = 'GRANTED'";
+/// It locks no row.
+const TRIAL: &str = "SELECT 1 FROM _vt.reparent_journal WHERE FALSE FOR UPDATE";
+/// `ER_LOCK_WAIT_TIMEOUT`
+const WOULD_WAIT: u16 = 1205;
+const WHAT: &str = "look for a read lock on all tables";
+
+/// Somebody holds one; false where that is not told.
+pub(crate) fn writes_wait(session: &mut Session<'_>) -> Result<bool, CommandError> {
+    match session.dialect {
+        Dialect::MySql | Dialect::OldMySql => {
+            let count = unless_refused(session.value(WHAT, READ_LOCKS))?.flatten();
+            Ok(count.is_some_and(|count| count != "0"))
+        }
+        Dialect::MariaDb => {
+            session.run(WHAT, "SET SESSION lock_wait_timeout = 0")?;
+            Ok(session.refusal(WHAT, TRIAL)? == Some(WOULD_WAIT))
+        }
+    }
+}

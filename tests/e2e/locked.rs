@@ -1,0 +1,83 @@
+//! A backup tool holds `FLUSH TABLES WITH READ LOCK` on a replica, which receives and acknowledges, and applies nothing.
+
+use mysql::prelude::Queryable;
+use serde_json::json;
+use vtorc_fleet::Flavor;
+
+use crate::harness::{Cluster, PLANNED, THREE, others, padded};
+use crate::writer::{arrives, create_table, rows};
+
+/// The locked replica is the only one left that can acknowledge: it follows the new primary while it is locked, and
+/// has lost nothing when it applies again.
+fn the_locked_replica_acknowledges_to_the_new_primary(flavor: Flavor) {
+    let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    create_table(cluster.server(&first));
+    let [locked, other] = others(&first)[..] else { panic!() };
+    for replica in [locked, other] {
+        arrives(cluster.server(replica), &[].into());
+    }
+    let mut backup = cluster.server(locked).connect("admin").unwrap();
+    backup.query_drop("FLUSH TABLES WITH READ LOCK").unwrap();
+    for row in 1..=5 {
+        let insert = format!("INSERT INTO test.ledger VALUES ({row}, 'x')");
+        cluster.server(&first).run(&[&insert]).unwrap();
+    }
+    arrives(cluster.server(other), &(1..=5).collect());
+    cluster.server_mut(&first).kill();
+    assert_eq!(cluster.healthy(&[&first]), padded(other));
+    cluster.server(other).run(&["INSERT INTO test.ledger VALUES (6, 'x')"]).unwrap();
+    assert_eq!(rows(cluster.server(locked)), [].into());
+    drop(backup);
+    arrives(cluster.server(locked), &(1..=6).collect());
+    cluster.healthy(&[&first]);
+}
+
+#[test]
+fn a_locked_mysql_replica_acknowledges_to_the_new_primary() {
+    the_locked_replica_acknowledges_to_the_new_primary(Flavor::MySql);
+}
+
+#[test]
+fn a_locked_mariadb_replica_acknowledges_to_the_new_primary() {
+    the_locked_replica_acknowledges_to_the_new_primary(Flavor::MariaDb);
+}
+
+/// The replica that ranks first has applied everything, and would not take a write: another one is promoted, and a
+/// planned reparent to it is refused before writes stop.
+fn the_locked_replica_is_not_promoted(flavor: Flavor) {
+    let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    create_table(cluster.server(&first));
+    let [locked, other] = others(&first)[..] else { panic!() };
+    for replica in [locked, other] {
+        arrives(cluster.server(replica), &[].into());
+    }
+    let mut backup = cluster.server(locked).connect("admin").unwrap();
+    backup.query_drop("FLUSH TABLES WITH READ LOCK").unwrap();
+    let planned = json!({"new_primary": locked, "reason": "test"});
+    let (_, answer) = cluster.daemon().post(PLANNED, planned);
+    assert!(answer.to_string().contains("FLUSH TABLES WITH READ LOCK"), "{answer:#}");
+    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
+    drop(backup);
+    arrives(cluster.server(locked), &[1].into());
+    let mut backup = cluster.server(locked).connect("admin").unwrap();
+    backup.query_drop("FLUSH TABLES WITH READ LOCK").unwrap();
+    cluster.server_mut(&first).kill();
+    assert_eq!(cluster.healthy(&[&first]), padded(other));
+    let recovery = cluster.daemon().recovery(|one| one["kind"] == "EmergencyReparent");
+    let why = format!("not {}: somebody holds a read lock", padded(locked));
+    assert!(recovery["steps"].to_string().contains(&why), "{recovery:#}");
+}
+
+#[test]
+fn a_locked_mysql_replica_is_not_promoted() {
+    the_locked_replica_is_not_promoted(Flavor::MySql);
+}
+
+#[test]
+fn a_locked_mariadb_replica_is_not_promoted() {
+    the_locked_replica_is_not_promoted(Flavor::MariaDb);
+}
