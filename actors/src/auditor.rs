@@ -47,6 +47,7 @@ async fn write(history: Arc<dyn HistoryPort>, what: Audit) -> Result<(), History
     match what {
         Audit::Recovery(record) => history.save_recovery(*record).await,
         Audit::Block(shard, block) => history.save_block(&shard, block).await,
+        Audit::LastHeard(shard, heard) => history.save_last_heard(&shard, heard).await,
         Audit::Lock(shard, token) => history.save_lock(&shard, token).await,
         Audit::RecoveriesEnabled(enabled, kept) => {
             tell(kept, history.save_recoveries_enabled(enabled).await)

@@ -9,6 +9,7 @@ use vtorc_core::audit::{AuditEntry, Outcome, RecoveryRecord};
 use vtorc_core::controls::{Control, Controls};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
 use vtorc_core::knowledge::health::ProbeFailure;
+use vtorc_core::knowledge::memory::LastHeard;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{FindingsChange, HistoryError, LockToken, TopoError};
 use vtorc_core::remedy::Wanted;
@@ -208,6 +209,8 @@ pub enum Audit {
     Recovery(Box<RecoveryRecord>),
     /// A shard's block, or that it has none.
     Block(KeyspaceShard, Option<Block>),
+    /// When a shard's primary was last heard.
+    LastHeard(KeyspaceShard, LastHeard),
     /// That a shard's lock is held, or no more.
     Lock(KeyspaceShard, Option<LockToken>),
     /// The switch of automatic recoveries.

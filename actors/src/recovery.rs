@@ -79,6 +79,8 @@ pub struct RecoveryActor {
     owner: Owner,
     attempts: Option<Attempts>,
     running: Option<Running>,
+    /// What somebody asked for while another recovery ran.
+    waiting: Option<StartRequested>,
     begun: u64,
     held: Vec<HeldBack>,
     unread: Option<Unread>,
@@ -156,6 +158,7 @@ impl RecoveryActor {
             owner,
             attempts: None,
             running: None,
+            waiting: None,
             begun: 0,
             held: Vec::new(),
             unread: None,
@@ -377,9 +380,16 @@ impl Handler<StartRequested> for RecoveryActor {
     type Result = ();
     fn handle(&mut self, message: StartRequested, context: &mut Context<Self>) {
         self.meter.handled();
+        self.start_requested(message, context);
+    }
+}
+
+impl RecoveryActor {
+    /// Starts what somebody asks for, or lets it wait for the recovery that runs.
+    fn start_requested(&mut self, message: StartRequested, context: &mut Context<Self>) {
         let StartRequested { request, snapshot, reply } = message;
-        let block = self.block_at(snapshot.now);
-        let task = Task::from(request);
+        let block = self.block_at(self.services.clock.now());
+        let task = Task::from(request.clone());
         let rejected = match self.services.is_ending() {
             true => Some(Rejected::Unavailable("vtorc is ending".into())),
             false => may_start(&task.named(), task.block_rule(), block.as_ref(), &snapshot).err(),
@@ -387,10 +397,13 @@ impl Handler<StartRequested> for RecoveryActor {
         match rejected {
             Some(rejected) => drop(reply.send(Err(rejected))),
             None if self.make_way(&task) => self.begin(task, snapshot, Some(reply), context),
+            None if self.waiting.as_ref().is_none_or(|waiting| waiting.reply.is_closed()) => {
+                self.waiting = Some(StartRequested { request, snapshot, reply });
+            }
             None => {
-                let busy = Rejected::Conflict("a recovery of this shard is running".into());
+                let busy = "a recovery of this shard is running, and another request waits for it";
                 // The asker may have gone away.
-                drop(reply.send(Err(busy)));
+                drop(reply.send(Err(Rejected::Conflict(busy.into()))));
             }
         }
     }
@@ -441,7 +454,11 @@ impl Handler<Ended> for RecoveryActor {
             | Outcome::Interrupted => {}
         }
         self.tell_owner(Some(id));
-        if let Some(seen) = seen.filter(|_| outcome == Outcome::AlreadyFixed) {
+        // Whoever asked goes before what vtorc would do next.
+        if let Some(waiting) = self.waiting.take_if(|waiting| !waiting.reply.is_closed()) {
+            let snapshot = seen.unwrap_or(waiting.snapshot);
+            self.start_requested(StartRequested { snapshot, ..waiting }, context);
+        } else if let Some(seen) = seen.filter(|_| outcome == Outcome::AlreadyFixed) {
             self.turn(&running.task, seen, context);
         }
     }

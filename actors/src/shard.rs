@@ -12,6 +12,7 @@ use vtorc_core::analysis::Finding;
 use vtorc_core::audit::AuditEntry;
 use vtorc_core::hooks::{Hook, Occasion};
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
+use vtorc_core::knowledge::memory::LastHeard;
 use vtorc_core::knowledge::observe::{Answer, TabletState};
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::FindingsChange;
@@ -48,6 +49,7 @@ pub struct ShardActor {
     pace: Pace,
     changed: bool,
     posted: Vec<String>,
+    heard_kept: Option<LastHeard>,
     meter: Arc<Meter>,
     log: Logger,
 }
@@ -78,6 +80,7 @@ impl ShardActor {
             pace: Pace::Calm,
             changed: true,
             posted: Vec::new(),
+            heard_kept: None,
             meter: meter.clone(),
             log,
         };
@@ -94,6 +97,7 @@ impl ShardActor {
         for effect in effects {
             self.perform(effect, context);
         }
+        self.keep_last_heard();
     }
 
     fn perform(&mut self, effect: Effect, context: &mut Context<Self>) {
@@ -119,6 +123,15 @@ impl ShardActor {
                 self.tell_recovery(CircumstancesChanged);
             }
         }
+    }
+
+    /// What a process that comes after this one has to know of the primary.
+    fn keep_last_heard(&mut self) {
+        let Some(heard) = self.state.latest().heard_to_keep(self.heard_kept.as_ref()) else {
+            return;
+        };
+        self.heard_kept = Some(heard.clone());
+        self.services.auditor.do_send(Audit::LastHeard(self.name().clone(), heard));
     }
 
     fn keep_findings(&self, appeared: &[Finding], gone: &[Finding]) {

@@ -21,6 +21,7 @@ use vtorc_core::admission::Block;
 use vtorc_core::audit::{AuditEntry, FindingSpan, RecoveryRecord};
 use vtorc_core::controls::{Controls, Entry};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
+use vtorc_core::knowledge::memory::LastHeard;
 use vtorc_core::ports::{FindingsChange, HistoryError, HistoryPort, LockToken, RecoveryFilter};
 use vtorc_core::time::Timestamp;
 
@@ -255,6 +256,40 @@ impl HistoryPort for SqliteHistory {
             Ok(())
         })
         .await
+    }
+
+    async fn save_last_heard(
+        &self,
+        shard: &KeyspaceShard,
+        heard: LastHeard,
+    ) -> Result<(), HistoryError> {
+        let shard = shard.clone();
+        self.ask(move |db| {
+            db.execute(
+                "INSERT OR REPLACE INTO last_heard (keyspace, shard, primary_alias, at_ms) \
+                 VALUES (?1, ?2, ?3, ?4)",
+                params![shard.keyspace, shard.shard, heard.primary.to_string(), millis(heard.at)],
+            )
+            .map(|_| ())
+        })
+        .await
+    }
+
+    async fn last_heard(&self, shard: &KeyspaceShard) -> Result<Option<LastHeard>, HistoryError> {
+        let shard = shard.clone();
+        let row = self.ask(move |db| {
+            db.query_row(
+                "SELECT primary_alias, at_ms FROM last_heard WHERE keyspace = ?1 AND shard = ?2",
+                params![shard.keyspace, shard.shard],
+                |row| Ok((row.get::<_, String>(0)?, timestamp(row.get(1)?))),
+            )
+            .optional()
+        });
+        let heard = row.await?.map(|(primary, at)| {
+            let primary = primary.parse().map_err(|error| HistoryError(format!("{error}")))?;
+            Ok(LastHeard { primary, at })
+        });
+        heard.transpose()
     }
 
     async fn lock_left_behind(

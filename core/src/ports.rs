@@ -20,6 +20,7 @@ use crate::gtid::GtidSet;
 use crate::hooks::{Hook, Occasion};
 use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias, WatchList};
 use crate::knowledge::health::ProbeFailure;
+use crate::knowledge::memory::LastHeard;
 use crate::preflight::Inspection;
 use crate::secret::Login;
 use crate::status::ServerStatus;
@@ -326,6 +327,16 @@ pub trait HistoryPort: Send + Sync {
 
     /// A shard's block.
     async fn block(&self, shard: &KeyspaceShard) -> Result<Option<Block>, HistoryError>;
+
+    /// Keeps when a shard's primary was last heard.
+    async fn save_last_heard(
+        &self,
+        shard: &KeyspaceShard,
+        heard: LastHeard,
+    ) -> Result<(), HistoryError>;
+
+    /// When a shard's primary was last heard, as it was kept last.
+    async fn last_heard(&self, shard: &KeyspaceShard) -> Result<Option<LastHeard>, HistoryError>;
 
     /// Keeps that a shard's lock is held, or no more.
     async fn save_lock(

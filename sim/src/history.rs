@@ -9,6 +9,7 @@ use vtorc_core::admission::Block;
 use vtorc_core::audit::{AuditEntry, FindingSpan, RecoveryRecord};
 use vtorc_core::controls::Controls;
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
+use vtorc_core::knowledge::memory::LastHeard;
 use vtorc_core::ports::{FindingsChange, HistoryError, HistoryPort, LockToken, RecoveryFilter};
 use vtorc_core::time::Timestamp;
 
@@ -29,6 +30,7 @@ struct Kept {
     blocks: BTreeMap<KeyspaceShard, Block>,
     locks: BTreeMap<KeyspaceShard, LockToken>,
     left_behind: BTreeMap<KeyspaceShard, LockToken>,
+    heard: BTreeMap<KeyspaceShard, LastHeard>,
     disabled: bool,
     controls: Controls,
 }
@@ -123,6 +125,19 @@ impl HistoryPort for MemoryHistory {
 
     async fn block(&self, shard: &KeyspaceShard) -> Result<Option<Block>, HistoryError> {
         Ok(self.open()?.blocks.get(shard).cloned())
+    }
+
+    async fn save_last_heard(
+        &self,
+        shard: &KeyspaceShard,
+        heard: LastHeard,
+    ) -> Result<(), HistoryError> {
+        self.open()?.heard.insert(shard.clone(), heard);
+        Ok(())
+    }
+
+    async fn last_heard(&self, shard: &KeyspaceShard) -> Result<Option<LastHeard>, HistoryError> {
+        Ok(self.open()?.heard.get(shard).cloned())
     }
 
     async fn save_lock(

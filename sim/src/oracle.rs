@@ -82,6 +82,8 @@ pub struct View {
     /// Tablets that it could ask for a while.
     heard: BTreeSet<u8>,
     answers_since: BTreeMap<u8, Millis>,
+    /// When each answered last.
+    answered_at: BTreeMap<u8, Millis>,
 }
 
 /// What is seen of a vtorc from outside.
@@ -187,6 +189,7 @@ impl View {
                 self.known.insert(number);
             }
             if self.known.contains(&number) && universe.answers(manager, number) {
+                self.answered_at.insert(number, universe.now);
                 let since = *self.answers_since.entry(number).or_insert(universe.now);
                 if universe.now - since >= HEARD_AFTER_MS {
                     self.heard.insert(number);

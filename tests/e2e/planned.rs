@@ -234,3 +234,39 @@ fn a_mysql_that_dies_before_writes_stopped_is_replaced() {
 fn a_mariadb_that_dies_before_writes_stopped_is_replaced() {
     a_primary_that_dies_before_writes_stopped_is_replaced(Flavor::MariaDb.into());
 }
+
+/// Three people ask at once: the second one's request waits for the first one's, and the third one is told so.
+#[test]
+fn what_is_asked_for_while_another_recovery_runs_is_done_after_it() {
+    let mut cluster = Cluster::new(Flavor::MySql, "none", THREE);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    create_table(cluster.server(&first));
+    let [second, third] = others(&first)[..] else { panic!("three tablets") };
+    arrives(cluster.server(second), &[].into());
+    let mut reader = cluster.server(second).connect("admin").unwrap();
+    reader.query_drop("LOCK TABLES test.ledger READ").unwrap();
+    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
+    arrives(cluster.server(third), &[1].into());
+    let url = cluster.daemon().url(PLANNED);
+    let ask = |to: &str| {
+        let body = json!({"new_primary": to, "ignore_block": true}).to_string();
+        let url = url.clone();
+        std::thread::spawn(move || request("POST", &url, Some(body), &[]))
+    };
+    let moved = ask(second);
+    let runs = || cluster.daemon().shard()["recovering"].is_number().then_some(());
+    wait_for(runs).expect("the first one does not run");
+    let rivals = [ask(third), ask(third)];
+    let one_knows = || rivals.iter().any(|asked| asked.is_finished()).then_some(());
+    wait_for(one_knows).expect("both wait");
+    drop(reader);
+    let (status, answer) = moved.join().unwrap();
+    assert_eq!((status, &answer["outcome"]), (200, &json!("succeeded")), "{answer:#}");
+    let mut answers = rivals.map(|asked| asked.join().unwrap());
+    answers.sort_by_key(|(status, _)| *status);
+    let [(done, _), (late, why)] = &answers;
+    assert_eq!((*done, *late), (200, 409), "{answers:#?}");
+    assert!(why["message"].as_str().unwrap().contains("another request waits"), "{why:#}");
+    assert_eq!(cluster.healthy(&[]), padded(third));
+}

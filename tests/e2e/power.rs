@@ -51,3 +51,50 @@ fn acknowledged_rows_on_a_mysql_primary_alone_are_waited_for() {
 fn acknowledged_rows_on_a_mariadb_primary_alone_are_waited_for() {
     the_replicas_come_back_first(Flavor::MariaDb.into());
 }
+
+/// The machines of all servers and of vtorc lose their power. The replicas and vtorc come back first: both replicas
+/// threw away what they had acknowledged and not applied, and this vtorc never heard of it.
+fn vtorc_and_the_replicas_come_back_first(kind: Kind) {
+    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    create_table(cluster.server(&first));
+    let replicas = others(&first);
+    let mut readers = Vec::new();
+    for replica in &replicas {
+        arrives(cluster.server(replica), &[].into());
+        let mut reader = cluster.server(replica).connect("admin").unwrap();
+        reader.query_drop("LOCK TABLES test.ledger READ").unwrap();
+        readers.push(reader);
+    }
+    for id in 1..=9 {
+        let insert = format!("INSERT INTO test.ledger VALUES ({id}, 'acknowledged')");
+        cluster.server(&first).run(&[&insert]).unwrap();
+    }
+    for alias in THREE {
+        cluster.server_mut(alias).kill();
+    }
+    cluster.daemons.clear();
+    drop(readers);
+    for replica in &replicas {
+        cluster.server_mut(replica).restart().unwrap();
+    }
+    cluster.start_daemon(&[]);
+    cluster.daemon().held_back("was restarted since that was last heard");
+    cluster.server_mut(&first).restart().unwrap();
+    cluster.healthy(&[]);
+    for alias in THREE {
+        arrives(cluster.server(alias), &(1..=9).collect());
+    }
+}
+
+#[test]
+fn acknowledged_rows_on_a_mysql_primary_alone_are_waited_for_by_a_vtorc_that_never_heard_of_them() {
+    vtorc_and_the_replicas_come_back_first(Flavor::MySql.into());
+}
+
+#[test]
+fn acknowledged_rows_on_a_mariadb_primary_alone_are_waited_for_by_a_vtorc_that_never_heard_of_them()
+{
+    vtorc_and_the_replicas_come_back_first(Flavor::MariaDb.into());
+}

@@ -166,6 +166,7 @@ impl SnapshotFile {
             unseen,
             term_known_since: self.term_known_since_ms.map(Timestamp::from_millis),
             damaged: self.damaged,
+            heard_before: None,
             now: Timestamp::from_millis(self.now_ms),
             shard,
             tablets,

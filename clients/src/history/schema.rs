@@ -34,6 +34,10 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE locks (
         keyspace TEXT NOT NULL, shard TEXT NOT NULL, token TEXT NOT NULL, left_behind INTEGER NOT NULL,
         PRIMARY KEY (keyspace, shard)) WITHOUT ROWID;
+", "
+    CREATE TABLE last_heard (
+        keyspace TEXT NOT NULL, shard TEXT NOT NULL, primary_alias TEXT NOT NULL, at_ms INTEGER NOT NULL,
+        PRIMARY KEY (keyspace, shard)) WITHOUT ROWID;
 "];
 
 /// Makes the file usable: checks it, sets how it is written, brings its tables up to date.

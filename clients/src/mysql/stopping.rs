@@ -10,8 +10,8 @@
 //! statement of replication waits for it. There, too, `KILL` of the applier comes first; what it was applying is rolled
 //! back. (Seen on 10.11 under `FLUSH TABLES WITH READ LOCK`, with workers and without.)
 //!
-//! MariaDB stops an applier with a part of a transaction at once (seen on 10.11, with workers and without). A
-//! transaction is in the received set only when all of it was received, so a part is never waited for and never counted.
+//! MariaDB stops an applier with a part of a transaction at once (seen on 10.11, with workers and without). Only a
+//! transaction of which all was received is in the received set: a part is never waited for and never counted.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,9 @@
 //! What stays known of a server though its next answer does not say it.
 
 use crate::gtid::GtidSet;
+use crate::ids::TabletAlias;
 use crate::status::ServerStatus;
+use crate::time::Timestamp;
 
 /// What a server was seen to have lost of what it wrote. It may write under the same GTIDs again, and then has them
 /// without the data that others have. MySQL only.
@@ -84,4 +86,13 @@ mod tests {
         losses.keep(&set(&format!("{uuid}:1-6")));
         assert_eq!(losses.kept_in(&set(&format!("{uuid}:1-9"))), None, "it was written anew");
     }
+}
+
+/// When a primary last answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastHeard {
+    /// Which primary.
+    pub primary: TabletAlias,
+    /// When.
+    pub at: Timestamp,
 }

@@ -1,8 +1,9 @@
 //! One shard at one moment: what the topology says beside what the probes found.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use super::memory::Journal;
+use super::memory::{Journal, LastHeard};
 use super::observe::{Receiving, TabletState};
 use crate::durability::{DurabilityPolicy, UnknownPolicy};
 use crate::gtid::GtidSet;
@@ -12,6 +13,9 @@ use crate::status::ServerStatus;
 use crate::tablet::{Tablet, TabletType};
 use crate::time::Timestamp;
 use crate::topology::{Place, ShardRecord, ShardTopology};
+
+/// When the primary was last heard is kept so often: a restart of an acker that is not seen for that long counts as one in the primary's silence.
+const HEARD_KEPT_EVERY: Duration = Duration::from_secs(10);
 
 /// A shard as it is known at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub struct ShardSnapshot {
     pub unseen: BTreeMap<Place, String>,
     /// Since when the primary's term is known here; none where it was so from the beginning.
     pub term_known_since: Option<Timestamp>,
+    /// When the primary was last heard before this process began, where this one never did and that was kept.
+    pub heard_before: Option<LastHeard>,
     /// The moment.
     pub now: Timestamp,
 }
@@ -54,8 +60,26 @@ impl ShardSnapshot {
             known_cells: topology.known_cells.clone(),
             unseen: topology.unseen.clone(),
             term_known_since: None,
+            heard_before: None,
             now,
         }
+    }
+
+    /// When the primary last answered this process, or one before it.
+    pub fn last_heard(&self) -> Option<LastHeard> {
+        let primary = self.primary()?;
+        let alias = &primary.tablet.alias;
+        let now = primary.status.as_ref().map(|_| primary.status_at);
+        let before = self.heard_before.as_ref().filter(|before| before.primary == *alias);
+        let at = now.max(before.map(|before| before.at))?;
+        Some(LastHeard { primary: alias.clone(), at })
+    }
+
+    /// What is to be kept of that, where this was kept last.
+    pub fn heard_to_keep(&self, kept: Option<&LastHeard>) -> Option<LastHeard> {
+        let heard = self.last_heard()?;
+        let kept = kept.filter(|kept| kept.primary == heard.primary);
+        kept.is_none_or(|kept| kept.at.age(heard.at) >= HEARD_KEPT_EVERY).then_some(heard)
     }
 
     /// What the topology says of the shard, as far as it is known here.

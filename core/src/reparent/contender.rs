@@ -289,8 +289,7 @@ fn started_since_primary_was_heard(
     snapshot: &ShardSnapshot,
     answered_by: Timestamp,
 ) -> bool {
-    let heard = snapshot.primary().filter(|primary| primary.status.is_some());
-    let silence = heard.map(|primary| primary.status_at.age(answered_by));
+    let silence = snapshot.last_heard().map(|heard| heard.at.age(answered_by));
     status.uptime.zip(silence).is_some_and(|(uptime, silence)| uptime < silence)
 }
 

@@ -196,6 +196,14 @@ pub enum NoCandidate {
         /// What is lost without it.
         only: Box<GtidSet>,
     },
+    /// Everybody who may have acknowledged what the primary wrote last was restarted since that was heard.
+    #[error(
+        "everybody who was reached and may have acknowledged the last writes of {primary}, the primary, was restarted since that was last heard, and may have thrown them away; bring {primary} back, or give that up: ask for an emergency reparent to a tablet, or forget {primary}"
+    )]
+    AllRestarted {
+        /// Who still has them.
+        primary: TabletAlias,
+    },
     /// The primary that is gone had more than anybody who was reached, though enough ackers were: they lost it.
     #[error("{by}, the primary, was seen with {}, which was acknowledged and which nobody who was reached has any more; bring {by} back, or give that up: ask for an emergency reparent to a tablet, or forget {by}", .only.shown())]
     OnlyOldPrimaryHas {

@@ -206,8 +206,9 @@ pub(super) fn check_promised(
 }
 
 /// An acker that was restarted may have thrown away what it had received and not applied. What it said that it has, and
-/// nobody has any more who was reached, may have been acknowledged, and is on the primary alone. Whoever asks for a
-/// certain tablet knows that.
+/// nobody has any more who was reached, may have been acknowledged, and is on the primary alone. Where all of them were
+/// restarted in the primary's silence, as after a power failure, nobody can say what they had acknowledged. Whoever asks
+/// for a certain tablet knows that.
 pub(super) fn check_remembered(
     trusted: &[&Contender],
     everybody: &[Contender],
@@ -222,13 +223,17 @@ pub(super) fn check_remembered(
     let acks = |one: &&Contender| {
         constraints.ackers.as_ref().is_none_or(|ackers| ackers.contains(&one.tablet.alias))
     };
-    for one in everybody.iter().filter(acks) {
+    let ackers: Vec<&Contender> = everybody.iter().filter(acks).collect();
+    for one in &ackers {
         let left = |left: GtidSet, other: &&Contender| left.subtract(&other.received());
         let only = trusted.iter().fold(one.forgotten.clone(), left);
         if !only.is_empty() {
             let (by, primary) = (one.tablet.alias.clone(), old.clone());
             return Err(NoCandidate::Forgotten { by, primary, only: Box::new(only) });
         }
+    }
+    if !ackers.is_empty() && ackers.iter().all(|one| one.restarted) {
+        return Err(NoCandidate::AllRestarted { primary: old.clone() });
     }
     Ok(())
 }

@@ -4,10 +4,15 @@ use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::tablet::{Tablet, TabletType};
 
 use super::Human;
+use crate::Millis;
 use crate::gtids::Txn;
 use crate::network::Party;
 use crate::policies;
 use crate::server::Receiver;
+
+/// A server is asked so often, and tells for how long it has run in whole seconds: who was started only so long before
+/// the primary was last heard may have been started afterwards.
+const HEARD_LATE_MS: Millis = 3_000;
 
 impl Human<'_> {
     /// The primary is gone for this vtorc, nobody gets anything from it, nobody out of sight can let it go on, and
@@ -18,6 +23,20 @@ impl Human<'_> {
             && self.knows_all_ackers(primary)
             && self.is_fenced_by_those_in_sight(primary)
             && self.has_a_candidate(primary)
+            && self.an_acker_ran_on(primary)
+    }
+
+    /// Somebody who may have acknowledged what the primary wrote last ran all the time since that was heard: not all of
+    /// them can have thrown it away.
+    fn an_acker_ran_on(&self, primary: u8) -> bool {
+        let heard = self.view.answered_at.get(&primary).copied().unwrap_or(0);
+        let ran_on = |one: u8| {
+            let began = self.universe.server(one).started_at;
+            began == 0 || began + HEARD_LATE_MS <= heard
+        };
+        let acker_ran_on = |one: u8| self.may_acknowledge(primary, one) && ran_on(one);
+        policies::acks_required(self.policy()) == 0
+            || self.all_in_sight().into_iter().any(acker_ran_on)
     }
 
     /// The primary is back, has all that was promised, and nobody out of sight can have taken its place.
