@@ -14,7 +14,8 @@ use crate::tablet::{Tablet, TabletType};
 use crate::time::Timestamp;
 use crate::topology::{Place, ShardRecord, ShardTopology};
 
-/// When the primary was last heard is kept so often: a restart of an acker that is not seen for that long counts as one in the primary's silence.
+/// When the primary was last heard is kept so often. An acker that was restarted within that time before the silence
+/// counts as one that was restarted in it.
 const HEARD_KEPT_EVERY: Duration = Duration::from_secs(10);
 
 /// A shard as it is known at one moment.
