@@ -1,13 +1,16 @@
 //! What is: one MySQL server's answer to one probe, in the same terms for every version and flavour.
 
+mod receiver;
+
 use std::collections::BTreeSet;
-use std::fmt;
 use std::time::Duration;
 
 use crate::gtid::{GtidSet, MariaDbBinlogState};
 use crate::ids::ServerIdentity;
 use crate::sabotage::{self, Bug};
 use crate::tablet::{MysqlAddress, TabletType};
+
+pub use receiver::{ReceiverError, ReceiverErrorKind, ReceiverState};
 
 /// Which family a server belongs to; it decides statements and the form of GTIDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,8 +106,8 @@ pub struct ServerStatus {
     /// How many clients it would still let in (`max_connections` less `Threads_connected`); read at least where a
     /// recovery asks for it.
     pub free_connections: Option<u32>,
-    /// Somebody holds a read lock on all its tables (`FLUSH TABLES WITH READ LOCK`): writes would wait for that. Read at
-    /// least where a recovery asks for it, and may be told.
+    /// Somebody holds a read lock on all its tables (`FLUSH TABLES WITH READ LOCK`): writes would wait for that. Read
+    /// at least where a recovery asks for it; false where it is not told.
     pub writes_wait: bool,
     /// What is known of the tablet's vttablet; none where there is none, or it was not asked yet.
     pub vttablet: Option<VttabletState>,
@@ -334,90 +337,6 @@ impl VttabletState {
             Self::Silent(_) | Self::TooOld(_) => false,
         }
     }
-}
-
-/// The receiver (I/O) thread of a replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReceiverState {
-    /// Connected to the source.
-    Running,
-    /// Trying to connect.
-    Connecting,
-    /// Stopped, by somebody or by an error.
-    Stopped,
-}
-
-impl fmt::Display for ReceiverState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Running => "running",
-            Self::Connecting => "connecting",
-            Self::Stopped => "stopped",
-        })
-    }
-}
-
-/// Why a receiver cannot receive, as its server tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReceiverError {
-    /// The server's error number.
-    pub number: u32,
-    /// What that means.
-    pub kind: ReceiverErrorKind,
-    /// The server's words.
-    pub text: String,
-}
-
-impl fmt::Display for ReceiverError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl ReceiverErrorKind {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Diverged,
-        Self::Purged,
-        Self::Denied,
-        Self::DuplicateServerId,
-        Self::PacketTooLarge,
-        Self::Unreachable,
-        Self::Other,
-    ];
-
-    /// The name in answers and snapshots.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Diverged => "diverged",
-            Self::Purged => "purged",
-            Self::Denied => "denied",
-            Self::DuplicateServerId => "duplicate_server_id",
-            Self::PacketTooLarge => "packet_too_large",
-            Self::Unreachable => "unreachable",
-            Self::Other => "other",
-        }
-    }
-}
-
-/// What a receiver's error means for the replica. Servers use one number for many things (1236), so clients tell
-/// them apart by what is said, and nobody else reads the words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReceiverErrorKind {
-    /// The replica has transactions that the source lacks: their histories differ.
-    Diverged,
-    /// The source's binary logs no longer hold what the replica needs.
-    Purged,
-    /// The source does not let the replication user in.
-    Denied,
-    /// Another replica of the source has the same `server_id` or `server_uuid`.
-    DuplicateServerId,
-    /// A packet is larger than one side allows.
-    PacketTooLarge,
-    /// The source, or its network, is away.
-    Unreachable,
-    /// Anything else.
-    Other,
 }
 
 /// A replica's side of replication.

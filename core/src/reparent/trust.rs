@@ -206,9 +206,9 @@ pub(super) fn check_promised(
 }
 
 /// An acker that was restarted may have thrown away what it had received and not applied. What it said that it has, and
-/// nobody has any more who was reached, may have been acknowledged, and is on the primary alone. Where all of them were
-/// restarted in the primary's silence, as after a power failure, nobody can say what they had acknowledged. Whoever asks
-/// for a certain tablet knows that.
+/// nobody has any more who was reached, may have been acknowledged, and is on the primary alone. Where all ackers were
+/// restarted in the primary's silence, as after a power failure, nobody can say what they had acknowledged. Whoever
+/// asks for a certain tablet knows that.
 pub(super) fn check_remembered(
     trusted: &[&Contender],
     everybody: &[Contender],
