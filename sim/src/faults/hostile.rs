@@ -19,7 +19,7 @@
 //! | [`Hostile::GetsNothing`] | an event larger than `max_allowed_packet`, a `server_id` that is there twice |
 //! | [`Hostile::Downtime`] | somebody exchanges the disks of a server, and told vtorc before |
 //! | [`Hostile::DropsOnceOpened`] | a proxy in between that cuts all connections when it sees a new primary |
-//! | [`Hostile::RefusesPromotion`] | the topology user lacks a privilege on one host, or clients took its last connection |
+//! | [`Hostile::RefusesPromotion`] | a privilege is missing on one host, or its connections are used up |
 //! | [`Hostile::ManagerSlow`] | a network card, switch or tunnel before vtorc that loses packets |
 //!
 //! What is so from the beginning and for good is a [`crate::ills::Habit`], a tablet's type, or a cell that nobody can
