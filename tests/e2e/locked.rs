@@ -1,4 +1,4 @@
-//! A backup tool holds `FLUSH TABLES WITH READ LOCK` on a replica, which receives and acknowledges, and applies nothing.
+//! A backup tool holds `FLUSH TABLES WITH READ LOCK` on a replica, which receives, acknowledges, and applies nothing.
 
 use mysql::prelude::Queryable;
 use serde_json::json;
