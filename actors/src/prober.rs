@@ -228,6 +228,8 @@ async fn rest(shared: &Shared, failure: &ProbeFailure, hung_pause: &mut Duration
             pause
         }
         ProbeFailure::TurnedAway(_)
+        | ProbeFailure::Full(_)
+        | ProbeFailure::Blocked(_)
         | ProbeFailure::DiskStalled
         | ProbeFailure::TooOld(_)
         | ProbeFailure::Stranger(_) => TURNED_AWAY_PAUSE.max(poll_interval),

@@ -96,6 +96,8 @@ pub fn remedy(kind: FindingKind) -> Remedy {
         | FindingKind::InvalidReplica
         | FindingKind::StrangerAtAddress
         | FindingKind::AccessDenied
+        | FindingKind::TooManyConnections
+        | FindingKind::HostBlocked
         | FindingKind::VttabletUnreachable
         | FindingKind::VttabletTooOld
         | FindingKind::NoMysqlAddress

@@ -64,7 +64,7 @@ impl Dialect {
                 "SELECT @@global.server_id AS server_id, @@global.server_uuid AS server_uuid, \
                  VERSION() AS version, @@global.read_only AS read_only, \
                  @@global.super_read_only AS super_read_only, @@global.gtid_mode AS gtid_mode, \
-                 @@global.log_bin AS log_bin, @@global.log_replica_updates AS log_replica_updates, \
+                 @@global.log_bin AS log_bin, \
                  @@global.gtid_executed AS gtid_executed, @@global.gtid_purged AS gtid_purged",
                 "SHOW REPLICA STATUS",
                 SETTINGS,
@@ -77,7 +77,7 @@ impl Dialect {
                 "SELECT @@global.server_id AS server_id, @@global.server_uuid AS server_uuid, \
                  VERSION() AS version, @@global.read_only AS read_only, \
                  @@global.super_read_only AS super_read_only, @@global.gtid_mode AS gtid_mode, \
-                 @@global.log_bin AS log_bin, @@global.log_slave_updates AS log_replica_updates, \
+                 @@global.log_bin AS log_bin, \
                  @@global.gtid_executed AS gtid_executed, @@global.gtid_purged AS gtid_purged",
                 "SHOW SLAVE STATUS",
                 SETTINGS,
@@ -89,7 +89,6 @@ impl Dialect {
             Self::MariaDb => [
                 "SELECT @@global.server_id AS server_id, VERSION() AS version, \
                  @@global.read_only AS read_only, @@global.log_bin AS log_bin, \
-                 @@global.log_slave_updates AS log_replica_updates, \
                  @@global.gtid_binlog_pos AS gtid_binlog_pos, @@global.gtid_slave_pos AS gtid_slave_pos, \
                  @@global.gtid_binlog_state AS gtid_binlog_state",
                 "SHOW ALL SLAVES STATUS",
@@ -108,7 +107,7 @@ pub(crate) const MAY_BE_MISSING: usize = 4;
 
 /// Servers have them or not, by version and plugins; asked for like this, none is missed.
 pub(crate) const SETTINGS: &str = "SHOW GLOBAL VARIABLES \
-     WHERE Variable_name LIKE 'rpl\\_semi\\_sync\\_%' OR Variable_name = 'binlog_format' \
+     WHERE Variable_name LIKE 'rpl\\_semi\\_sync\\_%' OR Variable_name IN ('binlog_format', 'log_replica_updates', 'log_slave_updates') \
      OR Variable_name LIKE 'replicate\\_%'";
 const SEMI_SYNC_STATUS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl\\_semi\\_sync\\_%'";
 /// Empty where performance_schema is off; then a silent source only shows by `replica_net_timeout`.

@@ -8,11 +8,24 @@ use vtorc_core::status::{ReceiverError, ReceiverErrorKind};
 /// `ER_SERVER_SHUTDOWN`: about to be gone.
 const SHUTDOWN: u16 = 1053;
 
+/// Its connections, or those of a user, are used up: `ER_CON_COUNT_ERROR`, `ER_TOO_MANY_USER_CONNECTIONS`.
+pub(crate) fn is_full(code: u16) -> bool {
+    matches!(code, 1040 | 1203)
+}
+
+/// `ER_HOST_IS_BLOCKED`: `max_connect_errors` handshakes from here broke off.
+const HOST_IS_BLOCKED: u16 = 1129;
+
 /// What it says of a server that it answers with an error: too many connections, access denied, account locked, host
 /// blocked and the like. It lives.
 pub(crate) fn turned_away(code: u16, message: &str) -> ProbeFailure {
     let text = format!("{message} ({code})");
-    if code == SHUTDOWN { ProbeFailure::Refused(text) } else { ProbeFailure::TurnedAway(text) }
+    match code {
+        SHUTDOWN => ProbeFailure::Refused(text),
+        HOST_IS_BLOCKED => ProbeFailure::Blocked(text),
+        full if is_full(full) => ProbeFailure::Full(text),
+        _ => ProbeFailure::TurnedAway(text),
+    }
 }
 
 /// What a question was answered; none where the server refused it: what it does not tell stays unknown.
@@ -88,6 +101,20 @@ fn receiver_error_kind(number: u32, text: &str) -> ReceiverErrorKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn why_a_server_turns_away_is_told_apart_by_the_number() {
+        for (code, kind) in [
+            (1045, "turned_away"),
+            (1227, "turned_away"),
+            (1040, "full"),
+            (1203, "full"),
+            (1129, "blocked"),
+            (1053, "refused"),
+        ] {
+            assert_eq!(turned_away(code, "no").kind(), kind, "{code}");
+        }
+    }
 
     /// What servers said, and what that is: made on the servers of the tests, or taken from their message files.
     const SAID: &str = include_str!("receiver_errors.txt");

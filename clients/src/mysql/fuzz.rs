@@ -14,7 +14,6 @@ const COLUMNS: &[&str] = &[
     "super_read_only",
     "gtid_mode",
     "log_bin",
-    "log_replica_updates",
     "gtid_executed",
     "gtid_purged",
     "gtid_binlog_pos",
@@ -68,6 +67,7 @@ fn cell() -> impl Strategy<Value = Option<String>> {
             "rpl_semi_sync_source_enabled",
             "rpl_semi_sync_master_timeout",
             "Rpl_semi_sync_source_clients",
+            "log_replica_updates",
         ])
         .prop_map(|word| Some(word.to_owned())),
     ]

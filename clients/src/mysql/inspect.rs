@@ -12,7 +12,7 @@ use vtorc_core::secret::Login;
 
 use super::access::MysqlAccess;
 use super::dialect::name_value;
-use super::errors::unless_refused;
+use super::errors::{is_full, unless_refused};
 use super::fence::{Client, column_text};
 use super::session::{Session, connect, text_of};
 use super::{fence, login};
@@ -72,8 +72,8 @@ fn login_trial(session: &mut Session<'_>) -> Result<Option<LoginTrial>, CommandE
     Ok(Some(LoginTrial { user, at, trouble }))
 }
 
-/// `ER_CON_COUNT_ERROR`, `ER_TOO_MANY_USER_CONNECTIONS`, `ER_USER_LIMIT_REACHED`.
-const IS_FULL: [u16; 3] = [1040, 1203, 1226];
+/// `ER_USER_LIMIT_REACHED`
+const USER_LIMIT_REACHED: u16 = 1226;
 
 /// `ER_HOST_NOT_PRIVILEGED`: nobody may come from this machine.
 const OTHER_HOSTS_ONLY: u16 = 1130;
@@ -84,7 +84,9 @@ fn is_away(error: &mysql::Error) -> bool {
     use mysql::DriverError::{ConnectTimeout, CouldNotConnect, Timeout};
     match error {
         mysql::Error::MySqlError(error) => {
-            IS_FULL.contains(&error.code) || error.code == OTHER_HOSTS_ONLY
+            is_full(error.code)
+                || error.code == USER_LIMIT_REACHED
+                || error.code == OTHER_HOSTS_ONLY
         }
         mysql::Error::DriverError(error) => {
             matches!(error, ConnectTimeout | CouldNotConnect(_) | Timeout)

@@ -305,8 +305,6 @@ const END_PATIENCE: Duration = Duration::from_millis(300);
 /// the command before may only just be closing.
 const ROOM_PATIENCE: Duration = Duration::from_millis(500);
 const ROOM_LOOK: Duration = Duration::from_millis(25);
-/// `ER_CON_COUNT_ERROR`, `ER_TOO_MANY_USER_CONNECTIONS`.
-const NO_ROOM: [u16; 2] = [1040, 1203];
 
 /// Connects until the deadline; again where the server has no room.
 fn connect_once_there_is_room(
@@ -318,7 +316,7 @@ fn connect_once_there_is_room(
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match connect(access, address, left) {
-            Err(full) if code(&full).is_some_and(|code| NO_ROOM.contains(&code)) => {
+            Err(full) if code(&full).is_some_and(errors::is_full) => {
                 if Instant::now() + ROOM_LOOK >= until {
                     return Err(full);
                 }

@@ -25,7 +25,8 @@ pub(crate) fn read(
     let server = set(0).first().ok_or("no answer to the server's variables")?;
     let variables = name_value(set(2));
     let status = name_value(set(3));
-    let gtid_executed = executed(dialect, server)?;
+    let log_replica_updates = logs_what_it_applies(&variables);
+    let gtid_executed = executed(dialect, server, log_replica_updates)?;
     let gtid_purged = match dialect {
         Dialect::MariaDb => GtidSet::empty_mariadb(),
         Dialect::MySql | Dialect::OldMySql => parse_gtid(dialect, &text(server, "gtid_purged"))?,
@@ -62,7 +63,7 @@ pub(crate) fn read(
             }
         },
         log_bin: flag(server, "log_bin"),
-        log_replica_updates: flag(server, "log_replica_updates"),
+        log_replica_updates,
         would_filter,
         binlog_format: variables
             .get("binlog_format")
@@ -113,7 +114,14 @@ fn is_filter(column: &str) -> bool {
         && !column.contains("server_ids")
 }
 
-fn executed(dialect: Dialect, server: &Row) -> Result<GtidSet, String> {
+/// By whichever of its names the server has: MySQL since 8.0.26 both, since 8.4 the first one, all others the second.
+fn logs_what_it_applies(variables: &BTreeMap<String, String>) -> bool {
+    let names = ["log_replica_updates", "log_slave_updates"];
+    let told = names.iter().find_map(|name| variables.get(*name));
+    told.is_some_and(|value| is_on(value))
+}
+
+fn executed(dialect: Dialect, server: &Row, logs_what_it_applies: bool) -> Result<GtidSet, String> {
     match dialect {
         Dialect::MySql | Dialect::OldMySql => parse_gtid(dialect, &text(server, "gtid_executed")),
         Dialect::MariaDb => {
@@ -126,7 +134,7 @@ fn executed(dialect: Dialect, server: &Row) -> Result<GtidSet, String> {
                 applied: &applied,
                 written: &written,
                 state: &binlog_state(server)?,
-                logs_what_it_applies: flag(server, "log_replica_updates"),
+                logs_what_it_applies,
             })))
         }
     }
@@ -297,4 +305,38 @@ fn flag(row: &Row, column: &str) -> bool {
 
 fn number<T: std::str::FromStr>(row: &Row, column: &str) -> Option<T> {
     text(row, column).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which names versions have; the value stands for all of them.
+    const NAMES: [(&str, Dialect, &[&str]); 6] = [
+        ("8.0.11", Dialect::OldMySql, &["log_slave_updates"]),
+        ("8.0.22", Dialect::MySql, &["log_slave_updates"]),
+        ("8.0.26", Dialect::MySql, &["log_slave_updates", "log_replica_updates"]),
+        ("8.4.0", Dialect::MySql, &["log_replica_updates"]),
+        ("9.7.0", Dialect::MySql, &["log_replica_updates"]),
+        ("11.4.2-MariaDB", Dialect::MariaDb, &["log_slave_updates"]),
+    ];
+
+    #[test]
+    fn names_that_versions_do_not_have_are_not_asked_for() {
+        for (version, dialect, names) in NAMES {
+            let asked = dialect.probe_statements().concat();
+            assert!(!asked.contains("@@global.log_replica_updates"), "{version}");
+            assert!(!asked.contains("@@global.log_slave_updates"), "{version}");
+            for value in ["ON", "OFF"] {
+                let row = |name: &&str| -> Row {
+                    let pair = [("variable_name", *name), ("value", value)];
+                    pair.map(|(key, value)| (key.to_owned(), Some(value.to_owned()))).into()
+                };
+                let variables = names.iter().map(row).collect();
+                let server = [("version".to_owned(), Some(version.to_owned()))].into();
+                let status = read(dialect, &vec![vec![server], vec![], variables], "").unwrap();
+                assert_eq!(status.log_replica_updates, value == "ON", "{version}");
+            }
+        }
+    }
 }

@@ -95,6 +95,8 @@ pub(crate) async fn with_vttablets_word(
             pinged(connections, address, silent).await
         }
         other @ (ProbeFailure::TurnedAway(_)
+        | ProbeFailure::Full(_)
+        | ProbeFailure::Blocked(_)
         | ProbeFailure::Garbled(_)
         | ProbeFailure::DiskStalled
         | ProbeFailure::TooOld(_)

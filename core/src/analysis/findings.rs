@@ -76,8 +76,12 @@ pub enum FindingKind {
     InvalidReplica,
     /// Somebody else's server answers at a tablet's address.
     StrangerAtAddress,
-    /// A server turns vtorc away: wrong password, missing grant, too many connections.
+    /// A server turns vtorc away: wrong password, missing grant, locked account.
     AccessDenied,
+    /// A server has no connection left for vtorc.
+    TooManyConnections,
+    /// A server lets nobody in from vtorc's host.
+    HostBlocked,
     /// A tablet's record has no MySQL address.
     NoMysqlAddress,
     /// A record cannot be read or understood.
@@ -128,7 +132,7 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 58] = [
+    pub const ALL: [Self; 60] = [
         Self::UnknownDurabilityPolicy,
         Self::ClusterHasNoPrimary,
         Self::PrimaryTabletDeleted,
@@ -166,6 +170,8 @@ impl FindingKind {
         Self::InvalidReplica,
         Self::StrangerAtAddress,
         Self::AccessDenied,
+        Self::TooManyConnections,
+        Self::HostBlocked,
         Self::VttabletUnreachable,
         Self::VttabletTooOld,
         Self::NoMysqlAddress,

@@ -157,15 +157,20 @@ pub const WARNINGS: &[Warning] = &[
         kind: FindingKind::AccessDenied,
         why: "the server answers and turns vtorc away: check the topology user, its password and grants",
         find: |snapshot| {
-            let denied = snapshot
-                .tablets
-                .values()
-                .filter(|state| matches!(state.reachability, Reachability::TurnedAway { .. }))
-                .filter(|state| {
-                    let failure = state.reachability.failure();
-                    matches!(failure, Some(ProbeFailure::TurnedAway(_)))
-                });
-            failures(denied)
+            turned_away(snapshot, |failure| matches!(failure, ProbeFailure::TurnedAway(_)))
+        },
+    },
+    Warning {
+        kind: FindingKind::TooManyConnections,
+        why: "the server has no connection left for vtorc, and for replicas neither: end some, or raise max_connections",
+        find: |snapshot| turned_away(snapshot, |failure| matches!(failure, ProbeFailure::Full(_))),
+    },
+    Warning {
+        kind: FindingKind::HostBlocked,
+        why: "the server blocks vtorc's host, from which too many connections broke off: FLUSH HOSTS (mysqladmin \
+              flush-hosts), or raise max_connect_errors",
+        find: |snapshot| {
+            turned_away(snapshot, |failure| matches!(failure, ProbeFailure::Blocked(_)))
         },
     },
     Warning {
@@ -256,6 +261,15 @@ pub const WARNINGS: &[Warning] = &[
 
 fn is_stranger(state: &&TabletState) -> bool {
     matches!(state.reachability.failure(), Some(ProbeFailure::Stranger(_)))
+}
+
+/// Tablets whose server answers, and turns vtorc away like this.
+fn turned_away(snapshot: &ShardSnapshot, like_this: fn(&ProbeFailure) -> bool) -> Vec<Occurrence> {
+    let denied = snapshot.tablets.values().filter(|state| {
+        let turned_away = matches!(state.reachability, Reachability::TurnedAway { .. });
+        turned_away && state.reachability.failure().is_some_and(like_this)
+    });
+    failures(denied)
 }
 
 fn failures<'a>(states: impl Iterator<Item = &'a TabletState>) -> Vec<Occurrence> {

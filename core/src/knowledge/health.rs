@@ -29,9 +29,14 @@ pub enum ProbeFailure {
     TimedOut,
     /// No answer within the deadline, yet the server's host, or its vttablet, answers a ping: it is too busy.
     Overloaded,
-    /// The server answered and turned us away (wrong password, missing grant, too many connections). It
-    /// lives, so this never counts towards its death.
+    /// The server answered and turned us away (wrong password, missing grant, locked account). It lives, so this never
+    /// counts towards its death.
     TurnedAway(String),
+    /// The server answered that its connections, or those of our user, are used up. It lives.
+    Full(String),
+    /// The server answered that it lets nobody in from our host any more: too many connections from there broke off. It
+    /// lives.
+    Blocked(String),
     /// The answer was not understood.
     Garbled(String),
     /// Its vttablet says that the server's disk is stalled, and nothing else.
@@ -50,6 +55,8 @@ impl ProbeFailure {
             Self::TimedOut => "timed_out",
             Self::Overloaded => "overloaded",
             Self::TurnedAway(_) => "turned_away",
+            Self::Full(_) => "full",
+            Self::Blocked(_) => "blocked",
             Self::Garbled(_) => "garbled",
             Self::DiskStalled => "disk_stalled",
             Self::TooOld(_) => "too_old",
@@ -68,6 +75,8 @@ impl ProbeFailure {
             "timed_out" => Self::TimedOut,
             "overloaded" => Self::Overloaded,
             "turned_away" => Self::TurnedAway(details),
+            "full" => Self::Full(details),
+            "blocked" => Self::Blocked(details),
             "garbled" => Self::Garbled(details),
             "disk_stalled" => Self::DiskStalled,
             "too_old" => Self::TooOld(details),
@@ -82,9 +91,12 @@ impl ProbeFailure {
     /// What there is to say beside the kind.
     pub fn details(&self) -> String {
         match self {
-            Self::Refused(why) | Self::TurnedAway(why) | Self::Garbled(why) | Self::TooOld(why) => {
-                why.clone()
-            }
+            Self::Refused(why)
+            | Self::TurnedAway(why)
+            | Self::Full(why)
+            | Self::Blocked(why)
+            | Self::Garbled(why)
+            | Self::TooOld(why) => why.clone(),
             Self::Stranger(Stranger::Belongs(owner)) => owner.to_string(),
             Self::TimedOut
             | Self::Overloaded
@@ -98,7 +110,11 @@ impl ProbeFailure {
     /// Whoever fails like this answers: it lives.
     fn is_an_answer(&self) -> bool {
         match self {
-            Self::TurnedAway(_) | Self::DiskStalled | Self::TooOld(_) => true,
+            Self::TurnedAway(_)
+            | Self::Full(_)
+            | Self::Blocked(_)
+            | Self::DiskStalled
+            | Self::TooOld(_) => true,
             Self::Refused(_)
             | Self::TimedOut
             | Self::Overloaded
@@ -115,6 +131,8 @@ impl fmt::Display for ProbeFailure {
             Self::TimedOut => f.write_str("no answer in time"),
             Self::Overloaded => f.write_str("no answer in time, and it answers a ping"),
             Self::TurnedAway(why) => write!(f, "server turned us away: {why}"),
+            Self::Full(why) => write!(f, "server has no connection left: {why}"),
+            Self::Blocked(why) => write!(f, "server blocks our host: {why}"),
             Self::Garbled(why) => write!(f, "answer not understood: {why}"),
             Self::DiskStalled => f.write_str("its vttablet says that its disk is stalled"),
             Self::TooOld(why) => f.write_str(why),
@@ -322,6 +340,8 @@ impl ProbeHistory {
             ProbeFailure::Overloaded => self.count(since, Ending::TimedOutButPinged),
             ProbeFailure::Refused(_)
             | ProbeFailure::TurnedAway(_)
+            | ProbeFailure::Full(_)
+            | ProbeFailure::Blocked(_)
             | ProbeFailure::Garbled(_)
             | ProbeFailure::DiskStalled
             | ProbeFailure::TooOld(_)
@@ -341,6 +361,8 @@ impl ProbeHistory {
             ProbeFailure::TimedOut
             | ProbeFailure::Overloaded
             | ProbeFailure::TurnedAway(_)
+            | ProbeFailure::Full(_)
+            | ProbeFailure::Blocked(_)
             | ProbeFailure::Garbled(_)
             | ProbeFailure::DiskStalled
             | ProbeFailure::TooOld(_)

@@ -290,6 +290,8 @@ pub fn meant(
             | ProbeFailure::TimedOut
             | ProbeFailure::Overloaded
             | ProbeFailure::TurnedAway(_)
+            | ProbeFailure::Full(_)
+            | ProbeFailure::Blocked(_)
             | ProbeFailure::Garbled(_)
             | ProbeFailure::DiskStalled
             | ProbeFailure::TooOld(_),

@@ -139,7 +139,9 @@ impl Silence {
     pub fn hear(&mut self, error: Option<CommandError>) -> Option<CommandError> {
         match error {
             None | Some(CommandError::NotDone(_)) => self.0 = 0,
-            Some(CommandError::Unreached(ProbeFailure::TurnedAway(_))) => self.0 = 0,
+            Some(CommandError::Unreached(
+                ProbeFailure::TurnedAway(_) | ProbeFailure::Full(_) | ProbeFailure::Blocked(_),
+            )) => self.0 = 0,
             Some(CommandError::Unreached(_) | CommandError::Unknown(_)) => self.0 += 1,
         }
         error.filter(|_| self.0 >= SILENT_AFTER)
@@ -191,7 +193,7 @@ mod tests {
     #[test]
     fn a_primary_is_silent_after_two_looks_in_a_row() {
         let gone = || Some(CommandError::Unreached(ProbeFailure::Refused("refused".into())));
-        let full = || Some(CommandError::Unreached(ProbeFailure::TurnedAway("1040".into())));
+        let full = || Some(CommandError::Unreached(ProbeFailure::Full("1040".into())));
         let mut silence = Silence::default();
         for (error, silent) in [
             (gone(), false),
