@@ -37,6 +37,10 @@ GRANT PROCESS ON *.* TO 'orc_client_user'@'%';
 /*!80016 GRANT SYSTEM_USER ON *.* TO 'orc_client_user'@'%' */
 /*M! DO 0 */;
 
+-- Without it: errant transactions whose GTIDs have tags cannot be made up for (--inject).
+/*!80300 GRANT TRANSACTION_GTID_TAG ON *.* TO 'orc_client_user'@'%' */
+/*M! DO 0 */;
+
 -- Without them: the same minute; such a replica cannot be told from others.
 /*!80000 GRANT SELECT ON performance_schema.replication_applier_status_by_coordinator TO 'orc_client_user'@'%' */
 /*M! DO 0 */;
@@ -73,5 +77,4 @@ GRANT SELECT, INSERT, CREATE ON _vt.* TO 'orc_client_user'@'%';
 CREATE USER IF NOT EXISTS 'vt_repl'@'%' IDENTIFIED BY '';
 GRANT REPLICATION SLAVE ON *.* TO 'vt_repl'@'%';
 
-FLUSH PRIVILEGES;
 SET sql_log_bin = 1;

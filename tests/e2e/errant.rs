@@ -8,14 +8,24 @@ use crate::harness::{Cluster, THREE, padded, vtorc, wait_for};
 
 /// A shard, its primary, and a replica on which somebody wrote.
 fn with_an_errant_replica(settings: &[(&str, Value)]) -> (Cluster, String, &'static str) {
+    with_errors_on_a_replica(settings, "AUTOMATIC")
+}
+
+fn with_errors_on_a_replica(
+    settings: &[(&str, Value)],
+    gtid_next: &str,
+) -> (Cluster, String, &'static str) {
     let mut cluster = Cluster::new(Flavor::MySql, "semi_sync", THREE);
     cluster.configure(settings);
     cluster.start_daemon(&[]);
     let primary = cluster.healthy(&[]);
     let replica = *THREE.iter().find(|alias| padded(alias) != primary).unwrap();
+    let gtid_next = format!("SET gtid_next = '{gtid_next}'");
     let by_mistake = [
         "SET GLOBAL super_read_only = 0",
+        &gtid_next,
         "CREATE DATABASE mistake",
+        "SET gtid_next = 'AUTOMATIC'",
         "SET GLOBAL super_read_only = 1",
     ];
     cluster.server(replica).run(&by_mistake).unwrap();
@@ -53,6 +63,19 @@ fn empty_transactions_on_the_primary_end_it() {
     let executed = cluster.server(&primary).value("SELECT @@gtid_executed").unwrap();
     assert!(executed.contains(&uuid), "{executed}");
     assert_eq!(cluster.healthy(&[]), primary);
+}
+
+/// Since 8.3 GTIDs may have tags, and who commits them needs a privilege.
+#[test]
+fn empty_transactions_with_tags_end_it() {
+    let (cluster, primary, replica) = with_errors_on_a_replica(&[], "AUTOMATIC:mistake");
+    let shown = wait_for(|| errant(&cluster, replica)).expect("it is not shown");
+    assert!(shown.contains(":mistake:1"), "{shown}");
+    let said = ctl(&cluster, &["errant-gtids", "ks/0", "--inject", replica]);
+    assert!(said.unwrap().contains("1 empty transaction(s)"));
+    assert!(wait_for(|| errant(&cluster, replica).is_none().then_some(())).is_some());
+    let executed = cluster.server(&primary).value("SELECT @@gtid_executed").unwrap();
+    assert!(executed.contains(":mistake:1"), "{executed}");
 }
 
 #[test]

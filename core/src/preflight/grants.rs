@@ -20,6 +20,7 @@ enum Scope {
     Appliers,
     Filters,
     Workers,
+    Locks,
 }
 
 const RESTS: &str = "client sessions of a demoted primary are not ended, and hold the demotion up";
@@ -40,7 +41,19 @@ const NEEDED_SINCE_8_0_16: &[Needed] = &[
         scope: Scope::Workers,
         without: "why an applier stopped is told in its coordinator's words alone, which send the reader elsewhere",
     },
+    Needed {
+        names: &["SELECT"],
+        scope: Scope::Locks,
+        without: "a replica on which a backup holds a read lock may be promoted before another one",
+    },
 ];
+
+/// Since 8.3 GTIDs may have tags.
+const NEEDED_SINCE_8_3: &[Needed] = &[Needed {
+    names: &["TRANSACTION_GTID_TAG"],
+    scope: Scope::Everywhere,
+    without: "errant transactions whose GTIDs have tags cannot be made up for (--inject)",
+}];
 
 const NEEDED_MYSQL: &[Needed] = &[
     Needed {
@@ -144,11 +157,13 @@ pub fn missing_grants(
         Flavor::MySql => NEEDED_MYSQL,
         Flavor::MariaDb => NEEDED_MARIADB,
     };
-    let newer = match flavor {
-        Flavor::MySql if version_numbers(version) >= [8, 0, 16] => NEEDED_SINCE_8_0_16,
+    let since = |first: [u32; 3], needed: &'static [Needed]| match flavor {
+        Flavor::MySql if version_numbers(version) >= first => needed,
         Flavor::MySql | Flavor::MariaDb => &[],
     };
-    let needed = needed.iter().chain(newer).chain(NEEDED_FOR_JOURNAL);
+    let newer = since([8, 0, 16], NEEDED_SINCE_8_0_16).iter();
+    let newest = since([8, 3, 0], NEEDED_SINCE_8_3).iter();
+    let needed = needed.iter().chain(newer).chain(newest).chain(NEEDED_FOR_JOURNAL);
     let missing = needed.filter(|needed| !gives(needed));
     let named = |needed: &Needed| {
         let first = needed.names.first().copied().unwrap_or_default();
@@ -158,6 +173,7 @@ pub fn missing_grants(
             Scope::Filters => {
                 format!("{first} ON performance_schema.replication_applier_global_filters")
             }
+            Scope::Locks => format!("{first} ON performance_schema.metadata_locks"),
             Scope::Workers => {
                 format!("{first} ON performance_schema.replication_applier_status_by_worker")
             }
@@ -183,6 +199,9 @@ fn covers(scope: &str, needed: Scope) -> bool {
         Scope::Filters => {
             scope == "performance_schema.*"
                 || scope == "performance_schema.replication_applier_global_filters"
+        }
+        Scope::Locks => {
+            scope == "performance_schema.*" || scope == "performance_schema.metadata_locks"
         }
         Scope::Workers => {
             scope == "performance_schema.*"
@@ -221,11 +240,12 @@ mod tests {
             missing.into_iter().map(|(name, _)| name).collect()
         };
         let mysql = "GRANT RELOAD, PROCESS, REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO `o`@`%`\n\
-             GRANT CONNECTION_ADMIN,REPLICATION_SLAVE_ADMIN,SYSTEM_USER,SYSTEM_VARIABLES_ADMIN ON *.* TO `o`@`%`\n\
+             GRANT CONNECTION_ADMIN,REPLICATION_SLAVE_ADMIN,SYSTEM_USER,SYSTEM_VARIABLES_ADMIN,TRANSACTION_GTID_TAG ON *.* TO `o`@`%`\n\
              GRANT SELECT, INSERT, CREATE ON `_vt`.* TO `o`@`%`\n\
              GRANT SELECT ON `performance_schema`.`replication_connection_status` TO `o`@`%`\n\
              GRANT SELECT ON `performance_schema`.`replication_applier_status_by_coordinator` TO `o`@`%`\n\
              GRANT SELECT ON `performance_schema`.`replication_applier_status_by_worker` TO `o`@`%`\n\
+             GRANT SELECT ON `performance_schema`.`metadata_locks` TO `o`@`%`\n\
              GRANT SELECT ON `performance_schema`.`replication_applier_global_filters` TO `o`@`%`";
         assert!(missing(mysql, Flavor::MySql).is_empty(), "{:?}", missing(mysql, Flavor::MySql));
         let fewer = mysql.replace("RELOAD, ", "").replace("INSERT, ", "");
@@ -242,7 +262,7 @@ mod tests {
         );
         assert_eq!(
             missing(all.replace("ALL PRIVILEGES", "USAGE").as_str(), Flavor::MySql).len(),
-            14
+            16
         );
         assert!(missing_grants(&[], Flavor::MySql, "8.4.6").is_empty());
         let old = lines(&mysql.replace("SYSTEM_USER,", ""));
