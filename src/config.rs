@@ -6,11 +6,13 @@ mod password;
 mod reload;
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use vtorc_clients::mysql::{Login, MysqlAccess, TlsFiles};
 use vtorc_core::durability::DurabilityPolicy;
+use vtorc_core::filter::{BadFilter, HostFilter};
 use vtorc_core::settings::{RecoverySettings, UnappliedPolicy};
 use vtorc_core::tablet::PromotionRule;
 use vtorc_web::Authentication;
@@ -78,6 +80,9 @@ pub(crate) struct Config {
     pub(crate) read_only: bool,
     pub(crate) prevent_cross_data_center_master_failover: bool,
     pub(crate) recover_master_cluster_filters: Vec<String>,
+    /// No key of its own: VTOrc has a flag.
+    #[serde(skip)]
+    pub(crate) forbids_emergency_reparents: bool,
     pub(crate) cells_no_recovery: Vec<String>,
     pub(crate) promotion_ignore_hostname_filters: Vec<String>,
     pub(crate) promotion_rules: std::collections::BTreeMap<String, String>,
@@ -155,6 +160,7 @@ impl Default for Config {
             read_only: false,
             prevent_cross_data_center_master_failover: false,
             recover_master_cluster_filters: vec!["*".into()],
+            forbids_emergency_reparents: false,
             cells_no_recovery: Vec::new(),
             promotion_ignore_hostname_filters: Vec::new(),
             promotion_rules: Default::default(),
@@ -274,10 +280,20 @@ fn wrong(file: &str, key: &str, error: &serde_json::Error) -> Failure {
     Failure(format!("{place}, key {key}: {text}"))
 }
 
+/// A filter of this key.
+fn filter<F: FromStr<Err = BadFilter>>(key: &str, text: &str) -> Result<F, Failure> {
+    text.parse().map_err(|bad| Failure(format!("{key}: {bad}")))
+}
+
+fn filters<F: FromStr<Err = BadFilter>>(key: &str, texts: &[String]) -> Result<Vec<F>, Failure> {
+    texts.iter().map(|text| filter(key, text)).collect()
+}
+
 impl Config {
     fn check(&self) -> Result<(), Failure> {
         self.default_durability()?;
         self.authentication()?;
+        self.recovery_settings()?;
         self.hooks.settings()?;
         let positive = [
             ("InstancePollSeconds", self.instance_poll_seconds),
@@ -317,6 +333,7 @@ impl Config {
                     "PromotionRules: {who} is {name:?}; rules are prefer, neutral, prefer_not, must_not"
                 ))
             })?;
+            let _: HostFilter = filter("PromotionRules", who)?;
             Ok((who.clone(), rule))
         });
         each.collect()
@@ -344,10 +361,17 @@ impl Config {
             } else {
                 UnappliedPolicy::Wait
             },
-            recover_filters: self.recover_master_cluster_filters.clone(),
+            recover_filters: filters(
+                "RecoverMasterClusterFilters",
+                &self.recover_master_cluster_filters,
+            )?,
+            emergency_reparents: !self.forbids_emergency_reparents,
             cells_no_recovery: self.cells_no_recovery.clone(),
             promotion_rules: self.promotion_rules()?,
-            promotion_ignore_hosts: self.promotion_ignore_hostname_filters.clone(),
+            promotion_ignore_hosts: filters(
+                "PromotionIgnoreHostnameFilters",
+                &self.promotion_ignore_hostname_filters,
+            )?,
             drain_errant: self.drain_errant_tablets,
             disk_stalled_recovery: self.disk_stalled_recovery,
             tolerable_lag: self
@@ -562,12 +586,21 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_that_is_no_pattern_stops_the_start() {
+        for key in ["PromotionIgnoreHostnameFilters", "RecoverMasterClusterFilters"] {
+            let wrong = parse("f", &format!(r#"{{"{key}": ["ok", "db("]}}"#)).unwrap_err();
+            assert!(wrong.0.contains(key) && wrong.0.contains("db("), "{wrong}");
+        }
+    }
+
+    #[test]
     fn promotion_rules_have_known_names() {
         let rules = |text| parse("f", text).unwrap().config.recovery_settings();
         let settings = rules(r#"{"PromotionRules": {"zone1-0000000101": "must_not"}}"#).unwrap();
         let expected = ("zone1-0000000101".to_owned(), PromotionRule::MustNot);
         assert_eq!(settings.promotion_rules, [expected]);
-        let wrong = rules(r#"{"PromotionRules": {"h1": "never"}}"#).unwrap_err();
+        let text = r#"{"PromotionRules": {"h1": "never"}}"#;
+        let wrong = parse("f", text).map(|_| ()).unwrap_err();
         assert!(wrong.0.contains("h1") && wrong.0.contains("prefer_not"), "{wrong}");
     }
 

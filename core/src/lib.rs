@@ -27,6 +27,7 @@ pub mod analysis;
 pub mod audit;
 pub mod controls;
 pub mod durability;
+pub mod filter;
 pub mod gtid;
 pub mod hooks;
 pub mod ids;

@@ -167,6 +167,9 @@ fn allowed_by(refusal: &Refusal) -> &'static str {
         Refusal::SwitchedOff(_)
         | Refusal::EmergencyReparentsSwitchedOff(_)
         | Refusal::InDowntime(_) => "vtorc ctl controls lists it; vtorc ctl lift ends it",
+        Refusal::EmergencyReparentsForbidden => {
+            "start vtorc without --allow-emergency-reparent=false"
+        }
         Refusal::EmergencyReparentDisabled => "enable emergency reparents in the records",
         Refusal::Filtered => "name the shard in RecoverMasterClusterFilters, or use \"*\"",
         Refusal::CellLeftAlone(_) => "let a vtorc recover this cell",

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::durability::DurabilityPolicy;
+use crate::filter::{HostFilter, ShardFilter};
 use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::tablet::{PromotionRule, Tablet};
 
@@ -32,16 +33,17 @@ pub struct RecoverySettings {
     pub try_replica_login: bool,
     /// What to do with a winner that has not applied all it received.
     pub unapplied: UnappliedPolicy,
-    /// Keyspaces or shards in which primaries are replaced (`RecoverMasterClusterFilters`): `*` for all, a
-    /// keyspace, a keyspace/shard, or a regular expression over `keyspace/shard`. Empty: nowhere.
-    pub recover_filters: Vec<String>,
+    /// The shards that are recovered (`RecoverMasterClusterFilters`); the others are only watched.
+    pub recover_filters: Vec<ShardFilter>,
+    /// Primaries that are gone are replaced (VTOrc's `--allow-emergency-reparent`).
+    pub emergency_reparents: bool,
     /// Cells whose tablets are watched and not repaired (`CellsNoRecovery`).
     pub cells_no_recovery: Vec<String>,
     /// How willingly tablets are promoted, first match: an alias, or a regular expression over the host.
     /// They go before the records' tags.
     pub promotion_rules: Vec<(String, PromotionRule)>,
-    /// Tablets whose host name contains one of these are never promoted.
-    pub promotion_ignore_hosts: Vec<String>,
+    /// Tablets on these hosts are never promoted.
+    pub promotion_ignore_hosts: Vec<HostFilter>,
     /// Tablets with errant GTIDs are taken out of service.
     pub drain_errant: bool,
     /// A primary whose vttablet says that its disk is stalled is replaced.
@@ -93,29 +95,8 @@ impl RecoverySettings {
         alone.then(|| "CellsNoRecovery leaves all cells of this shard alone".into())
     }
 
-    /// Tells whether primaries of this shard may be replaced automatically.
+    /// Tells whether anything of this shard is changed automatically.
     pub fn recovers(&self, shard: &KeyspaceShard) -> bool {
-        let name = shard.to_string();
-        self.recover_filters.iter().map(|filter| filter.trim()).any(|filter| {
-            let matches =
-                || regex_lite::Regex::new(filter).is_ok_and(|regex| regex.is_match(&name));
-            filter == "*" || filter == shard.keyspace || filter == name || matches()
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn filters_name_keyspaces_shards_or_patterns() {
-        let recovers = |filters: &[&str], shard: &str| {
-            let mut settings = crate::testkit::settings();
-            settings.recover_filters = filters.iter().map(ToString::to_string).collect();
-            settings.recovers(&shard.parse().unwrap())
-        };
-        assert!(recovers(&["*"], "ks/0") && recovers(&[".*"], "ks/0"));
-        assert!(recovers(&["ks"], "ks/0") && recovers(&["ks/0"], "ks/0"));
-        assert!(recovers(&["^prod_"], "prod_a/-80") && !recovers(&["^prod_"], "test/-80"));
-        assert!(!recovers(&[], "ks/0") && !recovers(&["("], "ks/0"));
+        self.recover_filters.iter().any(|filter| filter.means(shard))
     }
 }

@@ -154,7 +154,7 @@ impl VitessOptions {
             config.cells_no_recovery.clone_from(&self.cells_no_recovery);
         }
         if self.allow_emergency_reparent == Some(false) {
-            config.recover_master_cluster_filters = Vec::new();
+            config.forbids_emergency_reparents = true;
         }
         if let Some(file) = &self.audit_file_location {
             config.audit_log_file.clone_from(file);
@@ -268,7 +268,7 @@ mod tests {
         let config = flags.over(Config::default());
         assert_eq!((config.instance_poll_seconds, config.audit_purge_days), (5.0, 7));
         assert!(config.prevent_cross_data_center_master_failover);
-        assert!(config.recover_master_cluster_filters.is_empty());
+        assert!(config.forbids_emergency_reparents);
         assert_eq!(config.cells_no_recovery, ["zone1"]);
         assert_eq!(config.recovery_period_block_seconds, Some(30.0));
         assert_eq!((config.sqlite3_data_file.as_str(), config.tolerable_lag), (":memory:", None));

@@ -121,7 +121,7 @@ fn recovery_can_be_forbidden_by_flag() {
     let first = cluster.healthy(&[]);
     for (flag, word) in [
         ("--allow-recovery=false", "disabled"),
-        ("--allow-emergency-reparent=false", "RecoverMasterClusterFilters"),
+        ("--allow-emergency-reparent=false", "allow-emergency-reparent=false"),
     ] {
         drop(cluster.daemons.pop());
         cluster.start_daemon(&[flag]);

@@ -212,6 +212,7 @@ fn held(finding: &Finding, refusal: &Refusal, before: &[HeldBack]) -> HeldBack {
         | Refusal::EmergencyReparentsSwitchedOff(_)
         | Refusal::InDowntime(_)
         | Refusal::EmergencyReparentDisabled
+        | Refusal::EmergencyReparentsForbidden
         | Refusal::Filtered
         | Refusal::CellLeftAlone(_)
         | Refusal::InBlockPeriod(_)

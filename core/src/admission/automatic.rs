@@ -127,6 +127,8 @@ pub enum Refusal {
     EmergencyReparentDisabled,
     /// `RecoverMasterClusterFilters` does not name the shard.
     Filtered,
+    /// `--allow-emergency-reparent=false`: no primary is replaced.
+    EmergencyReparentsForbidden,
     /// The configuration leaves the tablet's cell, or all cells of the shard, alone.
     CellLeftAlone(String),
     /// A reparent ended a short time ago.
@@ -169,7 +171,12 @@ impl fmt::Display for Refusal {
             Self::EmergencyReparentDisabled => {
                 f.write_str("the keyspace's or shard's record disables emergency reparents")
             }
-            Self::Filtered => f.write_str("RecoverMasterClusterFilters does not name this shard"),
+            Self::Filtered => f.write_str(
+                "RecoverMasterClusterFilters does not name this shard: it is only watched",
+            ),
+            Self::EmergencyReparentsForbidden => {
+                f.write_str("--allow-emergency-reparent=false forbids to replace primaries")
+            }
             Self::CellLeftAlone(why) => f.write_str(why),
             Self::InBlockPeriod(block) => write!(
                 f,
@@ -280,6 +287,9 @@ pub fn forbidden(
     if let Some(why) = left_alone {
         return Some(Refusal::CellLeftAlone(why));
     }
+    if !settings.recovers(&snapshot.shard) {
+        return Some(Refusal::Filtered);
+    }
     // What was begun is finished all the same: two may be taking writes.
     let excused = tablet.and_then(|alias| controls.downtime(alias, now));
     let excusable = !matches!(remedy, Remedy::FinishReparent | Remedy::ElectPrimary);
@@ -298,7 +308,7 @@ pub fn forbidden(
     if snapshot.emergency_reparent_disabled {
         return Some(Refusal::EmergencyReparentDisabled);
     }
-    (!settings.recovers(&snapshot.shard)).then_some(Refusal::Filtered)
+    (!settings.emergency_reparents).then_some(Refusal::EmergencyReparentsForbidden)
 }
 
 fn replaces(remedy: Remedy) -> bool {
@@ -426,10 +436,15 @@ mod tests {
             Admission::Admitted
         );
         snapshot.emergency_reparent_disabled = false;
-        settings.recover_filters.clear();
-        let filtered =
+        settings.emergency_reparents = false;
+        let forbidden =
             admit(&memory, to(Remedy::EmergencyReparent), &snapshot, &settings, on(&none));
-        assert_eq!(filtered, Admission::Refused(Refusal::Filtered));
+        assert_eq!(forbidden, Admission::Refused(Refusal::EmergencyReparentsForbidden));
+        settings.recover_filters.clear();
+        for remedy in [Remedy::EmergencyReparent, Remedy::FixReplica, Remedy::ElectPrimary] {
+            let watched = admit(&memory, to(remedy), &snapshot, &settings, on(&none));
+            assert_eq!(watched, Admission::Refused(Refusal::Filtered));
+        }
     }
 
     #[test]

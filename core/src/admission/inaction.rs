@@ -50,6 +50,7 @@ impl From<&Refusal> for Inaction {
             | Refusal::EmergencyReparentsSwitchedOff(_)
             | Refusal::InDowntime(_)
             | Refusal::EmergencyReparentDisabled
+            | Refusal::EmergencyReparentsForbidden
             | Refusal::Filtered
             | Refusal::CellLeftAlone(_) => Self::SwitchedOff,
             Refusal::InBlockPeriod(_) => Self::Blocked,

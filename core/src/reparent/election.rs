@@ -393,9 +393,9 @@ pub(super) fn unfit(
     if constraints.settings.promotion_rule(tablet) == PromotionRule::MustNot {
         return Some(Reason::MustNot);
     }
-    let host = tablet.mysql.as_ref().map(|address| address.host.as_str()).unwrap_or_default();
     let ignored = &constraints.settings.promotion_ignore_hosts;
-    if ignored.iter().any(|part| !part.is_empty() && host.contains(part.as_str())) {
+    let is_ignored = |address| ignored.iter().any(|filter| filter.means(address));
+    if tablet.mysql.as_ref().is_some_and(is_ignored) {
         return Some(Reason::IgnoredHost);
     }
     let other_cell = constraints.old_primary.is_some_and(|old| old.cell != tablet.alias.cell);
