@@ -1,10 +1,12 @@
 //! The one writer of the history: keeps what it is told, in order, and never makes anybody wait.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Supervised, WrapFuture};
 use slog::{Logger, error};
-use std::collections::VecDeque;
+use vtorc_core::ids::KeyspaceShard;
+use vtorc_core::knowledge::memory::LastHeard;
 use vtorc_core::ports::{HistoryError, HistoryPort};
 
 use crate::messages::{Audit, Kept};
@@ -14,6 +16,8 @@ use crate::meters::Meter;
 pub struct Auditor {
     history: Arc<dyn HistoryPort>,
     waiting: VecDeque<Audit>,
+    /// When each shard's primary was last heard: only the newest is kept, once nothing else waits.
+    heard: BTreeMap<KeyspaceShard, LastHeard>,
     writing: bool,
     meter: Arc<Meter>,
     log: Logger,
@@ -22,14 +26,22 @@ pub struct Auditor {
 impl Auditor {
     /// An auditor of this history.
     pub fn new(history: Arc<dyn HistoryPort>, meter: Arc<Meter>, log: Logger) -> Self {
-        Self { history, waiting: VecDeque::new(), writing: false, meter, log }
+        Self {
+            history,
+            waiting: VecDeque::new(),
+            heard: BTreeMap::new(),
+            writing: false,
+            meter,
+            log,
+        }
     }
 
     fn write_next(&mut self, context: &mut Context<Self>) {
         if self.writing {
             return;
         }
-        let Some(next) = self.waiting.pop_front() else { return };
+        let heard = || self.heard.pop_first().map(|(shard, at)| Audit::LastHeard(shard, at));
+        let Some(next) = self.waiting.pop_front().or_else(heard) else { return };
         self.writing = true;
         let write = write(self.history.clone(), next).into_actor(self);
         context.spawn(write.map(|outcome, auditor, context| {
@@ -79,7 +91,17 @@ impl Handler<Audit> for Auditor {
     type Result = ();
     fn handle(&mut self, message: Audit, context: &mut Context<Self>) {
         self.meter.handled();
-        self.waiting.push_back(message);
+        match message {
+            Audit::LastHeard(shard, heard) => drop(self.heard.insert(shard, heard)),
+            other @ (Audit::Recovery(_)
+            | Audit::Block(..)
+            | Audit::Lock(..)
+            | Audit::RecoveriesEnabled(..)
+            | Audit::Controls(..)
+            | Audit::Act(_)
+            | Audit::Findings(_)
+            | Audit::Purge(_)) => self.waiting.push_back(other),
+        }
         self.write_next(context);
     }
 }

@@ -15,6 +15,7 @@ mod promote;
 mod repair;
 mod reparent;
 mod story;
+mod waiting;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -32,9 +33,9 @@ use tokio::task::JoinHandle;
 use vtorc_core::admission::Block;
 use vtorc_core::admission::attempts::{self, Attempts};
 use vtorc_core::admission::inaction::{HeldBack, Inaction};
-use vtorc_core::admission::requested::may_start;
 use vtorc_core::audit::{Outcome, RecoveryRecord};
 use vtorc_core::ids::{KeyspaceShard, RecoveryId};
+use vtorc_core::knowledge::memory::LastHeard;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::HistoryError;
 use vtorc_core::recovery::task::Task;
@@ -45,13 +46,14 @@ use vtorc_core::time::Timestamp;
 use crate::guardian::start_guarded;
 use crate::messages::{
     Accepted, Audit, CircumstancesChanged, JournalsWereRead, LiftBlock, Recover, RecoveryReport,
-    Rejected, ShardTopologyWasRead, StartRequested, Stop,
+    Rejected, RequestRecovery, ShardTopologyWasRead, Stop,
 };
 use crate::meters::{Meter, Who};
 use crate::patience::answer_within;
 use crate::services::Services;
 use give_back::give_back_lock;
 use job::Job;
+use waiting::Waiting;
 
 /// Messages that may wait; the shard repeats what matters.
 const MAILBOX_MAX: usize = 64;
@@ -70,6 +72,8 @@ pub(crate) struct Owner {
     pub(crate) records: Recipient<ShardTopologyWasRead>,
     /// What it read of reparent journals, which no probe reads.
     pub(crate) journals: Recipient<JournalsWereRead>,
+    /// What somebody asked for and whose turn it is now: it is done by what is known then.
+    pub(crate) requests: Recipient<RequestRecovery>,
 }
 
 /// Runs the recoveries of one shard.
@@ -80,10 +84,12 @@ pub struct RecoveryActor {
     attempts: Option<Attempts>,
     running: Option<Running>,
     /// What somebody asked for while another recovery ran.
-    waiting: Option<StartRequested>,
+    waiting: Option<Waiting>,
     begun: u64,
     held: Vec<HeldBack>,
     unread: Option<Unread>,
+    /// When the shard's primary was last heard by an earlier process.
+    heard_before: Option<LastHeard>,
     meter: Arc<Meter>,
     log: Logger,
 }
@@ -119,7 +125,7 @@ impl Running {
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct BlockWasRead(Result<Option<Block>, HistoryError>);
+struct HistoryWasRead(Result<(Option<Block>, Option<LastHeard>), HistoryError>);
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -162,6 +168,7 @@ impl RecoveryActor {
             begun: 0,
             held: Vec::new(),
             unread: None,
+            heard_before: None,
             meter: meter.clone(),
             log,
         };
@@ -238,6 +245,7 @@ impl RecoveryActor {
         let record = RecoveryRecord::begin(id, shard, task.kind(), task.trigger(), finding, now);
         info!(log, "recovery begins"; "kind" => task.kind().name(), "finding" => record.finding.map(|finding| finding.to_string()),
             "evidence" => record.evidence.join("; "));
+        let snapshot = self.with_what_was_heard_before(snapshot);
         let job = Job::new(self.services.clone(), record, snapshot, self.owner.clone(), log);
         let asker = reply.and_then(|reply| {
             let (asker, outcome) = oneshot::channel();
@@ -287,16 +295,26 @@ impl RecoveryActor {
         self.attempts.as_ref().and_then(|attempts| attempts.shard.block_at(now)).cloned()
     }
 
-    fn read_block(&self, context: &mut Context<Self>) {
+    fn read_history(&self, context: &mut Context<Self>) {
         let (services, shard, log) = (self.services.clone(), self.shard.clone(), self.log.clone());
         let read = async move {
             give_back_lock(&services, &shard, &log).await;
-            answer_within(BLOCK_PATIENCE, services.history.block(&shard)).await
+            let block = answer_within(BLOCK_PATIENCE, services.history.block(&shard)).await?;
+            let heard = services.history.last_heard(&shard);
+            Ok((block, answer_within(BLOCK_PATIENCE, heard).await?))
         };
-        context.spawn(read.into_actor(self).then(|block, _, context| {
-            context.notify(BlockWasRead(block));
+        context.spawn(read.into_actor(self).then(|read, _, context| {
+            context.notify(HistoryWasRead(read));
             fut::ready(())
         }));
+    }
+
+    /// Where this process never heard the primary, an earlier one may have.
+    fn with_what_was_heard_before(&self, mut seen: Arc<ShardSnapshot>) -> Arc<ShardSnapshot> {
+        if self.heard_before.is_some() {
+            Arc::make_mut(&mut seen).heard_before.clone_from(&self.heard_before);
+        }
+        seen
     }
 
     /// Tried again, until it is given up.
@@ -312,7 +330,7 @@ impl RecoveryActor {
         warn!(self.log, "not recovering"; "reason" => &why);
         self.unread = Some(Unread { why, since });
         if !sabotage::has(Bug::NeedHistory) {
-            context.run_later(BLOCK_RETRY, |actor, context| actor.read_block(context));
+            context.run_later(BLOCK_RETRY, |actor, context| actor.read_history(context));
         }
     }
 }
@@ -322,7 +340,7 @@ impl Actor for RecoveryActor {
 
     /// What blocks the shard is read before anything is recovered.
     fn started(&mut self, context: &mut Context<Self>) {
-        self.read_block(context);
+        self.read_history(context);
     }
 }
 
@@ -330,15 +348,17 @@ impl Supervised for RecoveryActor {
     fn restarting(&mut self, _: &mut Context<Self>) {
         self.attempts = None;
         self.running = None;
+        self.waiting = None;
     }
 }
 
-impl Handler<BlockWasRead> for RecoveryActor {
+impl Handler<HistoryWasRead> for RecoveryActor {
     type Result = ();
-    fn handle(&mut self, BlockWasRead(block): BlockWasRead, context: &mut Context<Self>) {
-        match block {
-            Ok(block) => {
+    fn handle(&mut self, HistoryWasRead(read): HistoryWasRead, context: &mut Context<Self>) {
+        match read {
+            Ok((block, heard)) => {
                 self.unread = None;
+                self.heard_before = heard;
                 self.attempts = Some(Attempts::with_block(block));
             }
             Err(error) => self.block_was_not_read(&error, context),
@@ -372,39 +392,6 @@ impl Handler<CircumstancesChanged> for RecoveryActor {
         let now = self.services.clock.now();
         if let Some(attempts) = &mut self.attempts {
             attempts.circumstances_changed(now);
-        }
-    }
-}
-
-impl Handler<StartRequested> for RecoveryActor {
-    type Result = ();
-    fn handle(&mut self, message: StartRequested, context: &mut Context<Self>) {
-        self.meter.handled();
-        self.start_requested(message, context);
-    }
-}
-
-impl RecoveryActor {
-    /// Starts what somebody asks for, or lets it wait for the recovery that runs.
-    fn start_requested(&mut self, message: StartRequested, context: &mut Context<Self>) {
-        let StartRequested { request, snapshot, reply } = message;
-        let block = self.block_at(self.services.clock.now());
-        let task = Task::from(request.clone());
-        let rejected = match self.services.is_ending() {
-            true => Some(Rejected::Unavailable("vtorc is ending".into())),
-            false => may_start(&task.named(), task.block_rule(), block.as_ref(), &snapshot).err(),
-        };
-        match rejected {
-            Some(rejected) => drop(reply.send(Err(rejected))),
-            None if self.make_way(&task) => self.begin(task, snapshot, Some(reply), context),
-            None if self.waiting.as_ref().is_none_or(|waiting| waiting.reply.is_closed()) => {
-                self.waiting = Some(StartRequested { request, snapshot, reply });
-            }
-            None => {
-                let busy = "a recovery of this shard is running, and another request waits for it";
-                // The asker may have gone away.
-                drop(reply.send(Err(Rejected::Conflict(busy.into()))));
-            }
         }
     }
 }
@@ -455,10 +442,10 @@ impl Handler<Ended> for RecoveryActor {
         }
         self.tell_owner(Some(id));
         // Whoever asked goes before what vtorc would do next.
-        if let Some(waiting) = self.waiting.take_if(|waiting| !waiting.reply.is_closed()) {
-            let snapshot = seen.unwrap_or(waiting.snapshot);
-            self.start_requested(StartRequested { snapshot, ..waiting }, context);
-        } else if let Some(seen) = seen.filter(|_| outcome == Outcome::AlreadyFixed) {
+        if self.is_next_turn() {
+            return;
+        }
+        if let Some(seen) = seen.filter(|_| outcome == Outcome::AlreadyFixed) {
             self.turn(&running.task, seen, context);
         }
     }

@@ -326,6 +326,7 @@ impl Actor for ShardActor {
                     report: context.address().recipient(),
                     records: context.address().recipient(),
                     journals: context.address().recipient(),
+                    requests: context.address().recipient(),
                 },
             );
             self.recovery = Some(launched);

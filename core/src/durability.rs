@@ -5,6 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::ids::TabletAlias;
 use crate::sabotage::{self, Bug};
 use crate::status::ServerStatus;
 use crate::tablet::{Tablet, TabletType};
@@ -73,10 +74,15 @@ impl DurabilityPolicy {
 
     /// Tells whether `acker` acknowledges the writes of `primary`.
     pub fn is_acker(self, primary: &Tablet, acker: &Tablet) -> bool {
-        if primary.alias == acker.alias {
+        self.is_acker_of(&primary.alias, acker)
+    }
+
+    /// The same of a primary of which nothing but the alias is known.
+    pub fn is_acker_of(self, primary: &TabletAlias, acker: &Tablet) -> bool {
+        if *primary == acker.alias {
             return false;
         }
-        let other_cell = primary.alias.cell != acker.alias.cell;
+        let other_cell = primary.cell != acker.alias.cell;
         let replica = acker.tablet_type.is_promotable();
         let rdonly = acker.tablet_type == TabletType::Rdonly;
         match self {

@@ -49,6 +49,8 @@ pub fn serve(
             .wrap(Compress::default())
             .configure(routes)
     })
+    // Whoever hangs up while a request waits does not want it any more.
+    .h1_allow_half_closed(false)
     .workers(1)
     .shutdown_timeout(SHUTDOWN_S)
     .disable_signals();

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{CommandError, PromotionGrounds, RelayLog, ServerCommand, SourceChange};
-use vtorc_core::recovery::catch_up::{self, Choice, Goal, Progress};
+use vtorc_core::recovery::catch_up::{self, Choice, Goal, Patience, Progress};
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::reparent::election::{Candidate, Contender, Election};
 use vtorc_core::status::ServerStatus;
@@ -135,9 +135,15 @@ impl Locked<'_> {
     }
 
     async fn decide(&self, race: &Race<'_>, election: &Election) -> Choice {
-        let rest_within = catch_up::patience_for_the_rest(election, &self.job.settings);
+        let hindered: Vec<bool> =
+            election.candidates.iter().map(|one| one.hindrance.is_some()).collect();
+        let patience = Patience {
+            rest_within: catch_up::patience_for_the_rest(election, &self.job.settings),
+            hindered: &hindered,
+            unhindered_within: self.job.settings.wait_replicas_timeout,
+        };
         loop {
-            let choice = catch_up::choose(&race.progress(), race.started.elapsed(), rest_within);
+            let choice = catch_up::choose(&race.progress(), race.started.elapsed(), patience);
             let Choice::WaitUntil(until) = choice else { return choice };
             let changed = race.changed.notified();
             match race.started.checked_add(until) {

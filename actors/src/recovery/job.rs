@@ -421,6 +421,7 @@ impl Locked<'_> {
     }
 
     async fn requested(&self, request: &ReparentRequest) -> Result<String, Stopped> {
+        request.check_still_meant(&self.fresh).map_err(Stopped::refused)?;
         match request.kind {
             ReparentKind::Planned => self.planned_reparent(request, Asker::Somebody).await,
             ReparentKind::Emergency => {

@@ -8,7 +8,6 @@ use tokio::time::timeout;
 use vtorc_core::audit::StepOutcome;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::health::Reachability;
-use vtorc_core::knowledge::memory::LastHeard;
 use vtorc_core::knowledge::observe::{Answer, TabletState};
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, TopoError};
@@ -25,8 +24,6 @@ use crate::messages::{Audit, JournalsWereRead, ReparentKind, ShardTopologyWasRea
 
 /// An automatic recovery waits so long for the lock: whoever holds it is at work on the shard.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
-/// The history is waited for at most this long.
-const HISTORY_PATIENCE: Duration = Duration::from_millis(200);
 /// Reading the shard's records takes at most this long.
 const TOPO_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -100,9 +97,6 @@ impl Job {
         self.tell_journals(&answers);
         let mut fresh = (*self.seen).clone();
         fresh.take_topology(topology, now);
-        if fresh.last_heard().is_none() {
-            fresh.heard_before = self.heard_before().await;
-        }
         for (alias, answer) in answers {
             let result = answer.map(Arc::new).map_err(CommandError::into_probe_failure);
             let claimed_by =
@@ -120,13 +114,6 @@ impl Job {
         }
         self.looked.get_or_init(|| Arc::new(fresh.clone()));
         fresh
-    }
-
-    /// When the shard's primary was last heard, as far as that was kept. It is asked for while nobody waits: a history
-    /// that does not answer is as one that knows nothing.
-    async fn heard_before(&self) -> Option<LastHeard> {
-        let kept = self.services.history.last_heard(&self.seen.shard);
-        timeout(HISTORY_PATIENCE, kept).await.ok()?.ok()?
     }
 
     /// The reparent journals that were read under the lock are not forgotten with the recovery: a finding that only

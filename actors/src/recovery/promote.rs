@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use futures::future::{self, FutureExt, LocalBoxFuture};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::SetOnce;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{CommandError, PromotionGrounds, RelayLog, ServerCommand, TopoError};
@@ -23,7 +23,7 @@ use vtorc_core::time::{TermStart, Timestamp};
 
 use super::job::{Locked, Stopped};
 
-/// Replicas that take longer than this to be repointed go on as findings of their own.
+/// Replicas that take longer than this to be repointed, once the winner is primary, go on as findings of their own.
 const REPOINT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// A vttablet that was promoted makes the records say so within this.
@@ -101,6 +101,7 @@ impl Locked<'_> {
         let promote = ServerCommand::Promote { acks, grounds };
         let timeout = self.job.settings.command_timeout;
         let patience = self.opening_patience(winner).await?;
+        let over = Instant::now() + patience;
         match self.job.on(StepKind::Promote, winner, promote, patience).await {
             Ok(status) if status.is_writable() => Ok(status),
             Ok(_) => {
@@ -115,15 +116,40 @@ impl Locked<'_> {
                 let looked = self.job.on(StepKind::SeeWhetherPromoted, winner, look, timeout);
                 match promotion::opened(looked.await) {
                     Opened::Yes(status) => Ok(*status),
-                    Opened::No => {
+                    // What a vttablet was asked for has no deadline of its own.
+                    Opened::No if winner.vttablet.is_some() => {
                         Err(Stopped::Failed(format!("{} was not promoted: {why}", winner.alias)))
                     }
+                    Opened::No => self.stays_closed(winner, over, &why).await,
                     Opened::Unknown(error) => Err(Stopped::Unclear(format!(
                         "nobody knows whether {} was promoted: {why}; {error}",
                         winner.alias
                     ))),
                 }
             }
+        }
+    }
+
+    /// Waits until the statement that opens it does nothing any more, and looks for the last time.
+    async fn stays_closed(
+        &self,
+        winner: &Tablet,
+        over: Instant,
+        why: &str,
+    ) -> Result<ServerStatus, Stopped> {
+        sleep_until(over).await;
+        let timeout = self.job.settings.command_timeout;
+        let look = ServerCommand::ReadStatus;
+        let looked = self.job.on(StepKind::SeeWhetherPromoted, winner, look, timeout).await;
+        match promotion::opened(looked) {
+            Opened::Yes(status) => Ok(*status),
+            Opened::No => {
+                Err(Stopped::NotPromoted(format!("{} was not promoted: {why}", winner.alias)))
+            }
+            Opened::Unknown(error) => Err(Stopped::Unclear(format!(
+                "nobody knows whether {} was promoted: {why}; {error}",
+                winner.alias
+            ))),
         }
     }
 
@@ -231,11 +257,21 @@ impl Locked<'_> {
                 waiting.push(self.repoint_at_once(tablet, promotion, promoted).boxed_local());
             }
         }
-        let deadline = Instant::now() + REPOINT_PATIENCE;
         let mut followed = Vec::new();
-        while let Ok(Some(one)) = timeout_at(deadline, waiting.next()).await {
-            followed.extend(one);
-        }
+        let collecting = async {
+            while let Some(one) = waiting.next().await {
+                followed.extend(one);
+            }
+        };
+        // Whoever is asked again once the winner is primary has the same time for that.
+        let late = async {
+            if let Some(promoted) = promoted {
+                promoted.wait().await;
+            }
+            sleep(REPOINT_PATIENCE).await;
+        };
+        tokio::pin!(collecting, late);
+        future::select(collecting, late).await;
         followed
     }
 

@@ -32,10 +32,16 @@ impl Locked<'_> {
         request: Option<&ReparentRequest>,
     ) -> Result<String, Stopped> {
         let first = kind == RecoveryKind::ElectPrimary;
+        let mut refused = BTreeSet::new();
         if first {
             let adoption = reparent::adoption(&self.fresh, self.policy);
             if let Some(adoption) = adoption.map_err(Stopped::refused)? {
-                return self.adopt(adoption).await;
+                let primary = adoption.primary.alias.clone();
+                match self.adopt(adoption).await {
+                    // The tree gets another one then.
+                    Err(Stopped::NotPromoted(_)) => drop(refused.insert(primary)),
+                    done => return done,
+                }
             }
         }
         let managed = reparent::managed(&self.fresh);
@@ -50,7 +56,7 @@ impl Locked<'_> {
         safety::check_named(&self.fresh).map_err(Stopped::refused)?;
         reparent::check_worthwhile(self.basis(), wish).map_err(Stopped::refused)?;
         let action = if first { "InitShardPrimary" } else { "EmergencyReparentShard" };
-        self.promote_best(old_primary.as_ref(), wish, action).await
+        self.promote_best(old_primary.as_ref(), wish, action, refused).await
     }
 
     /// Promotes the best candidate; the next one where that refuses and certainly was not opened.
@@ -59,36 +65,53 @@ impl Locked<'_> {
         old_primary: Option<&TabletAlias>,
         wish: Wish<'_>,
         action: &'static str,
+        refused: BTreeSet<TabletAlias>,
     ) -> Result<String, Stopped> {
-        let mut refused = BTreeSet::new();
-        let mut refusals = Vec::new();
+        let (mut refused, mut refusals, mut again) = (refused, Vec::new(), false);
         loop {
-            self.check_lock().await?;
-            let contenders = self.stop_everything(old_primary, &refused).await?;
-            let chosen = match self.elect(&contenders, wish, &refused).await {
-                Err(Stopped::Refused(why) | Stopped::Failed(why)) if !refusals.is_empty() => {
+            let tried = self.promote_one(old_primary, wish, action, (&refused, again)).await;
+            again = true;
+            match tried {
+                Err((Some(alias), Stopped::NotPromoted(why)))
+                    if !sabotage::has(Bug::TryOneOnly) =>
+                {
+                    refused.insert(alias);
+                    refusals.push(why);
+                }
+                Err((
+                    _,
+                    Stopped::Refused(why) | Stopped::Failed(why) | Stopped::NotPromoted(why),
+                )) if !refusals.is_empty() => {
                     refusals.push(why);
                     return Err(Stopped::Failed(refusals.join("; then: ")));
                 }
-                chosen => chosen?,
-            };
-            self.check_lock().await?;
-            let promotion = Promotion {
-                winner: self.tablet(&chosen.alias)?.clone(),
-                grounds: chosen.grounds,
-                followers: reparent::followers(&contenders, &chosen.alias),
-                action,
-                refused: refused.clone(),
-                writes_stopped_at: self.writes_stopped_at(),
-            };
-            match self.promote(promotion).await {
-                Err(Stopped::NotPromoted(why)) if !sabotage::has(Bug::TryOneOnly) => {
-                    refused.insert(chosen.alias);
-                    refusals.push(why);
-                }
-                done => return done,
+                done => return done.map_err(|(_, why)| why),
             }
         }
+    }
+
+    /// Promotes the best of those who did not refuse; an error tells who was chosen.
+    async fn promote_one(
+        &self,
+        old_primary: Option<&TabletAlias>,
+        wish: Wish<'_>,
+        action: &'static str,
+        (refused, again): (&BTreeSet<TabletAlias>, bool),
+    ) -> Result<String, (Option<TabletAlias>, Stopped)> {
+        let nobody = |why| (None, why);
+        self.check_lock().await.map_err(nobody)?;
+        let contenders = self.stop_everything(old_primary, again).await.map_err(nobody)?;
+        let chosen = self.elect(&contenders, wish, refused).await.map_err(nobody)?;
+        self.check_lock().await.map_err(nobody)?;
+        let promotion = Promotion {
+            winner: self.tablet(&chosen.alias).map_err(nobody)?.clone(),
+            grounds: chosen.grounds,
+            followers: reparent::followers(&contenders, &chosen.alias),
+            action,
+            refused: refused.clone(),
+            writes_stopped_at: self.writes_stopped_at(),
+        };
+        self.promote(promotion).await.map_err(|why| (Some(chosen.alias), why))
     }
 
     /// No server took writes since the old primary was last heard of.
@@ -126,12 +149,12 @@ impl Locked<'_> {
         self.promote(promotion).await
     }
 
-    /// Stops every receiver at once. Whoever may be taking writes is demoted by force, and its position counts; not one
-    /// that refused to be promoted a moment ago: somebody else may have opened it.
+    /// Stops every receiver at once. Whoever may be taking writes is demoted by force, and its position counts. When it
+    /// is done again, nobody takes writes any more: whoever does was opened by somebody else, who is not disturbed.
     async fn stop_everything(
         &self,
         old_primary: Option<&TabletAlias>,
-        refused: &BTreeSet<TabletAlias>,
+        again: bool,
     ) -> Result<Vec<Contender>, Stopped> {
         let step = self.job.begin_step(StepKind::StopAllReceivers, None);
         let tablets = reparent::to_be_stopped(&self.fresh);
@@ -141,9 +164,12 @@ impl Locked<'_> {
         let answers = self.job.ask_until(&tablets, ServerCommand::StopReceiver, enough).await;
         let mut stopped = Vec::new();
         let mut open = Vec::new();
-        let mut silent = Vec::new();
+        let (mut silent, mut writable) = (Vec::new(), Vec::new());
         for tablet in &tablets {
             match answers.get(&tablet.alias) {
+                Some(Ok(status)) if status.is_writable() && again => {
+                    writable.push(tablet.alias.to_string());
+                }
                 Some(Ok(status)) => match reparent::halted(tablet, status) {
                     Halted::TakesPart => {
                         stopped.push(self.contender(tablet, status));
@@ -166,9 +192,10 @@ impl Locked<'_> {
         };
         self.job.end_step(step, StepOutcome::Done(text));
         self.job.failpoint(Failpoint::After(StepKind::StopAllReceivers));
-        if let Some(opened) = open.iter().find(|one| refused.contains(&one.alias)) {
-            let why = format!("{} refused to be promoted, and takes writes now", opened.alias);
-            return Err(Stopped::Failed(why));
+        if !writable.is_empty() {
+            self.let_go_on(&stopped).await;
+            let who = writable.join(", ");
+            return Err(Stopped::Failed(format!("somebody else made {who} take writes meanwhile")));
         }
         if !open.is_empty() && !sabotage::has(Bug::LeaveWritable) {
             self.check_lock().await?;
@@ -284,9 +311,13 @@ impl Locked<'_> {
         let others = election.others(chosen);
         let others: Vec<String> =
             others.iter().map(|one| format!("{}: {}", one.alias, one.reason)).collect();
+        let mut candidates = election.candidates.iter();
+        let winner = candidates.find(|one| one.alias == *chosen);
+        let hindrance = winner.and_then(|one| one.hindrance.as_ref());
+        let although = hindrance.map(|why| format!("although {why}; ")).unwrap_or_default();
         let text = match others.is_empty() {
-            true => "not contested".to_owned(),
-            false => format!("not {}", others.join("; ")),
+            true => format!("{although}not contested"),
+            false => format!("{although}not {}", others.join("; ")),
         };
         self.job.decided(StepKind::Elect, Some(chosen), text);
     }

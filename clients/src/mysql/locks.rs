@@ -10,7 +10,7 @@ use super::errors::unless_refused;
 use super::session::Session;
 
 /// Counts them.
-const READ_LOCKS: &str = "SELECT COUNT(*) FROM performance_schema.metadata_locks \
+pub(crate) const READ_LOCKS: &str = "SELECT COUNT(*) FROM performance_schema.metadata_locks \
      WHERE OBJECT_TYPE = 'GLOBAL' AND LOCK_TYPE = 'SHARED' AND LOCK_STATUS = 'GRANTED'";
 /// It locks no row.
 const TRIAL: &str = "SELECT 1 FROM _vt.reparent_journal WHERE FALSE FOR UPDATE";

@@ -23,6 +23,8 @@ use super::stopping::{stop, waits_for_lock};
 const DRAIN: Duration = Duration::from_secs(5);
 /// While it does, it is looked so often whether its applier waits for a lock.
 const LOCKED_LOOK: Duration = Duration::from_millis(300);
+/// So often in a row, and it is not waited for: short locks come and go.
+const LOCKED_LOOKS: u32 = 3;
 /// An applier that stood may stop again at once, by the error for which it stood. It shows within this.
 const STANDS_AGAIN: Duration = Duration::from_millis(200);
 
@@ -210,12 +212,14 @@ fn drain_mariadb(session: &mut Session<'_>) -> Result<bool, CommandError> {
 /// What is left of the time must do for the rest. An applier that waits for a lock is not waited for.
 fn drain(session: &mut Session<'_>, received: &GtidSet) -> Result<bool, CommandError> {
     let until = Instant::now() + DRAIN.min(session.left() / 2);
+    let mut looks_locked = 0;
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if session.wait_for(received, left.min(LOCKED_LOOK))? {
             return Ok(true);
         }
-        if left <= LOCKED_LOOK || waits_for_lock(session)? {
+        looks_locked = if waits_for_lock(session)? { looks_locked + 1 } else { 0 };
+        if left <= LOCKED_LOOK || looks_locked >= LOCKED_LOOKS {
             return Ok(false);
         }
     }

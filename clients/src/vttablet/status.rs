@@ -34,8 +34,6 @@ pub(crate) const BESIDES: &str = "SELECT VARIABLE_NAME AS variable_name, VARIABL
      UNION ALL SELECT VARIABLE_NAME, VARIABLE_VALUE FROM performance_schema.global_variables \
      WHERE VARIABLE_NAME LIKE 'rpl\\_semi\\_sync\\_%\\_wait\\_no\\_%' \
      OR VARIABLE_NAME LIKE 'rpl\\_semi\\_sync\\_%\\_wait\\_point' OR VARIABLE_NAME = 'max_connections' \
-     UNION ALL SELECT 'read_locks', COUNT(*) FROM performance_schema.metadata_locks \
-     WHERE OBJECT_TYPE = 'GLOBAL' AND LOCK_TYPE = 'SHARED' AND LOCK_STATUS = 'GRANTED' \
      UNION ALL SELECT 'received', CONCAT_WS(' ', COUNT_RECEIVED_HEARTBEATS, LAST_HEARTBEAT_TIMESTAMP, \
      LAST_QUEUED_TRANSACTION, QUEUEING_TRANSACTION) \
      FROM performance_schema.replication_connection_status WHERE CHANNEL_NAME = ''";
@@ -56,8 +54,6 @@ pub(crate) fn server(full: &FullStatus, besides: Option<&[Row]>) -> Result<Serve
             }
         } else if name.eq_ignore_ascii_case("uptime") {
             status.uptime = value.parse().ok().map(Duration::from_secs);
-        } else if name == "read_locks" {
-            status.writes_wait = value != "0";
         } else if name == "max_connections" || name == "threads_connected" {
             continue;
         } else if name.ends_with("wait_sessions") {

@@ -11,7 +11,7 @@ use super::calls::{CallError, Caller};
 use super::status;
 use crate::interface::replicationdata::FullStatus;
 use crate::interface::tabletmanagerdata as messages;
-use crate::mysql::WorkerPool;
+use crate::mysql::{READ_LOCKS, WorkerPool};
 
 /// A vttablet beside a server that answers is waited for so long.
 const WORD_PATIENCE: Duration = Duration::from_millis(300);
@@ -110,7 +110,8 @@ impl TabletCommand<'_> {
         let request = self.caller.request(messages::ReadReparentJournalInfoRequest {});
         let sent = client.read_reparent_journal_info(request);
         let journal = self.caller.answer("ReadReparentJournalInfo", sent);
-        let (answer, journal) = tokio::join!(self.status(), journal);
+        let locks = self.caller.rows(READ_LOCKS);
+        let (answer, journal, locks) = tokio::join!(self.status(), journal, locks);
         let mut status = answer?;
         // Unknown, where it cannot be read.
         status.journal_length = match journal {
@@ -118,6 +119,9 @@ impl TabletCommand<'_> {
             Err(error) if error.is_refusal(MISSING) => Some(0),
             Err(_) => None,
         };
+        // Not told where it cannot be read.
+        let locks = locks.ok().and_then(|rows| rows.into_iter().next()?.into_values().next()?);
+        status.writes_wait = locks.is_some_and(|count| count != "0");
         Ok(status)
     }
 }

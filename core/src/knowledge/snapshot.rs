@@ -104,6 +104,7 @@ impl ShardSnapshot {
         let had_primary = self.had_primary();
         let mut fresh = Self::unprobed(topology, now);
         fresh.term_known_since = if same_term { self.term_known_since } else { Some(now) };
+        fresh.heard_before.clone_from(&self.heard_before);
         for (alias, state) in &mut fresh.tablets {
             let known = self.tablets.remove(alias);
             // A tablet that moved to another server is as good as new.

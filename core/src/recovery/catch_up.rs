@@ -134,8 +134,20 @@ pub fn patience_for_the_rest(election: &Election, settings: &RecoverySettings) -
     }
 }
 
+/// How long is waited for whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience<'a> {
+    /// For what was never acknowledged, from the beginning.
+    pub rest_within: Duration,
+    /// Which candidates could not serve at once.
+    pub hindered: &'a [bool],
+    /// For those who could, where another one is ready that could not.
+    pub unhindered_within: Duration,
+}
+
 /// Chooses among candidates in the order of their rank, `elapsed` after the beginning.
-pub fn choose(progress: &[Progress], elapsed: Duration, rest_within: Duration) -> Choice {
+pub fn choose(progress: &[Progress], elapsed: Duration, patience: Patience<'_>) -> Choice {
+    let rest_within = patience.rest_within;
     let complete = |one: &Progress| matches!(one, Progress::HasAll { .. });
     let still_working = |one: &Progress| matches!(one, Progress::Working | Progress::HasRequired);
     if sabotage::has(Bug::WaitForTheFirst) && !progress.first().is_some_and(complete) {
@@ -148,7 +160,11 @@ pub fn choose(progress: &[Progress], elapsed: Duration, rest_within: Duration) -
             Progress::HasAll { at } => Some(*at),
             Progress::Working | Progress::HasRequired | Progress::Failed => None,
         });
-        let until = since.min().unwrap_or_default() + BETTER_WITHIN;
+        let better_within = match patience.hindered.get(first) {
+            Some(true) => patience.unhindered_within,
+            Some(false) | None => BETTER_WITHIN,
+        };
+        let until = since.min().unwrap_or_default() + better_within;
         return match better.any(still_working) && elapsed < until {
             true => Choice::WaitUntil(until),
             false => Choice::Promote(first),
@@ -173,6 +189,10 @@ mod tests {
 
     fn secs(seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds)
+    }
+
+    fn within(seconds: f64, hindered: &[bool]) -> Patience<'_> {
+        Patience { rest_within: secs(seconds), hindered, unhindered_within: secs(30.0) }
     }
 
     /// `w` works, `r` has what is required, `a` has all since the beginning, `b` since 2 s, `f` failed.
@@ -209,7 +229,7 @@ mod tests {
             ("ff", 9.0, Nobody),
             ("", 0.0, Nobody),
         ] {
-            let choice = choose(&read(progress), secs(elapsed), secs(1.0));
+            let choice = choose(&read(progress), secs(elapsed), within(1.0, &[]));
             assert_eq!(choice, expected, "{progress} after {elapsed} s");
         }
     }
@@ -232,10 +252,21 @@ mod tests {
 
     #[test]
     fn where_nobody_can_have_all_a_better_one_that_works_gets_a_second() {
-        let at_once = |progress, elapsed| choose(&read(progress), secs(elapsed), Duration::ZERO);
+        let at_once = |progress, elapsed| choose(&read(progress), secs(elapsed), within(0.0, &[]));
         assert_eq!(at_once("rr", 0.0), Choice::Promote(0));
         assert_eq!(at_once("wr", 0.0), Choice::WaitUntil(secs(1.0)));
         assert_eq!(at_once("wr", 1.0), Choice::Promote(1));
         assert_eq!(at_once("rw", 0.0), Choice::Promote(0));
+    }
+
+    /// The last one is ready and cannot serve at once.
+    #[test]
+    fn one_that_cannot_serve_at_once_waits_for_those_who_can() {
+        let choice =
+            |progress, elapsed| choose(&read(progress), secs(elapsed), within(1.0, &[false, true]));
+        assert_eq!(choice("wa", 2.0), Choice::WaitUntil(secs(30.0)));
+        assert_eq!(choice("wa", 30.0), Choice::Promote(1));
+        assert_eq!(choice("fa", 0.0), Choice::Promote(1));
+        assert_eq!(choice("ba", 2.0), Choice::Promote(0));
     }
 }

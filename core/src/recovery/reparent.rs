@@ -8,7 +8,9 @@ use crate::ports::PromotionGrounds;
 use crate::recovery::promotion::following;
 use crate::recovery::request::ReparentRequest;
 use crate::reparent::choice::{Asked, Basis, NotChosen, Wish};
-use crate::reparent::election::{self, Contender, NOBODY, NoCandidate};
+use crate::reparent::election::{
+    self, Candidate, Contender, NOBODY, NoCandidate, PassedOver, Reason,
+};
 use crate::status::ServerStatus;
 use crate::tablet::Tablet;
 
@@ -73,6 +75,13 @@ pub fn check_worthwhile(basis: Basis<'_>, wish: Wish<'_>) -> Result<(), NoCandid
             if basis.snapshot.tablets.values().any(|one| one.valid_status().is_none()) =>
         {
             Err(none)
+        }
+        // Writes would only wait elsewhere.
+        Ok(election) if election.candidates.iter().all(Candidate::is_locked) => {
+            let locked = election.candidates.iter().map(|one| one.alias.clone());
+            let reason = Reason::Locked;
+            let locked = locked.map(|alias| PassedOver { alias, reason: reason.clone() });
+            Err(NoCandidate::AllPassedOver(locked.chain(election.passed_over.clone()).collect()))
         }
         // Those who are stopped may say more.
         Err(NotChosen::NoCandidate(_) | NotChosen::Unsafe(_)) | Ok(_) => Ok(()),

@@ -62,6 +62,8 @@ pub struct ReparentRequest {
     pub by: String,
     /// Also within the block period.
     pub ignore_block: bool,
+    /// Whom whoever asked saw as the primary: it is that one's place that is to be taken.
+    pub instead_of: Option<TabletAlias>,
 }
 
 /// With the old primary's help or without.
@@ -73,7 +75,41 @@ pub enum ReparentKind {
     Emergency,
 }
 
+/// Another tablet became primary since somebody asked for another one than the primary.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{now} became primary in the place of {asked} since this was asked for; ask again if {now} is to be replaced"
+)]
+pub struct ReplacedSince {
+    asked: TabletAlias,
+    now: TabletAlias,
+}
+
+impl Request {
+    /// The same, meant for the shard as whoever asks sees it.
+    pub fn seen_at(self, snapshot: &ShardSnapshot) -> Self {
+        match self {
+            Self::Reparent(request) if request.instead_of.is_none() => {
+                let instead_of = snapshot.primary().map(|state| state.tablet.alias.clone());
+                Self::Reparent(ReparentRequest { instead_of, ..request })
+            }
+            other @ (Self::Reparent(_) | Self::CureErrant(_) | Self::Forget(_)) => other,
+        }
+    }
+}
+
 impl ReparentRequest {
+    /// Whoever names nobody wants another primary than the one that was there, and not yet another one after that.
+    pub fn check_still_meant(&self, snapshot: &ShardSnapshot) -> Result<(), ReplacedSince> {
+        let now = snapshot.primary().map(|state| &state.tablet.alias);
+        match (&self.instead_of, now) {
+            (Some(asked), Some(now)) if self.new_primary.is_none() && asked != now => {
+                Err(ReplacedSince { asked: asked.clone(), now: now.clone() })
+            }
+            (_, _) => Ok(()),
+        }
+    }
+
     /// What vtorc itself asks for where the primary lives and must not be chosen again.
     pub fn away_from_primary(kind: ReparentKind, snapshot: &ShardSnapshot) -> Self {
         Self {
@@ -83,6 +119,7 @@ impl ReparentRequest {
             reason: String::new(),
             by: "vtorc".into(),
             ignore_block: false,
+            instead_of: None,
         }
     }
 }

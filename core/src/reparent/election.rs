@@ -59,6 +59,13 @@ pub struct Candidate {
     pub hindrance: Option<Reason>,
 }
 
+impl Candidate {
+    /// Somebody holds a read lock on all its tables.
+    pub fn is_locked(&self) -> bool {
+        self.hindrance == Some(Reason::Locked)
+    }
+}
+
 impl Election {
     /// Who would be primary if everybody were equally fast.
     pub fn first(&self) -> Option<&Candidate> {

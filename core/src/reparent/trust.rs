@@ -223,7 +223,16 @@ pub(super) fn check_remembered(
     let acks = |one: &&Contender| {
         constraints.ackers.as_ref().is_none_or(|ackers| ackers.contains(&one.tablet.alias))
     };
+    let certain = |one: &&Contender| match &constraints.ackers {
+        Some(_) => true,
+        // Whoever else may have acknowledged says nothing of those who did.
+        None => {
+            let replica = one.tablet.as_replica();
+            constraints.policy.is_acker_of(old, &replica) || acknowledges(&one.status)
+        }
+    };
     let ackers: Vec<&Contender> = everybody.iter().filter(acks).collect();
+    let mut likely = ackers.iter().filter(|one| certain(one)).peekable();
     for one in &ackers {
         let left = |left: GtidSet, other: &&Contender| left.subtract(&other.received());
         let only = trusted.iter().fold(one.forgotten.clone(), left);
@@ -232,7 +241,7 @@ pub(super) fn check_remembered(
             return Err(NoCandidate::Forgotten { by, primary, only: Box::new(only) });
         }
     }
-    if !ackers.is_empty() && ackers.iter().all(|one| one.restarted) {
+    if likely.peek().is_some() && likely.all(|one| one.restarted) {
         return Err(NoCandidate::AllRestarted { primary: old.clone() });
     }
     Ok(())

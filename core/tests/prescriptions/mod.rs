@@ -42,6 +42,7 @@ pub(crate) fn plan(snapshot: &ShardSnapshot, args: &Args) -> String {
         reason: "test".into(),
         by: "ann".into(),
         ignore_block: false,
+        instead_of: None,
     };
     let (settings, unread) = (testkit::settings(), BTreeSet::new());
     let policy = *snapshot.durability.as_ref().unwrap();
@@ -119,7 +120,9 @@ pub(crate) fn reparented(snapshot: &ShardSnapshot, args: &Args) -> String {
     }
     let (settings, unread) = (testkit::settings(), BTreeSet::new());
     let basis = Basis { snapshot, policy, settings: &settings, unread: &unread, refused: &NOBODY };
-    if let Err(why) = reparent::check_worthwhile(basis, Wish::default()) {
+    let (wanted, avoid) = (alias(args, "want"), alias(args, "avoid"));
+    let wish = Wish { wanted: wanted.as_ref(), avoid: avoid.as_ref() };
+    if let Err(why) = reparent::check_worthwhile(basis, wish) {
         return format!("refused before anybody is stopped: {}\n", short(&why.to_string()));
     }
     let stopped = reparent::to_be_stopped(snapshot);
