@@ -27,7 +27,8 @@ CREATE USER IF NOT EXISTS 'orc_client_user'@'%' IDENTIFIED BY 'orc_client_user_p
 GRANT RELOAD ON *.* TO 'orc_client_user'@'%';
 
 -- Without them: client sessions of a demoted primary are not ended; a commit that waits for an
--- acknowledgement holds the demotion up until it fails.
+-- acknowledgement holds the demotion up until it fails. On MariaDB, a replica on which a backup holds a read
+-- lock is not repointed before that ends.
 GRANT PROCESS ON *.* TO 'orc_client_user'@'%';
 /*!80000 GRANT CONNECTION_ADMIN ON *.* TO 'orc_client_user'@'%' */
 /*M! GRANT CONNECTION ADMIN ON *.* TO 'orc_client_user'@'%' */;
