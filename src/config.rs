@@ -4,6 +4,7 @@ mod hooks;
 mod keys;
 mod password;
 mod reload;
+mod source;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -23,6 +24,7 @@ use crate::cli::seconds;
 pub(crate) use keys::Support;
 use password::{Password, credentials};
 pub(crate) use reload::changes;
+use source::Source;
 
 #[cfg(test)]
 pub(crate) use keys::KEYS;
@@ -214,8 +216,9 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Loaded, Failure> {
     if !text.trim_start().starts_with('{') {
         return Err(Failure(format!("{file}, line 1: a JSON object is expected")));
     }
-    let (mut config, mut others) = read::<Config>(file, text)?;
-    let (hooks, not_hooks) = read::<hooks::HookConfig>(file, text)?;
+    let source = Source::new(file, text);
+    let (mut config, mut others) = read::<Config>(&source)?;
+    let (hooks, not_hooks) = read::<hooks::HookConfig>(&source)?;
     config.hooks = hooks;
     others.retain(|key| not_hooks.contains(key));
     let (mut notes, mut warnings, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
@@ -243,20 +246,17 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Loaded, Failure> {
 }
 
 /// Reads the keys of one struct, and names those that are none of its.
-fn read<T: serde::de::DeserializeOwned>(
-    file: &str,
-    text: &str,
-) -> Result<(T, Vec<String>), Failure> {
+fn read<T: serde::de::DeserializeOwned>(source: &Source<'_>) -> Result<(T, Vec<String>), Failure> {
     let mut others = Vec::new();
-    let mut json = serde_json::Deserializer::from_str(text);
+    let mut json = serde_json::Deserializer::from_str(&source.text);
     let mut path = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut path);
     match serde_ignored::deserialize(tracked, |key| others.push(key.to_string())) {
         Ok(parsed) => {
-            json.end().map_err(|error| wrong(file, ".", &error))?;
+            json.end().map_err(|error| wrong(source, ".", &error))?;
             Ok((parsed, others))
         }
-        Err(error) => Err(wrong(file, &path.path().to_string(), &error)),
+        Err(error) => Err(wrong(source, &path.path().to_string(), &error)),
     }
 }
 
@@ -264,8 +264,8 @@ fn read<T: serde::de::DeserializeOwned>(
 const PUBLISHED_PASSWORD: &str = "orc_client_user_password";
 
 /// What is wrong, with file, line and key, and without the value where it may be a secret.
-fn wrong(file: &str, key: &str, error: &serde_json::Error) -> Failure {
-    let place = format!("{file}, line {}", error.line());
+fn wrong(source: &Source<'_>, key: &str, error: &serde_json::Error) -> Failure {
+    let place = source.place(error);
     if key == "." || key.is_empty() || key == "?" {
         return Failure(format!("{place}: {error}"));
     }
@@ -484,6 +484,18 @@ mod tests {
         assert!(loaded.warnings.iter().any(|line| line.contains("everybody knows")));
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("orc_config.json");
         assert_eq!(load(Some(&file)).unwrap().config, loaded.config);
+    }
+
+    #[test]
+    fn keys_are_taken_in_any_case_the_last_counts_and_null_changes_nothing() {
+        let text = "\n\n{\"debug\": false, \"Debug\": true, \"recoveryPeriodBlockSeconds\": 5, \
+            \"PreFailoverProcesses\": null, \"Durability\": \"none\", \"Durability\": null}";
+        let loaded = parse("orc.json", text).unwrap();
+        assert!(loaded.config.debug && loaded.unknown.is_empty(), "{loaded:?}");
+        assert_eq!(loaded.config.block_period(), Duration::from_secs(5));
+        assert_eq!(loaded.config.durability, "none");
+        let wrong = error(r#"{"instancePollSeconds": "fast"}"#);
+        assert!(wrong.contains("orc.json, key InstancePollSeconds"), "{wrong}");
     }
 
     #[test]

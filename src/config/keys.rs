@@ -23,6 +23,12 @@ pub(crate) fn look_up(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
+/// A known key as it is spelt here, whatever case it is written in; none where nobody knows it.
+pub(crate) fn spelt(name: &str) -> Option<&'static str> {
+    let known = || KEYS.iter().find(|key| key.name.eq_ignore_ascii_case(name));
+    look_up(name).or_else(known).map(|key| key.name)
+}
+
 /// The known key that looks most like this one, if any looks like it at all.
 pub(crate) fn nearest(name: &str) -> Option<&'static str> {
     let likeness = |key: &&Key| strsim::jaro_winkler(key.name, name);
