@@ -16,7 +16,7 @@ use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::filter::{BadFilter, HostFilter};
 use vtorc_core::settings::{RecoverySettings, UnappliedPolicy};
 use vtorc_core::tablet::PromotionRule;
-use vtorc_web::Authentication;
+use vtorc_web::{Authentication, TrustedProxy};
 
 use crate::Failure;
 use crate::cli::seconds;
@@ -104,6 +104,12 @@ pub(crate) struct Config {
     pub(crate) http_auth_user: String,
     #[serde(rename = "HTTPAuthPassword")]
     pub(crate) http_auth_password: Password,
+    auth_user_header: String,
+    auth_proxy_addresses: Vec<String>,
+    power_auth_users: Vec<String>,
+    power_auth_groups: Vec<String>,
+    #[serde(rename = "SSLValidOUs")]
+    ssl_valid_ous: Vec<String>,
     #[serde(rename = "UseSSL")]
     pub(crate) use_ssl: bool,
     #[serde(rename = "UseMutualTLS")]
@@ -179,6 +185,11 @@ impl Default for Config {
             authentication_method: String::new(),
             http_auth_user: String::new(),
             http_auth_password: Password::default(),
+            auth_user_header: "X-Forwarded-User".into(),
+            auth_proxy_addresses: Vec::new(),
+            power_auth_users: vec!["*".into()],
+            power_auth_groups: Vec::new(),
+            ssl_valid_ous: Vec::new(),
             use_ssl: false,
             use_mutual_tls: false,
             ssl_skip_verify: false,
@@ -313,6 +324,13 @@ impl Config {
         if self.use_mutual_tls && self.ssl_ca_file.is_empty() {
             return Err(Failure("UseMutualTLS needs SSLCAFile".into()));
         }
+        if self.use_mutual_tls && !self.ssl_valid_ous.is_empty() {
+            return Err(Failure(
+                "SSLValidOUs: every certificate of SSLCAFile is let in here, whatever its unit; use an authority \
+                 of its own for those who may, and take the key out"
+                    .into(),
+            ));
+        }
         if (self.use_ssl || self.use_mutual_tls)
             && (self.ssl_cert_file.is_empty() || self.ssl_private_key_file.is_empty())
         {
@@ -446,19 +464,34 @@ impl Config {
         })
     }
 
+    fn proxy(&self) -> Result<TrustedProxy, Failure> {
+        let address = |text: &String| {
+            text.parse().map_err(|error| Failure(format!("AuthProxyAddresses, {text:?}: {error}")))
+        };
+        let addresses: Result<_, _> = self.auth_proxy_addresses.iter().map(address).collect();
+        Ok(TrustedProxy {
+            header: self.auth_user_header.clone(),
+            addresses: addresses?,
+            users: self.power_auth_users.clone(),
+            groups: self.power_auth_groups.clone(),
+        })
+    }
+
     pub(crate) fn authentication(&self) -> Result<Authentication, Failure> {
         let password = self.http_auth_password.resolve("HTTPAuthPassword")?.reveal().to_owned();
         let needs = |what: &str| Failure(format!("AuthenticationMethod needs {what}"));
         match self.authentication_method.to_ascii_lowercase().as_str() {
             "" | "none" => Ok(Authentication::None),
-            "basic" if self.http_auth_user.is_empty() || password.is_empty() => {
+            "basic" | "multi" if self.http_auth_user.is_empty() || password.is_empty() => {
                 Err(needs("HTTPAuthUser and HTTPAuthPassword"))
             }
             "basic" => Ok(Authentication::Basic { user: self.http_auth_user.clone(), password }),
+            "multi" => Ok(Authentication::Multi { user: self.http_auth_user.clone(), password }),
+            "proxy" => self.proxy().map(Authentication::Proxy),
             "token" if password.is_empty() => Err(needs("HTTPAuthPassword, the token")),
             "token" => Ok(Authentication::Token { token: password }),
             other => Err(Failure(format!(
-                "AuthenticationMethod {other:?} is not supported; use basic or token"
+                "AuthenticationMethod {other:?} is not supported; use basic, multi, proxy or token"
             ))),
         }
     }
@@ -496,6 +529,21 @@ mod tests {
         assert_eq!(loaded.config.durability, "none");
         let wrong = error(r#"{"instancePollSeconds": "fast"}"#);
         assert!(wrong.contains("orc.json, key InstancePollSeconds"), "{wrong}");
+    }
+
+    #[test]
+    fn who_may_change_something_as_orchestrators_files_say() {
+        let read = |text| parse("f", text).map(|loaded| loaded.config.authentication().is_ok());
+        let proxy = r#"{"AuthenticationMethod": "proxy", "AuthUserHeader": "X-User",
+            "PowerAuthUsers": ["ann"], "PowerAuthGroups": ["dba"]}"#;
+        assert!(read(proxy).unwrap());
+        let multi = r#"{"AuthenticationMethod": "multi", "HTTPAuthUser": "ann"}"#;
+        assert!(error(multi).contains("HTTPAuthPassword"));
+        let wrong = r#"{"AuthenticationMethod": "proxy", "AuthProxyAddresses": ["proxy-host"]}"#;
+        assert!(error(wrong).contains("AuthProxyAddresses"));
+        let units = r#"{"UseMutualTLS": true, "SSLCAFile": "ca", "SSLCertFile": "c",
+            "SSLPrivateKeyFile": "k", "SSLValidOUs": ["dba"]}"#;
+        assert!(error(units).contains("SSLValidOUs"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A configuration's text as Go reads it, in whose programs such files were written: keys in any case, the last of several
+//! A configuration as Go reads it, in whose programs such files were written: keys in any case, the last of several
 //! counts, and `null` changes nothing.
 
 use std::borrow::Cow;

@@ -23,11 +23,66 @@ pub enum Authentication {
         /// `HTTPAuthPassword`
         password: String,
     },
+    /// `AuthenticationMethod: multi`: the user may change everything; whoever calls himself `readonly` may only look,
+    /// with any password, as in Orchestrator.
+    Multi {
+        /// `HTTPAuthUser`
+        user: String,
+        /// `HTTPAuthPassword`
+        password: String,
+    },
+    /// `AuthenticationMethod: proxy`: a reverse proxy says in a header who asks. Everybody may look.
+    Proxy(TrustedProxy),
     /// `AuthenticationMethod: token`: a bearer token.
     Token {
         /// `HTTPAuthPassword`
         token: String,
     },
+}
+
+/// A reverse proxy that says who asks.
+#[derive(Clone, Default)]
+pub struct TrustedProxy {
+    /// `AuthUserHeader`: the header in which it says so.
+    pub header: String,
+    /// `AuthProxyAddresses`: from where it calls; this machine where there are none. Nobody else is believed.
+    pub addresses: Vec<IpAddr>,
+    /// `PowerAuthUsers`: who may change something; `*` for everybody whom the proxy lets in.
+    pub users: Vec<String>,
+    /// `PowerAuthGroups`: whose members may as well, by the groups of this machine.
+    pub groups: Vec<String>,
+}
+
+impl TrustedProxy {
+    /// Whom the proxy names: once, and nobody where somebody else than the proxy asks.
+    fn names(&self, request: &HttpRequest) -> Option<String> {
+        let peer = request.peer_addr()?.ip();
+        let trusted = match self.addresses.is_empty() {
+            true => peer.is_loopback(),
+            false => self.addresses.contains(&peer),
+        };
+        let mut given = request.headers().get_all(self.header.as_str());
+        let (first, more) = (given.next()?, given.next());
+        let user = first.to_str().ok().filter(|user| !user.is_empty())?;
+        (trusted && more.is_none()).then(|| user.to_owned())
+    }
+
+    fn lets_change(&self, user: &str) -> bool {
+        self.users.iter().any(|one| one == "*" || one == user) || is_member(user, &self.groups)
+    }
+}
+
+/// Whether a user of this machine is in one of its groups, as its first one or as a further one.
+fn is_member(user: &str, groups: &[String]) -> bool {
+    let known = || nix::unistd::User::from_name(user).ok().flatten();
+    let own = if groups.is_empty() { None } else { known() };
+    groups.iter().any(|name| {
+        let group = nix::unistd::Group::from_name(name).ok().flatten();
+        group.is_some_and(|group| {
+            own.as_ref().is_some_and(|own| own.gid == group.gid)
+                || group.mem.iter().any(|member| member == user)
+        })
+    })
 }
 
 /// How much this server lets anybody do.
@@ -78,6 +133,16 @@ impl Access {
                 let fits = same(&given_user, user) & same(&given_password, password);
                 fits.then_some(Caller { name: given_user }).ok_or_else(ApiError::unauthorized)
             }
+            Authentication::Multi { user, password } => {
+                let (given_user, given_password) =
+                    basic(request).ok_or_else(ApiError::unauthorized)?;
+                let fits = same(&given_user, user) & same(&given_password, password);
+                let fits = fits || given_user == ONLY_READS;
+                fits.then_some(Caller { name: given_user }).ok_or_else(ApiError::unauthorized)
+            }
+            Authentication::Proxy(proxy) => {
+                Ok(Caller { name: proxy.names(request).unwrap_or_else(anonymous) })
+            }
             Authentication::Token { token } => {
                 let given = credentials(request, "Bearer ").ok_or_else(ApiError::unauthorized)?;
                 let name = format!("token from {}", anonymous());
@@ -94,8 +159,14 @@ impl Access {
             return Err(ApiError::forbidden(why, "start vtorc without it"));
         }
         own_site(request)?;
-        let trusted = match self.authentication {
+        let trusted = match &self.authentication {
             Authentication::None => self.client_certificates || from_here(request),
+            Authentication::Multi { .. } if caller.name == ONLY_READS => {
+                let why = "the user readonly changes nothing";
+                return Err(ApiError::forbidden(why, "ask as HTTPAuthUser"));
+            }
+            Authentication::Multi { .. } => true,
+            Authentication::Proxy(proxy) => return changes_by_proxy(proxy, request, caller),
             Authentication::Basic { .. } | Authentication::Token { .. } => true,
         };
         if trusted {
@@ -107,6 +178,30 @@ impl Access {
              HTTPAuthPassword) in the configuration, or UseMutualTLS with SSLCAFile; or call from the \
              machine on which vtorc runs, under a loopback name",
         ))
+    }
+}
+
+/// Who asks as this user may only look (`AuthenticationMethod: multi`).
+const ONLY_READS: &str = "readonly";
+
+fn changes_by_proxy(
+    proxy: &TrustedProxy,
+    request: &HttpRequest,
+    caller: Caller,
+) -> Result<Caller, ApiError> {
+    match proxy.names(request) {
+        Some(user) if proxy.lets_change(&user) => Ok(caller),
+        Some(user) => Err(ApiError::forbidden(
+            format!("{user} may only look"),
+            "name the user in PowerAuthUsers, or a group of this machine in PowerAuthGroups",
+        )),
+        None => Err(ApiError::forbidden(
+            format!(
+                "changes are taken through the proxy only, which says in {} who asks",
+                proxy.header
+            ),
+            "call through the proxy; AuthProxyAddresses says from where it calls (default: this machine)",
+        )),
     }
 }
 
@@ -225,6 +320,67 @@ mod tests {
         assert_eq!(changes(&access, "127.0.0.1:5000", &with("null")), 403);
         let cross = [("host", "localhost:3000"), ("sec-fetch-site", "cross-site")];
         assert_eq!(changes(&access, "127.0.0.1:5000", &cross), 403);
+    }
+
+    #[test]
+    fn a_proxy_says_who_asks() {
+        let proxy = |users: &[&str], addresses: &[&str]| Access {
+            authentication: Authentication::Proxy(TrustedProxy {
+                header: "X-Forwarded-User".into(),
+                addresses: addresses.iter().map(|one| one.parse().unwrap()).collect(),
+                users: users.iter().map(ToString::to_string).collect(),
+                groups: Vec::new(),
+            }),
+            ..Access::default()
+        };
+        let (here, far) = ("127.0.0.1:5000", "192.0.2.7:5000");
+        let ann = [("x-forwarded-user", "ann")];
+        assert_eq!(changes(&proxy(&["ann"], &[]), here, &ann), 200);
+        assert_eq!(changes(&proxy(&["*"], &[]), here, &ann), 200);
+        assert_eq!(changes(&proxy(&["bob"], &[]), here, &ann), 403);
+        assert_eq!(changes(&proxy(&["*"], &[]), here, &[]), 403);
+        assert_eq!(changes(&proxy(&["*"], &[]), here, &[("x-forwarded-user", "")]), 403);
+        // Nobody but the proxy is believed.
+        assert_eq!(changes(&proxy(&["ann"], &[]), far, &ann), 403);
+        assert_eq!(changes(&proxy(&["ann"], &["192.0.2.7"]), far, &ann), 200);
+        assert_eq!(changes(&proxy(&["ann"], &["192.0.2.7"]), here, &ann), 403);
+        let twice = TestRequest::default()
+            .peer_addr(here.parse().unwrap())
+            .append_header(("x-forwarded-user", "ann"))
+            .append_header(("x-forwarded-user", "bob"))
+            .to_http_request();
+        assert!(proxy(&["*"], &[]).may_change(&twice).is_err());
+        assert!(proxy(&[], &[]).may_read(&request(far, &[])).is_ok());
+        let other_site = [("x-forwarded-user", "ann"), ("sec-fetch-site", "cross-site")];
+        assert_eq!(changes(&proxy(&["ann"], &[]), here, &other_site), 403);
+    }
+
+    #[test]
+    fn members_of_groups_are_found_on_this_machine() {
+        let groups = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(is_member("root", &groups(&["no-such-group", "root"])));
+        assert!(!is_member("root", &groups(&["no-such-group"])));
+        assert!(!is_member("no-such-user", &groups(&["root"])) && !is_member("root", &[]));
+    }
+
+    #[test]
+    fn the_user_readonly_changes_nothing() {
+        let multi = Access {
+            authentication: Authentication::Multi { user: "ann".into(), password: "p".into() },
+            ..Access::default()
+        };
+        let encode = |text: &str| {
+            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(text))
+        };
+        let far = "192.0.2.7:5000";
+        let as_whom = |text: &str| changes(&multi, far, &[("authorization", &encode(text))]);
+        assert_eq!(as_whom("ann:p"), 200);
+        assert_eq!(as_whom("ann:q"), 401);
+        assert_eq!(as_whom("readonly:anything"), 403);
+        let looks =
+            |text: &str| multi.may_read(&request(far, &[("authorization", &encode(text))])).is_ok();
+        assert!(looks("readonly:anything") && looks("ann:p") && !looks("bob:p"));
+        assert!(multi.may_read(&request(far, &[])).is_err());
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod system;
 mod views;
 mod vtorc;
 
-pub use access::{Access, Authentication, Policy};
+pub use access::{Access, Authentication, Policy, TrustedProxy};
 pub use context::WebContext;
 pub use server::{Tls, serve};
 pub use snapshot::SnapshotFile;
