@@ -1,5 +1,6 @@
 //! The configuration: Orchestrator's JSON, with what applies here honoured and everything else named.
 
+mod auth;
 mod hooks;
 mod keys;
 mod password;
@@ -16,7 +17,7 @@ use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::filter::{BadFilter, HostFilter};
 use vtorc_core::settings::{RecoverySettings, UnappliedPolicy};
 use vtorc_core::tablet::PromotionRule;
-use vtorc_web::{Authentication, TrustedProxy};
+use vtorc_web::Authentication;
 
 use crate::Failure;
 use crate::cli::seconds;
@@ -99,15 +100,6 @@ pub(crate) struct Config {
     pub(crate) delay_promotion: bool,
     #[serde(rename = "FailMasterPromotionIfSQLThreadNotUpToDate")]
     pub(crate) fail_promotion: bool,
-    pub(crate) authentication_method: String,
-    #[serde(rename = "HTTPAuthUser")]
-    pub(crate) http_auth_user: String,
-    #[serde(rename = "HTTPAuthPassword")]
-    pub(crate) http_auth_password: Password,
-    auth_user_header: String,
-    auth_proxy_addresses: Vec<String>,
-    power_auth_users: Vec<String>,
-    power_auth_groups: Vec<String>,
     #[serde(rename = "SSLValidOUs")]
     ssl_valid_ous: Vec<String>,
     #[serde(rename = "UseSSL")]
@@ -128,6 +120,8 @@ pub(crate) struct Config {
     /// Read from the same file, by itself.
     #[serde(skip)]
     pub(crate) hooks: hooks::HookConfig,
+    #[serde(skip)]
+    pub(crate) auth: auth::AuthConfig,
 }
 
 /// The user that Orchestrator logs in as where none is named.
@@ -182,13 +176,6 @@ impl Default for Config {
             try_replica_login: true,
             delay_promotion: true,
             fail_promotion: false,
-            authentication_method: String::new(),
-            http_auth_user: String::new(),
-            http_auth_password: Password::default(),
-            auth_user_header: "X-Forwarded-User".into(),
-            auth_proxy_addresses: Vec::new(),
-            power_auth_users: vec!["*".into()],
-            power_auth_groups: Vec::new(),
             ssl_valid_ous: Vec::new(),
             use_ssl: false,
             use_mutual_tls: false,
@@ -197,6 +184,7 @@ impl Default for Config {
             ssl_private_key_file: String::new(),
             ssl_ca_file: String::new(),
             hooks: Default::default(),
+            auth: Default::default(),
         }
     }
 }
@@ -230,8 +218,9 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Loaded, Failure> {
     let source = Source::new(file, text);
     let (mut config, mut others) = read::<Config>(&source)?;
     let (hooks, not_hooks) = read::<hooks::HookConfig>(&source)?;
-    config.hooks = hooks;
-    others.retain(|key| not_hooks.contains(key));
+    let (auth, not_auth) = read::<auth::AuthConfig>(&source)?;
+    (config.hooks, config.auth) = (hooks, auth);
+    others.retain(|key| not_hooks.contains(key) && not_auth.contains(key));
     let (mut notes, mut warnings, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for key in others {
         match keys::look_up(&key) {
@@ -464,36 +453,8 @@ impl Config {
         })
     }
 
-    fn proxy(&self) -> Result<TrustedProxy, Failure> {
-        let address = |text: &String| {
-            text.parse().map_err(|error| Failure(format!("AuthProxyAddresses, {text:?}: {error}")))
-        };
-        let addresses: Result<_, _> = self.auth_proxy_addresses.iter().map(address).collect();
-        Ok(TrustedProxy {
-            header: self.auth_user_header.clone(),
-            addresses: addresses?,
-            users: self.power_auth_users.clone(),
-            groups: self.power_auth_groups.clone(),
-        })
-    }
-
     pub(crate) fn authentication(&self) -> Result<Authentication, Failure> {
-        let password = self.http_auth_password.resolve("HTTPAuthPassword")?.reveal().to_owned();
-        let needs = |what: &str| Failure(format!("AuthenticationMethod needs {what}"));
-        match self.authentication_method.to_ascii_lowercase().as_str() {
-            "" | "none" => Ok(Authentication::None),
-            "basic" | "multi" if self.http_auth_user.is_empty() || password.is_empty() => {
-                Err(needs("HTTPAuthUser and HTTPAuthPassword"))
-            }
-            "basic" => Ok(Authentication::Basic { user: self.http_auth_user.clone(), password }),
-            "multi" => Ok(Authentication::Multi { user: self.http_auth_user.clone(), password }),
-            "proxy" => self.proxy().map(Authentication::Proxy),
-            "token" if password.is_empty() => Err(needs("HTTPAuthPassword, the token")),
-            "token" => Ok(Authentication::Token { token: password }),
-            other => Err(Failure(format!(
-                "AuthenticationMethod {other:?} is not supported; use basic, multi, proxy or token"
-            ))),
-        }
+        self.auth.authentication()
     }
 }
 

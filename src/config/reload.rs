@@ -30,13 +30,7 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
         later("Debug", old.debug != new.debug),
         later(
             "AuthenticationMethod, HTTPAuth* or SSL*",
-            (&old.authentication_method, &old.http_auth_user, &old.http_auth_password, old.use_ssl)
-                != (
-                    &new.authentication_method,
-                    &new.http_auth_user,
-                    &new.http_auth_password,
-                    new.use_ssl,
-                ),
+            (&old.auth, old.use_ssl) != (&new.auth, new.use_ssl),
         ),
     ];
     each.into_iter().flatten().collect()
