@@ -46,7 +46,7 @@ fn a_locked_mariadb_replica_acknowledges_to_the_new_primary() {
 
 /// The replica that ranks first has applied everything, and would not take a write: another one is promoted, and a
 /// planned reparent to it is refused before writes stop.
-fn the_locked_replica_is_not_promoted(flavor: Flavor) {
+fn the_locked_replica_is_not_promoted(flavor: Flavor, lock: &[&str]) {
     let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
@@ -56,7 +56,7 @@ fn the_locked_replica_is_not_promoted(flavor: Flavor) {
         arrives(cluster.server(replica), &[].into());
     }
     let mut backup = cluster.server(locked).connect("admin").unwrap();
-    backup.query_drop("FLUSH TABLES WITH READ LOCK").unwrap();
+    lock.iter().for_each(|statement| backup.query_drop(statement).unwrap());
     let planned = json!({"new_primary": locked, "reason": "test"});
     let (_, answer) = cluster.daemon().post(PLANNED, planned);
     assert!(answer.to_string().contains("FLUSH TABLES WITH READ LOCK"), "{answer:#}");
@@ -64,20 +64,31 @@ fn the_locked_replica_is_not_promoted(flavor: Flavor) {
     drop(backup);
     arrives(cluster.server(locked), &[1].into());
     let mut backup = cluster.server(locked).connect("admin").unwrap();
-    backup.query_drop("FLUSH TABLES WITH READ LOCK").unwrap();
+    lock.iter().for_each(|statement| backup.query_drop(statement).unwrap());
     cluster.server_mut(&first).kill();
     assert_eq!(cluster.healthy(&[&first]), padded(other));
     let recovery = cluster.daemon().recovery(|one| one["kind"] == "EmergencyReparent");
-    let why = format!("not {}: somebody holds a read lock", padded(locked));
+    let why = format!("not {}: somebody holds a lock", padded(locked));
     assert!(recovery["steps"].to_string().contains(&why), "{recovery:#}");
 }
 
 #[test]
 fn a_locked_mysql_replica_is_not_promoted() {
-    the_locked_replica_is_not_promoted(Flavor::MySql);
+    the_locked_replica_is_not_promoted(Flavor::MySql, &["FLUSH TABLES WITH READ LOCK"]);
 }
 
 #[test]
 fn a_locked_mariadb_replica_is_not_promoted() {
-    the_locked_replica_is_not_promoted(Flavor::MariaDb);
+    the_locked_replica_is_not_promoted(Flavor::MariaDb, &["FLUSH TABLES WITH READ LOCK"]);
+}
+
+#[test]
+fn a_mariadb_replica_that_is_backed_up_in_stages_is_not_promoted() {
+    let stages = [
+        "BACKUP STAGE START",
+        "BACKUP STAGE FLUSH",
+        "BACKUP STAGE BLOCK_DDL",
+        "BACKUP STAGE BLOCK_COMMIT",
+    ];
+    the_locked_replica_is_not_promoted(Flavor::MariaDb, &stages);
 }
