@@ -156,9 +156,9 @@ impl Locked<'_> {
         self.promote(promotion).await
     }
 
-    /// Stops every receiver at once. Whoever may be taking writes is demoted by force, and its position counts. When it
-    /// is done again, nobody takes writes any more: whoever does was opened by somebody else, who is not disturbed. Tells
-    /// also who could not be demoted, and why.
+    /// Stops every receiver at once. Whoever may be taking writes is demoted by force, and its position counts; tells
+    /// also who could not be demoted, and why. When it is done again, nobody takes writes any more: whoever does was
+    /// opened by somebody else, who is not disturbed.
     async fn stop_everything(
         &self,
         old_primary: Option<&TabletAlias>,
