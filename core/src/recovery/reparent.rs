@@ -84,7 +84,9 @@ pub fn check_worthwhile(basis: Basis<'_>, wish: Wish<'_>) -> Result<(), NoCandid
             Err(none)
         }
         // Writes would only wait elsewhere.
-        Ok(election) if election.candidates.iter().all(Candidate::is_locked) => {
+        Ok(election)
+            if wish.wanted.is_none() && election.candidates.iter().all(Candidate::is_locked) =>
+        {
             let locked = election.candidates.iter().map(|one| one.alias.clone());
             let reason = Reason::Locked;
             let locked = locked.map(|alias| PassedOver { alias, reason: reason.clone() });
@@ -111,6 +113,8 @@ pub struct Adoption {
     pub grounds: PromotionGrounds,
     /// All others.
     pub followers: Vec<Tablet>,
+    /// It takes writes already.
+    pub serves: bool,
 }
 
 /// The primary of a tree would not have the acknowledgements that the policy demands.
@@ -145,5 +149,6 @@ pub fn adoption(
         return Err(TooFewAckers { primary, policy, required, found });
     }
     let grounds = PromotionGrounds::of(status, status.gtid_executed.clone());
-    Ok(Some(Adoption { primary: primary.clone(), grounds, followers }))
+    let serves = status.is_writable();
+    Ok(Some(Adoption { primary: primary.clone(), grounds, followers, serves }))
 }
