@@ -66,7 +66,6 @@ pub fn status() -> ServerStatus {
         uptime: None,
         free_connections: None,
         writes_wait: false,
-        backup_runs: false,
         vttablet: None,
     }
 }

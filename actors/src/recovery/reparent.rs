@@ -36,10 +36,10 @@ impl Locked<'_> {
         if first {
             let adoption = reparent::adoption(&self.fresh, self.policy);
             if let Some(adoption) = adoption.map_err(Stopped::refused)? {
-                let (primary, serves) = (adoption.primary.alias.clone(), adoption.serves);
+                let primary = adoption.primary.alias.clone();
                 match self.adopt(adoption).await {
-                    // The tree gets another one then; one that serves is left alone.
-                    Err(Stopped::NotPromoted(_)) if !serves => drop(refused.insert(primary)),
+                    // The tree gets another one then.
+                    Err(Stopped::NotPromoted(_)) => drop(refused.insert(primary)),
                     done => return done,
                 }
             }
@@ -67,10 +67,10 @@ impl Locked<'_> {
         action: &'static str,
         refused: BTreeSet<TabletAlias>,
     ) -> Result<String, Stopped> {
-        let (mut refused, mut refusals) = (refused, Vec::new());
-        let mut closed = BTreeSet::new();
+        let (mut refused, mut refusals, mut again) = (refused, Vec::new(), false);
         loop {
-            let tried = self.promote_one(old_primary, wish, action, (&refused, &mut closed)).await;
+            let tried = self.promote_one(old_primary, wish, action, (&refused, again)).await;
+            again = true;
             match tried {
                 Err((Some(alias), Stopped::NotPromoted(why)))
                     if !sabotage::has(Bug::TryOneOnly) =>
@@ -96,20 +96,12 @@ impl Locked<'_> {
         old_primary: Option<&TabletAlias>,
         wish: Wish<'_>,
         action: &'static str,
-        (refused, closed): (&BTreeSet<TabletAlias>, &mut BTreeSet<TabletAlias>),
+        (refused, again): (&BTreeSet<TabletAlias>, bool),
     ) -> Result<String, (Option<TabletAlias>, Stopped)> {
         let nobody = |why| (None, why);
         self.check_lock().await.map_err(nobody)?;
-        let (contenders, not_demoted) =
-            self.stop_everything(old_primary, closed).await.map_err(nobody)?;
-        *closed = contenders.iter().map(|one| one.tablet.alias.clone()).collect();
-        let chosen = match self.elect(&contenders, wish, refused).await {
-            Err(Stopped::Refused(why)) if !not_demoted.is_empty() => {
-                let why = format!("{why}; {}", not_demoted.join("; "));
-                return Err(nobody(Stopped::Refused(why)));
-            }
-            chosen => chosen.map_err(nobody)?,
-        };
+        let contenders = self.stop_everything(old_primary, again).await.map_err(nobody)?;
+        let chosen = self.elect(&contenders, wish, refused).await.map_err(nobody)?;
         self.check_lock().await.map_err(nobody)?;
         let promotion = Promotion {
             winner: self.tablet(&chosen.alias).map_err(nobody)?.clone(),
@@ -140,7 +132,7 @@ impl Locked<'_> {
 
     /// Takes over a replication tree that works: nobody is stopped or repointed.
     async fn adopt(&self, adoption: Adoption) -> Result<String, Stopped> {
-        let Adoption { primary, grounds, followers, serves: _ } = adoption;
+        let Adoption { primary, grounds, followers } = adoption;
         let why = "all others follow it already".to_owned();
         self.job.decided(StepKind::FindPrimary, Some(&primary.alias), why);
         self.check_lock().await?;
@@ -157,14 +149,13 @@ impl Locked<'_> {
         self.promote(promotion).await
     }
 
-    /// Stops every receiver at once. Whoever may be taking writes is demoted by force, and its position counts; tells
-    /// also who could not be demoted, and why. Of those who refused writes the last time nobody takes any: whoever
-    /// does was opened by somebody else, who is not disturbed.
+    /// Stops every receiver at once. Whoever may be taking writes is demoted by force, and its position counts. When it
+    /// is done again, nobody takes writes any more: whoever does was opened by somebody else, who is not disturbed.
     async fn stop_everything(
         &self,
         old_primary: Option<&TabletAlias>,
-        closed: &BTreeSet<TabletAlias>,
-    ) -> Result<(Vec<Contender>, Vec<String>), Stopped> {
+        again: bool,
+    ) -> Result<Vec<Contender>, Stopped> {
         let step = self.job.begin_step(StepKind::StopAllReceivers, None);
         let tablets = reparent::to_be_stopped(&self.fresh);
         let enough = |reached: &BTreeSet<TabletAlias>| {
@@ -172,18 +163,18 @@ impl Locked<'_> {
         };
         let answers = self.job.ask_until(&tablets, ServerCommand::StopReceiver, enough).await;
         let mut stopped = Vec::new();
-        let mut open: Vec<(Tablet, &ServerStatus)> = Vec::new();
+        let mut open = Vec::new();
         let (mut silent, mut writable) = (Vec::new(), Vec::new());
         for tablet in &tablets {
             match answers.get(&tablet.alias) {
-                Some(Ok(status)) if status.is_writable() && closed.contains(&tablet.alias) => {
+                Some(Ok(status)) if status.is_writable() && again => {
                     writable.push(tablet.alias.to_string());
                 }
                 Some(Ok(status)) => match reparent::halted(tablet, status) {
                     Halted::TakesPart => {
                         stopped.push(self.contender(tablet, status));
                     }
-                    Halted::MustRefuseWrites => open.push((tablet.clone(), status)),
+                    Halted::MustRefuseWrites => open.push(tablet.clone()),
                     Halted::LeftAlone => {}
                 },
                 Some(Err(error)) => silent.push(format!("{}: {error}", tablet.alias)),
@@ -191,9 +182,9 @@ impl Locked<'_> {
             }
         }
         let text = match silent.is_empty() {
-            true => format!("{} stopped, {} to be demoted", stopped.len(), open.len()),
+            true => format!("{} stopped, {} may take writes", stopped.len(), open.len()),
             false => format!(
-                "{} stopped, {} to be demoted, not reached: {}",
+                "{} stopped, {} may take writes, not reached: {}",
                 stopped.len(),
                 open.len(),
                 silent.join("; ")
@@ -206,14 +197,11 @@ impl Locked<'_> {
             let who = writable.join(", ");
             return Err(Stopped::Failed(format!("somebody else made {who} take writes meanwhile")));
         }
-        let mut not_demoted = Vec::new();
         if !open.is_empty() && !sabotage::has(Bug::LeaveWritable) {
             self.check_lock().await?;
-            let demoted;
-            (demoted, not_demoted) = self.demote_all(&open).await;
-            stopped.extend(demoted);
+            stopped.extend(self.demote_all(&open).await);
         }
-        Ok((stopped, not_demoted))
+        Ok(stopped)
     }
 
     fn contender(&self, tablet: &Tablet, status: &ServerStatus) -> Contender {
@@ -221,25 +209,18 @@ impl Locked<'_> {
         Contender::new(tablet, status.clone(), &self.fresh).by_its_memory(&self.fresh, now)
     }
 
-    /// One that refuses writes already takes part also where it does not let us demote it.
-    async fn demote_all(&self, open: &[(Tablet, &ServerStatus)]) -> (Vec<Contender>, Vec<String>) {
+    async fn demote_all(&self, open: &[Tablet]) -> Vec<Contender> {
         let step = self.job.begin_step(StepKind::DemoteAlone, None);
         let demote = ServerCommand::Demote { sessions: Sessions::EndAll };
-        let tablets: Vec<Tablet> = open.iter().map(|(tablet, _)| tablet.clone()).collect();
-        let answers = self.job.ask_all(&tablets, demote).await;
+        let answers = self.job.ask_all(open, demote).await;
         let mut demoted = Vec::new();
         let mut failed = Vec::new();
-        for (tablet, before) in open {
+        for tablet in open {
             match answers.get(&tablet.alias) {
                 Some(Ok(status)) => {
                     demoted.push(self.contender(tablet, status));
                 }
-                Some(Err(error)) => {
-                    failed.push(format!("{} was not demoted: {error}", tablet.alias));
-                    if reparent::is_shut(&self.fresh, before) {
-                        demoted.push(self.contender(tablet, before));
-                    }
-                }
+                Some(Err(error)) => failed.push(format!("{}: {error}", tablet.alias)),
                 None => {}
             }
         }
@@ -250,7 +231,7 @@ impl Locked<'_> {
                 false => StepOutcome::Unknown(failed.join("; ")),
             },
         );
-        (demoted, failed)
+        demoted
     }
 
     /// Elects, and lets the candidates catch up.

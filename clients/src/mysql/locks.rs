@@ -1,13 +1,9 @@
 //! Read locks on all tables, which backup tools hold: while one is held nobody writes, and appliers wait.
 //!
 //! MySQL tells of them in `performance_schema`. MariaDB does not; there a read that would lock rows is tried, which
-//! fails at once (1205) where it would wait (seen on 10.11). A backup that goes by `BACKUP STAGE` stops writes only at
-//! its end (`BLOCK_COMMIT`); as long as it runs, no other one begins.
-
-use std::time::Duration;
+//! fails at once (1205) where it would wait (seen on 10.11).
 
 use vtorc_core::ports::CommandError;
-use vtorc_core::status::ServerStatus;
 
 use super::dialect::Dialect;
 use super::errors::unless_refused;
@@ -21,45 +17,17 @@ const TRIAL: &str = "SELECT 1 FROM _vt.reparent_journal WHERE FALSE FOR UPDATE";
 /// `ER_LOCK_WAIT_TIMEOUT`
 const WOULD_WAIT: u16 = 1205;
 const WHAT: &str = "look for a read lock on all tables";
-/// What was in the way may be gone after this.
-const LOOK_AGAIN: Duration = Duration::from_millis(30);
 
-/// Whether writes wait there, or will at the end of a backup; nothing where that is not told.
-pub(crate) fn look(
-    session: &mut Session<'_>,
-    status: &mut ServerStatus,
-) -> Result<(), CommandError> {
+/// Somebody holds one; false where that is not told.
+pub(crate) fn writes_wait(session: &mut Session<'_>) -> Result<bool, CommandError> {
     match session.dialect {
         Dialect::MySql | Dialect::OldMySql => {
             let count = unless_refused(session.value(WHAT, READ_LOCKS))?.flatten();
-            status.writes_wait = count.is_some_and(|count| count != "0");
+            Ok(count.is_some_and(|count| count != "0"))
         }
         Dialect::MariaDb => {
             session.run(WHAT, "SET SESSION lock_wait_timeout = 0")?;
-            status.writes_wait = session.refusal(WHAT, TRIAL)? == Some(WOULD_WAIT);
-            // A primary that serves is not troubled by it.
-            if status.replication.is_some() && !status.writes_wait {
-                status.backup_runs = backup_runs(session)?;
-            }
+            Ok(session.refusal(WHAT, TRIAL)? == Some(WOULD_WAIT))
         }
     }
-    Ok(())
-}
-
-/// Begins a backup and ends it. Somebody's DDL stands in its way as well, but not for long.
-fn backup_runs(session: &mut Session<'_>) -> Result<bool, CommandError> {
-    // Where this machine dies in between, the server ends the session, and with it the backup.
-    session.run(WHAT, "SET SESSION wait_timeout = 30")?;
-    for _ in 0..2 {
-        match session.refusal(WHAT, "BACKUP STAGE START")? {
-            Some(WOULD_WAIT) => std::thread::sleep(LOOK_AGAIN),
-            Some(_) => return Ok(false),
-            None => {
-                // At the latest it ends with the session.
-                let _ = session.refusal(WHAT, "BACKUP STAGE END")?;
-                return Ok(false);
-            }
-        }
-    }
-    Ok(true)
 }

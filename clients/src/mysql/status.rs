@@ -78,7 +78,6 @@ pub(crate) fn read(
         uptime: None,
         free_connections: None,
         writes_wait: false,
-        backup_runs: false,
         vttablet: None,
     })
 }

@@ -107,7 +107,6 @@ fn server_by_itself(full: &FullStatus) -> Result<ServerStatus, String> {
         uptime: None,
         free_connections: None,
         writes_wait: false,
-        backup_runs: false,
         vttablet: Some(vttablet(full)),
     })
 }

@@ -52,12 +52,6 @@ pub fn halted(tablet: &Tablet, status: &ServerStatus) -> Halted {
     }
 }
 
-/// Nobody writes there, and nobody ever was primary: nothing was promised.
-pub fn is_shut(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
-    let never_had_one = snapshot.record.term_start.is_none() && snapshot.primary().is_none();
-    status.read_only && never_had_one
-}
-
 /// Whom a request wants. Whoever asks for an emergency reparent and names nobody wants another primary than this one.
 pub fn wish<'a>(snapshot: &'a ShardSnapshot, request: Option<&'a ReparentRequest>) -> Wish<'a> {
     let Some(request) = request else { return Wish::default() };
@@ -83,9 +77,7 @@ pub fn check_worthwhile(basis: Basis<'_>, wish: Wish<'_>) -> Result<(), NoCandid
             Err(none)
         }
         // Writes would only wait elsewhere.
-        Ok(election)
-            if wish.wanted.is_none() && election.candidates.iter().all(Candidate::is_locked) =>
-        {
+        Ok(election) if election.candidates.iter().all(Candidate::is_locked) => {
             let locked = election.candidates.iter().map(|one| one.alias.clone());
             let reason = Reason::Locked;
             let locked = locked.map(|alias| PassedOver { alias, reason: reason.clone() });
@@ -112,8 +104,6 @@ pub struct Adoption {
     pub grounds: PromotionGrounds,
     /// All others.
     pub followers: Vec<Tablet>,
-    /// It takes writes already.
-    pub serves: bool,
 }
 
 /// The primary of a tree would not have the acknowledgements that the policy demands.
@@ -148,6 +138,5 @@ pub fn adoption(
         return Err(TooFewAckers { primary, policy, required, found });
     }
     let grounds = PromotionGrounds::of(status, status.gtid_executed.clone());
-    let serves = status.is_writable();
-    Ok(Some(Adoption { primary: primary.clone(), grounds, followers, serves }))
+    Ok(Some(Adoption { primary: primary.clone(), grounds, followers }))
 }

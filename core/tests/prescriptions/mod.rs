@@ -42,7 +42,7 @@ pub(crate) fn plan(snapshot: &ShardSnapshot, args: &Args) -> String {
         reason: "test".into(),
         by: "ann".into(),
         ignore_block: false,
-        seen: vtorc_core::recovery::request::SeenPrimary::NotLooked,
+        instead_of: None,
     };
     let (settings, unread) = (testkit::settings(), BTreeSet::new());
     let policy = *snapshot.durability.as_ref().unwrap();
