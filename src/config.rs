@@ -291,9 +291,8 @@ fn filters<F: FromStr<Err = BadFilter>>(key: &str, texts: &[String]) -> Result<V
 
 impl Config {
     fn check(&self) -> Result<(), Failure> {
-        self.default_durability()?;
-        self.authentication()?;
         self.recovery_settings()?;
+        self.authentication()?;
         self.hooks.settings()?;
         let positive = [
             ("InstancePollSeconds", self.instance_poll_seconds),

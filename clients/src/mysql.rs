@@ -39,7 +39,7 @@ pub(crate) use dialect::{Row, SETTINGS, SYNTAX_ERROR, SemiSyncNames, name_value}
 pub(crate) use errors::receiver_error;
 pub(crate) use fence::{column_text, is_of_server};
 pub(crate) use follow::RETRIES;
-pub(crate) use locks::READ_LOCKS;
+pub(crate) use locks::{READ_LOCKS, is_any};
 pub(crate) use opening::once_open;
 pub(crate) use relay_log::refusal;
 pub(crate) use semi_sync::semi_sync_settings;

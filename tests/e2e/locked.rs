@@ -1,5 +1,6 @@
 //! A backup tool holds `FLUSH TABLES WITH READ LOCK` on a replica, which receives, acknowledges, and applies nothing.
 
+use mysql::Conn;
 use mysql::prelude::Queryable;
 use serde_json::json;
 use vtorc_fleet::Flavor;
@@ -7,19 +8,31 @@ use vtorc_fleet::Flavor;
 use crate::harness::{Cluster, PLANNED, THREE, others, padded};
 use crate::writer::{arrives, create_table, rows};
 
-/// The locked replica is the only one left that can acknowledge: it follows the new primary while it is locked, and
-/// has lost nothing when it applies again.
-fn the_locked_replica_acknowledges_to_the_new_primary(flavor: Flavor) {
+/// A shard of three, its primary, and its replicas, the one that ranks first before the other.
+fn cluster(flavor: Flavor) -> (Cluster, String, [&'static str; 2]) {
     let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     create_table(cluster.server(&first));
-    let [locked, other] = others(&first)[..] else { panic!() };
-    for replica in [locked, other] {
+    let replicas = others(&first).try_into().expect("two replicas");
+    for replica in replicas {
         arrives(cluster.server(replica), &[].into());
     }
-    let mut backup = cluster.server(locked).connect("admin").unwrap();
+    (cluster, first, replicas)
+}
+
+/// The backup's session: the lock is held as long as that.
+fn backed_up(cluster: &Cluster, alias: &str) -> Conn {
+    let mut backup = cluster.server(alias).connect("admin").unwrap();
     backup.query_drop("FLUSH TABLES WITH READ LOCK").unwrap();
+    backup
+}
+
+/// The locked replica is the only one left that can acknowledge: it follows the new primary while it is locked, and
+/// has lost nothing when it applies again.
+fn the_locked_replica_acknowledges_to_the_new_primary(flavor: Flavor) {
+    let (mut cluster, first, [locked, other]) = cluster(flavor);
+    let backup = backed_up(&cluster, locked);
     for row in 1..=5 {
         let insert = format!("INSERT INTO test.ledger VALUES ({row}, 'x')");
         cluster.server(&first).run(&[&insert]).unwrap();
@@ -47,24 +60,15 @@ fn a_locked_mariadb_replica_acknowledges_to_the_new_primary() {
 /// The replica that ranks first has applied everything, and would not take a write: another one is promoted, and a
 /// planned reparent to it is refused before writes stop.
 fn the_locked_replica_is_not_promoted(flavor: Flavor) {
-    let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
-    cluster.start_daemon(&[]);
-    let first = cluster.healthy(&[]);
-    create_table(cluster.server(&first));
-    let [locked, other] = others(&first)[..] else { panic!() };
-    for replica in [locked, other] {
-        arrives(cluster.server(replica), &[].into());
-    }
-    let mut backup = cluster.server(locked).connect("admin").unwrap();
-    backup.query_drop("FLUSH TABLES WITH READ LOCK").unwrap();
+    let (mut cluster, first, [locked, other]) = cluster(flavor);
+    let backup = backed_up(&cluster, locked);
     let planned = json!({"new_primary": locked, "reason": "test"});
     let (_, answer) = cluster.daemon().post(PLANNED, planned);
     assert!(answer.to_string().contains("FLUSH TABLES WITH READ LOCK"), "{answer:#}");
     cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
     drop(backup);
     arrives(cluster.server(locked), &[1].into());
-    let mut backup = cluster.server(locked).connect("admin").unwrap();
-    backup.query_drop("FLUSH TABLES WITH READ LOCK").unwrap();
+    let _backup = backed_up(&cluster, locked);
     cluster.server_mut(&first).kill();
     assert_eq!(cluster.healthy(&[&first]), padded(other));
     let recovery = cluster.daemon().recovery(|one| one["kind"] == "EmergencyReparent");

@@ -6,9 +6,20 @@ use vtorc_fleet::Flavor;
 use crate::harness::{Cluster, Kind, THREE, others};
 use crate::writer::{arrives, create_table};
 
+/// What a vtorc says that saw the replicas have the rows.
+const HEARD: &str = "nobody who was reached";
+
+/// Whose machines lose their power.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Struck {
+    Servers,
+    ServersAndVtorc,
+}
+
 /// Both replicas acknowledge rows that they cannot apply, since somebody locks the table. All machines lose their
-/// power; the replicas come back first, and have thrown away what they had received (`relay_log_recovery`).
-fn the_replicas_come_back_first(kind: Kind) {
+/// power; the replicas come back first, vtorc with them, and have thrown away what they had received
+/// (`relay_log_recovery`). Nobody is promoted, and it is said why, until the primary is back with every row.
+fn the_replicas_come_back_first(kind: Kind, struck: Struck, why: &str) {
     let mut cluster = Cluster::new(kind, "semi_sync", THREE);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
@@ -25,16 +36,24 @@ fn the_replicas_come_back_first(kind: Kind) {
         let insert = format!("INSERT INTO test.ledger VALUES ({id}, 'acknowledged')");
         cluster.server(&first).run(&[&insert]).unwrap();
     }
-    // They are looked at once more meanwhile.
-    std::thread::sleep(std::time::Duration::from_millis(2500));
+    if struck == Struck::Servers {
+        // They are looked at once more meanwhile.
+        std::thread::sleep(std::time::Duration::from_millis(2500));
+    }
     for alias in THREE {
         cluster.server_mut(alias).kill();
+    }
+    if struck == Struck::ServersAndVtorc {
+        cluster.daemons.clear();
     }
     drop(readers);
     for replica in &replicas {
         cluster.server_mut(replica).restart().unwrap();
     }
-    cluster.daemon().held_back("nobody who was reached");
+    if struck == Struck::ServersAndVtorc {
+        cluster.start_daemon(&[]);
+    }
+    cluster.daemon().held_back(why);
     cluster.server_mut(&first).restart().unwrap();
     cluster.healthy(&[]);
     for alias in THREE {
@@ -44,57 +63,24 @@ fn the_replicas_come_back_first(kind: Kind) {
 
 #[test]
 fn acknowledged_rows_on_a_mysql_primary_alone_are_waited_for() {
-    the_replicas_come_back_first(Flavor::MySql.into());
+    the_replicas_come_back_first(Flavor::MySql.into(), Struck::Servers, HEARD);
 }
 
 #[test]
 fn acknowledged_rows_on_a_mariadb_primary_alone_are_waited_for() {
-    the_replicas_come_back_first(Flavor::MariaDb.into());
+    the_replicas_come_back_first(Flavor::MariaDb.into(), Struck::Servers, HEARD);
 }
 
-/// The machines of all servers and of vtorc lose their power. The replicas and vtorc come back first: both replicas
-/// threw away what they had acknowledged and not applied, and this vtorc never heard of it.
-fn vtorc_and_the_replicas_come_back_first(kind: Kind) {
-    let mut cluster = Cluster::new(kind, "semi_sync", THREE);
-    cluster.start_daemon(&[]);
-    let first = cluster.healthy(&[]);
-    create_table(cluster.server(&first));
-    let replicas = others(&first);
-    let mut readers = Vec::new();
-    for replica in &replicas {
-        arrives(cluster.server(replica), &[].into());
-        let mut reader = cluster.server(replica).connect("admin").unwrap();
-        reader.query_drop("LOCK TABLES test.ledger READ").unwrap();
-        readers.push(reader);
-    }
-    for id in 1..=9 {
-        let insert = format!("INSERT INTO test.ledger VALUES ({id}, 'acknowledged')");
-        cluster.server(&first).run(&[&insert]).unwrap();
-    }
-    for alias in THREE {
-        cluster.server_mut(alias).kill();
-    }
-    cluster.daemons.clear();
-    drop(readers);
-    for replica in &replicas {
-        cluster.server_mut(replica).restart().unwrap();
-    }
-    cluster.start_daemon(&[]);
-    cluster.daemon().held_back("was restarted since that was last heard");
-    cluster.server_mut(&first).restart().unwrap();
-    cluster.healthy(&[]);
-    for alias in THREE {
-        arrives(cluster.server(alias), &(1..=9).collect());
-    }
-}
+/// What a vtorc is told by its history that never heard of the rows.
+const NEVER_HEARD: &str = "was restarted since that was last heard";
 
 #[test]
 fn acknowledged_rows_on_a_mysql_primary_alone_are_waited_for_by_a_vtorc_that_never_heard_of_them() {
-    vtorc_and_the_replicas_come_back_first(Flavor::MySql.into());
+    the_replicas_come_back_first(Flavor::MySql.into(), Struck::ServersAndVtorc, NEVER_HEARD);
 }
 
 #[test]
 fn acknowledged_rows_on_a_mariadb_primary_alone_are_waited_for_by_a_vtorc_that_never_heard_of_them()
 {
-    vtorc_and_the_replicas_come_back_first(Flavor::MariaDb.into());
+    the_replicas_come_back_first(Flavor::MariaDb.into(), Struck::ServersAndVtorc, NEVER_HEARD);
 }

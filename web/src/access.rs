@@ -128,17 +128,13 @@ impl Access {
         match &self.authentication {
             Authentication::None => Ok(Caller { name: anonymous() }),
             Authentication::Basic { user, password } => {
-                let (given_user, given_password) =
-                    basic(request).ok_or_else(ApiError::unauthorized)?;
-                let fits = same(&given_user, user) & same(&given_password, password);
-                fits.then_some(Caller { name: given_user }).ok_or_else(ApiError::unauthorized)
+                let (name, fits) = by_password(request, user, password)?;
+                fits.then_some(Caller { name }).ok_or_else(ApiError::unauthorized)
             }
             Authentication::Multi { user, password } => {
-                let (given_user, given_password) =
-                    basic(request).ok_or_else(ApiError::unauthorized)?;
-                let fits = same(&given_user, user) & same(&given_password, password);
-                let fits = fits || given_user == ONLY_READS;
-                fits.then_some(Caller { name: given_user }).ok_or_else(ApiError::unauthorized)
+                let (name, fits) = by_password(request, user, password)?;
+                let fits = fits || name == ONLY_READS;
+                fits.then_some(Caller { name }).ok_or_else(ApiError::unauthorized)
             }
             Authentication::Proxy(proxy) => {
                 Ok(Caller { name: proxy.names(request).unwrap_or_else(anonymous) })
@@ -215,6 +211,17 @@ fn credentials(request: &HttpRequest, scheme: &str) -> Option<String> {
     start
         .eq_ignore_ascii_case(scheme)
         .then(|| header.get(scheme.len()..).unwrap_or("").trim().to_owned())
+}
+
+/// As whom somebody asks, and whether that is this user, with the password.
+fn by_password(
+    request: &HttpRequest,
+    user: &str,
+    password: &str,
+) -> Result<(String, bool), ApiError> {
+    let (given_user, given_password) = basic(request).ok_or_else(ApiError::unauthorized)?;
+    let fits = same(&given_user, user) & same(&given_password, password);
+    Ok((given_user, fits))
 }
 
 fn basic(request: &HttpRequest) -> Option<(String, String)> {

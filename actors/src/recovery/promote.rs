@@ -47,6 +47,12 @@ pub(super) struct Promotion {
     pub(super) writes_stopped_at: Option<Timestamp>,
 }
 
+/// The promotion was not answered, and neither was the question whether it was done.
+fn nobody_knows(winner: &Tablet, why: &str, error: &CommandError) -> Stopped {
+    let winner = &winner.alias;
+    Stopped::Unclear(format!("nobody knows whether {winner} was promoted: {why}; {error}"))
+}
+
 impl Locked<'_> {
     /// Promotes the winner while the others are already being repointed, and records it.
     pub(super) async fn promote(&self, promotion: Promotion) -> Result<String, Stopped> {
@@ -121,10 +127,7 @@ impl Locked<'_> {
                         Err(Stopped::Failed(format!("{} was not promoted: {why}", winner.alias)))
                     }
                     Opened::No => self.stays_closed(winner, over, &why).await,
-                    Opened::Unknown(error) => Err(Stopped::Unclear(format!(
-                        "nobody knows whether {} was promoted: {why}; {error}",
-                        winner.alias
-                    ))),
+                    Opened::Unknown(error) => Err(nobody_knows(winner, &why, &error)),
                 }
             }
         }
@@ -146,10 +149,7 @@ impl Locked<'_> {
             Opened::No => {
                 Err(Stopped::NotPromoted(format!("{} was not promoted: {why}", winner.alias)))
             }
-            Opened::Unknown(error) => Err(Stopped::Unclear(format!(
-                "nobody knows whether {} was promoted: {why}; {error}",
-                winner.alias
-            ))),
+            Opened::Unknown(error) => Err(nobody_knows(winner, why, &error)),
         }
     }
 

@@ -70,9 +70,7 @@ impl RecoveryActor {
             }
         }
     }
-}
 
-impl RecoveryActor {
     /// Whether a request waits: it goes back to the shard's actor, which asks for it anew by what is known now.
     pub(super) fn is_next_turn(&mut self) -> bool {
         let Some(waiting) = self.waiting.take_if(|waiting| !waiting.reply.is_closed()) else {

@@ -61,11 +61,7 @@ impl Dialect {
     pub(crate) fn probe_statements(self) -> [&'static str; 7] {
         match self {
             Self::MySql => [
-                "SELECT @@global.server_id AS server_id, @@global.server_uuid AS server_uuid, \
-                 VERSION() AS version, @@global.read_only AS read_only, \
-                 @@global.super_read_only AS super_read_only, @@global.gtid_mode AS gtid_mode, \
-                 @@global.log_bin AS log_bin, \
-                 @@global.gtid_executed AS gtid_executed, @@global.gtid_purged AS gtid_purged",
+                MYSQL_SERVER,
                 "SHOW REPLICA STATUS",
                 SETTINGS,
                 SEMI_SYNC_STATUS,
@@ -74,11 +70,7 @@ impl Dialect {
                 WORKERS,
             ],
             Self::OldMySql => [
-                "SELECT @@global.server_id AS server_id, @@global.server_uuid AS server_uuid, \
-                 VERSION() AS version, @@global.read_only AS read_only, \
-                 @@global.super_read_only AS super_read_only, @@global.gtid_mode AS gtid_mode, \
-                 @@global.log_bin AS log_bin, \
-                 @@global.gtid_executed AS gtid_executed, @@global.gtid_purged AS gtid_purged",
+                MYSQL_SERVER,
                 "SHOW SLAVE STATUS",
                 SETTINGS,
                 SEMI_SYNC_STATUS,
@@ -101,6 +93,12 @@ impl Dialect {
         }
     }
 }
+
+const MYSQL_SERVER: &str = "SELECT @@global.server_id AS server_id, @@global.server_uuid AS server_uuid, \
+     VERSION() AS version, @@global.read_only AS read_only, \
+     @@global.super_read_only AS super_read_only, @@global.gtid_mode AS gtid_mode, \
+     @@global.log_bin AS log_bin, \
+     @@global.gtid_executed AS gtid_executed, @@global.gtid_purged AS gtid_purged";
 
 /// From this one on a probe's statements may be refused.
 pub(crate) const MAY_BE_MISSING: usize = 4;

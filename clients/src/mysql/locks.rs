@@ -12,6 +12,11 @@ use super::session::Session;
 /// Counts them.
 pub(crate) const READ_LOCKS: &str = "SELECT COUNT(*) FROM performance_schema.metadata_locks \
      WHERE OBJECT_TYPE = 'GLOBAL' AND LOCK_TYPE = 'SHARED' AND LOCK_STATUS = 'GRANTED'";
+/// Whether that count tells of any; not where it could not be read.
+pub(crate) fn is_any(count: Option<String>) -> bool {
+    count.is_some_and(|count| count != "0")
+}
+
 /// It locks no row.
 const TRIAL: &str = "SELECT 1 FROM _vt.reparent_journal WHERE FALSE FOR UPDATE";
 /// `ER_LOCK_WAIT_TIMEOUT`
@@ -22,8 +27,7 @@ const WHAT: &str = "look for a read lock on all tables";
 pub(crate) fn writes_wait(session: &mut Session<'_>) -> Result<bool, CommandError> {
     match session.dialect {
         Dialect::MySql | Dialect::OldMySql => {
-            let count = unless_refused(session.value(WHAT, READ_LOCKS))?.flatten();
-            Ok(count.is_some_and(|count| count != "0"))
+            Ok(is_any(unless_refused(session.value(WHAT, READ_LOCKS))?.flatten()))
         }
         Dialect::MariaDb => {
             session.run(WHAT, "SET SESSION lock_wait_timeout = 0")?;

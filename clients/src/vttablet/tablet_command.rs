@@ -11,7 +11,7 @@ use super::calls::{CallError, Caller};
 use super::status;
 use crate::interface::replicationdata::FullStatus;
 use crate::interface::tabletmanagerdata as messages;
-use crate::mysql::{READ_LOCKS, WorkerPool};
+use crate::mysql::{READ_LOCKS, WorkerPool, is_any};
 
 /// A vttablet beside a server that answers is waited for so long.
 const WORD_PATIENCE: Duration = Duration::from_millis(300);
@@ -119,9 +119,8 @@ impl TabletCommand<'_> {
             Err(error) if error.is_refusal(MISSING) => Some(0),
             Err(_) => None,
         };
-        // Not told where it cannot be read.
         let locks = locks.ok().and_then(|rows| rows.into_iter().next()?.into_values().next()?);
-        status.writes_wait = locks.is_some_and(|count| count != "0");
+        status.writes_wait = is_any(locks);
         Ok(status)
     }
 }

@@ -78,10 +78,9 @@ pub fn check_worthwhile(basis: Basis<'_>, wish: Wish<'_>) -> Result<(), NoCandid
         }
         // Writes would only wait elsewhere.
         Ok(election) if election.candidates.iter().all(Candidate::is_locked) => {
-            let locked = election.candidates.iter().map(|one| one.alias.clone());
-            let reason = Reason::Locked;
-            let locked = locked.map(|alias| PassedOver { alias, reason: reason.clone() });
-            Err(NoCandidate::AllPassedOver(locked.chain(election.passed_over.clone()).collect()))
+            let locked = election.candidates.into_iter();
+            let locked = locked.map(|one| PassedOver { alias: one.alias, reason: Reason::Locked });
+            Err(NoCandidate::AllPassedOver(locked.chain(election.passed_over).collect()))
         }
         // Those who are stopped may say more.
         Err(NotChosen::NoCandidate(_) | NotChosen::Unsafe(_)) | Ok(_) => Ok(()),
