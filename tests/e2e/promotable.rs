@@ -96,3 +96,28 @@ fn a_server_without_a_free_connection_is_named() {
         assert!(shard["findings"].to_string().contains("1040"), "{shard:#}");
     }
 }
+
+/// A tree that serves is registered, and its primary cannot be set up as the policy wants: it goes on serving.
+#[test]
+fn a_tree_that_serves_is_left_alone_where_its_primary_cannot_be_set_up() {
+    let mut cluster = Cluster::new(Flavor::MySql, "semi_sync", THREE);
+    let [primary, replicas @ ..] = THREE else { panic!("three tablets") };
+    let address = cluster.server(primary).address();
+    let (host, port) = address.split_once(':').unwrap();
+    let follow = format!(
+        "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '{host}', SOURCE_PORT = {port}, \
+         SOURCE_USER = 'vt_repl', SOURCE_AUTO_POSITION = 1, GET_SOURCE_PUBLIC_KEY = 1"
+    );
+    create_table(cluster.server(primary));
+    for replica in replicas {
+        cluster
+            .server(replica)
+            .run(&[&follow, "START REPLICA", "SET GLOBAL super_read_only = ON"])
+            .unwrap();
+        arrives(cluster.server(replica), &[].into());
+    }
+    cluster.server(primary).run(&["UNINSTALL PLUGIN rpl_semi_sync_source"]).unwrap();
+    cluster.start_daemon(&[]);
+    cluster.daemon().recovery(|one| one["kind"] == "ElectPrimary" && one["outcome"] == "failed");
+    cluster.server(primary).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
+}

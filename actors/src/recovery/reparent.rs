@@ -36,10 +36,10 @@ impl Locked<'_> {
         if first {
             let adoption = reparent::adoption(&self.fresh, self.policy);
             if let Some(adoption) = adoption.map_err(Stopped::refused)? {
-                let primary = adoption.primary.alias.clone();
+                let (primary, serves) = (adoption.primary.alias.clone(), adoption.serves);
                 match self.adopt(adoption).await {
-                    // The tree gets another one then.
-                    Err(Stopped::NotPromoted(_)) => drop(refused.insert(primary)),
+                    // The tree gets another one then; one that serves is left alone.
+                    Err(Stopped::NotPromoted(_)) if !serves => drop(refused.insert(primary)),
                     done => return done,
                 }
             }
@@ -132,7 +132,7 @@ impl Locked<'_> {
 
     /// Takes over a replication tree that works: nobody is stopped or repointed.
     async fn adopt(&self, adoption: Adoption) -> Result<String, Stopped> {
-        let Adoption { primary, grounds, followers } = adoption;
+        let Adoption { primary, grounds, followers, serves: _ } = adoption;
         let why = "all others follow it already".to_owned();
         self.job.decided(StepKind::FindPrimary, Some(&primary.alias), why);
         self.check_lock().await?;

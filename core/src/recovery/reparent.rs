@@ -103,6 +103,8 @@ pub struct Adoption {
     pub grounds: PromotionGrounds,
     /// All others.
     pub followers: Vec<Tablet>,
+    /// It takes writes already.
+    pub serves: bool,
 }
 
 /// The primary of a tree would not have the acknowledgements that the policy demands.
@@ -137,5 +139,6 @@ pub fn adoption(
         return Err(TooFewAckers { primary, policy, required, found });
     }
     let grounds = PromotionGrounds::of(status, status.gtid_executed.clone());
-    Ok(Some(Adoption { primary: primary.clone(), grounds, followers }))
+    let serves = status.is_writable();
+    Ok(Some(Adoption { primary: primary.clone(), grounds, followers, serves }))
 }
