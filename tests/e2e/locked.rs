@@ -21,10 +21,13 @@ fn cluster(flavor: Flavor) -> (Cluster, String, [&'static str; 2]) {
     (cluster, first, replicas)
 }
 
+/// What most backup tools hold.
+const READ_LOCK: &[&str] = &["FLUSH TABLES WITH READ LOCK"];
+
 /// The backup's session: the lock is held as long as that.
-fn backed_up(cluster: &Cluster, alias: &str) -> Conn {
+fn backed_up(cluster: &Cluster, alias: &str, lock: &[&str]) -> Conn {
     let mut backup = cluster.server(alias).connect("admin").unwrap();
-    backup.query_drop("FLUSH TABLES WITH READ LOCK").unwrap();
+    lock.iter().for_each(|statement| backup.query_drop(statement).unwrap());
     backup
 }
 
@@ -32,7 +35,7 @@ fn backed_up(cluster: &Cluster, alias: &str) -> Conn {
 /// has lost nothing when it applies again.
 fn the_locked_replica_acknowledges_to_the_new_primary(flavor: Flavor) {
     let (mut cluster, first, [locked, other]) = cluster(flavor);
-    let backup = backed_up(&cluster, locked);
+    let backup = backed_up(&cluster, locked, READ_LOCK);
     for row in 1..=5 {
         let insert = format!("INSERT INTO test.ledger VALUES ({row}, 'x')");
         cluster.server(&first).run(&[&insert]).unwrap();
@@ -59,29 +62,40 @@ fn a_locked_mariadb_replica_acknowledges_to_the_new_primary() {
 
 /// The replica that ranks first has applied everything, and would not take a write: another one is promoted, and a
 /// planned reparent to it is refused before writes stop.
-fn the_locked_replica_is_not_promoted(flavor: Flavor) {
+fn the_locked_replica_is_not_promoted(flavor: Flavor, lock: &[&str]) {
     let (mut cluster, first, [locked, other]) = cluster(flavor);
-    let backup = backed_up(&cluster, locked);
+    let backup = backed_up(&cluster, locked, lock);
     let planned = json!({"new_primary": locked, "reason": "test"});
     let (_, answer) = cluster.daemon().post(PLANNED, planned);
     assert!(answer.to_string().contains("FLUSH TABLES WITH READ LOCK"), "{answer:#}");
     cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
     drop(backup);
     arrives(cluster.server(locked), &[1].into());
-    let _backup = backed_up(&cluster, locked);
+    let _backup = backed_up(&cluster, locked, lock);
     cluster.server_mut(&first).kill();
     assert_eq!(cluster.healthy(&[&first]), padded(other));
     let recovery = cluster.daemon().recovery(|one| one["kind"] == "EmergencyReparent");
-    let why = format!("not {}: somebody holds a read lock", padded(locked));
+    let why = format!("not {}: somebody holds a lock", padded(locked));
     assert!(recovery["steps"].to_string().contains(&why), "{recovery:#}");
 }
 
 #[test]
 fn a_locked_mysql_replica_is_not_promoted() {
-    the_locked_replica_is_not_promoted(Flavor::MySql);
+    the_locked_replica_is_not_promoted(Flavor::MySql, READ_LOCK);
 }
 
 #[test]
 fn a_locked_mariadb_replica_is_not_promoted() {
-    the_locked_replica_is_not_promoted(Flavor::MariaDb);
+    the_locked_replica_is_not_promoted(Flavor::MariaDb, READ_LOCK);
+}
+
+#[test]
+fn a_mariadb_replica_that_is_backed_up_in_stages_is_not_promoted() {
+    let stages = [
+        "BACKUP STAGE START",
+        "BACKUP STAGE FLUSH",
+        "BACKUP STAGE BLOCK_DDL",
+        "BACKUP STAGE BLOCK_COMMIT",
+    ];
+    the_locked_replica_is_not_promoted(Flavor::MariaDb, &stages);
 }

@@ -121,3 +121,27 @@ fn a_tree_that_serves_is_left_alone_where_its_primary_cannot_be_set_up() {
     cluster.daemon().recovery(|one| one["kind"] == "ElectPrimary" && one["outcome"] == "failed");
     cluster.server(primary).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
 }
+
+/// One server of a new shard refuses to be demoted, and refuses writes already: another one is elected.
+#[test]
+fn a_new_shard_comes_up_without_one_that_refuses() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+        let (revoke, shut) = match flavor {
+            Flavor::MySql => ("SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN", "super_read_only = ON"),
+            Flavor::MariaDb => ("READ_ONLY ADMIN", "read_only = ON"),
+        };
+        for alias in THREE {
+            let shut = format!("SET GLOBAL {shut}");
+            let revoke = format!("REVOKE {revoke} ON *.* FROM 'orc_client_user'@'%'");
+            let statements = match *alias == THREE[0] {
+                true => vec!["SET sql_log_bin = 0", &revoke, &shut],
+                false => vec![shut.as_str()],
+            };
+            cluster.server(alias).run(&statements).unwrap();
+        }
+        cluster.start_daemon(&[]);
+        let elected = cluster.daemon().recovery(|one| one["new_primary"].is_string());
+        assert_ne!(elected["new_primary"], padded(THREE[0]), "{elected:#}");
+    }
+}

@@ -100,8 +100,15 @@ impl Locked<'_> {
     ) -> Result<String, (Option<TabletAlias>, Stopped)> {
         let nobody = |why| (None, why);
         self.check_lock().await.map_err(nobody)?;
-        let contenders = self.stop_everything(old_primary, again).await.map_err(nobody)?;
-        let chosen = self.elect(&contenders, wish, refused).await.map_err(nobody)?;
+        let (contenders, not_demoted) =
+            self.stop_everything(old_primary, again).await.map_err(nobody)?;
+        let chosen = match self.elect(&contenders, wish, refused).await {
+            Err(Stopped::Refused(why)) if !not_demoted.is_empty() => {
+                let why = format!("{why}; {}", not_demoted.join("; "));
+                return Err(nobody(Stopped::Refused(why)));
+            }
+            chosen => chosen.map_err(nobody)?,
+        };
         self.check_lock().await.map_err(nobody)?;
         let promotion = Promotion {
             winner: self.tablet(&chosen.alias).map_err(nobody)?.clone(),
@@ -150,12 +157,13 @@ impl Locked<'_> {
     }
 
     /// Stops every receiver at once. Whoever may be taking writes is demoted by force, and its position counts. When it
-    /// is done again, nobody takes writes any more: whoever does was opened by somebody else, who is not disturbed.
+    /// is done again, nobody takes writes any more: whoever does was opened by somebody else, who is not disturbed. Tells
+    /// also who could not be demoted, and why.
     async fn stop_everything(
         &self,
         old_primary: Option<&TabletAlias>,
         again: bool,
-    ) -> Result<Vec<Contender>, Stopped> {
+    ) -> Result<(Vec<Contender>, Vec<String>), Stopped> {
         let step = self.job.begin_step(StepKind::StopAllReceivers, None);
         let tablets = reparent::to_be_stopped(&self.fresh);
         let enough = |reached: &BTreeSet<TabletAlias>| {
@@ -163,7 +171,7 @@ impl Locked<'_> {
         };
         let answers = self.job.ask_until(&tablets, ServerCommand::StopReceiver, enough).await;
         let mut stopped = Vec::new();
-        let mut open = Vec::new();
+        let mut open: Vec<(Tablet, &ServerStatus)> = Vec::new();
         let (mut silent, mut writable) = (Vec::new(), Vec::new());
         for tablet in &tablets {
             match answers.get(&tablet.alias) {
@@ -174,7 +182,7 @@ impl Locked<'_> {
                     Halted::TakesPart => {
                         stopped.push(self.contender(tablet, status));
                     }
-                    Halted::MustRefuseWrites => open.push(tablet.clone()),
+                    Halted::MustRefuseWrites => open.push((tablet.clone(), status)),
                     Halted::LeftAlone => {}
                 },
                 Some(Err(error)) => silent.push(format!("{}: {error}", tablet.alias)),
@@ -182,9 +190,9 @@ impl Locked<'_> {
             }
         }
         let text = match silent.is_empty() {
-            true => format!("{} stopped, {} may take writes", stopped.len(), open.len()),
+            true => format!("{} stopped, {} to be demoted", stopped.len(), open.len()),
             false => format!(
-                "{} stopped, {} may take writes, not reached: {}",
+                "{} stopped, {} to be demoted, not reached: {}",
                 stopped.len(),
                 open.len(),
                 silent.join("; ")
@@ -197,11 +205,14 @@ impl Locked<'_> {
             let who = writable.join(", ");
             return Err(Stopped::Failed(format!("somebody else made {who} take writes meanwhile")));
         }
+        let mut not_demoted = Vec::new();
         if !open.is_empty() && !sabotage::has(Bug::LeaveWritable) {
             self.check_lock().await?;
-            stopped.extend(self.demote_all(&open).await);
+            let demoted;
+            (demoted, not_demoted) = self.demote_all(&open).await;
+            stopped.extend(demoted);
         }
-        Ok(stopped)
+        Ok((stopped, not_demoted))
     }
 
     fn contender(&self, tablet: &Tablet, status: &ServerStatus) -> Contender {
@@ -209,18 +220,25 @@ impl Locked<'_> {
         Contender::new(tablet, status.clone(), &self.fresh).by_its_memory(&self.fresh, now)
     }
 
-    async fn demote_all(&self, open: &[Tablet]) -> Vec<Contender> {
+    /// One that refuses writes already takes part also where it does not let us demote it.
+    async fn demote_all(&self, open: &[(Tablet, &ServerStatus)]) -> (Vec<Contender>, Vec<String>) {
         let step = self.job.begin_step(StepKind::DemoteAlone, None);
         let demote = ServerCommand::Demote { sessions: Sessions::EndAll };
-        let answers = self.job.ask_all(open, demote).await;
+        let tablets: Vec<Tablet> = open.iter().map(|(tablet, _)| tablet.clone()).collect();
+        let answers = self.job.ask_all(&tablets, demote).await;
         let mut demoted = Vec::new();
         let mut failed = Vec::new();
-        for tablet in open {
+        for (tablet, before) in open {
             match answers.get(&tablet.alias) {
                 Some(Ok(status)) => {
                     demoted.push(self.contender(tablet, status));
                 }
-                Some(Err(error)) => failed.push(format!("{}: {error}", tablet.alias)),
+                Some(Err(error)) => {
+                    failed.push(format!("{} was not demoted: {error}", tablet.alias));
+                    if reparent::is_shut(&self.fresh, before) {
+                        demoted.push(self.contender(tablet, before));
+                    }
+                }
                 None => {}
             }
         }
@@ -231,7 +249,7 @@ impl Locked<'_> {
                 false => StepOutcome::Unknown(failed.join("; ")),
             },
         );
-        demoted
+        (demoted, failed)
     }
 
     /// Elects, and lets the candidates catch up.

@@ -1,7 +1,8 @@
 //! Read locks on all tables, which backup tools hold: while one is held nobody writes, and appliers wait.
 //!
 //! MySQL tells of them in `performance_schema`. MariaDB does not; there a read that would lock rows is tried, which
-//! fails at once (1205) where it would wait (seen on 10.11).
+//! fails at once (1205) where it would wait (seen on 10.11). A backup that goes by `BACKUP STAGE` stops writes only at its
+//! end (`BLOCK_COMMIT`); as long as it runs, no other one begins.
 
 use vtorc_core::ports::CommandError;
 
@@ -31,7 +32,14 @@ pub(crate) fn writes_wait(session: &mut Session<'_>) -> Result<bool, CommandErro
         }
         Dialect::MariaDb => {
             session.run(WHAT, "SET SESSION lock_wait_timeout = 0")?;
-            Ok(session.refusal(WHAT, TRIAL)? == Some(WOULD_WAIT))
+            if session.refusal(WHAT, TRIAL)? == Some(WOULD_WAIT) {
+                return Ok(true);
+            }
+            let begun = session.refusal(WHAT, "BACKUP STAGE START")?;
+            if begun.is_none() {
+                session.run(WHAT, "BACKUP STAGE END")?;
+            }
+            Ok(begun == Some(WOULD_WAIT))
         }
     }
 }

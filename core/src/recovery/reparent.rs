@@ -11,7 +11,7 @@ use crate::reparent::choice::{Asked, Basis, NotChosen, Wish};
 use crate::reparent::election::{
     self, Candidate, Contender, NOBODY, NoCandidate, PassedOver, Reason,
 };
-use crate::status::ServerStatus;
+use crate::status::{Flavor, ServerStatus};
 use crate::tablet::Tablet;
 
 /// The tablets that vtorc manages.
@@ -50,6 +50,13 @@ pub fn halted(tablet: &Tablet, status: &ServerStatus) -> Halted {
         false if follows => Halted::TakesPart,
         false => Halted::LeftAlone,
     }
+}
+
+/// Nobody writes there: it refuses everybody's writes, or nobody ever was primary, and so nothing was promised.
+pub fn is_shut(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
+    let never_had_one = snapshot.record.term_start.is_none() && snapshot.primary().is_none();
+    let everybodys = status.super_read_only && status.flavor == Flavor::MySql;
+    status.read_only && (everybodys || never_had_one)
 }
 
 /// Whom a request wants. Whoever asks for an emergency reparent and names nobody wants another primary than this one.

@@ -124,7 +124,7 @@ impl fmt::Display for Reason {
                 "its record cannot be read now, so nobody would learn from the topology that it is primary",
             ),
             Self::Locked => f.write_str(
-                "somebody holds a read lock on all its tables (FLUSH TABLES WITH READ LOCK)",
+                "somebody holds a lock for which writes wait, as backups do (FLUSH TABLES WITH READ LOCK, BACKUP STAGE)",
             ),
             Self::NoConnections => f.write_str("its max_connections are used up"),
             Self::NotPromoted => f.write_str("it refused to be promoted"),

@@ -82,7 +82,7 @@ pub enum Unsafe {
     )]
     NamedUnread(TabletAlias),
     /// There was a primary that the topology no longer knows; any tablet could be following it.
-    #[error("the primary's record is gone, so all tablets must be reached; missing: {}", list_both(.missing, .places))]
+    #[error("no tablet's record says that it is primary, so all tablets must be reached and refuse writes; missing: {}", list_both(.missing, .places))]
     PrimaryUnknown {
         /// Who must come back.
         missing: Vec<TabletAlias>,
