@@ -319,12 +319,17 @@ impl RecoveryActor {
 
     /// Tried again, until it is given up.
     fn block_was_not_read(&mut self, error: &HistoryError, context: &mut Context<Self>) {
+        if self.attempts.is_some() {
+            context.run_later(BLOCK_RETRY, |actor, context| actor.read_history(context));
+            return;
+        }
         let now = self.services.clock.now();
         let since = self.unread.as_ref().map_or(now, |unread| unread.since);
         let why = format!("the block period cannot be read: {error}");
         if let Some(attempts) = attempts::without_history(since, now) {
             warn!(self.log, "recovering without the history"; "reason" => &why);
             (self.attempts, self.unread) = (Some(attempts), None);
+            context.run_later(BLOCK_RETRY, |actor, context| actor.read_history(context));
             return;
         }
         warn!(self.log, "not recovering"; "reason" => &why);
@@ -359,6 +364,10 @@ impl Handler<HistoryWasRead> for RecoveryActor {
             Ok((block, heard)) => {
                 self.unread = None;
                 self.heard_before = heard;
+                if self.attempts.is_some() {
+                    // The block was given up; that an earlier process heard the primary is no less true.
+                    return;
+                }
                 self.attempts = Some(Attempts::with_block(block));
             }
             Err(error) => self.block_was_not_read(&error, context),

@@ -69,11 +69,10 @@ impl RecoverySettings {
     /// How willingly this tablet is promoted.
     pub fn promotion_rule(&self, tablet: &Tablet) -> PromotionRule {
         let alias = tablet.alias.to_string();
-        let host = tablet.mysql.as_ref().map(|address| address.host.as_str()).unwrap_or_default();
-        let by_settings = self.promotion_rules.iter().find(|(pattern, _)| {
-            let matches =
-                || regex_lite::Regex::new(pattern).is_ok_and(|regex| regex.is_match(host));
-            *pattern == alias || (!pattern.is_empty() && matches())
+        let by_settings = self.promotion_rules.iter().find(|(who, _)| {
+            let means =
+                |address| who.parse::<HostFilter>().is_ok_and(|filter| filter.means(address));
+            *who == alias || tablet.mysql.as_ref().is_some_and(means)
         });
         by_settings.map(|(_, rule)| *rule).or(tablet.promotion_rule).unwrap_or_default()
     }

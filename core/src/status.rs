@@ -109,6 +109,9 @@ pub struct ServerStatus {
     /// Somebody holds a read lock on all its tables (`FLUSH TABLES WITH READ LOCK`): writes would wait for that. Read
     /// at least where a recovery asks for it; false where it is not told.
     pub writes_wait: bool,
+    /// A backup runs there that lets writes wait at its end (MariaDB's `BACKUP STAGE`), and nobody knows when. Read as
+    /// the one before is.
+    pub backup_runs: bool,
     /// What is known of the tablet's vttablet; none where there is none, or it was not asked yet.
     pub vttablet: Option<VttabletState>,
 }

@@ -66,6 +66,7 @@ pub fn status() -> ServerStatus {
         uptime: None,
         free_connections: None,
         writes_wait: false,
+        backup_runs: false,
         vttablet: None,
     }
 }

@@ -434,6 +434,7 @@ impl Server {
             uptime: Some(Duration::from_secs(now.saturating_sub(self.started_at) / 1000)),
             free_connections: None,
             writes_wait: false,
+            backup_runs: false,
             vttablet: None,
         }
     }

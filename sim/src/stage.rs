@@ -156,7 +156,7 @@ fn ask_for_reparent(stage: &SharedStage, fault: &Fault, server: u8) {
         reason: String::new(),
         by: "operator".into(),
         ignore_block: false,
-        instead_of: None,
+        seen: vtorc_core::recovery::request::SeenPrimary::NotLooked,
     };
     // Nobody waits for the answer.
     let (reply, _) = oneshot::channel();

@@ -56,7 +56,7 @@ pub struct TrustedProxy {
 impl TrustedProxy {
     /// Whom the proxy names: once, and nobody where somebody else than the proxy asks.
     fn names(&self, request: &HttpRequest) -> Option<String> {
-        let peer = request.peer_addr()?.ip();
+        let peer = request.peer_addr()?.ip().to_canonical();
         let trusted = match self.addresses.is_empty() {
             true => peer.is_loopback(),
             false => self.addresses.contains(&peer),

@@ -114,7 +114,7 @@ async fn reparent(
         reason: body.reason.unwrap_or_default(),
         by: operator.name.clone(),
         ignore_block: body.ignore_block,
-        instead_of: None,
+        seen: vtorc_core::recovery::request::SeenPrimary::NotLooked,
     };
     carry_out(shard, Request::Reparent(order), wait, operator).await
 }

@@ -107,7 +107,6 @@ impl Locked<'_> {
         let promote = ServerCommand::Promote { acks, grounds };
         let timeout = self.job.settings.command_timeout;
         let patience = self.opening_patience(winner).await?;
-        let over = Instant::now() + patience;
         match self.job.on(StepKind::Promote, winner, promote, patience).await {
             Ok(status) if status.is_writable() => Ok(status),
             Ok(_) => {
@@ -118,6 +117,8 @@ impl Locked<'_> {
             }
             // No answer is no answer: look, and never promote another one on a guess.
             Err(CommandError::Unknown(why)) => {
+                // Late enough: the server's own deadline was counted from before.
+                let over = Instant::now() + patience;
                 let look = ServerCommand::ReadStatus;
                 let looked = self.job.on(StepKind::SeeWhetherPromoted, winner, look, timeout);
                 match promotion::opened(looked.await) {

@@ -67,10 +67,10 @@ impl Locked<'_> {
         action: &'static str,
         refused: BTreeSet<TabletAlias>,
     ) -> Result<String, Stopped> {
-        let (mut refused, mut refusals, mut again) = (refused, Vec::new(), false);
+        let (mut refused, mut refusals) = (refused, Vec::new());
+        let mut closed = BTreeSet::new();
         loop {
-            let tried = self.promote_one(old_primary, wish, action, (&refused, again)).await;
-            again = true;
+            let tried = self.promote_one(old_primary, wish, action, (&refused, &mut closed)).await;
             match tried {
                 Err((Some(alias), Stopped::NotPromoted(why)))
                     if !sabotage::has(Bug::TryOneOnly) =>
@@ -96,12 +96,13 @@ impl Locked<'_> {
         old_primary: Option<&TabletAlias>,
         wish: Wish<'_>,
         action: &'static str,
-        (refused, again): (&BTreeSet<TabletAlias>, bool),
+        (refused, closed): (&BTreeSet<TabletAlias>, &mut BTreeSet<TabletAlias>),
     ) -> Result<String, (Option<TabletAlias>, Stopped)> {
         let nobody = |why| (None, why);
         self.check_lock().await.map_err(nobody)?;
         let (contenders, not_demoted) =
-            self.stop_everything(old_primary, again).await.map_err(nobody)?;
+            self.stop_everything(old_primary, closed).await.map_err(nobody)?;
+        *closed = contenders.iter().map(|one| one.tablet.alias.clone()).collect();
         let chosen = match self.elect(&contenders, wish, refused).await {
             Err(Stopped::Refused(why)) if !not_demoted.is_empty() => {
                 let why = format!("{why}; {}", not_demoted.join("; "));
@@ -156,13 +157,13 @@ impl Locked<'_> {
         self.promote(promotion).await
     }
 
-    /// Stops every receiver at once. Whoever may be taking writes is demoted by force, and its position counts. When it
-    /// is done again, nobody takes writes any more: whoever does was opened by somebody else, who is not disturbed. Tells
-    /// also who could not be demoted, and why.
+    /// Stops every receiver at once. Whoever may be taking writes is demoted by force, and its position counts; tells
+    /// also who could not be demoted, and why. Of those who refused writes the last time nobody takes any: whoever
+    /// does was opened by somebody else, who is not disturbed.
     async fn stop_everything(
         &self,
         old_primary: Option<&TabletAlias>,
-        again: bool,
+        closed: &BTreeSet<TabletAlias>,
     ) -> Result<(Vec<Contender>, Vec<String>), Stopped> {
         let step = self.job.begin_step(StepKind::StopAllReceivers, None);
         let tablets = reparent::to_be_stopped(&self.fresh);
@@ -175,7 +176,7 @@ impl Locked<'_> {
         let (mut silent, mut writable) = (Vec::new(), Vec::new());
         for tablet in &tablets {
             match answers.get(&tablet.alias) {
-                Some(Ok(status)) if status.is_writable() && again => {
+                Some(Ok(status)) if status.is_writable() && closed.contains(&tablet.alias) => {
                     writable.push(tablet.alias.to_string());
                 }
                 Some(Ok(status)) => match reparent::halted(tablet, status) {

@@ -101,7 +101,7 @@ fn with_everything(session: &mut Session<'_>) -> Result<ServerStatus, CommandErr
     let mut status = with_journal(session)?;
     status.uptime = counter(session, "Uptime")?.map(Duration::from_secs);
     status.free_connections = free_connections(session)?;
-    status.writes_wait = locks::writes_wait(session)?;
+    locks::look(session, &mut status)?;
     if session.is_mariadb() {
         status.gtid_purged = oldest_log::purged(session, &status)?;
     }

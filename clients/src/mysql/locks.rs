@@ -4,7 +4,10 @@
 //! fails at once (1205) where it would wait (seen on 10.11). A backup that goes by `BACKUP STAGE` stops writes only at its
 //! end (`BLOCK_COMMIT`); as long as it runs, no other one begins.
 
+use std::time::Duration;
+
 use vtorc_core::ports::CommandError;
+use vtorc_core::status::ServerStatus;
 
 use super::dialect::Dialect;
 use super::errors::unless_refused;
@@ -23,23 +26,45 @@ const TRIAL: &str = "SELECT 1 FROM _vt.reparent_journal WHERE FALSE FOR UPDATE";
 /// `ER_LOCK_WAIT_TIMEOUT`
 const WOULD_WAIT: u16 = 1205;
 const WHAT: &str = "look for a read lock on all tables";
+/// What was in the way may be gone after this.
+const LOOK_AGAIN: Duration = Duration::from_millis(30);
 
-/// Somebody holds one; false where that is not told.
-pub(crate) fn writes_wait(session: &mut Session<'_>) -> Result<bool, CommandError> {
+/// Whether writes wait there, or will at the end of a backup; nothing where that is not told.
+pub(crate) fn look(
+    session: &mut Session<'_>,
+    status: &mut ServerStatus,
+) -> Result<(), CommandError> {
     match session.dialect {
         Dialect::MySql | Dialect::OldMySql => {
-            Ok(is_any(unless_refused(session.value(WHAT, READ_LOCKS))?.flatten()))
+            let count = unless_refused(session.value(WHAT, READ_LOCKS))?.flatten();
+            status.writes_wait = is_any(count);
         }
         Dialect::MariaDb => {
             session.run(WHAT, "SET SESSION lock_wait_timeout = 0")?;
-            if session.refusal(WHAT, TRIAL)? == Some(WOULD_WAIT) {
-                return Ok(true);
+            status.writes_wait = session.refusal(WHAT, TRIAL)? == Some(WOULD_WAIT);
+            // A primary that serves is not troubled by it.
+            if status.replication.is_some() && !status.writes_wait {
+                status.backup_runs = backup_runs(session)?;
             }
-            let begun = session.refusal(WHAT, "BACKUP STAGE START")?;
-            if begun.is_none() {
-                session.run(WHAT, "BACKUP STAGE END")?;
-            }
-            Ok(begun == Some(WOULD_WAIT))
         }
     }
+    Ok(())
+}
+
+/// Begins a backup and ends it. Somebody's DDL stands in its way as well, but not for long.
+fn backup_runs(session: &mut Session<'_>) -> Result<bool, CommandError> {
+    // Where this machine dies in between, the server ends the session, and with it the backup.
+    session.run(WHAT, "SET SESSION wait_timeout = 30")?;
+    for _ in 0..2 {
+        match session.refusal(WHAT, "BACKUP STAGE START")? {
+            Some(WOULD_WAIT) => std::thread::sleep(LOOK_AGAIN),
+            Some(_) => return Ok(false),
+            None => {
+                // At the latest it ends with the session.
+                let _ = session.refusal(WHAT, "BACKUP STAGE END")?;
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }

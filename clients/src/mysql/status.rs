@@ -78,6 +78,7 @@ pub(crate) fn read(
         uptime: None,
         free_connections: None,
         writes_wait: false,
+        backup_runs: false,
         vttablet: None,
     })
 }

@@ -107,6 +107,7 @@ fn server_by_itself(full: &FullStatus) -> Result<ServerStatus, String> {
         uptime: None,
         free_connections: None,
         writes_wait: false,
+        backup_runs: false,
         vttablet: Some(vttablet(full)),
     })
 }

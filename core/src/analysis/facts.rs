@@ -17,6 +17,7 @@ use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::status::{Flavor, ReceiverState, ServerStatus, VttabletState};
 use crate::tablet::{Tablet, TabletType};
+use crate::time::Timestamp;
 
 /// What the shard rules look at.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +50,9 @@ pub struct Facts {
     pub replicas_receiving: usize,
     /// Of those, not asked again since the primary fails.
     pub replicas_not_asked: usize,
+    /// Tablets that vtorc does not manage, as drained ones, which got something from the primary since it fails, and
+    /// lately.
+    pub others_hearing: usize,
     /// Of those that receive, none is less far behind than is reasonable.
     pub all_receiving_lag: bool,
     /// Commits wait on the primary for longer than any acknowledgement takes.
@@ -270,6 +274,27 @@ fn count_replicas(
         }
     }
     facts.all_receiving_lag = facts.replicas_receiving > 0 && timely == 0;
+    count_others(facts, snapshot, primary, asked_at);
+}
+
+/// Whoever is not managed may speak for the primary's life, and never for its death.
+fn count_others(
+    facts: &mut Facts,
+    snapshot: &ShardSnapshot,
+    primary: &TabletState,
+    asked_at: Timestamp,
+) {
+    let others = snapshot.tablets.values().filter(|other| {
+        let managed = other.tablet.tablet_type.is_managed();
+        let follows = other.channel().is_some_and(|channel| primary.is_source_of(channel));
+        !managed && follows && other.has_heard(asked_at)
+    });
+    for other in others {
+        facts.others_hearing += 1;
+        if !facts.primary_valid {
+            facts.evidence.push(receiving_evidence(other, primary, Receiving::Yes, snapshot));
+        }
+    }
 }
 
 /// Tells whether a replica is further behind than is reasonable; unknown is far.

@@ -27,7 +27,10 @@ pub struct ReplicaRule {
 
 /// Nobody follows the primary any more, as far as everybody who can be asked says.
 fn nobody_receives(facts: &Facts) -> bool {
-    facts.primary_unreachable && facts.replicas_receiving == 0 && facts.replicas_not_asked == 0
+    facts.primary_unreachable
+        && facts.replicas_receiving == 0
+        && facts.replicas_not_asked == 0
+        && facts.others_hearing == 0
 }
 
 /// The rules about the primary, most important first.
@@ -130,7 +133,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         kind: FindingKind::UnreachablePrimary,
         why: "the primary cannot be reached from here, but replicas receive from it",
-        holds: |f| f.primary_unreachable && f.replicas_receiving > 0,
+        holds: |f| f.primary_unreachable && f.replicas_receiving + f.others_hearing > 0,
         lets_replicas_be_repaired: false,
     },
     Rule {

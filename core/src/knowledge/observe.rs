@@ -14,6 +14,8 @@ use crate::time::Timestamp;
 
 /// Without a word from the source for so many heartbeat periods, a replica does not receive any more.
 pub const HEARTBEATS_MISSED_MAX: u32 = 3;
+/// What was received so long ago says nothing about now.
+const HEARD_LATELY: Duration = Duration::from_secs(1);
 
 /// One tablet: its record and what is known of its server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -288,6 +290,15 @@ impl TabletState {
             Some(received_at) if received_at.age(self.answered_at) >= silence_max => Receiving::No,
             Some(_) | None => Receiving::Yes,
         }
+    }
+
+    /// Whether it was seen to get something from its source since `asked_at`, and lately. A server whose heartbeats are
+    /// not vtorc's to set can only speak for its source: its silence is no sign of anything.
+    pub fn has_heard(&self, asked_at: Timestamp) -> bool {
+        self.receiving(asked_at) == Receiving::Yes
+            && self
+                .received_at
+                .is_some_and(|at| at >= asked_at && at.age(self.answered_at) <= HEARD_LATELY)
     }
 }
 

@@ -160,9 +160,12 @@ pub fn choose(progress: &[Progress], elapsed: Duration, patience: Patience<'_>) 
             Progress::HasAll { at } => Some(*at),
             Progress::Working | Progress::HasRequired | Progress::Failed => None,
         });
-        let better_within = match patience.hindered.get(first) {
-            Some(true) => patience.unhindered_within,
-            Some(false) | None => BETTER_WITHIN,
+        let is_hindered = |at: usize| patience.hindered.get(at).copied().unwrap_or(false);
+        let mut before = progress.iter().enumerate().take(first);
+        let one_can_serve = before.any(|(at, one)| still_working(one) && !is_hindered(at));
+        let better_within = match is_hindered(first) && one_can_serve {
+            true => patience.unhindered_within,
+            false => BETTER_WITHIN,
         };
         let until = since.min().unwrap_or_default() + better_within;
         return match better.any(still_working) && elapsed < until {
@@ -268,5 +271,7 @@ mod tests {
         assert_eq!(choice("wa", 30.0), Choice::Promote(1));
         assert_eq!(choice("fa", 0.0), Choice::Promote(1));
         assert_eq!(choice("ba", 2.0), Choice::Promote(0));
+        let both = choose(&read("wa"), secs(1.0), within(1.0, &[true, true]));
+        assert_eq!(both, Choice::Promote(1));
     }
 }

@@ -84,7 +84,9 @@ pub fn check_worthwhile(basis: Basis<'_>, wish: Wish<'_>) -> Result<(), NoCandid
             Err(none)
         }
         // Writes would only wait elsewhere.
-        Ok(election) if election.candidates.iter().all(Candidate::is_locked) => {
+        Ok(election)
+            if wish.wanted.is_none() && election.candidates.iter().all(Candidate::is_locked) =>
+        {
             let locked = election.candidates.into_iter();
             let locked = locked.map(|one| PassedOver { alias: one.alias, reason: Reason::Locked });
             Err(NoCandidate::AllPassedOver(locked.chain(election.passed_over).collect()))

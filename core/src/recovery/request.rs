@@ -63,7 +63,7 @@ pub struct ReparentRequest {
     /// Also within the block period.
     pub ignore_block: bool,
     /// Whom whoever asked saw as the primary: it is that one's place that is to be taken.
-    pub instead_of: Option<TabletAlias>,
+    pub seen: SeenPrimary,
 }
 
 /// With the old primary's help or without.
@@ -75,23 +75,30 @@ pub enum ReparentKind {
     Emergency,
 }
 
+/// Who was primary when somebody asked for something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SeenPrimary {
+    /// Nobody looked yet.
+    NotLooked,
+    /// No record named one.
+    Nobody,
+    /// This one.
+    This(TabletAlias),
+}
+
 /// Another tablet became primary since somebody asked for another one than the primary.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{now} became primary in the place of {asked} since this was asked for; ask again if {now} is to be replaced"
-)]
-pub struct ReplacedSince {
-    asked: TabletAlias,
-    now: TabletAlias,
-}
+#[error("{0} became primary since this was asked for; ask again if it is to be replaced")]
+pub struct ReplacedSince(TabletAlias);
 
 impl Request {
     /// The same, meant for the shard as whoever asks sees it.
     pub fn seen_at(self, snapshot: &ShardSnapshot) -> Self {
         match self {
-            Self::Reparent(request) if request.instead_of.is_none() => {
-                let instead_of = snapshot.primary().map(|state| state.tablet.alias.clone());
-                Self::Reparent(ReparentRequest { instead_of, ..request })
+            Self::Reparent(request) if request.seen == SeenPrimary::NotLooked => {
+                let primary = snapshot.primary().map(|state| state.tablet.alias.clone());
+                let seen = primary.map_or(SeenPrimary::Nobody, SeenPrimary::This);
+                Self::Reparent(ReparentRequest { seen, ..request })
             }
             other @ (Self::Reparent(_) | Self::CureErrant(_) | Self::Forget(_)) => other,
         }
@@ -102,11 +109,13 @@ impl ReparentRequest {
     /// Whoever names nobody wants another primary than the one that was there, and not yet another one after that.
     pub fn check_still_meant(&self, snapshot: &ShardSnapshot) -> Result<(), ReplacedSince> {
         let now = snapshot.primary().map(|state| &state.tablet.alias);
-        match (&self.instead_of, now) {
-            (Some(asked), Some(now)) if self.new_primary.is_none() && asked != now => {
-                Err(ReplacedSince { asked: asked.clone(), now: now.clone() })
+        let named = self.new_primary.is_some() || self.avoid_primary.as_ref() == now;
+        match (&self.seen, now) {
+            (SeenPrimary::This(asked), Some(now)) if !named && asked != now => {
+                Err(ReplacedSince(now.clone()))
             }
-            (_, _) => Ok(()),
+            (SeenPrimary::Nobody, Some(now)) if !named => Err(ReplacedSince(now.clone())),
+            (SeenPrimary::This(_) | SeenPrimary::Nobody | SeenPrimary::NotLooked, _) => Ok(()),
         }
     }
 
@@ -119,7 +128,56 @@ impl ReparentRequest {
             reason: String::new(),
             by: "vtorc".into(),
             ignore_block: false,
-            instead_of: None,
+            seen: SeenPrimary::NotLooked,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tablet::TabletType;
+    use crate::testkit;
+    use crate::time::Timestamp;
+
+    /// A shard whose records call this one the primary, or nobody.
+    fn shard(primary: Option<&str>) -> ShardSnapshot {
+        let mut topology =
+            testkit::shard(&["zone1-1", "zone1-2", "zone1-3"].map(|one| one.parse().unwrap()));
+        for tablet in topology.tablets.values_mut() {
+            let is_primary = primary.is_some_and(|alias| alias.parse() == Ok(tablet.alias.clone()));
+            tablet.tablet_type = if is_primary { TabletType::Primary } else { TabletType::Replica };
+        }
+        ShardSnapshot::unprobed(&topology, Timestamp::default())
+    }
+
+    /// Primary when it was asked, primary now, named new one, named old one, and whether it is still meant.
+    #[test]
+    fn whoever_names_nobody_wants_the_place_of_the_primary_that_was_there() {
+        for (then, now, new, avoid, meant) in [
+            (Some("zone1-1"), Some("zone1-1"), None, None, true),
+            (Some("zone1-1"), Some("zone1-2"), None, None, false),
+            (Some("zone1-1"), Some("zone1-2"), Some("zone1-3"), None, true),
+            (Some("zone1-1"), Some("zone1-2"), None, Some("zone1-2"), true),
+            (Some("zone1-1"), Some("zone1-2"), None, Some("zone1-1"), false),
+            (None, Some("zone1-1"), None, None, false),
+            (None, None, None, None, true),
+        ] {
+            let alias = |name: Option<&str>| name.map(|name| name.parse().unwrap());
+            let request = ReparentRequest {
+                new_primary: alias(new),
+                avoid_primary: alias(avoid),
+                ..ReparentRequest::away_from_primary(ReparentKind::Planned, &shard(None))
+            };
+            let Request::Reparent(seen) = Request::Reparent(request).seen_at(&shard(then)) else {
+                panic!("it is another request")
+            };
+            // At its turn it is not bound anew.
+            let Request::Reparent(seen) = Request::Reparent(seen).seen_at(&shard(now)) else {
+                panic!("it is another request")
+            };
+            let found = seen.check_still_meant(&shard(now)).is_ok();
+            assert_eq!(found, meant, "{then:?} {now:?} {new:?} {avoid:?}");
         }
     }
 }

@@ -163,10 +163,11 @@ impl Contender {
         }
         let free = self.status.free_connections;
         let is_full = free.is_some_and(|free| (free as usize) < followers);
-        match (self.status.writes_wait, is_full) {
-            (true, _) => Some(Reason::Locked),
-            (false, true) => Some(Reason::NoConnections),
-            (false, false) => None,
+        match (self.status.writes_wait, self.status.backup_runs, is_full) {
+            (true, _, _) => Some(Reason::Locked),
+            (false, true, _) => Some(Reason::BackedUp),
+            (false, false, true) => Some(Reason::NoConnections),
+            (false, false, false) => None,
         }
     }
 

@@ -69,6 +69,8 @@ pub enum Reason {
     Filtered,
     /// Somebody holds a read lock on all its tables: it would not take a write.
     Locked,
+    /// A backup runs there, at whose end writes wait.
+    BackedUp,
     /// Its connections are used up: others could not follow it.
     NoConnections,
     /// It was to be promoted just before, and refused.
@@ -82,6 +84,10 @@ pub enum Reason {
     /// Somebody else ranks before it.
     RanksLower,
 }
+
+const LOCKED: &str =
+    "somebody holds a lock for which writes wait, as backups do (FLUSH TABLES WITH READ LOCK)";
+const BACKED_UP: &str = "a backup runs there (BACKUP STAGE), at whose end writes wait";
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -123,9 +129,8 @@ impl fmt::Display for Reason {
             Self::RecordUnread => f.write_str(
                 "its record cannot be read now, so nobody would learn from the topology that it is primary",
             ),
-            Self::Locked => f.write_str(
-                "somebody holds a lock for which writes wait, as backups do (FLUSH TABLES WITH READ LOCK, BACKUP STAGE)",
-            ),
+            Self::Locked => f.write_str(LOCKED),
+            Self::BackedUp => f.write_str(BACKED_UP),
             Self::NoConnections => f.write_str("its max_connections are used up"),
             Self::NotPromoted => f.write_str("it refused to be promoted"),
             Self::Filtered => f.write_str(

@@ -42,7 +42,7 @@ pub(crate) fn plan(snapshot: &ShardSnapshot, args: &Args) -> String {
         reason: "test".into(),
         by: "ann".into(),
         ignore_block: false,
-        instead_of: None,
+        seen: vtorc_core::recovery::request::SeenPrimary::NotLooked,
     };
     let (settings, unread) = (testkit::settings(), BTreeSet::new());
     let policy = *snapshot.durability.as_ref().unwrap();

@@ -232,6 +232,7 @@ fn vttablet(word: &str) -> VttabletState {
 fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
     match key {
         "rw" => (status.read_only, status.super_read_only) = (false, false),
+        "backup" => status.backup_runs = true,
         "locked" => status.writes_wait = true,
         "free" => status.free_connections = Some(value.parse().unwrap()),
         "ro" => (status.read_only, status.super_read_only) = (true, true),

@@ -41,6 +41,8 @@ pub(super) struct ServerFile {
     free_connections: Option<u32>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     writes_wait: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    backup_runs: bool,
     #[serde(default)]
     vttablet: Option<VttabletFile>,
     semi_sync: SemiSyncFile,
@@ -171,6 +173,7 @@ impl ServerFile {
             uptime_s: status.uptime.map(|uptime| uptime.as_secs()),
             free_connections: status.free_connections,
             writes_wait: status.writes_wait,
+            backup_runs: status.backup_runs,
             vttablet: status.vttablet.as_ref().map(VttabletFile::of),
             semi_sync: SemiSyncFile::of(&status.semi_sync),
             replication: status.replication.as_ref().map(ReplicationFile::of),
@@ -216,6 +219,7 @@ impl ServerFile {
             uptime: self.uptime_s.map(Duration::from_secs),
             free_connections: self.free_connections,
             writes_wait: self.writes_wait,
+            backup_runs: self.backup_runs,
             vttablet: self.vttablet.map(VttabletFile::into_core).transpose()?,
         })
     }
