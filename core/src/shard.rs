@@ -195,6 +195,10 @@ impl ShardState {
     }
 
     fn review(&mut self, snapshot: &ShardSnapshot, effects: &mut Vec<Effect>) {
+        self.note_circumstances(snapshot, effects);
+        if self.is_old_news(snapshot) {
+            return;
+        }
         let findings = analysis::detect(snapshot, &self.settings);
         let same =
             |one: &Finding, other: &Finding| one.kind == other.kind && one.tablet == other.tablet;
@@ -208,16 +212,6 @@ impl ShardState {
         if !appeared.is_empty() || !gone.is_empty() {
             effects.push(Effect::FindingsChanged { appeared, gone });
         }
-        let valid: BTreeSet<TabletAlias> = snapshot
-            .tablets
-            .values()
-            .filter(|state| state.reachability.is_valid())
-            .map(|state| state.tablet.alias.clone())
-            .collect();
-        if valid != self.valid {
-            self.valid = valid;
-            effects.push(Effect::CircumstancesChanged);
-        }
         let wanted = remedy::wanted(&findings, snapshot, &self.settings);
         if wanted == Wanted::Nothing {
             // Told once, so that a reason for not recovering goes with what was to be recovered.
@@ -230,8 +224,30 @@ impl ShardState {
         }
     }
 
-    /// Nothing is started on what was seen before the last recovery ended, and no first primary is chosen
-    /// while it is open whether a tablet answers.
+    fn note_circumstances(&mut self, snapshot: &ShardSnapshot, effects: &mut Vec<Effect>) {
+        let valid: BTreeSet<TabletAlias> = snapshot
+            .tablets
+            .values()
+            .filter(|state| state.reachability.is_valid())
+            .map(|state| state.tablet.alias.clone())
+            .collect();
+        if valid != self.valid {
+            self.valid = valid;
+            effects.push(Effect::CircumstancesChanged);
+        }
+    }
+
+    /// Tells whether a tablet that answers was not asked again since the last recovery ended: what it said before may
+    /// be what the recovery changed, so nothing is found and nothing is started on it.
+    fn is_old_news(&self, snapshot: &ShardSnapshot) -> bool {
+        let managed = snapshot.tablets.values().filter(|s| s.tablet.tablet_type.is_managed());
+        let old = |state: &TabletState| {
+            state.reachability.is_valid() && state.asked_at < self.fresh_after
+        };
+        managed.into_iter().any(old) && !sabotage::has(Bug::RepairOldNews)
+    }
+
+    /// No first primary is chosen while it is open whether a tablet answers.
     fn ready_for(&self, wanted: &Wanted, snapshot: &ShardSnapshot) -> bool {
         let managed = || snapshot.tablets.values().filter(|s| s.tablet.tablet_type.is_managed());
         let elects = matches!(wanted, Wanted::Shard(Remedy::ElectPrimary, _));
@@ -249,13 +265,7 @@ impl ShardState {
             let replication = state.channel();
             replication.is_some_and(|replication| !replication.marker_sees_heartbeats)
         };
-        if restarts && !managed().any(blind) {
-            return false;
-        }
-        if sabotage::has(Bug::RepairOldNews) {
-            return true;
-        }
-        managed().all(|state| state.asked_at >= self.fresh_after || !state.reachability.is_valid())
+        !restarts || managed().any(blind)
     }
 }
 

@@ -280,6 +280,7 @@ impl TabletFile {
             received_at: self.received_at_ms.map(Timestamp::from_millis),
             stuck_since: self.stuck_since_ms.map(Timestamp::from_millis),
             journal: status.as_ref().and_then(journal_of),
+            as_primary: None,
             losses: Losses::default(),
             forgotten: None,
             status: status.map(Arc::new),

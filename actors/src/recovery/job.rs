@@ -180,6 +180,9 @@ impl Job {
         let done = locked.act(task).await;
         locked.put_delays_back().await;
         self.release().await;
+        if done.is_ok() {
+            self.tell_records().await;
+        }
         done
     }
 

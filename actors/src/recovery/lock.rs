@@ -26,6 +26,8 @@ use crate::messages::{Audit, JournalsWereRead, ReparentKind, ShardTopologyWasRea
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// Reading the shard's records takes at most this long.
 const TOPO_TIMEOUT: Duration = Duration::from_secs(15);
+/// The end of a recovery waits so long for what it wrote to be read.
+const RECORDS_PATIENCE: Duration = Duration::from_millis(500);
 
 impl Job {
     /// Takes the shard's lock, then looks at everything anew: what was seen before may be over.
@@ -124,6 +126,17 @@ impl Job {
             Some((alias.clone(), status.clone()))
         });
         self.owner.journals.do_send(JournalsWereRead(said.collect()));
+    }
+
+    /// What was written is known before the recovery is seen to have ended: nobody is shown the old primary after it.
+    pub(super) async fn tell_records(&self) {
+        let topo = &self.services.topo;
+        let read = timeout(RECORDS_PATIENCE, topo.read_shard(&self.seen.shard)).await;
+        // The watcher reads them as well.
+        let Ok(Ok(read)) = read else { return };
+        if let Ok((topology, _)) = self.with_what_was_known(read) {
+            self.owner.records.do_send(ShardTopologyWasRead(topology));
+        }
     }
 
     /// Gives the lock back, if it was taken.

@@ -1,8 +1,8 @@
 //! Read locks on all tables, which backup tools hold: while one is held nobody writes, and appliers wait.
 //!
 //! MySQL tells of them in `performance_schema`. MariaDB does not; there a read that would lock rows is tried, which
-//! fails at once (1205) where it would wait (seen on 10.11). A backup that goes by `BACKUP STAGE` stops writes only at its
-//! end (`BLOCK_COMMIT`); as long as it runs, no other one begins.
+//! fails at once (1205) where it would wait (seen on 10.11). A backup that goes by `BACKUP STAGE` stops writes only at
+//! its end (`BLOCK_COMMIT`); as long as it runs, no other one begins.
 
 use std::time::Duration;
 

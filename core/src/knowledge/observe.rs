@@ -48,6 +48,8 @@ pub struct TabletState {
     pub stuck_since: Option<Timestamp>,
     /// Its reparent journal, if it was read in this term.
     pub journal: Option<Journal>,
+    /// What it last said in this term while it took writes and followed nobody.
+    pub as_primary: Option<Arc<ServerStatus>>,
     /// What it was seen to have lost of what it wrote.
     pub losses: Losses,
     /// What it said in this term that it has, and did not have any more in its last answer; none if nothing.
@@ -102,6 +104,7 @@ impl TabletState {
             received_at: None,
             stuck_since: None,
             journal: None,
+            as_primary: None,
             losses: Losses::default(),
             forgotten: None,
             recent: RecentProbes::default(),
@@ -128,6 +131,10 @@ impl TabletState {
                 self.forgotten = self.forgotten_by(&status);
                 if !same {
                     self.journal = None;
+                    self.as_primary = None;
+                }
+                if status.is_writable() && status.replication.is_none() {
+                    self.as_primary = Some(status.clone());
                 }
                 if !same || cloned {
                     self.losses = Losses::default();

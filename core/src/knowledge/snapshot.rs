@@ -112,7 +112,9 @@ impl ShardSnapshot {
             {
                 let journal = known.journal.clone().filter(|_| same_term);
                 let forgotten = known.forgotten.clone().filter(|_| same_term);
-                *state = TabletState { tablet: state.tablet.clone(), journal, forgotten, ..known };
+                let as_primary = known.as_primary.clone().filter(|_| same_term);
+                let tablet = state.tablet.clone();
+                *state = TabletState { tablet, journal, forgotten, as_primary, ..known };
             }
         }
         *self = fresh;

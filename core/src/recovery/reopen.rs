@@ -11,7 +11,7 @@ use crate::reparent::safety::{Reach, Unsafe, check_named};
 use crate::status::ReceiverState;
 
 /// Records may lie. To open a replica that still has something to apply would throw that away, and one with filters
-/// lacks what it threw away.
+/// lacks what it threw away: unless it got nothing from anybody since it took writes itself in this term.
 fn check_applied(primary: &TabletState) -> Result<(), Unsafe> {
     let status = primary.valid_status().filter(|status| status.replication.is_some());
     let Some(status) = status else { return Ok(()) };
@@ -20,7 +20,12 @@ fn check_applied(primary: &TabletState) -> Result<(), Unsafe> {
         let unapplied = Box::new(unapplied);
         return Err(Unsafe::NotApplied { primary: alias, unapplied });
     }
-    match status.is_filtered() {
+    let served = primary.as_primary.as_ref();
+    let got_nothing_since = served.is_some_and(|then| {
+        let since = status.gtid_executed.subtract(&then.gtid_executed);
+        since.without_writer(&status.identity()).is_empty()
+    });
+    match status.is_filtered() && !got_nothing_since {
         true => Err(Unsafe::Filtered(alias)),
         false => Ok(()),
     }

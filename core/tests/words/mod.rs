@@ -141,6 +141,11 @@ fn tablet(line: &str) -> TabletState {
             "later" => state.answered_at = Timestamp::from_millis(NOW.as_millis() + 1),
             // What it said some time ago.
             "had" => state.earlier.push(earlier(&status, value)),
+            // What it had when it last took writes in this term.
+            "served" => {
+                let had = ServerStatus { gtid_executed: gtid(value), ..status.clone() };
+                state.as_primary = Some(Arc::new(had));
+            }
             // What it said some time ago, and does not have any more.
             "forgot" => state.forgotten = Some(gtid(value)),
             _ => server_word(&mut status, key, value),
@@ -349,6 +354,7 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
         received_at: Some(NOW),
         stuck_since: None,
         journal: None,
+        as_primary: None,
         losses: Losses::default(),
         forgotten: None,
         recent: RecentProbes::default(),
