@@ -268,5 +268,11 @@ fn what_is_asked_for_while_another_recovery_runs_is_done_after_it() {
     let [(done, _), (late, why)] = &answers;
     assert_eq!((*done, *late), (200, 409), "{answers:#?}");
     assert!(why["message"].as_str().unwrap().contains("another request waits"), "{why:#}");
+    // What a recovery wrote is known when it is seen to have ended.
+    let ended = || {
+        let shard = cluster.daemon().shard();
+        shard["recovering"].is_null().then(|| shard["primary"].clone())
+    };
+    assert_eq!(wait_for(ended), Some(json!(padded(third))));
     assert_eq!(cluster.healthy(&[]), padded(third));
 }
