@@ -10,7 +10,7 @@ mod rules;
 mod warnings;
 
 pub use evidence::{Age, Count, Evidence, Setting, Sight};
-pub use facts::{Facts, ReplicaFacts, errant_gtids, facts, replica_facts};
+pub use facts::{Facts, ReplicaFacts, errant_gtids, facts, is_to_acknowledge, replica_facts};
 pub use findings::{Finding, FindingKind};
 pub use rules::{REPLICA_RULES, RULES, ReplicaRule, Rule};
 pub use warnings::{Occurrence, WARNINGS, Warning};

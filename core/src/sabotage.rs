@@ -46,6 +46,8 @@ pub enum Bug {
     ThrowRelayLogsAway,
     /// Take what a replica with filters has for data.
     TrustFiltered,
+    /// Let a replica with errant transactions acknowledge beside enough others.
+    LetErrantAcknowledge,
     /// Wait also for what was never acknowledged.
     WaitForUnacknowledged,
     /// Promote a replica with errant transactions when somebody asks for another primary.
@@ -95,7 +97,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -117,6 +119,7 @@ impl Bug {
         Self::WaitForUnseen,
         Self::ThrowRelayLogsAway,
         Self::TrustFiltered,
+        Self::LetErrantAcknowledge,
         Self::WaitForUnacknowledged,
         Self::PlanForErrant,
         Self::RefuseForOldErrors,

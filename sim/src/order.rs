@@ -102,7 +102,28 @@ impl Universe {
         let primary_tablet = self.topology.tablets.get(&primary.alias)?;
         // One that does not apply everything must not promise that it has it.
         let policy = self.records_of(number).policy;
-        let wanted = policies::is_acker(policy, primary_tablet, tablet) && !replica.ills.filtered;
+        let may = |one: &Server| {
+            let tablet = self.topology.tablets.get(&one.alias);
+            tablet.is_some_and(|tablet| {
+                tablet.tablet_type.is_managed()
+                    && policies::is_acker(policy, primary_tablet, tablet)
+                    && !one.ills.filtered
+            })
+        };
+        // One that has what the primary never had could alone get the last writes, and is not to be promoted.
+        let errs = |one: &Server| {
+            let logged = one.binlog.iter();
+            logged
+                .into_iter()
+                .any(|txn| txn.source != primary.number && !primary.has_received(*txn))
+        };
+        let others = self.others(number).map(|other| self.server(other));
+        let others = others.filter(|other| {
+            let receives = matches!(other.receiver, Receiver::Running { .. });
+            may(other) && !errs(other) && other.acks && receives
+        });
+        let spare = others.count() >= policies::acks_required(policy) as usize;
+        let wanted = may(replica) && !(errs(replica) && spare);
         (replica.acks != wanted).then(|| format!("s{number} acknowledges: {}", replica.acks))
     }
 

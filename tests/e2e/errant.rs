@@ -5,6 +5,7 @@ use vtorc_fleet::Flavor;
 
 use crate::failover::tablet;
 use crate::harness::{Cluster, THREE, padded, vtorc, wait_for};
+use crate::writer::{arrives, create_table};
 
 /// A shard, its primary, and a replica on which somebody wrote.
 fn with_an_errant_replica(settings: &[(&str, Value)]) -> (Cluster, String, &'static str) {
@@ -98,4 +99,30 @@ fn it_is_drained_on_request_or_by_itself_where_that_is_wanted() {
         assert!(drained.is_some(), "{:#}", cluster.daemon().shard());
         assert_eq!(cluster.healthy(&[]), primary);
     }
+}
+
+/// It could be the only one that has the last writes: it acknowledges only while nobody else does, and nobody has to
+/// decide when the primary dies.
+#[test]
+fn it_acknowledges_only_where_too_few_others_do() {
+    let (mut cluster, primary, replica) = with_an_errant_replica(&[]);
+    create_table(cluster.server(&primary));
+    let other = *THREE.iter().find(|one| **one != replica && padded(one) != primary).unwrap();
+    let acknowledges = |cluster: &Cluster, alias: &str| {
+        let one = tablet(&cluster.daemon().shard(), alias).clone();
+        one["semi_sync"]["replica_enabled"] == true && one["replication"]["receiver"] == "running"
+    };
+    wait_for(|| (!acknowledges(&cluster, replica)).then_some(())).expect("it acknowledges");
+    assert!(acknowledges(&cluster, other));
+    cluster.server_mut(other).kill();
+    cluster.server(&primary).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
+    wait_for(|| acknowledges(&cluster, replica).then_some(())).expect("who acknowledged?");
+    cluster.server_mut(other).restart().unwrap();
+    wait_for(|| (acknowledges(&cluster, other) && !acknowledges(&cluster, replica)).then_some(()))
+        .expect("it goes on acknowledging");
+    cluster.server(&primary).run(&["INSERT INTO test.ledger VALUES (2, 'x')"]).unwrap();
+    cluster.server_mut(&primary).kill();
+    let promoted = || (cluster.daemon().shard()["primary"] == padded(other)).then_some(());
+    wait_for(promoted).expect("nobody is promoted");
+    arrives(cluster.server(other), &[1, 2].into());
 }

@@ -4,7 +4,7 @@ mod replicas;
 
 use std::time::Duration;
 
-pub use replicas::{ReplicaFacts, errant_gtids, replica_facts};
+pub use replicas::{ReplicaFacts, errant_gtids, is_to_acknowledge, replica_facts};
 
 use super::evidence::{Age, Evidence, Setting, Sight};
 use crate::durability::DurabilityPolicy;

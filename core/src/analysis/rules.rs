@@ -248,7 +248,8 @@ pub const REPLICA_RULES: &[ReplicaRule] = &[
     },
     ReplicaRule {
         kind: FindingKind::ReplicaSemiSyncMustNotBeSet,
-        why: "it acknowledges and the policy does not want it to",
+        why: "it acknowledges and is not to: the policy does not want it to, or it has errant GTIDs and enough others \
+              acknowledge",
         holds: |r| !r.only_fenced && !r.semi_sync_wanted && r.semi_sync,
     },
     ReplicaRule {

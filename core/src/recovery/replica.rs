@@ -1,7 +1,7 @@
 //! How a tablet is made a proper replica of its primary. One that has transactions which the primary lacks is taken out
 //! of service: nothing is rewound silently.
 
-use crate::analysis::FindingKind;
+use crate::analysis::{self, FindingKind};
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
 use crate::knowledge::snapshot::ShardSnapshot;
@@ -70,7 +70,7 @@ pub enum Cure {
 
 /// Says what is to be done with a replica.
 pub fn cure(case: Case<'_>) -> Cure {
-    let Case { finding, policy, primary, source, tablet, status, snapshot } = case;
+    let Case { finding, primary, source, status, snapshot, .. } = case;
     let losses = snapshot.tablet(&primary.alias).map(|state| &state.losses);
     let lost = losses.and_then(|losses| losses.lost(source, status));
     let lost = lost.filter(|_| !sabotage::has(Bug::TrustSurvivors));
@@ -87,7 +87,7 @@ pub fn cure(case: Case<'_>) -> Cure {
     let sound = replication.is_some_and(|r| r.auto_position && r.receiver_error.is_none())
         && finding != FindingKind::ReplicaMisconfigured;
     Cure::Follow {
-        semi_sync: policy.wants_ack_of(primary, tablet, Some(status)),
+        semi_sync: acknowledges(case),
         change: if follows && sound { SourceChange::Keep } else { SourceChange::Repoint },
         // One that is not let in could not fetch again what it gave away.
         relay_log: match finding == FindingKind::ReplicaCannotConnect {
@@ -95,6 +95,15 @@ pub fn cure(case: Case<'_>) -> Cure {
             false => relay_log(status, source, snapshot),
         },
     }
+}
+
+fn acknowledges(case: Case<'_>) -> bool {
+    let Case { policy, primary, tablet, status, snapshot, .. } = case;
+    let known = snapshot.tablet(&tablet.alias).zip(snapshot.tablet(&primary.alias));
+    let apart = known.is_some_and(|(replica, primary)| {
+        !analysis::is_to_acknowledge(replica, primary, policy, snapshot)
+    });
+    policy.wants_ack_of(primary, tablet, Some(status)) && !apart
 }
 
 /// How a replica fares that was told to follow its source.

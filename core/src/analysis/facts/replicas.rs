@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::acks_for;
 use crate::analysis::evidence::{Age, Evidence, Setting};
 use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
@@ -107,7 +108,7 @@ pub fn replica_facts(
             && source.semi_sync.source_enabled
             && source.semi_sync.clients < source.semi_sync.wait_count
             && replication.is_some_and(|r| r.receiver == ReceiverState::Running),
-        semi_sync_wanted: policy.wants_ack_of(&primary.tablet, &replica.tablet, Some(status)),
+        semi_sync_wanted: is_to_acknowledge(replica, primary, policy, snapshot),
         semi_sync_available: status.semi_sync.replica_available,
         evidence: replica_evidence(replica, status, snapshot),
     })
@@ -132,6 +133,31 @@ fn is_turned_away(replication: &ReplicationStatus) -> bool {
 /// A source may be away for so long, and vtorc with it: then nobody but the replica itself goes back. (MySQL gives up
 /// after ten tries since 8.4.)
 const TRIES_FOR_MIN: Duration = Duration::from_secs(3600);
+
+/// Whether a replica is to acknowledge. One with errant GTIDs is never promoted while there is another: it acknowledges
+/// only where too few others do, or it could be the only one that has the last writes.
+pub fn is_to_acknowledge(
+    replica: &TabletState,
+    primary: &TabletState,
+    policy: DurabilityPolicy,
+    snapshot: &ShardSnapshot,
+) -> bool {
+    let wanted = |one: &TabletState| {
+        policy.wants_ack_of(&primary.tablet, &one.tablet, one.status.as_deref())
+    };
+    let errs = |one: &TabletState| errant_gtids(one, primary).is_some();
+    if !wanted(replica) || !errs(replica) || sabotage::has(Bug::LetErrantAcknowledge) {
+        return wanted(replica);
+    }
+    let others = snapshot.replicas_of(&primary.tablet.alias).filter(|other| {
+        let acknowledges = other.valid_status().zip(primary.valid_status());
+        other.tablet.alias != replica.tablet.alias
+            && wanted(other)
+            && !errs(other)
+            && acknowledges.is_some_and(|(theirs, source)| acks_for(theirs, source, primary))
+    });
+    others.count() < policy.acks_required() as usize
+}
 
 /// The transactions of a replica that did not come from its primary.
 ///
