@@ -5,6 +5,7 @@ mod hooks;
 mod keys;
 mod password;
 mod reload;
+mod replica_tls;
 mod source;
 
 use std::path::{Path, PathBuf};
@@ -122,6 +123,8 @@ pub(crate) struct Config {
     pub(crate) hooks: hooks::HookConfig,
     #[serde(skip)]
     pub(crate) auth: auth::AuthConfig,
+    #[serde(skip)]
+    pub(crate) replica_tls: replica_tls::ReplicaTlsConfig,
 }
 
 /// The user that Orchestrator logs in as where none is named.
@@ -185,6 +188,7 @@ impl Default for Config {
             ssl_ca_file: String::new(),
             hooks: Default::default(),
             auth: Default::default(),
+            replica_tls: Default::default(),
         }
     }
 }
@@ -219,8 +223,10 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Loaded, Failure> {
     let (mut config, mut others) = read::<Config>(&source)?;
     let (hooks, not_hooks) = read::<hooks::HookConfig>(&source)?;
     let (auth, not_auth) = read::<auth::AuthConfig>(&source)?;
-    (config.hooks, config.auth) = (hooks, auth);
-    others.retain(|key| not_hooks.contains(key) && not_auth.contains(key));
+    let (replica_tls, not_tls) = read::<replica_tls::ReplicaTlsConfig>(&source)?;
+    (config.hooks, config.auth, config.replica_tls) = (hooks, auth, replica_tls);
+    let everywhere = [&not_hooks, &not_auth, &not_tls];
+    others.retain(|key| everywhere.iter().all(|unread| unread.contains(key)));
     let (mut notes, mut warnings, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for key in others {
         match keys::look_up(&key) {
@@ -444,6 +450,7 @@ impl Config {
             password: topology.1,
             replica: (!self.keeps_logins())
                 .then_some(Login { user: replica.0, password: replica.1 }),
+            replica_tls: self.replica_tls.wanted()?,
             replica_query: (!query.reveal().is_empty()).then_some(query),
             tls,
             connect_timeout: self.connect_timeout(),
@@ -504,6 +511,19 @@ mod tests {
         let units = r#"{"UseMutualTLS": true, "SSLCAFile": "ca", "SSLCertFile": "c",
             "SSLPrivateKeyFile": "k", "SSLValidOUs": ["dba"]}"#;
         assert!(error(units).contains("SSLValidOUs"));
+    }
+
+    #[test]
+    fn tls_of_replication_is_left_alone_where_nobody_says() {
+        let tls = |text| parse("f", text).unwrap().config.mysql_access().unwrap().replica_tls;
+        assert_eq!(tls("{}"), None);
+        let off = tls(r#"{"MySQLReplicaUseSSL": false}"#).unwrap();
+        assert!(!off.required);
+        let by_file = tls(r#"{"MySQLReplicaSSLCAFile": "/etc/ca.pem"}"#).unwrap();
+        assert!(by_file.required && by_file.ca_file == "/etc/ca.pem" && !by_file.verifies_host);
+        let both = r#"{"MySQLReplicaUseSSL": false, "MySQLReplicaSSLCAFile": "ca"}"#;
+        let both = parse("f", both).and_then(|loaded| loaded.config.mysql_access());
+        assert!(both.unwrap_err().to_string().contains("MySQLReplicaUseSSL is false"));
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod stopping;
 mod text;
 mod workers;
 
-pub use access::{Login, MysqlAccess, Secret, TlsFiles};
+pub use access::{ChannelTls, Login, MysqlAccess, Secret, TlsFiles};
 pub use discover::{Discovered, discover};
 pub use probe::AsyncProber;
 pub use workers::WorkerPool;

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`ids`], [`time`], [`gtid`] | the vocabulary |
 //! | [`tablet`], [`durability`], [`topology`] | what should be: records, types, policies |
-//! | [`status`] | what is: one server's answer |
+//! | [`status`], [`source_access`] | what is: one server's answer |
 //! | [`knowledge`] | how answers become what is known of a shard |
 //! | [`analysis`], [`remedy`] | what is wrong with it, what would help |
 //! | [`shard`] | the shard's memory: events in, effects out |
@@ -43,6 +43,7 @@ pub mod sabotage;
 pub mod secret;
 pub mod settings;
 pub mod shard;
+pub mod source_access;
 pub mod status;
 pub mod tablet;
 pub mod time;

@@ -23,6 +23,7 @@ use crate::knowledge::health::ProbeFailure;
 use crate::knowledge::memory::LastHeard;
 use crate::preflight::Inspection;
 use crate::secret::Login;
+use crate::source_access::SourceAccess;
 use crate::status::ServerStatus;
 use crate::tablet::{TabletAddress, TabletType};
 use crate::time::{TermStart, Timestamp};
@@ -100,8 +101,8 @@ pub enum ServerCommand {
         change: SourceChange,
         /// What becomes of what was received and is not applied.
         relay_log: RelayLog,
-        /// Whom to log in as there; where none is given, as the configuration or its channel says.
-        login: Option<Login>,
+        /// How it gets in there.
+        access: SourceAccess,
     },
     /// Stop and start the receiver.
     RestartReceiver,

@@ -58,7 +58,30 @@ pub struct LoginTrial {
     /// Where.
     pub at: MysqlAddress,
     /// Why it does not do for replication, if so.
-    pub trouble: Option<String>,
+    pub trouble: Option<LoginTrouble>,
+}
+
+/// Why a replica would not be served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoginTrouble {
+    /// It is turned away, in the server's words.
+    Refused(String),
+    /// It is let in by TLS alone, which its channel does not use; the server's words without it.
+    TlsOnly(String),
+    /// It may log in, and may not replicate.
+    LacksGrant,
+}
+
+impl fmt::Display for LoginTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(words) => f.write_str(words),
+            Self::TlsOnly(words) => {
+                write!(f, "{words} (by TLS it is let in, and the channel does not use it)")
+            }
+            Self::LacksGrant => f.write_str("it lacks REPLICATION SLAVE"),
+        }
+    }
 }
 
 /// Who writes to a server in spite of `read_only`, as far as that can be told.
@@ -354,7 +377,14 @@ impl Report {
                 "a replica that logs in at {} as {:?} is not served there, as seen from this machine: {trouble}",
                 trial.at, trial.user
             );
-            let cure = "create the user there with REPLICATION SLAVE, or correct MySQLReplicaUser and its password";
+            let cure = match trouble {
+                LoginTrouble::Refused(_) | LoginTrouble::LacksGrant => {
+                    "create the user there with REPLICATION SLAVE, or correct MySQLReplicaUser and its password"
+                }
+                LoginTrouble::TlsOnly(_) => {
+                    "set MySQLReplicaUseSSL or MySQLReplicaSSLCAFile, or SOURCE_SSL = 1 of the channels by hand"
+                }
+            };
             self.add(Severity::Warning, "ReplicaUserRefused", alias, what, cure);
         }
     }

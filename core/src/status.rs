@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::gtid::{GtidSet, MariaDbBinlogState};
 use crate::ids::ServerIdentity;
 use crate::sabotage::{self, Bug};
+use crate::source_access::ChannelTls;
 use crate::tablet::{MysqlAddress, TabletType};
 
 pub use receiver::{ReceiverError, ReceiverErrorKind, ReceiverState};
@@ -363,6 +364,8 @@ pub struct ReplicationStatus {
     pub applier_error: String,
     /// Received from this source, applied or not.
     pub retrieved: GtidSet,
+    /// How it protects the connection; none if that is not told.
+    pub tls: Option<ChannelTls>,
     /// GTID auto-positioning is on.
     pub auto_position: bool,
     /// Some of what this channel receives is not applied, on purpose.

@@ -83,6 +83,7 @@ pub fn replication(source: MysqlAddress) -> ReplicationStatus {
         applier_running: true,
         applier_error: String::new(),
         retrieved: GtidSet::empty_mysql(),
+        tls: None,
         auto_position: true,
         filtered: false,
         gives_up_after_s: None,

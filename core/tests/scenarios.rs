@@ -35,7 +35,7 @@ use vtorc_core::knowledge::health::{ProbeFailure, Reachability};
 use vtorc_core::knowledge::identity::meant;
 use vtorc_core::knowledge::observe::Answer;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
-use vtorc_core::preflight::{Inspection, LoginTrial, concerns};
+use vtorc_core::preflight::{Inspection, LoginTrial, LoginTrouble, concerns};
 use vtorc_core::recovery::receivers::{Restart, goes_on, to_restart};
 use vtorc_core::recovery::reopen;
 use vtorc_core::remedy::{Wanted, wanted};
@@ -219,9 +219,13 @@ fn inspections(input: &str) -> BTreeMap<TabletAlias, Inspection> {
                     "past" => seen.past_read_only = value.split('+').map(str::to_owned).collect(),
                     "skew" => seen.clock_ahead_ms = value.parse().ok(),
                     "nettimeout" => seen.net_timeout_s = value.parse().ok(),
-                    "noentry" => {
+                    "noentry" | "tlsonly" => {
                         let at = MysqlAddress { host: value.to_owned(), port: 3306 };
-                        let trouble = Some("access denied".to_owned());
+                        let words = "access denied".to_owned();
+                        let trouble = Some(match key {
+                            "noentry" => LoginTrouble::Refused(words),
+                            _ => LoginTrouble::TlsOnly(words),
+                        });
                         let user = "repl".to_owned();
                         seen.login_trial = Some(LoginTrial { user, at, trouble });
                     }

@@ -463,6 +463,7 @@ impl Server {
                 String::new()
             },
             retrieved: self.retrieved.to_gtid_set(),
+            tls: None,
             auto_position: true,
             filtered: self.ills.filtered,
             lag_seconds: self.applier_running.then_some(lag),

@@ -38,6 +38,15 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
 
 /// What distinguishes one access from another.
 fn identity(access: MysqlAccess) -> impl PartialEq {
-    let MysqlAccess { user, password, replica, replica_query, tls, connect_timeout, .. } = access;
-    (user, password, replica, replica_query, tls, connect_timeout)
+    let MysqlAccess {
+        user,
+        password,
+        replica,
+        replica_query,
+        replica_tls,
+        tls,
+        connect_timeout,
+        ..
+    } = access;
+    (user, password, replica, replica_query, replica_tls, tls, connect_timeout)
 }

@@ -46,6 +46,7 @@ mod proxy;
 mod reality;
 mod relay_logs;
 mod repairs;
+mod replication_tls;
 mod side_by_side;
 mod strangers;
 mod topologies;

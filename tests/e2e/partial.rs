@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use vtorc_core::ports::{PromotionGrounds, RelayLog, ServerCommand, SourceChange};
+use vtorc_core::source_access::SourceAccess;
 use vtorc_fleet::{Flavor, FleetError, Server};
 
 use crate::harness::{Cluster, THREE, padded, wait_for};
@@ -73,7 +74,7 @@ fn with_a_part(flavor: Flavor) -> Bench {
         semi_sync: false,
         change: SourceChange::Repoint,
         relay_log: RelayLog::MayGo,
-        login: None,
+        access: SourceAccess::default(),
     };
     bench.run(1, through).unwrap();
     bench.servers[0].run(&["INSERT INTO test.ledger VALUES (1, 'acknowledged')"]).unwrap();

@@ -2,9 +2,9 @@
 
 use mysql::Conn;
 use serde_json::Value;
-use vtorc_fleet::Flavor;
+use vtorc_fleet::{Flavor, Server, ServerOptions};
 
-use crate::harness::{Cluster, THREE, others, padded};
+use crate::harness::{Cluster, THREE, others, padded, template};
 use crate::writer::{arrives, create_table};
 
 /// A shard of three whose best candidate is told beside it.
@@ -120,6 +120,26 @@ fn a_tree_that_serves_is_left_alone_where_its_primary_cannot_be_set_up() {
     cluster.start_daemon(&[]);
     cluster.daemon().recovery(|one| one["kind"] == "ElectPrimary" && one["outcome"] == "failed");
     cluster.server(primary).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
+}
+
+/// A server that serves is registered, and could never be promoted: it goes on serving.
+#[test]
+fn a_server_that_serves_is_left_alone_where_nobody_can_be_promoted() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = ServerOptions {
+        extra: vec!["--skip-log-slave-updates".into()],
+        ..ServerOptions::default()
+    };
+    let place = directory.path().join(THREE[0]);
+    let server = Server::start(template(Flavor::MariaDb), &place, options).unwrap();
+    let flags =
+        vec![format!("-topo_global_root={}", directory.path().join("topo/global").display())];
+    let mut cluster = Cluster::with_servers("none", &THREE[..1], vec![server], directory, flags);
+    create_table(cluster.server(THREE[0]));
+    cluster.start_daemon(&[]);
+    cluster.daemon().recovery(|one| one["kind"] == "ElectPrimary" && one["outcome"] == "refused");
+    cluster.server(THREE[0]).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
+    assert_eq!(cluster.server(THREE[0]).value("SELECT @@read_only").unwrap(), "0");
 }
 
 /// One server of a new shard refuses to be demoted, and refuses writes already: another one is elected.

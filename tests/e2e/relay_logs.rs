@@ -1,6 +1,7 @@
 //! What a replica has received and not applied is there still when it follows another, or applies at another pace.
 
 use vtorc_core::ports::{CommandError, RelayLog, ServerCommand, SourceChange};
+use vtorc_core::source_access::SourceAccess;
 use vtorc_core::status::{ReceiverState, ReplicationStatus};
 use vtorc_fleet::Flavor;
 
@@ -63,7 +64,7 @@ impl Bench {
             semi_sync: false,
             change: SourceChange::Repoint,
             relay_log,
-            login: None,
+            access: SourceAccess::default(),
         }
     }
 }
@@ -123,7 +124,7 @@ fn a_mariadb_whose_applier_stands_keeps_what_it_received() {
         semi_sync: false,
         change: SourceChange::Keep,
         relay_log: RelayLog::MustStay,
-        login: None,
+        access: SourceAccess::default(),
     };
     bench.is_refused(keep);
 }

@@ -11,6 +11,7 @@ use vtorc_clients::mysql::{Login, MysqlAccess, Secret, WorkerPool};
 use vtorc_core::ports::{
     CommandError, MysqlPort, PromotionGrounds, RelayLog, ServerCommand, Sessions, SourceChange,
 };
+use vtorc_core::source_access::SourceAccess;
 use vtorc_core::status::{ReceiverState, ServerStatus};
 use vtorc_core::tablet::{MysqlAddress, TabletAddress};
 use vtorc_fleet::{Flavor, Server, ServerOptions, freeze};
@@ -85,7 +86,16 @@ impl Bench {
     ) -> Result<ServerStatus, CommandError> {
         let source = self.tablet(source);
         let semi_sync = false;
-        self.run(at, ServerCommand::Follow { source, semi_sync, change, relay_log, login: None })
+        self.run(
+            at,
+            ServerCommand::Follow {
+                source,
+                semi_sync,
+                change,
+                relay_log,
+                access: SourceAccess::default(),
+            },
+        )
     }
 
     /// What this server would be promoted on now.
@@ -117,6 +127,7 @@ pub fn access() -> MysqlAccess {
         password: Secret::new("orc_client_user_password"),
         replica: Some(Login { user: "vt_repl".into(), password: Secret::new("") }),
         replica_query: None,
+        replica_tls: None,
         tls: None,
         connect_timeout: Duration::from_secs(5),
         use_super_read_only: true,

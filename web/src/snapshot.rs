@@ -281,6 +281,7 @@ impl TabletFile {
             stuck_since: self.stuck_since_ms.map(Timestamp::from_millis),
             journal: status.as_ref().and_then(journal_of),
             as_primary: None,
+            channel_tls: None,
             losses: Losses::default(),
             forgotten: None,
             status: status.map(Arc::new),

@@ -12,6 +12,7 @@ use vtorc_core::ports::{CommandError, PromotionGrounds, RelayLog, ServerCommand,
 use vtorc_core::recovery::catch_up::{self, Choice, Goal, Patience, Progress};
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::reparent::election::{Candidate, Contender, Election};
+use vtorc_core::source_access::SourceAccess;
 use vtorc_core::status::ServerStatus;
 
 use super::job::{COMMAND_MARGIN, Locked, Stopped};
@@ -272,7 +273,7 @@ impl Locked<'_> {
             semi_sync: false,
             change: SourceChange::Repoint,
             relay_log: RelayLog::MustStay,
-            login: None,
+            access: SourceAccess::default(),
         };
         let timeout = self.job.settings.command_timeout;
         let step = StepKind::FollowMostAdvanced;

@@ -8,6 +8,7 @@ use vtorc_core::recovery::made_up;
 use vtorc_core::recovery::planned;
 use vtorc_core::recovery::promotion;
 use vtorc_core::recovery::step::StepKind;
+use vtorc_core::source_access::SourceAccess;
 use vtorc_core::tablet::{Tablet, TabletType};
 
 use super::job::{Locked, Stopped};
@@ -50,8 +51,13 @@ impl Locked<'_> {
             && let Some(source) = primary.address()
         {
             let (change, relay_log) = (SourceChange::Keep, RelayLog::MustStay);
-            let follow =
-                ServerCommand::Follow { source, semi_sync: false, change, relay_log, login: None };
+            let follow = ServerCommand::Follow {
+                source,
+                semi_sync: false,
+                change,
+                relay_log,
+                access: SourceAccess::default(),
+            };
             let timeout = self.job.settings.command_timeout;
             // That it acknowledges is a finding of its own as long as it does.
             let _ = self.job.on(StepKind::StopAcknowledging, tablet, follow, timeout).await;

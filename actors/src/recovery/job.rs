@@ -18,6 +18,7 @@ use vtorc_core::knowledge::identity;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{CommandError, ServerCommand, ShardLock, TopoError};
 use vtorc_core::recovery::kind::RecoveryKind;
+use vtorc_core::recovery::login::tls_for;
 use vtorc_core::recovery::planned::Asker;
 use vtorc_core::recovery::request::{ReparentKind, ReparentRequest};
 use vtorc_core::recovery::step::{Failpoint, StepKind};
@@ -26,6 +27,7 @@ use vtorc_core::remedy;
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::secret::Login;
 use vtorc_core::settings::RecoverySettings;
+use vtorc_core::source_access::SourceAccess;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletAddress};
 
@@ -306,12 +308,11 @@ impl Job {
         let missing = || CommandError::NotDone("its record has no MySQL address".into());
         let address = tablet.address().ok_or_else(missing)?;
         let meant = self.meant(tablet, &command)?;
-        if let ServerCommand::Follow { login, .. } = &mut command
-            && login.is_none()
-        {
-            *login = self.login_for(tablet).await?;
-        }
         let known = self.known();
+        if let ServerCommand::Follow { access, .. } = &mut command {
+            let login = self.login_for(tablet).await?;
+            *access = SourceAccess { login, tls: tls_for(known, &tablet.alias) };
+        }
         let address = TabletAddress { channel: known.channel_of(&tablet.alias), ..address };
         let status = if command == ServerCommand::ReadStatus {
             // Whose server answers a question is told from the answer.

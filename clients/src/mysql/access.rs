@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use vtorc_core::secret::{Login, Secret};
+pub use vtorc_core::source_access::ChannelTls;
 use vtorc_core::tablet::MysqlAddress;
 
 use super::text::PLAIN_SESSION;
@@ -34,6 +35,8 @@ pub struct MysqlAccess {
     pub replica: Option<Login>,
     /// Answers user and password for a server that has no channel to keep them from (`ReplicationCredentialsQuery`).
     pub replica_query: Option<Secret>,
+    /// How replicas protect the connection to their source; none where each keeps what its channel has.
+    pub replica_tls: Option<ChannelTls>,
     /// TLS, if wanted.
     pub tls: Option<TlsFiles>,
     /// Longest wait for a connection.

@@ -70,8 +70,8 @@ fn run_for_shard(
         ServerCommand::FixPrimary { acks, grounds } => {
             return fix_primary(session, acks, &grounds);
         }
-        ServerCommand::Follow { source, semi_sync, change, relay_log, login } => {
-            let source = Source { address: &source.mysql, login: login.as_ref() };
+        ServerCommand::Follow { source, semi_sync, change, relay_log, access } => {
+            let source = Source { address: &source.mysql, access: &access };
             follow::follow(session, source, semi_sync, change, relay_log)?;
         }
         ServerCommand::SetDelay { seconds } => delay::set_delay(session, seconds)?,

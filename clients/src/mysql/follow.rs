@@ -4,6 +4,7 @@ use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{CommandError, RelayLog, Sessions, SourceChange};
 use vtorc_core::recovery::login::UNKNOWN;
 use vtorc_core::secret::Login;
+use vtorc_core::source_access::{ChannelTls, SourceAccess};
 use vtorc_core::status::{ReceiverState, ServerStatus};
 use vtorc_core::tablet::MysqlAddress;
 
@@ -14,12 +15,12 @@ use super::stopping::stop;
 use super::text::quoted;
 use super::{fence, other_channels, relay_log};
 
-/// Whom to follow, and whom to log in as there.
+/// Whom to follow, and how to get in there.
 #[derive(Clone, Copy)]
 pub(crate) struct Source<'a> {
     pub(crate) address: &'a MysqlAddress,
-    /// None where the configuration or the channel says.
-    pub(crate) login: Option<&'a Login>,
+    /// Where the configuration does not say.
+    pub(crate) access: &'a SourceAccess,
 }
 
 /// Refuses writes, follows the source, acknowledges as told, runs both threads.
@@ -31,8 +32,9 @@ pub(crate) fn follow(
     relay_log: RelayLog,
 ) -> Result<(), CommandError> {
     let status = session.status()?;
-    let login = session.access.replica.as_ref().or(source.login).cloned();
-    let to = Target { address: source.address, login };
+    let login = session.access.replica.as_ref().or(source.access.login.as_ref()).cloned();
+    let tls = session.access.replica_tls.as_ref().or(source.access.tls.as_ref()).cloned();
+    let to = Target { address: source.address, login, tls };
     if to.login.is_none() && status.replication.is_none() {
         return Err(CommandError::NotDone(UNKNOWN.into()));
     }
@@ -68,10 +70,11 @@ pub(crate) fn follow(
 /// is ten tries since 8.4: a replica whose source is away for ten seconds would have to be started by somebody.
 pub(crate) const RETRIES: u32 = u32::MAX;
 
-/// Whom to follow, as it is written down: without a login the channel keeps its own.
+/// Whom to follow, as it is written down: what is not given the channel keeps.
 struct Target<'a> {
     address: &'a MysqlAddress,
     login: Option<Login>,
+    tls: Option<ChannelTls>,
 }
 
 impl Target<'_> {
@@ -79,6 +82,20 @@ impl Target<'_> {
         let Some(login) = &self.login else { return String::new() };
         let (user, password) = (quoted(&login.user), quoted(login.password.reveal()));
         format!("{word}_USER = {user}, {word}_PASSWORD = {password}, ")
+    }
+
+    fn tls(&self, word: &str) -> String {
+        let Some(tls) = &self.tls else { return String::new() };
+        format!(
+            "{word}_SSL = {}, {word}_SSL_CA = {}, {word}_SSL_CAPATH = {}, {word}_SSL_CERT = {}, {word}_SSL_KEY = {}, \
+             {word}_SSL_VERIFY_SERVER_CERT = {}, ",
+            u8::from(tls.required),
+            quoted(&tls.ca_file),
+            quoted(&tls.ca_path),
+            quoted(&tls.certificate),
+            quoted(&tls.key),
+            u8::from(tls.verifies_host),
+        )
     }
 }
 
@@ -94,12 +111,13 @@ fn repoint_mysql(
         let auto_position =
             if keeps_relay_log { String::new() } else { format!(", {word}_AUTO_POSITION = 1") };
         format!(
-            "{word}_HOST = {}, {word}_PORT = {}, {}\
+            "{word}_HOST = {}, {word}_PORT = {}, {}{}\
              {word}_CONNECT_RETRY = 1, {word}_RETRY_COUNT = {RETRIES}, {word}_HEARTBEAT_PERIOD = {:.3}, \
              GET_{word}_PUBLIC_KEY = 1{auto_position}{for_channel}",
             quoted(&to.address.host),
             to.address.port,
             to.login(word),
+            to.tls(word),
             access.heartbeat_period.as_secs_f64(),
         )
     };
@@ -122,11 +140,12 @@ fn repoint_mariadb(
     set_position(session)?;
     let access = session.access;
     let statement = format!(
-        "CHANGE MASTER TO MASTER_HOST = {}, MASTER_PORT = {}, {}\
+        "CHANGE MASTER TO MASTER_HOST = {}, MASTER_PORT = {}, {}{}\
          MASTER_CONNECT_RETRY = 1, MASTER_HEARTBEAT_PERIOD = {:.3}, MASTER_USE_GTID = slave_pos",
         quoted(&to.address.host),
         to.address.port,
         to.login("MASTER"),
+        to.tls("MASTER"),
         access.heartbeat_period.as_secs_f64(),
     );
     session.run(&format!("follow {}", to.address), &statement)?;

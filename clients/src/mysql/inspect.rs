@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mysql::prelude::Queryable;
 
 use vtorc_core::ports::CommandError;
-use vtorc_core::preflight::{Inspection, LoginTrial};
+use vtorc_core::preflight::{Inspection, LoginTrial, LoginTrouble};
 use vtorc_core::secret::Login;
+use vtorc_core::tablet::MysqlAddress;
 
-use super::access::MysqlAccess;
+use super::access::{MysqlAccess, TlsFiles};
 use super::dialect::name_value;
 use super::errors::{is_full, unless_refused};
 use super::fence::{Client, column_text};
@@ -60,16 +61,45 @@ fn login_trial(session: &mut Session<'_>) -> Result<Option<LoginTrial>, CommandE
         }
     };
     let Login { user, password } = login;
-    let access = MysqlAccess { user: user.clone(), password, ..session.access.clone() };
-    let trouble = match connect(&access, &at, session.left() / 2) {
-        Ok(mut conn) => match lacks_grant(&mut conn) {
-            Ok(lacks) => lacks.then(|| "it lacks REPLICATION SLAVE".to_owned()),
-            Err(_) => return Ok(None),
+    let channel = session.status()?.replication.and_then(|channel| channel.tls);
+    let tls = session.access.replica_tls.clone().or(channel);
+    let plain = MysqlAccess { user: user.clone(), password, tls: None, ..session.access.clone() };
+    let by_tls = session.access.tls.clone().unwrap_or_else(any_certificate);
+    let by_tls = MysqlAccess { tls: Some(TlsFiles { mixed: false, ..by_tls }), ..plain.clone() };
+    let patience = session.left() / 4;
+    let tried = |access: &MysqlAccess| trial(access, &at, patience);
+    let trouble = match tls.as_ref().map(|tls| tls.required) {
+        // Its certificate is not here to be shown.
+        Some(true) if tls.is_some_and(|tls| !tls.certificate.is_empty()) => return Ok(None),
+        Some(true) => tried(&by_tls),
+        told @ (Some(false) | None) => match tried(&plain) {
+            Some(Some(LoginTrouble::Refused(words))) if tried(&by_tls) == Some(None) => {
+                Some(told.is_some().then_some(LoginTrouble::TlsOnly(words)))
+            }
+            tried => tried,
         },
-        Err(error) if is_away(&error) => return Ok(None),
-        Err(error) => Some(text_of(&error)),
     };
-    Ok(Some(LoginTrial { user, at, trouble }))
+    Ok(trouble.map(|trouble| LoginTrial { user, at, trouble }))
+}
+
+fn any_certificate() -> TlsFiles {
+    TlsFiles { skip_verify: true, ..TlsFiles::default() }
+}
+
+/// What is wrong with this login there, if anything; none where that could not be tried.
+fn trial(
+    access: &MysqlAccess,
+    at: &MysqlAddress,
+    patience: Duration,
+) -> Option<Option<LoginTrouble>> {
+    match connect(access, at, patience) {
+        Ok(mut conn) => {
+            let lacks = lacks_grant(&mut conn).ok()?;
+            Some(lacks.then_some(LoginTrouble::LacksGrant))
+        }
+        Err(error) if is_away(&error) => None,
+        Err(error) => Some(Some(LoginTrouble::Refused(text_of(&error)))),
+    }
 }
 
 /// `ER_USER_LIMIT_REACHED`

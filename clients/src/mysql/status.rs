@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use vtorc_core::gtid::{GtidError, GtidSet, MariaDbBinlogState, MariaDbGtidSet, MariaDbServer};
+use vtorc_core::source_access::ChannelTls;
 use vtorc_core::status::{
     BinlogFormat, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
 };
@@ -210,6 +211,7 @@ fn read_channel(
             GtidSet::MariaDb(position) => GtidSet::MariaDb(position.last_ones()),
             set @ GtidSet::MySql(_) => set,
         },
+        tls: Some(channel_tls(row)),
         auto_position: match dialect {
             Dialect::MySql | Dialect::OldMySql => text(row, "auto_position") == "1",
             Dialect::MariaDb => !text(row, "using_gtid").eq_ignore_ascii_case("no"),
@@ -227,6 +229,23 @@ fn read_channel(
         ),
         marker_sees_heartbeats: beats.is_some(),
     }))
+}
+
+fn channel_tls(row: &Row) -> ChannelTls {
+    let said = |name: &str| {
+        let value =
+            row.get(&format!("source_{name}")).or_else(|| row.get(&format!("master_{name}")));
+        value.cloned().flatten().unwrap_or_default()
+    };
+    ChannelTls {
+        // "Ignored" is said by a server that has no TLS itself.
+        required: said("ssl_allowed") == "Yes",
+        ca_file: said("ssl_ca_file"),
+        ca_path: said("ssl_ca_path"),
+        certificate: said("ssl_cert"),
+        key: said("ssl_key"),
+        verifies_host: said("ssl_verify_server_cert") == "Yes",
+    }
 }
 
 /// The heartbeat period and something that changes with every heartbeat, where the server tells.

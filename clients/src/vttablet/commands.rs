@@ -10,7 +10,7 @@ use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{
     CommandError, PromotionGrounds, RelayLog, ServerCommand, Sessions, SourceChange,
 };
-use vtorc_core::secret::Login;
+use vtorc_core::source_access::SourceAccess;
 use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus};
 use vtorc_core::tablet::{TabletAddress, TabletType};
 
@@ -79,8 +79,8 @@ pub(crate) async fn run(
             job.fix_primary(acks, &grounds).await?;
             return once_open(job.status().await);
         }
-        ServerCommand::Follow { source, semi_sync, change, relay_log, login } => {
-            job.follow(&source, semi_sync, change, relay_log, login).await?;
+        ServerCommand::Follow { source, semi_sync, change, relay_log, access } => {
+            job.follow(&source, semi_sync, change, relay_log, access).await?;
         }
         ServerCommand::ChangeType { tablet_type } => job.change_type(tablet_type).await?,
         ServerCommand::WriteJournal { action, primary, position, time_created_ns } => {
@@ -272,7 +272,7 @@ impl TabletCommand<'_> {
         semi_sync: bool,
         change: SourceChange,
         relay_log: RelayLog,
-        login: Option<Login>,
+        access: SourceAccess,
     ) -> Result<(), CommandError> {
         let status = self.status().await?;
         if status.is_writable() {
@@ -281,7 +281,7 @@ impl TabletCommand<'_> {
         if source.vttablet.is_none() && self.direct.is_some() {
             // A vttablet asks the vttablet of whom it is to follow for its position.
             let source = source.clone();
-            let follow = ServerCommand::Follow { source, semi_sync, change, relay_log, login };
+            let follow = ServerCommand::Follow { source, semi_sync, change, relay_log, access };
             return self.directly(follow).await.map(|_| ());
         }
         let follows = status.replication.as_ref();
@@ -314,7 +314,7 @@ impl TabletCommand<'_> {
             // Its vttablet is gone, the server is not.
             Err(CallError::Unreachable(_)) if self.direct.is_some() => {
                 let source = source.clone();
-                let follow = ServerCommand::Follow { source, semi_sync, change, relay_log, login };
+                let follow = ServerCommand::Follow { source, semi_sync, change, relay_log, access };
                 self.directly(follow).await.map(|_| ())
             }
             Err(error) => {

@@ -141,6 +141,8 @@ fn replication(status: &Status, full: &FullStatus) -> Result<Option<ReplicationS
         applier_running: thread(status.sql_state) == ReceiverState::Running,
         applier_error: status.last_sql_error.clone(),
         retrieved: parse_position(&status.relay_log_position)?,
+        // A vttablet tells a part of it.
+        tls: None,
         auto_position: status.auto_position || status.using_gtid,
         filtered: status.has_replication_filters,
         lag_seconds: (!status.replication_lag_unknown)

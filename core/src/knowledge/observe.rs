@@ -8,6 +8,7 @@ use super::memory::{Journal, Losses};
 use crate::gtid::GtidSet;
 use crate::ids::{ServerIdentity, TabletAlias};
 use crate::sabotage::{self, Bug};
+use crate::source_access::ChannelTls;
 use crate::status::{ReceiverState, ReplicationStatus, ServerStatus, VttabletState};
 use crate::tablet::Tablet;
 use crate::time::Timestamp;
@@ -50,6 +51,8 @@ pub struct TabletState {
     pub journal: Option<Journal>,
     /// What it last said in this term while it took writes and followed nobody.
     pub as_primary: Option<Arc<ServerStatus>>,
+    /// How its channel protected the connection to its source, when it last had one.
+    pub channel_tls: Option<ChannelTls>,
     /// What it was seen to have lost of what it wrote.
     pub losses: Losses,
     /// What it said in this term that it has, and did not have any more in its last answer; none if nothing.
@@ -105,6 +108,7 @@ impl TabletState {
             stuck_since: None,
             journal: None,
             as_primary: None,
+            channel_tls: None,
             losses: Losses::default(),
             forgotten: None,
             recent: RecentProbes::default(),
@@ -138,6 +142,10 @@ impl TabletState {
                 }
                 if !same || cloned {
                     self.losses = Losses::default();
+                }
+                let channel = status.replication.as_ref();
+                if let Some(tls) = channel.and_then(|channel| channel.tls.clone()) {
+                    self.channel_tls = Some(tls);
                 }
                 self.remember();
                 self.status = Some(status);

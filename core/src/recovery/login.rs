@@ -1,8 +1,11 @@
-//! Whom a server logs in as at its source, where `MySQLReplicaUser` does not say: what its channel uses is kept; one
-//! that follows nobody has none, and is told what others use.
+//! Whom a server logs in as at its source, where `MySQLReplicaUser` does not say, and whether by TLS, where
+//! `MySQLReplicaSSL*` do not: what its channel uses is kept; one that follows nobody has none, and is told what others
+//! use.
 
+use crate::ids::TabletAlias;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::settings::RecoverySettings;
+use crate::source_access::ChannelTls;
 use crate::tablet::Tablet;
 
 /// Why nobody can be told.
@@ -23,4 +26,22 @@ pub fn who_may_know<'a>(snapshot: &'a ShardSnapshot, tablet: &'a Tablet) -> Vec<
     let follows = others
         .filter(|state| state.valid_status().is_some_and(|status| status.replication.is_some()));
     std::iter::once(tablet).chain(follows.map(|state| &state.tablet)).collect()
+}
+
+/// How a server that follows nobody is to protect the connection to its source: as its channel did when it had one,
+/// else as the others do. Promoted, it forgot it. None where its own channel says, or nobody knows.
+pub fn tls_for(snapshot: &ShardSnapshot, alias: &TabletAlias) -> Option<ChannelTls> {
+    let state = snapshot.tablet(alias)?;
+    let follows = state.status.as_ref().is_some_and(|status| status.replication.is_some());
+    if follows {
+        return None;
+    }
+    let of_others = || {
+        let others = snapshot.tablets.values().filter(|other| other.tablet.alias != *alias);
+        // The stricter one where they differ: one that needs none can do with it.
+        let known: Vec<&ChannelTls> =
+            others.filter_map(|other| other.channel_tls.as_ref()).collect();
+        known.iter().find(|tls| tls.required).or(known.first()).map(|tls| (*tls).clone())
+    };
+    state.channel_tls.clone().or_else(of_others)
 }

@@ -6,7 +6,7 @@ use crate::ids::TabletAlias;
 use crate::knowledge::health::ProbeFailure;
 use crate::knowledge::observe::TabletState;
 use crate::ports::CommandError;
-use crate::preflight::{Inspection, WhoWritesOn};
+use crate::preflight::{Inspection, LoginTrouble, WhoWritesOn};
 use crate::recovery::request::ReparentRequest;
 use crate::remedy;
 use crate::reparent::choice::Basis;
@@ -61,8 +61,8 @@ pub enum NotMoved {
         at: TabletAlias,
         /// As whom.
         user: String,
-        /// In the server's words.
-        why: String,
+        /// Why they would not be served.
+        why: LoginTrouble,
     },
     /// Nobody can take over.
     #[error(transparent)]

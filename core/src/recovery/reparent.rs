@@ -68,11 +68,19 @@ pub fn wish<'a>(snapshot: &'a ShardSnapshot, request: Option<&'a ReparentRequest
     Wish { wanted, avoid: request.avoid_primary.as_ref().or(away) }
 }
 
-/// A primary that takes writes is not stopped where nobody could take its place, by what all said just now: an outage
-/// would be all that comes of it.
+/// A primary that takes writes, or somebody who does where no record names one, is not stopped where nobody could take
+/// its place, by what all said just now: an outage would be all that comes of it.
 pub fn check_worthwhile(basis: Basis<'_>, wish: Wish<'_>) -> Result<(), NoCandidate> {
-    let primary = basis.snapshot.primary().and_then(TabletState::valid_status);
-    if !primary.is_some_and(ServerStatus::is_writable) {
+    let writable =
+        |state: &TabletState| state.valid_status().is_some_and(ServerStatus::is_writable);
+    let serves = match basis.snapshot.primary() {
+        Some(primary) => writable(primary),
+        None => {
+            let mut tablets = basis.snapshot.tablets.values();
+            tablets.any(|state| state.tablet.tablet_type.is_managed() && writable(state))
+        }
+    };
+    if !serves {
         return Ok(());
     }
     match basis.choose(&Contender::of(basis.snapshot), Asked::ByProbes, wish) {

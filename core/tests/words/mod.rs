@@ -281,7 +281,8 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         "vttablet" => status.vttablet = Some(vttablet(value)),
         "nolog" => status.log_replica_updates = false,
         "format" => status.binlog_format = BinlogFormat::from_name(value),
-        "past" | "opens" | "fast" | "early" | "skew" | "nettimeout" | "ungranted" | "noentry" => {}
+        "past" | "opens" | "fast" | "early" | "skew" | "nettimeout" | "ungranted" | "noentry"
+        | "tlsonly" => {}
         "uuid" => status.server_uuid = Some(uuid(value.chars().next().unwrap())),
         "id" => status.server_id = value.parse().unwrap(),
         "purged" => status.gtid_purged = gtid(value),
@@ -355,6 +356,7 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
         stuck_since: None,
         journal: None,
         as_primary: None,
+        channel_tls: None,
         losses: Losses::default(),
         forgotten: None,
         recent: RecentProbes::default(),

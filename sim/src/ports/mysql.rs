@@ -87,7 +87,7 @@ impl Line {
             ServerCommand::Promote { acks, grounds } => self.promote(acks, &grounds).await,
             ServerCommand::SetDelay { seconds } => self.tell(Statement::Delay(seconds)).await,
             ServerCommand::FixPrimary { acks, grounds } => self.fix_primary(acks, &grounds).await,
-            ServerCommand::Follow { source, semi_sync, change, relay_log, login: _ } => {
+            ServerCommand::Follow { source, semi_sync, change, relay_log, access: _ } => {
                 let source = Server::number_of(&source.mysql);
                 self.follow(source, semi_sync, (change, relay_log)).await
             }
@@ -121,7 +121,7 @@ impl Line {
                 grounds.check(&self.status().await?)?;
                 self.fix_primary_by_vttablet(acks).await
             }
-            ServerCommand::Follow { source, semi_sync, change, relay_log, login: _ } => {
+            ServerCommand::Follow { source, semi_sync, change, relay_log, access: _ } => {
                 let source = Server::number_of(&source.mysql);
                 self.follow_by_vttablet(source, semi_sync, (change, relay_log)).await
             }

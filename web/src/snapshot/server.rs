@@ -322,6 +322,7 @@ impl ReplicationFile {
                 GtidSet::MariaDb(position) => GtidSet::MariaDb(position.last_ones()),
                 set @ GtidSet::MySql(_) => set,
             },
+            tls: None,
             auto_position: self.auto_position,
             filtered: self.filtered,
             lag_seconds: self.lag_seconds,
