@@ -185,7 +185,10 @@ fn recognise(
         }
         (None, _) if shares => Recognised::Proven,
         (None, _) if status.gtid_executed.is_empty() => Recognised::Own,
-        (None, Some(_)) if is_somebody(snapshot, status, &references) => {
+        (None, Some(_))
+            if would_be_set_aside(snapshot, state, status)
+                || is_somebody(snapshot, status, &references) =>
+        {
             Recognised::Stranger(Stranger::SharesNothing)
         }
         (None, Some(_)) => Recognised::Own,
@@ -239,6 +242,19 @@ fn recognise_primary(
         true => Recognised::Own,
         false => Recognised::Unsettled,
     }
+}
+
+/// Tells whether a new server in a replica's place could not follow the primary, having transactions of its own: as the
+/// tablet's it would be taken out of service, and it may be there for a moment only.
+fn would_be_set_aside(
+    snapshot: &ShardSnapshot,
+    state: &TabletState,
+    status: &ServerStatus,
+) -> bool {
+    let primary = snapshot.primary_in_sight();
+    let primary = primary.filter(|primary| primary.tablet.alias != state.tablet.alias);
+    let theirs = primary.and_then(TabletState::valid_status);
+    theirs.is_some_and(|theirs| status.written_beyond(&[theirs]) > 0)
 }
 
 /// A server that was only set up, or that has hardly anything that the shard lacks, belongs to nobody yet. One that has

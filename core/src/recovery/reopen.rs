@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
-use crate::knowledge::observe::TabletState;
+use crate::knowledge::observe::{Receiving, TabletState};
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::reparent::election::{Contender, PrimaryPosition, Witnesses, position_of_primary};
 use crate::reparent::safety::{Reach, Unsafe, check_named};
 use crate::status::ReceiverState;
+use crate::time::Timestamp;
 
 /// Records may lie. To open a replica that still has something to apply would throw that away, and one with filters
 /// lacks what it threw away: unless it got nothing from anybody since it took writes itself in this term.
@@ -31,11 +32,13 @@ fn check_applied(primary: &TabletState) -> Result<(), Unsafe> {
     }
 }
 
-/// Who receives from a tablet out of sight acknowledges to it, maybe: that one takes writes.
+/// Who receives from a tablet out of sight acknowledges to it, maybe: that one takes writes. One that is connected and
+/// hears nothing, where heartbeats would be heard, speaks for nobody.
 fn check_not_followed_elsewhere(snapshot: &ShardSnapshot) -> Result<(), Unsafe> {
     let receives = |state: &&TabletState| {
         let channel = state.channel();
-        channel.is_some_and(|channel| channel.receiver == ReceiverState::Running)
+        let connected = channel.is_some_and(|channel| channel.receiver == ReceiverState::Running);
+        connected && state.receiving(Timestamp::default()) != Receiving::No
     };
     let mut followers = snapshot.tablets.values().filter(receives);
     match followers.find(|state| snapshot.follows_lost_tablet(state)) {
