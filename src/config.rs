@@ -3,6 +3,7 @@
 mod auth;
 mod hooks;
 mod keys;
+mod option_file;
 mod password;
 mod reload;
 mod replica_tls;

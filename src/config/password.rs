@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize, Serializer};
 use vtorc_clients::mysql::Secret;
 
+use super::option_file::client_option;
 use crate::Failure;
 
 /// A password as configured; `${NAME}` stands for an environment variable. Never shows when printed.
@@ -48,11 +49,7 @@ pub(super) fn credentials(
     let failure =
         |error| Failure::while_doing(&format!("read {what}CredentialsConfigFile {file}"), error);
     let text = std::fs::read_to_string(file).map_err(failure)?;
-    let value = |name: &str| {
-        let pairs = text.lines().filter_map(|line| line.split_once('='));
-        let mut matching = pairs.filter(|(key, _)| key.trim() == name);
-        matching.next().map(|(_, value)| value.trim().trim_matches('"').to_owned())
-    };
+    let value = |name: &str| client_option(&text, name);
     let user = value("user").unwrap_or_else(|| user.to_owned());
     let password = Password(value("password").unwrap_or_default());
     Ok((user, password.resolve(&format!("{what}CredentialsConfigFile"))?))

@@ -198,3 +198,33 @@ fn a_wrong_replica_password_is_found_and_no_write_stops_for_it() {
         assert_eq!(cluster.healthy(&[]), first);
     }
 }
+
+/// What a password may contain: in the configuration, in an option file, and in the statements that replicas get.
+#[test]
+fn a_password_may_contain_anything() {
+    const PASSWORD: &str = r#"a"b\c'd#e ü;%`$"#;
+    let quoted = PASSWORD.replace('\\', "\\\\").replace('\'', "\\'");
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+        for alias in THREE {
+            let alter = |user: &str| format!("ALTER USER {user}@'%' IDENTIFIED BY '{quoted}'");
+            let (replica, topology) = (alter("vt_repl"), alter("orc_client_user"));
+            cluster.server(alias).run(&["SET sql_log_bin = 0", &replica, &topology]).unwrap();
+        }
+        let file = cluster.directory.path().join("topology.cnf");
+        let escaped = PASSWORD.replace('\\', "\\\\").replace('"', "\\\"");
+        std::fs::write(&file, format!("[client]\nuser=orc_client_user\npassword=\"{escaped}\"\n"))
+            .unwrap();
+        cluster.configure(&[
+            ("MySQLTopologyCredentialsConfigFile", json!(file.display().to_string())),
+            ("MySQLReplicaPassword", json!(PASSWORD)),
+            ("RecoveryPeriodBlockSeconds", json!(0)),
+        ]);
+        cluster.start_daemon(&[]);
+        let first = cluster.healthy(&[]);
+        create_table(cluster.server(&first));
+        moves_about(&mut cluster, &first);
+        let log = cluster.daemon().log_text();
+        assert!(!log.contains("d#e"), "a password is in the log");
+    }
+}
