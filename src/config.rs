@@ -25,7 +25,7 @@ use crate::Failure;
 use crate::cli::seconds;
 
 pub(crate) use keys::Support;
-use password::{Password, credentials};
+use password::{Password, credentials, warn_of_length};
 pub(crate) use reload::changes;
 use source::Source;
 
@@ -249,6 +249,9 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Loaded, Failure> {
         );
     }
     config.check().map_err(|error| Failure(format!("{file}: {error}")))?;
+    // What cannot be read now is told where it is needed.
+    let replica = config.mysql_access().ok().and_then(|access| access.replica);
+    warnings.extend(replica.and_then(|login| warn_of_length(&login.password)));
     Ok(Loaded { config, notes, warnings, unknown })
 }
 
@@ -449,8 +452,11 @@ impl Config {
         Ok(MysqlAccess {
             user: topology.0,
             password: topology.1,
-            replica: (!self.keeps_logins())
-                .then_some(Login { user: replica.0, password: replica.1 }),
+            replica: (!self.keeps_logins()).then_some(Login {
+                user: replica.0,
+                password: replica.1,
+                tls: None,
+            }),
             replica_tls: self.replica_tls.wanted()?,
             replica_query: (!query.reveal().is_empty()).then_some(query),
             tls,
@@ -521,10 +527,23 @@ mod tests {
         let off = tls(r#"{"MySQLReplicaUseSSL": false}"#).unwrap();
         assert!(!off.required);
         let by_file = tls(r#"{"MySQLReplicaSSLCAFile": "/etc/ca.pem"}"#).unwrap();
-        assert!(by_file.required && by_file.ca_file == "/etc/ca.pem" && !by_file.verifies_host);
+        assert!(
+            by_file.required && by_file.ca_file == "/etc/ca.pem" && by_file.verifies_host.is_none()
+        );
         let both = r#"{"MySQLReplicaUseSSL": false, "MySQLReplicaSSLCAFile": "ca"}"#;
         let both = parse("f", both).and_then(|loaded| loaded.config.mysql_access());
         assert!(both.unwrap_err().to_string().contains("MySQLReplicaUseSSL is false"));
+    }
+
+    #[test]
+    fn a_password_that_no_replica_could_be_told_is_named() {
+        let warned = |letters: usize| {
+            let password = "x".repeat(letters);
+            let text =
+                format!(r#"{{"MySQLReplicaUser": "r", "MySQLReplicaPassword": "{password}"}}"#);
+            parse("f", &text).unwrap().warnings.iter().any(|line| line.contains("at most 32"))
+        };
+        assert!(!warned(32) && warned(33));
     }
 
     #[test]

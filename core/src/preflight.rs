@@ -72,6 +72,22 @@ pub enum LoginTrouble {
     LacksGrant,
 }
 
+impl LoginTrouble {
+    /// What a person does about it.
+    pub fn cure(&self) -> &'static str {
+        match self {
+            Self::Refused(_) | Self::LacksGrant => {
+                "create the user there with REPLICATION SLAVE, or correct MySQLReplicaUser and its password; set \
+                 TryReplicaLogin to false where that user may only come from the replicas' hosts"
+            }
+            Self::TlsOnly(_) => {
+                "set MySQLReplicaUseSSL or MySQLReplicaSSLCAFile, or SOURCE_SSL = 1 (MariaDB: MASTER_SSL = 1) of the \
+                 channels by hand"
+            }
+        }
+    }
+}
+
 impl fmt::Display for LoginTrouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -377,15 +393,7 @@ impl Report {
                 "a replica that logs in at {} as {:?} is not served there, as seen from this machine: {trouble}",
                 trial.at, trial.user
             );
-            let cure = match trouble {
-                LoginTrouble::Refused(_) | LoginTrouble::LacksGrant => {
-                    "create the user there with REPLICATION SLAVE, or correct MySQLReplicaUser and its password"
-                }
-                LoginTrouble::TlsOnly(_) => {
-                    "set MySQLReplicaUseSSL or MySQLReplicaSSLCAFile, or SOURCE_SSL = 1 of the channels by hand"
-                }
-            };
-            self.add(Severity::Warning, "ReplicaUserRefused", alias, what, cure);
+            self.add(Severity::Warning, "ReplicaUserRefused", alias, what, trouble.cure());
         }
     }
 

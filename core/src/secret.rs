@@ -1,4 +1,4 @@
-//! Passwords, and whom replicas log in as.
+//! Passwords.
 
 use std::fmt;
 
@@ -22,13 +22,4 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_empty() { "(empty)" } else { "(hidden)" })
     }
-}
-
-/// Whom a replica logs in as at its source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Login {
-    /// The user.
-    pub user: String,
-    /// Its password.
-    pub password: Secret,
 }

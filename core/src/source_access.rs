@@ -1,6 +1,6 @@
 //! How a replica gets in at its source: as whom, and by TLS or without.
 
-use crate::secret::Login;
+use crate::secret::Secret;
 
 /// What a server is told of it when it is to follow another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub struct SourceAccess {
     pub tls: Option<ChannelTls>,
 }
 
-/// What a channel says of TLS. Files are on the replica's own machine; empty is none.
+/// What a channel says of TLS. Files are on the replica's own machine. What is empty is not said: a channel keeps it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChannelTls {
     /// The source must speak TLS.
@@ -24,6 +24,17 @@ pub struct ChannelTls {
     pub certificate: String,
     /// Its key.
     pub key: String,
-    /// The source's certificate must be for the host that is followed.
-    pub verifies_host: bool,
+    /// The source's certificate must be for the host that is followed; none where nobody says.
+    pub verifies_host: Option<bool>,
+}
+
+/// Whom a replica logs in as at its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+    /// How this user comes, where an operator's query says.
+    pub tls: Option<ChannelTls>,
 }

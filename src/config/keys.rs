@@ -236,7 +236,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("RejectHostnameResolvePattern", Ignored, "what is watched is read from the topology, and servers are compared by uuid"),
     key("RemoveTextFromHostnameDisplay", Ignored, "it has no meaning here"),
     key("ReplicaHeartbeatSeconds", Honoured, "heartbeat period that replicas are told to ask for; a silent source shows after three; default 0.3"),
-    key("ReplicationCredentialsQuery", Honoured, "answers user and password of a replica that follows nobody yet, where MySQLReplicaUser is not set; else mysql.slave_master_info of the others is read"),
+    key("ReplicationCredentialsQuery", Honoured, "answers user and password of a replica that follows nobody yet, and where there are its files for TLS (authorities, certificate, key), where MySQLReplicaUser is not set; else mysql.slave_master_info of the others is read"),
     key("ReplicationLagQuery", Ignored, "lag is what SHOW REPLICA STATUS says"),
     key("SQLite3DataFile", Honoured, "the history store, of one vtorc alone; default `vtorc.sqlite3` in `-log_dir`, or memory"),
     key("SSLCAFile", Honoured, "certificate authorities of callers"),

@@ -37,6 +37,20 @@ impl Password {
     }
 }
 
+/// MySQL takes no longer one for a replication channel (error 1470). Manual, "CHANGE REPLICATION SOURCE TO".
+const REPLICA_PASSWORD_MAX: usize = 32;
+
+/// A password that no replica of MySQL could be told.
+pub(super) fn warn_of_length(password: &Secret) -> Option<String> {
+    let length = password.reveal().chars().count();
+    (length > REPLICA_PASSWORD_MAX).then(|| {
+        format!(
+            "MySQLReplicaPassword has {length} characters; MySQL takes at most {REPLICA_PASSWORD_MAX} for a replica: \
+             give the replica user a shorter one"
+        )
+    })
+}
+
 /// User and password, from the credentials file (`[client]` with `user=` and `password=`) where one is given.
 pub(super) fn credentials(
     what: &str,

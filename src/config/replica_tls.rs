@@ -18,7 +18,7 @@ pub(crate) struct ReplicaTlsConfig {
     #[serde(rename = "MySQLReplicaSSLPrivateKeyFile")]
     private_key_file: String,
     #[serde(rename = "MySQLReplicaSSLVerifyServerCert")]
-    verify_server_cert: bool,
+    verify_server_cert: Option<bool>,
 }
 
 impl ReplicaTlsConfig {

@@ -125,7 +125,7 @@ pub fn access() -> MysqlAccess {
     MysqlAccess {
         user: "orc_client_user".into(),
         password: Secret::new("orc_client_user_password"),
-        replica: Some(Login { user: "vt_repl".into(), password: Secret::new("") }),
+        replica: Some(Login { user: "vt_repl".into(), password: Secret::new(""), tls: None }),
         replica_query: None,
         replica_tls: None,
         tls: None,
@@ -287,7 +287,8 @@ fn a_statement_that_is_given_up_does_not_run_later() {
 fn a_password_with_quotes_and_backslashes_is_told_as_it_is() {
     let password = "it's \\ 'so\\";
     for flavor in BOTH {
-        let replica = Some(Login { user: "vt_repl".into(), password: Secret::new(password) });
+        let replica =
+            Some(Login { user: "vt_repl".into(), password: Secret::new(password), tls: None });
         let bench = Bench::apart(flavor, 2, MysqlAccess { replica, ..access() });
         create_table(&bench.servers[0]);
         let set = [

@@ -282,6 +282,7 @@ impl TabletFile {
             journal: status.as_ref().and_then(journal_of),
             as_primary: None,
             channel_tls: None,
+            quiet_since: None,
             losses: Losses::default(),
             forgotten: None,
             status: status.map(Arc::new),

@@ -25,9 +25,8 @@ use vtorc_core::recovery::step::{Failpoint, StepKind};
 use vtorc_core::recovery::task::Task;
 use vtorc_core::remedy;
 use vtorc_core::sabotage::{self, Bug};
-use vtorc_core::secret::Login;
 use vtorc_core::settings::RecoverySettings;
-use vtorc_core::source_access::SourceAccess;
+use vtorc_core::source_access::{Login, SourceAccess};
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletAddress};
 
@@ -311,7 +310,8 @@ impl Job {
         let known = self.known();
         if let ServerCommand::Follow { access, .. } = &mut command {
             let login = self.login_for(tablet).await?;
-            *access = SourceAccess { login, tls: tls_for(known, &tablet.alias) };
+            let asked = login.as_ref().and_then(|login| login.tls.clone());
+            *access = SourceAccess { login, tls: asked.or_else(|| tls_for(known, &tablet.alias)) };
         }
         let address = TabletAddress { channel: known.channel_of(&tablet.alias), ..address };
         let status = if command == ServerCommand::ReadStatus {

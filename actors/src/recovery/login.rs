@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vtorc_core::ports::CommandError;
 use vtorc_core::recovery::login;
-use vtorc_core::secret::Login;
+use vtorc_core::source_access::Login;
 use vtorc_core::tablet::{Tablet, TabletAddress};
 
 use super::job::{Job, Locked, Stopped};

@@ -102,7 +102,7 @@ impl Locked<'_> {
         self.check_lock().await.map_err(nobody)?;
         let (contenders, not_demoted) =
             self.stop_everything(old_primary, closed).await.map_err(nobody)?;
-        *closed = contenders.iter().map(|one| one.tablet.alias.clone()).collect();
+        *closed = reparent::closed(&contenders);
         let chosen = match self.elect(&contenders, wish, refused).await {
             Err(Stopped::Refused(why)) if !not_demoted.is_empty() => {
                 let why = format!("{why}; {}", not_demoted.join("; "));

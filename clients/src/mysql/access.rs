@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use vtorc_core::secret::{Login, Secret};
-pub use vtorc_core::source_access::ChannelTls;
+pub use vtorc_core::secret::Secret;
+pub use vtorc_core::source_access::{ChannelTls, Login};
 use vtorc_core::tablet::MysqlAddress;
 
 use super::text::PLAIN_SESSION;

@@ -3,8 +3,7 @@
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{CommandError, RelayLog, Sessions, SourceChange};
 use vtorc_core::recovery::login::UNKNOWN;
-use vtorc_core::secret::Login;
-use vtorc_core::source_access::{ChannelTls, SourceAccess};
+use vtorc_core::source_access::{ChannelTls, Login, SourceAccess};
 use vtorc_core::status::{ReceiverState, ServerStatus};
 use vtorc_core::tablet::MysqlAddress;
 
@@ -86,16 +85,20 @@ impl Target<'_> {
 
     fn tls(&self, word: &str) -> String {
         let Some(tls) = &self.tls else { return String::new() };
-        format!(
-            "{word}_SSL = {}, {word}_SSL_CA = {}, {word}_SSL_CAPATH = {}, {word}_SSL_CERT = {}, {word}_SSL_KEY = {}, \
-             {word}_SSL_VERIFY_SERVER_CERT = {}, ",
-            u8::from(tls.required),
-            quoted(&tls.ca_file),
-            quoted(&tls.ca_path),
-            quoted(&tls.certificate),
-            quoted(&tls.key),
-            u8::from(tls.verifies_host),
-        )
+        let mut options = format!("{word}_SSL = {}, ", u8::from(tls.required));
+        let files = [
+            ("CA", &tls.ca_file),
+            ("CAPATH", &tls.ca_path),
+            ("CERT", &tls.certificate),
+            ("KEY", &tls.key),
+        ];
+        for (option, file) in files.into_iter().filter(|(_, file)| !file.is_empty()) {
+            options += &format!("{word}_SSL_{option} = {}, ", quoted(file));
+        }
+        if let Some(verifies) = tls.verifies_host {
+            options += &format!("{word}_SSL_VERIFY_SERVER_CERT = {}, ", u8::from(verifies));
+        }
+        options
     }
 }
 

@@ -8,7 +8,7 @@ use mysql::prelude::Queryable;
 
 use vtorc_core::ports::CommandError;
 use vtorc_core::preflight::{Inspection, LoginTrial, LoginTrouble};
-use vtorc_core::secret::Login;
+use vtorc_core::source_access::Login;
 use vtorc_core::tablet::MysqlAddress;
 
 use super::access::{MysqlAccess, TlsFiles};
@@ -60,9 +60,9 @@ fn login_trial(session: &mut Session<'_>) -> Result<Option<LoginTrial>, CommandE
             }
         }
     };
-    let Login { user, password } = login;
+    let Login { user, password, tls: asked } = login;
     let channel = session.status()?.replication.and_then(|channel| channel.tls);
-    let tls = session.access.replica_tls.clone().or(channel);
+    let tls = session.access.replica_tls.clone().or(asked).or(channel);
     let plain = MysqlAccess { user: user.clone(), password, tls: None, ..session.access.clone() };
     let by_tls = session.access.tls.clone().unwrap_or_else(any_certificate);
     let by_tls = MysqlAccess { tls: Some(TlsFiles { mixed: false, ..by_tls }), ..plain.clone() };

@@ -1,7 +1,8 @@
 //! Whom a server logs in as at its source, where the configuration does not say.
 
 use vtorc_core::ports::CommandError;
-use vtorc_core::secret::{Login, Secret};
+use vtorc_core::secret::Secret;
+use vtorc_core::source_access::{ChannelTls, Login};
 
 use super::dialect::Dialect;
 use super::errors::unless_refused;
@@ -16,12 +17,25 @@ pub(crate) fn login(session: &mut Session<'_>) -> Result<Option<Login>, CommandE
         let mut columns = row.into_iter().map(Option::unwrap_or_default);
         let user = columns.next().filter(|user| !user.is_empty());
         let password = Secret::new(columns.next().unwrap_or_default());
-        return Ok(user.map(|user| Login { user, password }));
+        return Ok(user.map(|user| Login { user, password, tls: asked_tls(columns) }));
     }
     match session.dialect {
         Dialect::MariaDb => Ok(None),
         Dialect::MySql | Dialect::OldMySql => of_channel(session),
     }
+}
+
+/// Orchestrator's queries may also answer authorities, certificate and key: then the user comes by TLS.
+fn asked_tls(mut columns: impl Iterator<Item = String>) -> Option<ChannelTls> {
+    let mut next = || columns.next().unwrap_or_default();
+    let tls = ChannelTls {
+        required: true,
+        ca_file: next(),
+        certificate: next(),
+        key: next(),
+        ..ChannelTls::default()
+    };
+    (!tls.ca_file.is_empty() || !tls.certificate.is_empty()).then_some(tls)
 }
 
 fn of_channel(session: &mut Session<'_>) -> Result<Option<Login>, CommandError> {
@@ -36,5 +50,21 @@ fn of_channel(session: &mut Session<'_>) -> Result<Option<Login>, CommandError> 
     Ok(row.map(|row| Login {
         user: column_text(&row, "user"),
         password: Secret::new(column_text(&row, "password")),
+        tls: None,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_may_answer_how_its_user_comes() {
+        let asked = |columns: &[&str]| asked_tls(columns.iter().map(|text| (*text).to_owned()));
+        assert_eq!(asked(&[]), None);
+        assert_eq!(asked(&["", "", ""]), None);
+        let tls = asked(&["/ca.pem", "/cert.pem", "/key.pem"]).unwrap();
+        assert!(tls.required && tls.ca_file == "/ca.pem" && tls.key == "/key.pem");
+        assert!(asked(&["/ca.pem"]).unwrap().certificate.is_empty());
+    }
 }

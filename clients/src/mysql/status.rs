@@ -244,7 +244,7 @@ fn channel_tls(row: &Row) -> ChannelTls {
         ca_path: said("ssl_ca_path"),
         certificate: said("ssl_cert"),
         key: said("ssl_key"),
-        verifies_host: said("ssl_verify_server_cert") == "Yes",
+        verifies_host: Some(said("ssl_verify_server_cert") == "Yes"),
     }
 }
 

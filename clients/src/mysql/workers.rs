@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::oneshot;
 use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand};
 use vtorc_core::preflight::Inspection;
-use vtorc_core::secret::Login;
+use vtorc_core::source_access::Login;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{MysqlAddress, TabletAddress};
 

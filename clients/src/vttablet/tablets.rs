@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::ports::{CommandError, MysqlPort, ProbeConnection, ProbePort, ServerCommand};
 use vtorc_core::preflight::Inspection;
-use vtorc_core::secret::Login;
+use vtorc_core::source_access::Login;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::TabletAddress;
 

@@ -287,7 +287,7 @@ fn count_others(
     let others = snapshot.tablets.values().filter(|other| {
         let managed = other.tablet.tablet_type.is_managed();
         let follows = other.channel().is_some_and(|channel| primary.is_source_of(channel));
-        !managed && follows && other.has_heard(asked_at)
+        !managed && follows && other.has_heard(asked_at, snapshot.now)
     });
     for other in others {
         facts.others_hearing += 1;

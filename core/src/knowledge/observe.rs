@@ -51,6 +51,8 @@ pub struct TabletState {
     pub journal: Option<Journal>,
     /// What it last said in this term while it took writes and followed nobody.
     pub as_primary: Option<Arc<ServerStatus>>,
+    /// Since when its answers say that it acknowledges nothing.
+    pub quiet_since: Option<Timestamp>,
     /// How its channel protected the connection to its source, when it last had one.
     pub channel_tls: Option<ChannelTls>,
     /// What it was seen to have lost of what it wrote.
@@ -109,6 +111,7 @@ impl TabletState {
             journal: None,
             as_primary: None,
             channel_tls: None,
+            quiet_since: None,
             losses: Losses::default(),
             forgotten: None,
             recent: RecentProbes::default(),
@@ -143,6 +146,9 @@ impl TabletState {
                 if !same || cloned {
                     self.losses = Losses::default();
                 }
+                // One that was told to stop acknowledges until its receiver is restarted.
+                let quiet = !status.semi_sync.replica_enabled && !status.semi_sync.replica_active;
+                self.quiet_since = quiet.then(|| self.quiet_since.unwrap_or(now));
                 let channel = status.replication.as_ref();
                 if let Some(tls) = channel.and_then(|channel| channel.tls.clone()) {
                     self.channel_tls = Some(tls);
@@ -309,11 +315,9 @@ impl TabletState {
 
     /// Whether it was seen to get something from its source since `asked_at`, and lately. A server whose heartbeats are
     /// not vtorc's to set can only speak for its source: its silence is no sign of anything.
-    pub fn has_heard(&self, asked_at: Timestamp) -> bool {
-        self.receiving(asked_at) == Receiving::Yes
-            && self
-                .received_at
-                .is_some_and(|at| at >= asked_at && at.age(self.answered_at) <= HEARD_LATELY)
+    pub fn has_heard(&self, asked_at: Timestamp, now: Timestamp) -> bool {
+        let lately = |at: Timestamp| at >= asked_at && at.age(now) <= HEARD_LATELY;
+        self.receiving(asked_at) == Receiving::Yes && self.received_at.is_some_and(lately)
     }
 }
 

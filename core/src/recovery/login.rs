@@ -3,9 +3,11 @@
 //! use.
 
 use crate::ids::TabletAlias;
+use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::settings::RecoverySettings;
 use crate::source_access::ChannelTls;
+use crate::status::ReceiverErrorKind;
 use crate::tablet::Tablet;
 
 /// Why nobody can be told.
@@ -28,20 +30,23 @@ pub fn who_may_know<'a>(snapshot: &'a ShardSnapshot, tablet: &'a Tablet) -> Vec<
     std::iter::once(tablet).chain(follows.map(|state| &state.tablet)).collect()
 }
 
-/// How a server that follows nobody is to protect the connection to its source: as its channel did when it had one,
-/// else as the others do. Promoted, it forgot it. None where its own channel says, or nobody knows.
+/// How a server is to protect the connection to its source, where its channel does not say: it follows nobody, or it is
+/// turned away without TLS while others come by it. As the others do by now, if that is TLS, else as its channel did
+/// when it had one (promoted, it forgot it). None where its own channel says, or nobody knows.
 pub fn tls_for(snapshot: &ShardSnapshot, alias: &TabletAlias) -> Option<ChannelTls> {
     let state = snapshot.tablet(alias)?;
-    let follows = state.status.as_ref().is_some_and(|status| status.replication.is_some());
-    if follows {
-        return None;
+    let by_tls = |tls: &&ChannelTls| tls.required;
+    let others: Vec<&TabletState> = snapshot.replicas_of(alias).collect();
+    let channels = others.iter().filter_map(|other| other.channel());
+    let used = channels.filter_map(|channel| channel.tls.as_ref());
+    if let Some(channel) = state.channel() {
+        let plain = channel.tls.as_ref().is_none_or(|tls| !tls.required);
+        let error = channel.receiver_error.as_ref().map(|error| error.kind);
+        let denied = error == Some(ReceiverErrorKind::Denied) && plain;
+        return used.clone().find(by_tls).filter(|_| denied).cloned();
     }
-    let of_others = || {
-        let others = snapshot.tablets.values().filter(|other| other.tablet.alias != *alias);
-        // The stricter one where they differ: one that needs none can do with it.
-        let known: Vec<&ChannelTls> =
-            others.filter_map(|other| other.channel_tls.as_ref()).collect();
-        known.iter().find(|tls| tls.required).or(known.first()).map(|tls| (*tls).clone())
-    };
-    state.channel_tls.clone().or_else(of_others)
+    let own = state.channel_tls.as_ref();
+    let before = || others.iter().find_map(|other| other.channel_tls.as_ref());
+    let known = own.filter(by_tls).or_else(|| used.clone().find(by_tls)).or(own);
+    known.or_else(|| used.clone().next()).or_else(before).cloned()
 }

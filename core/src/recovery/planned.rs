@@ -54,7 +54,7 @@ pub enum NotMoved {
     WantedSilent(TabletAlias),
     /// Nobody could follow it.
     #[error(
-        "replicas could not log in at {at} as {user}: {why}; put the user or MySQLReplicaUser in order, or set TryReplicaLogin to false where that user may only come from the replicas' hosts"
+        "replicas could not log in at {at} as {user}: {why}; {}", why.cure()
     )]
     LoginRefused {
         /// The new primary.

@@ -1,5 +1,7 @@
 //! Electing a first primary, and replacing one that is gone: whom it concerns, and who follows the one that is chosen.
 
+use std::collections::BTreeSet;
+
 use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
@@ -52,6 +54,13 @@ pub fn halted(tablet: &Tablet, status: &ServerStatus) -> Halted {
     }
 }
 
+/// Those that refuse writes by now. (One that is restored takes them, and is left alone.)
+pub fn closed(contenders: &[Contender]) -> BTreeSet<TabletAlias> {
+    let managed = contenders.iter().filter(|one| one.tablet.tablet_type.is_managed());
+    let closed = managed.filter(|one| !one.status.is_writable());
+    closed.map(|one| one.tablet.alias.clone()).collect()
+}
+
 /// Nobody writes there: it refuses everybody's writes, or nobody ever was primary, and so nothing was promised.
 pub fn is_shut(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
     let never_had_one = snapshot.record.term_start.is_none() && snapshot.primary().is_none();
@@ -70,7 +79,7 @@ pub fn wish<'a>(snapshot: &'a ShardSnapshot, request: Option<&'a ReparentRequest
 
 /// A primary that takes writes, or somebody who does where no record names one, is not stopped where nobody could take
 /// its place, by what all said just now: an outage would be all that comes of it.
-pub fn check_worthwhile(basis: Basis<'_>, wish: Wish<'_>) -> Result<(), NoCandidate> {
+pub fn check_worthwhile(basis: Basis<'_>, wish: Wish<'_>) -> Result<(), NotChosen> {
     let writable =
         |state: &TabletState| state.valid_status().is_some_and(ServerStatus::is_writable);
     let serves = match basis.snapshot.primary() {
@@ -84,20 +93,24 @@ pub fn check_worthwhile(basis: Basis<'_>, wish: Wish<'_>) -> Result<(), NoCandid
         return Ok(());
     }
     match basis.choose(&Contender::of(basis.snapshot), Asked::ByProbes, wish) {
-        Err(NotChosen::NoCandidate(none @ NoCandidate::AllPassedOver(_))) => Err(none),
+        Err(none @ NotChosen::NoCandidate(NoCandidate::AllPassedOver(_))) => Err(none),
         // Where everybody answers it may be told what nobody acknowledged.
-        Err(NotChosen::NoCandidate(none @ NoCandidate::Diverged { .. }))
-            if basis.snapshot.tablets.values().any(|one| one.valid_status().is_none()) =>
+        Err(none @ NotChosen::NoCandidate(NoCandidate::Diverged { .. }))
+            if basis.snapshot.primary().is_some()
+                && basis.snapshot.tablets.values().any(|one| one.valid_status().is_none()) =>
         {
             Err(none)
         }
+        // Whoever is not there to be asked would not be there afterwards.
+        Err(lost @ NotChosen::Unsafe(_)) if basis.snapshot.primary().is_none() => Err(lost),
         // Writes would only wait elsewhere.
         Ok(election)
             if wish.wanted.is_none() && election.candidates.iter().all(Candidate::is_locked) =>
         {
             let locked = election.candidates.into_iter();
             let locked = locked.map(|one| PassedOver { alias: one.alias, reason: Reason::Locked });
-            Err(NoCandidate::AllPassedOver(locked.chain(election.passed_over).collect()))
+            let all = locked.chain(election.passed_over).collect();
+            Err(NoCandidate::AllPassedOver(all).into())
         }
         // Those who are stopped may say more.
         Err(NotChosen::NoCandidate(_) | NotChosen::Unsafe(_)) | Ok(_) => Ok(()),

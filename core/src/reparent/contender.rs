@@ -1,6 +1,7 @@
 //! Who takes part in an election, and what the winner must satisfy.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
@@ -40,6 +41,9 @@ pub struct Contender {
     pub restarted: bool,
     /// What it said that it has, and does not have any more.
     pub forgotten: GtidSet,
+    /// It acknowledged nothing beyond this, having acknowledged nothing since before the primary was last asked; none
+    /// where it may have.
+    pub acknowledged_at_most: Option<GtidSet>,
     /// So long at least is its reparent journal, by what was read before.
     pub journal_at_least: u64,
 }
@@ -60,6 +64,7 @@ impl Contender {
                 .unwrap_or_default(),
             restarted: false,
             forgotten: status.gtid_executed.empty_like(),
+            acknowledged_at_most: acknowledged_at_most(&tablet.alias, snapshot),
             journal_at_least: 0,
             status,
         }
@@ -241,6 +246,17 @@ impl<'a> Constraints<'a> {
             |promised: &&Promised| everybody.iter().any(|one| one.tablet.alias == promised.by);
         self.promised.filter(|promised| !reached(promised))
     }
+}
+
+/// A commit that was acknowledged is answered within this, or the primary stands still.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
+
+fn acknowledged_at_most(alias: &TabletAlias, snapshot: &ShardSnapshot) -> Option<GtidSet> {
+    let primary = snapshot.primary()?;
+    let quiet_since = snapshot.tablet(alias)?.quiet_since?;
+    let before =
+        quiet_since <= primary.status_at && quiet_since.age(primary.status_at) >= ANSWERED_WITHIN;
+    primary.status.as_ref().filter(|_| before).map(|status| status.gtid_executed.clone())
 }
 
 /// What such a tablet has counts: by its type, or because it acknowledges whatever its type is.

@@ -171,7 +171,7 @@ pub fn elect(
     check_promised(&trusted, promised, constraints)?;
     check_remembered(&trusted, everybody, constraints)?;
     let required = required(everybody, &trusted, &target, constraints);
-    // One with errant transactions is never promoted; it follows and acknowledges like any other.
+    // One with errant transactions is never promoted; it follows, and acknowledges where too few others do.
     let is_errant =
         |alias: &TabletAlias| passed_over.iter().any(|one| one.alias == *alias && one.is_errant());
     let reached: BTreeSet<&TabletAlias> = everybody

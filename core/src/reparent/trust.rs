@@ -130,7 +130,8 @@ fn followed(contender: &Contender) -> Option<ServerIdentity> {
     contender.status.replication.as_ref()?.source_identity()
 }
 
-/// A tablet with errant transactions acknowledges like any other: what else it has must not be lost.
+/// A tablet with errant transactions acknowledges where too few others do: what else it has must not be lost, unless it
+/// certainly acknowledged nothing of it.
 pub(super) fn check_held_by_errant(
     everybody: &[Contender],
     passed_over: &[PassedOver],
@@ -150,6 +151,9 @@ pub(super) fn check_held_by_errant(
         let mut only = holder.received().subtract(&own).subtract(target);
         if !sabotage::has(Bug::RefuseForOldErrors) {
             only = only.subtract(&holder.had_before);
+        }
+        if let Some(most) = &holder.acknowledged_at_most {
+            only = only.intersect(most);
         }
         if !only.is_empty() {
             return Err(NoCandidate::HeldByErrant {
@@ -228,7 +232,8 @@ pub(super) fn check_remembered(
         // Whoever else may have acknowledged says nothing of those who did.
         None => {
             let replica = one.tablet.as_replica();
-            constraints.policy.is_acker_of(old, &replica) || acknowledges(&one.status)
+            let quiet = one.acknowledged_at_most.is_some();
+            (constraints.policy.is_acker_of(old, &replica) && !quiet) || acknowledges(&one.status)
         }
     };
     let ackers: Vec<&Contender> = everybody.iter().filter(acks).collect();

@@ -141,6 +141,11 @@ fn tablet(line: &str) -> TabletState {
             "later" => state.answered_at = Timestamp::from_millis(NOW.as_millis() + 1),
             // What it said some time ago.
             "had" => state.earlier.push(earlier(&status, value)),
+            // It acknowledges nothing since then.
+            "mute" => {
+                let since = Timestamp::from_millis(value.parse::<u64>().unwrap() * 1000);
+                state.quiet_since = Some(since);
+            }
             // What it had when it last took writes in this term.
             "served" => {
                 let had = ServerStatus { gtid_executed: gtid(value), ..status.clone() };
@@ -357,6 +362,7 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
         journal: None,
         as_primary: None,
         channel_tls: None,
+        quiet_since: None,
         losses: Losses::default(),
         forgotten: None,
         recent: RecentProbes::default(),

@@ -10,7 +10,7 @@ use vtorc_core::ports::{
     CommandError, MysqlPort, PromotionGrounds, RelayLog, ServerCommand, Sessions, SourceChange,
 };
 use vtorc_core::preflight::Inspection;
-use vtorc_core::secret::Login;
+use vtorc_core::source_access::Login;
 use vtorc_core::status::{Flavor, ReceiverState, ServerStatus};
 use vtorc_core::tablet::{TabletAddress, TabletType};
 

@@ -154,6 +154,8 @@ pub fn is_to_acknowledge(
         other.tablet.alias != replica.tablet.alias
             && wanted(other)
             && !errs(other)
+            && !snapshot.is_silent(other, primary)
+            && other.valid_status().is_some_and(|theirs| theirs.semi_sync.replica_active)
             && acknowledges.is_some_and(|(theirs, source)| acks_for(theirs, source, primary))
     });
     others.count() < policy.acks_required() as usize
@@ -171,6 +173,9 @@ pub fn errant_gtids(replica: &TabletState, primary: &TabletState) -> Option<crat
     match (status.flavor, &source.server_uuid) {
         (Flavor::MySql, Some(uuid)) => {
             let extra = status.gtid_executed.subtract(&source.gtid_executed).without_source(uuid);
+            // What the primary pulls from elsewhere comes to its replicas from it.
+            let pulled = source.channels.iter().filter_map(ReplicationStatus::source_identity);
+            let extra = pulled.fold(extra, |extra, writer| extra.without_writer(&writer));
             (!extra.is_empty()).then_some(extra)
         }
         // MariaDB's positions do not tell which transactions lie below them; the server itself refuses
