@@ -372,20 +372,21 @@ impl Handler<ProbeCompleted> for ShardActor {
         let ProbeCompleted { address, sent_at, result } = message;
         let alias = address.alias.clone();
         // Nobody may hold the snapshot while the step changes it, or all of it is copied.
-        let (first_word, identity) = {
+        let (first_word, owned) = {
             let latest = self.state.latest();
             let Some(known) = latest.tablet(&alias) else { return };
             // It was asked where the tablet was before.
             if known.tablet.address().is_some_and(|now| now != address) {
                 return;
             }
-            (known.status.is_none(), known.identity.clone())
+            (known.status.is_none(), (known.identity.clone(), known.proven))
         };
         let claimed_by = self.services.claimed_by(&self.state.latest(), result.as_ref().ok());
         let answer = Answer { sent_at, result: result.map(Arc::new), claimed_by };
         self.step(ShardEvent::Probed { alias: alias.clone(), answer: Box::new(answer) }, context);
         let now = self.state.latest();
-        if now.tablet(&alias).is_some_and(|state| state.identity != identity) {
+        let owns = |state: &TabletState| (state.identity.clone(), state.proven);
+        if now.tablet(&alias).map(owns).is_some_and(|owns| owns != owned) {
             self.services.know_servers(&now);
         }
         if first_word || self.changed {

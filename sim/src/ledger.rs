@@ -446,7 +446,8 @@ impl Universe {
         let Some(source) = self.server(number).source else { return };
         let since = self.ledger(source).serving_since.get(&source).copied();
         let served = since.is_some_and(|since| now.saturating_sub(since) > SERVED_FOR_MS);
-        let follows = self.follows(number, source);
+        // One whose disk stalls hears nothing, and cannot speak for it.
+        let follows = self.follows(number, source) && !self.server(number).stalled;
         let primary = self.server(source).alias.clone();
         let named = self.records_of(source).record.primary_alias.as_ref() == Some(&primary);
         let shard = self.server(source).shard;

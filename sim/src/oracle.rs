@@ -84,6 +84,8 @@ pub struct View {
     answers_since: BTreeMap<u8, Millis>,
     /// When each answered last.
     answered_at: BTreeMap<u8, Millis>,
+    /// Its vtorc stood still once: it may have heard somebody between two looks here, and nobody afterwards.
+    stood_still: bool,
 }
 
 /// What is seen of a vtorc from outside.
@@ -141,8 +143,10 @@ impl Oracle {
     ) -> Vec<Missed> {
         let Watched { manager, runs } = watched;
         let acts = runs && !universe.is_paused(usize::from(manager));
+        let view = self.views.entry(manager).or_default();
+        view.stood_still |= runs && !acts;
         if acts {
-            self.views.entry(manager).or_default().look(universe, manager);
+            view.look(universe, manager);
         }
         let view = self.views.get(&manager).cloned().unwrap_or_default();
         let now = universe.now;

@@ -18,7 +18,8 @@ const HOSTILE: u64 = 400;
 /// Those of MariaDBs.
 const MARIADB: u64 = 300;
 /// Of these, those that found something.
-const MARIADB_FOUND: &[u64] = &[1_005, 1_542, 3_328, 5_557, 8_100_003_821, 8_400_007_904];
+const MARIADB_FOUND: &[u64] =
+    &[1_005, 1_542, 3_328, 5_557, 8_100_003_821, 8_400_007_904, 8_900_028_519];
 /// ... and so many hostile ones of those that have what was added since.
 const LEARNED: std::ops::Range<u64> = 7_000_000_000..7_000_000_200;
 /// New ones that found something.
@@ -149,6 +150,7 @@ const HOSTILE_FOUND: &[u64] = &[
     2_600_006_592,
     8_900_014_488,
     8_900_015_743,
+    8_900_031_735,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);

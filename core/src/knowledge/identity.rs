@@ -432,7 +432,8 @@ fn is_unique(identity: &ServerIdentity) -> bool {
 }
 
 /// Whose the servers of all watched shards are. Who knew a server first has it, unless that was a shard that never
-/// had a primary.
+/// had a primary, and one that has, or had, proves that it is its own: it leads there, or shares the shard's history. A
+/// new server without any may be a new shard's that answers at a wrong address for a while.
 #[derive(Clone, Debug, Default)]
 pub struct Servers {
     owners: HashMap<ServerIdentity, Owner>,
@@ -467,14 +468,21 @@ impl Servers {
         });
         let known: BTreeMap<ServerIdentity, TabletAlias> = known.collect();
         let had_primary = snapshot.had_primary();
-        let settled = |owner: &Owner| owner.had_primary || !had_primary;
-        let all_owned = known.keys().all(|server| self.owners.get(server).is_some_and(settled));
+        let is_proven = |alias: &TabletAlias| {
+            let state = snapshot.tablet(alias);
+            had_primary && state.is_some_and(|state| state.proven || is_primary(snapshot, state))
+        };
+        let settled = |owner: &Owner, alias: &TabletAlias| owner.had_primary || !is_proven(alias);
+        let is_owned = |owners: &HashMap<ServerIdentity, Owner>, server, alias| {
+            owners.get(server).is_some_and(|owner| settled(owner, alias))
+        };
+        let all_owned = known.iter().all(|(server, alias)| is_owned(&self.owners, server, alias));
         if all_owned && self.of_shards.get(shard) == Some(&known) {
             return;
         }
         self.forget(shard);
         for (server, alias) in &known {
-            if !self.owners.get(server).is_some_and(settled) {
+            if !is_owned(&self.owners, server, alias) {
                 let owner = Owner { shard: shard.clone(), alias: alias.clone(), had_primary };
                 self.owners.insert(server.clone(), owner);
             }
@@ -488,6 +496,43 @@ impl Servers {
             if self.owners.get(&server).is_some_and(|owner| owner.shard == *shard) {
                 self.owners.remove(&server);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit;
+    use crate::time::TermStart;
+
+    const SERVER: &str = "00000000-0000-0000-0000-000000000001";
+
+    /// A shard of one replica, at whose address the server answers.
+    fn shard(name: &str, alias: &str, had_primary: bool, proven: bool) -> ShardSnapshot {
+        let alias: TabletAlias = alias.parse().unwrap();
+        let mut topology = testkit::shard(std::slice::from_ref(&alias));
+        topology.shard = KeyspaceShard { keyspace: name.into(), shard: "0".into() };
+        topology.record.term_start =
+            had_primary.then(|| TermStart::after(None, Timestamp::default()));
+        let mut snapshot = ShardSnapshot::unprobed(&topology, Timestamp::default());
+        let state = snapshot.tablets.get_mut(&alias).unwrap();
+        state.identity = Some(ServerIdentity::Uuid(SERVER.into()));
+        state.proven = proven;
+        snapshot
+    }
+
+    #[test]
+    fn who_knew_a_server_first_has_it_unless_a_shard_with_a_primary_proves_it_its_own() {
+        let server = ServerIdentity::Uuid(SERVER.into());
+        let new = shard("new", "zone1-1", false, false);
+        for (proven, owner) in [(false, None), (true, Some("zone1-0000000002"))] {
+            let old = shard("old", "zone1-2", true, proven);
+            let mut servers = Servers::default();
+            servers.know(&new);
+            servers.know(&old);
+            let claimed = servers.owner_elsewhere(&new, &server);
+            assert_eq!(claimed.map(ToString::to_string).as_deref(), owner, "proven: {proven}");
         }
     }
 }
