@@ -133,6 +133,16 @@ pub enum ServerCommand {
 }
 
 impl ServerCommand {
+    /// Follow, getting in as the configuration or the channel says, until somebody knows better.
+    pub fn follow(
+        source: TabletAddress,
+        semi_sync: bool,
+        change: SourceChange,
+        relay_log: RelayLog,
+    ) -> Self {
+        Self::Follow { source, semi_sync, change, relay_log, access: SourceAccess::default() }
+    }
+
     /// Tells whether it changes nothing on the server.
     pub fn only_reads(&self) -> bool {
         matches!(self, Self::ReadStatus | Self::WaitForPosition { .. })

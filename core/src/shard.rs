@@ -240,11 +240,11 @@ impl ShardState {
     /// Tells whether a tablet that answers was not asked again since the last recovery ended: what it said before may
     /// be what the recovery changed, so nothing is found and nothing is started on it.
     fn is_old_news(&self, snapshot: &ShardSnapshot) -> bool {
-        let managed = snapshot.tablets.values().filter(|s| s.tablet.tablet_type.is_managed());
+        let mut managed = snapshot.tablets.values().filter(|s| s.tablet.tablet_type.is_managed());
         let old = |state: &TabletState| {
             state.reachability.is_valid() && state.asked_at < self.fresh_after
         };
-        managed.into_iter().any(old) && !sabotage::has(Bug::RepairOldNews)
+        managed.any(old) && !sabotage::has(Bug::RepairOldNews)
     }
 
     /// No first primary is chosen while it is open whether a tablet answers.

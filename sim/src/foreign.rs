@@ -13,7 +13,6 @@ use vtorc_core::ports::{
     CommandError, MysqlPort, PromotionGrounds, RelayLog, ServerCommand, Sessions, ShardLock,
     SourceChange, TopoError, TopoPort,
 };
-use vtorc_core::source_access::SourceAccess;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::{TermStart, Timestamp};
@@ -204,13 +203,7 @@ impl Tool {
         let (Ok(policy), true) = (&topology.durability, managed) else { return };
         let semi_sync = policy.is_acker(candidate, &tablet.as_replica());
         let (change, relay_log) = (SourceChange::Repoint, RelayLog::MayGo);
-        let follow = ServerCommand::Follow {
-            source,
-            semi_sync,
-            change,
-            relay_log,
-            access: SourceAccess::default(),
-        };
+        let follow = ServerCommand::follow(source, semi_sync, change, relay_log);
         // One that does not follow is left to others.
         let _ = self.call(tablet, follow).await;
     }

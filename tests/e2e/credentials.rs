@@ -66,7 +66,7 @@ fn locally(cluster: &Cluster, flavor: Flavor, alias: &str, may_read: bool) {
 }
 
 /// A planned failover, and one after a crash, from which the old primary comes back.
-fn moves_about(cluster: &mut Cluster, first: &str) {
+pub fn moves_about(cluster: &mut Cluster, first: &str) {
     let (status, answer) = cluster.daemon().post(PLANNED, json!({"reason": "test"}));
     assert_eq!(status, 200, "{answer:#}");
     let second = cluster.settles(|alias| alias != first);

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use vtorc_core::ports::{PromotionGrounds, RelayLog, ServerCommand, SourceChange};
-use vtorc_core::source_access::SourceAccess;
 use vtorc_fleet::{Flavor, FleetError, Server};
 
 use crate::harness::{Cluster, THREE, padded, wait_for};
@@ -69,13 +68,8 @@ fn with_a_part(flavor: Flavor) -> Bench {
     create_long_ones(&bench.servers[0]);
     let now = Arc::new(AtomicBool::new(false));
     let proxy = cut_short(&bench.servers[0], now.clone());
-    let through = ServerCommand::Follow {
-        source: plain(&proxy.address),
-        semi_sync: false,
-        change: SourceChange::Repoint,
-        relay_log: RelayLog::MayGo,
-        access: SourceAccess::default(),
-    };
+    let through =
+        ServerCommand::follow(plain(&proxy.address), false, SourceChange::Repoint, RelayLog::MayGo);
     bench.run(1, through).unwrap();
     bench.servers[0].run(&["INSERT INTO test.ledger VALUES (1, 'acknowledged')"]).unwrap();
     arrives(&bench.servers[1], &[1].into());

@@ -1,7 +1,6 @@
 //! What a replica has received and not applied is there still when it follows another, or applies at another pace.
 
 use vtorc_core::ports::{CommandError, RelayLog, ServerCommand, SourceChange};
-use vtorc_core::source_access::SourceAccess;
 use vtorc_core::status::{ReceiverState, ReplicationStatus};
 use vtorc_fleet::Flavor;
 
@@ -59,13 +58,7 @@ impl Bench {
     }
 
     fn to_the_third(&self, relay_log: RelayLog) -> ServerCommand {
-        ServerCommand::Follow {
-            source: self.tablet(2),
-            semi_sync: false,
-            change: SourceChange::Repoint,
-            relay_log,
-            access: SourceAccess::default(),
-        }
+        ServerCommand::follow(self.tablet(2), false, SourceChange::Repoint, relay_log)
     }
 }
 
@@ -119,13 +112,8 @@ fn a_mariadb_whose_applier_stands_keeps_what_it_received() {
     let bench = Bench::with_one_unapplied(Flavor::MariaDb, Trouble::Stopped);
     bench.is_refused(ServerCommand::StartApplier);
     bench.is_refused(ServerCommand::RestartReceiver);
-    let keep = ServerCommand::Follow {
-        source: bench.tablet(0),
-        semi_sync: false,
-        change: SourceChange::Keep,
-        relay_log: RelayLog::MustStay,
-        access: SourceAccess::default(),
-    };
+    let keep =
+        ServerCommand::follow(bench.tablet(0), false, SourceChange::Keep, RelayLog::MustStay);
     bench.is_refused(keep);
 }
 

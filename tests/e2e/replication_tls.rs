@@ -5,6 +5,7 @@ use vtorc_fleet::{Flavor, Server, ServerOptions};
 
 use crate::certificates::certificates;
 use crate::check::check;
+use crate::credentials::moves_about;
 use crate::harness::{Cluster, PLANNED, THREE, padded, template};
 use crate::writer::{arrives, create_table};
 
@@ -85,21 +86,6 @@ fn set_up_by_hand(flavor: Flavor) -> (Cluster, String) {
     cluster.start_daemon(&[]);
     assert_eq!(cluster.healthy(&[]), first);
     (cluster, first)
-}
-
-/// A planned failover, and one after a crash, from which the old primary comes back.
-fn moves_about(cluster: &mut Cluster, first: &str) {
-    let (status, answer) = cluster.daemon().post(PLANNED, json!({"reason": "test"}));
-    assert_eq!(status, 200, "{answer:#}");
-    let second = cluster.settles(|alias| alias != first);
-    cluster.server(&second).run(&["INSERT INTO test.ledger VALUES (1, 'x')"]).unwrap();
-    arrives(cluster.server(first), &[1].into());
-    cluster.server_mut(&second).kill();
-    let third = cluster.healthy(&[&second]);
-    cluster.server(&third).run(&["INSERT INTO test.ledger VALUES (2, 'x')"]).unwrap();
-    cluster.server_mut(&second).restart().unwrap();
-    arrives(cluster.server(&second), &[1, 2].into());
-    cluster.healthy(&[]);
 }
 
 #[test]

@@ -11,7 +11,6 @@ use vtorc_clients::mysql::{Login, MysqlAccess, Secret, WorkerPool};
 use vtorc_core::ports::{
     CommandError, MysqlPort, PromotionGrounds, RelayLog, ServerCommand, Sessions, SourceChange,
 };
-use vtorc_core::source_access::SourceAccess;
 use vtorc_core::status::{ReceiverState, ServerStatus};
 use vtorc_core::tablet::{MysqlAddress, TabletAddress};
 use vtorc_fleet::{Flavor, Server, ServerOptions, freeze};
@@ -86,16 +85,7 @@ impl Bench {
     ) -> Result<ServerStatus, CommandError> {
         let source = self.tablet(source);
         let semi_sync = false;
-        self.run(
-            at,
-            ServerCommand::Follow {
-                source,
-                semi_sync,
-                change,
-                relay_log,
-                access: SourceAccess::default(),
-            },
-        )
+        self.run(at, ServerCommand::follow(source, semi_sync, change, relay_log))
     }
 
     /// What this server would be promoted on now.

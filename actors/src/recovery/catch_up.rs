@@ -12,7 +12,6 @@ use vtorc_core::ports::{CommandError, PromotionGrounds, RelayLog, ServerCommand,
 use vtorc_core::recovery::catch_up::{self, Choice, Goal, Patience, Progress};
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::reparent::election::{Candidate, Contender, Election};
-use vtorc_core::source_access::SourceAccess;
 use vtorc_core::status::ServerStatus;
 
 use super::job::{COMMAND_MARGIN, Locked, Stopped};
@@ -268,13 +267,12 @@ impl Locked<'_> {
         self.let_apply(race, source).await?;
         let no_record = || CommandError::NotDone(format!("{source} has no record or no address"));
         let address = self.tablet(source).ok().and_then(|tablet| tablet.address());
-        let follow = ServerCommand::Follow {
-            source: address.ok_or_else(no_record)?,
-            semi_sync: false,
-            change: SourceChange::Repoint,
-            relay_log: RelayLog::MustStay,
-            access: SourceAccess::default(),
-        };
+        let follow = ServerCommand::follow(
+            address.ok_or_else(no_record)?,
+            false,
+            SourceChange::Repoint,
+            RelayLog::MustStay,
+        );
         let timeout = self.job.settings.command_timeout;
         let step = StepKind::FollowMostAdvanced;
         let followed = self.command(step, &candidate.alias, follow, timeout).await?;

@@ -8,7 +8,6 @@ use vtorc_core::recovery::made_up;
 use vtorc_core::recovery::planned;
 use vtorc_core::recovery::promotion;
 use vtorc_core::recovery::step::StepKind;
-use vtorc_core::source_access::SourceAccess;
 use vtorc_core::tablet::{Tablet, TabletType};
 
 use super::job::{Locked, Stopped};
@@ -51,13 +50,7 @@ impl Locked<'_> {
             && let Some(source) = primary.address()
         {
             let (change, relay_log) = (SourceChange::Keep, RelayLog::MustStay);
-            let follow = ServerCommand::Follow {
-                source,
-                semi_sync: false,
-                change,
-                relay_log,
-                access: SourceAccess::default(),
-            };
+            let follow = ServerCommand::follow(source, false, change, relay_log);
             let timeout = self.job.settings.command_timeout;
             // That it acknowledges is a finding of its own as long as it does.
             let _ = self.job.on(StepKind::StopAcknowledging, tablet, follow, timeout).await;

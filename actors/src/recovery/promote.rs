@@ -17,7 +17,6 @@ use vtorc_core::recovery::promotion::{self, Following, Opened, Turn};
 use vtorc_core::recovery::replica;
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::sabotage::{self, Bug};
-use vtorc_core::source_access::SourceAccess;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::{TermStart, Timestamp};
@@ -330,13 +329,7 @@ impl Locked<'_> {
         let source = winner.address().ok_or_else(no_address)?;
         let Following { semi_sync, change } =
             promotion::following(&self.fresh, self.policy, (tablet, winner), refused);
-        let follow = ServerCommand::Follow {
-            source,
-            semi_sync,
-            change,
-            relay_log,
-            access: SourceAccess::default(),
-        };
+        let follow = ServerCommand::follow(source, semi_sync, change, relay_log);
         let timeout = self.job.settings.command_timeout;
         let done = self.job.on(StepKind::FollowNewPrimary, tablet, follow, timeout).await;
         self.put_delay_back(tablet).await;

@@ -17,7 +17,6 @@ use vtorc_core::recovery::replica::{self, Case, Cure, Fares};
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::reparent::safety;
 use vtorc_core::sabotage::{self, Bug};
-use vtorc_core::source_access::SourceAccess;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletType};
 
@@ -299,13 +298,7 @@ impl Locked<'_> {
             Cure::Follow { semi_sync, change, relay_log } => {
                 let no_address = || format!("{} has no MySQL address", primary.alias);
                 let source = primary.address().ok_or_else(|| Stopped::Failed(no_address()))?;
-                let follow = ServerCommand::Follow {
-                    source,
-                    semi_sync,
-                    change,
-                    relay_log,
-                    access: SourceAccess::default(),
-                };
+                let follow = ServerCommand::follow(source, semi_sync, change, relay_log);
                 let timeout = self.job.settings.command_timeout;
                 let followed = self.job.on(StepKind::FollowPrimary, tablet, follow, timeout).await;
                 followed.map_err(|error| Stopped::Failed(error.to_string()))?;

@@ -151,8 +151,9 @@ pub(super) fn check_held_by_errant(
         let mut only = holder.received().subtract(&own).subtract(target);
         if !sabotage::has(Bug::RefuseForOldErrors) {
             only = only.subtract(&holder.had_before);
-            let most = holder.acknowledged_at_most.as_ref();
-            only = most.map_or_else(|| only.clone(), |most| only.intersect(most));
+            if let Some(most) = &holder.acknowledged_at_most {
+                only = only.intersect(most);
+            }
         }
         if !only.is_empty() {
             return Err(NoCandidate::HeldByErrant {

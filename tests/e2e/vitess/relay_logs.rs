@@ -9,7 +9,6 @@ use vtorc_clients::vttablet::{Tablets, VttabletAccess};
 use vtorc_core::ports::{
     CommandError, MysqlPort, PromotionGrounds, RelayLog, ServerCommand, SourceChange,
 };
-use vtorc_core::source_access::SourceAccess;
 use vtorc_core::status::{ReceiverState, ReplicationStatus, ServerStatus};
 use vtorc_core::tablet::{TabletAddress, VttabletAddress};
 
@@ -94,13 +93,7 @@ impl Shard {
 
     fn to_the_other(&self, relay_log: RelayLog) -> Result<ServerStatus, CommandError> {
         let (source, change) = (self.address(&self.other), SourceChange::Repoint);
-        let follow = ServerCommand::Follow {
-            source,
-            semi_sync: false,
-            change,
-            relay_log,
-            access: SourceAccess::default(),
-        };
+        let follow = ServerCommand::follow(source, false, change, relay_log);
         self.run(&self.replica, follow)
     }
 

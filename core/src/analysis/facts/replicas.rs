@@ -150,13 +150,15 @@ pub fn is_to_acknowledge(
         return wanted(replica);
     }
     let others = snapshot.replicas_of(&primary.tablet.alias).filter(|other| {
-        let acknowledges = other.valid_status().zip(primary.valid_status());
+        let both = other.valid_status().zip(primary.valid_status());
+        let acknowledges = both.is_some_and(|(theirs, source)| {
+            theirs.semi_sync.replica_active && acks_for(theirs, source, primary)
+        });
         other.tablet.alias != replica.tablet.alias
             && wanted(other)
             && !errs(other)
             && !snapshot.is_silent(other, primary)
-            && other.valid_status().is_some_and(|theirs| theirs.semi_sync.replica_active)
-            && acknowledges.is_some_and(|(theirs, source)| acks_for(theirs, source, primary))
+            && acknowledges
     });
     others.count() < policy.acks_required() as usize
 }
