@@ -98,8 +98,13 @@ pub async fn settle(stage: &SharedStage) -> Option<Millis> {
 }
 
 /// What vtorc says where only a person can choose.
-const LEFT_TO_A_PERSON: [&str; 3] =
-    ["split brain: ", "which it wrote itself", "which may have been acknowledged"];
+const LEFT_TO_A_PERSON: [&str; 5] = [
+    "split brain: ",
+    "which it wrote itself",
+    "which may have been acknowledged",
+    "it alone has",
+    "it lacks what nobody's binary logs hold any more",
+];
 
 /// What it says where too many are out of service: a person must bring another tablet, or ask for less.
 const TOO_FEW: [&str; 1] = ["ackers that the policy demands were reached"];

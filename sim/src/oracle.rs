@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vtorc_core::tablet::TabletType;
 
 use crate::Millis;
-use crate::faults::{Hostile, Kind};
+use crate::faults::{Fault, Hostile, Kind};
 use crate::foreign::FOREIGN;
 use crate::ledger::Ledger;
 use crate::network::Party;
@@ -102,6 +102,8 @@ pub struct Watched {
 pub struct Oracle {
     views: BTreeMap<u8, View>,
     chances: BTreeMap<(u8, usize), Chance>,
+    /// When each shard was last seen in order, with one history.
+    in_order_at: BTreeMap<usize, Millis>,
     reported: BTreeSet<usize>,
     /// How often each was there at all, and for how long at most.
     pub seen: BTreeMap<Deed, (u64, Millis)>,
@@ -152,7 +154,11 @@ impl Oracle {
         let now = universe.now;
         let mut missed = Vec::new();
         for (shard, ledger) in universe.books.iter().enumerate() {
-            let human = Human { universe, schedule, manager, shard, view: &view };
+            if universe.disorder(shard).is_none() && universe.has_one_history(shard) {
+                self.in_order_at.insert(shard, now);
+            }
+            let in_order_at = self.in_order_at.get(&shard).copied();
+            let human = Human { universe, schedule, manager, shard, view: &view, in_order_at };
             let could = (acts && human.is_down()).then(|| human.could_do()).flatten();
             let Some((deed, allowed)) = could else {
                 self.chances.remove(&(manager, shard));
@@ -228,9 +234,11 @@ struct Human<'a> {
     manager: u8,
     shard: usize,
     view: &'a View,
+    in_order_at: Option<Millis>,
 }
 
-/// Whoever did one of these to a shard left more than one history, or promises that nobody can weigh.
+/// Whoever does one of these to a shard may leave more than one history, or promises that nobody can weigh, until the
+/// shard was seen in order afterwards.
 const COMPLICATED: [Kind; 10] = [
     Kind::ErrantWrite,
     Kind::WritableReplica,
@@ -270,7 +278,10 @@ impl Human<'_> {
             (Some(named), Some(reigning)) => {
                 let primary = self.universe.server_of(named)?.number;
                 // Half-way between two primaries.
-                if primary != reigning || !self.view.known.contains(&primary) {
+                if primary != reigning
+                    || !self.view.known.contains(&primary)
+                    || self.is_a_hollow_one_recorded(primary)
+                {
                     return None;
                 }
                 let deed = if self.could_fail_over(primary) {
@@ -286,8 +297,24 @@ impl Human<'_> {
         }
     }
 
+    /// A record says that one is primary which does not have everything: somebody must correct it first.
+    fn is_a_hollow_one_recorded(&self, primary: u8) -> bool {
+        self.universe.members(self.shard).any(|one| {
+            let is_filtered = self.universe.server(one).ills.filtered;
+            one != primary && is_filtered && self.type_of(one) == TabletType::Primary
+        })
+    }
+
     fn is_complicated(&self) -> bool {
-        let mut here = self.schedule.everything().filter(|fault| fault.shard == self.shard);
+        let in_order_at = self.in_order_at.unwrap_or(0);
+        let matters = |fault: &&Fault| {
+            let is_over = fault.at + fault.lasts < in_order_at;
+            fault.shard == self.shard && fault.at <= self.universe.now && !is_over
+        };
+        let faults = self.schedule.faults.iter().filter(matters);
+        // Nobody knows beforehand when those hit.
+        let strikes = self.schedule.strikes.iter().map(|(_, fault)| fault);
+        let mut here = faults.chain(strikes.filter(|fault| fault.shard == self.shard));
         let plan = self.schedule.shards.get(self.shard);
         let known = self.has_heard_all() && self.is_first_reparent_written();
         let odd = plan.is_some_and(ShardPlan::one_alone_has_former) && !known;

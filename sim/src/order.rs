@@ -6,6 +6,7 @@ use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::tablet::{Tablet, TabletType};
 
 use crate::Millis;
+use crate::gtids::Txn;
 use crate::policies;
 use crate::server::{Receiver, Server};
 use crate::universe::Universe;
@@ -76,6 +77,18 @@ impl Universe {
         }
         let others = self.others(server.number);
         others.into_iter().find_map(|other| self.replica_disorder(self.server(other), server))
+    }
+
+    /// The primary has all that was promised, and nobody has anything that it lacks.
+    pub fn has_one_history(&self, shard: usize) -> bool {
+        let Some(ledger) = self.books.get(shard) else { return false };
+        let Some(primary) = ledger.reigning().map(|primary| self.server(primary)) else {
+            return false;
+        };
+        let known = |txn: &Txn| primary.has_received(*txn);
+        let mut others = self.others(primary.number).map(|other| self.server(other));
+        ledger.promised.iter().all(known)
+            && others.all(|other| other.binlog.iter().chain(&other.relay).all(known))
     }
 
     fn replica_disorder(&self, replica: &Server, primary: &Server) -> Option<String> {

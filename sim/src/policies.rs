@@ -15,6 +15,14 @@ pub const fn acks_required(policy: DurabilityPolicy) -> u32 {
     }
 }
 
+/// Whether an RDONLY tablet acknowledges by it.
+pub const fn counts_rdonly(policy: DurabilityPolicy) -> bool {
+    matches!(
+        policy,
+        DurabilityPolicy::SemiSyncWithRdonlyAck | DurabilityPolicy::CrossCellWithRdonlyAck
+    )
+}
+
 /// Whether the policy has this tablet acknowledge what that primary writes.
 pub fn is_acker(policy: DurabilityPolicy, primary: &Tablet, tablet: &Tablet) -> bool {
     let (rdonly_too, other_cell_only) = match policy {

@@ -68,6 +68,7 @@ const FOUND: &[u64] = &[
     7_700_150_456,
     8_100_000_814,
     1_795_885_743_641_243,
+    9_000_037_766,
 ];
 /// Hostile ones that found something.
 const HOSTILE_FOUND: &[u64] = &[
@@ -151,6 +152,11 @@ const HOSTILE_FOUND: &[u64] = &[
     8_900_014_488,
     8_900_015_743,
     8_900_031_735,
+    9_000_007_001,
+    9_000_012_283,
+    9_000_035_613,
+    9_000_041_329,
+    9_000_050_677,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);

@@ -62,7 +62,10 @@ impl Race<'_> {
     fn moved(&self, at: usize, status: &ServerStatus) {
         if let Some(runner) = self.runners.borrow_mut().get_mut(at) {
             let had = runner.grounds.take();
-            runner.grounds = had.map(|had| PromotionGrounds::of(status, had.position));
+            runner.grounds = had.map(|had| {
+                let own = had.own.clone();
+                PromotionGrounds { own, ..PromotionGrounds::of(status, had.position) }
+            });
         }
     }
 
@@ -87,6 +90,12 @@ impl Race<'_> {
     fn status_of(&self, alias: &TabletAlias) -> Option<&ServerStatus> {
         let contender = self.contenders.iter().find(|one| one.tablet.alias == *alias);
         contender.map(|contender| &contender.status)
+    }
+
+    /// What a candidate is promoted on that has come so far.
+    fn grounds(&self, alias: &TabletAlias, now: &ServerStatus, has: &GtidSet) -> PromotionGrounds {
+        let chosen = self.status_of(alias).unwrap_or(now);
+        PromotionGrounds::caught_up(chosen, now, has.clone())
     }
 }
 
@@ -216,12 +225,11 @@ impl Locked<'_> {
             && race.progress().get(at) == Some(&Progress::Working)
         {
             let status = self.wait_until_applied(&candidate.alias, &required, patience).await?;
-            let grounds = PromotionGrounds::of(&status, required.clone());
-            race.got_to(at, Goal::Required, grounds);
+            race.got_to(at, Goal::Required, race.grounds(&candidate.alias, &status, &required));
         }
         if candidate.received.contains(&election.target) {
             let status = self.wait_until_applied(&candidate.alias, &all, patience).await?;
-            race.got_to(at, Goal::All, PromotionGrounds::of(&status, all));
+            race.got_to(at, Goal::All, race.grounds(&candidate.alias, &status, &all));
             return Ok(());
         }
         self.go_by_sources(race, at, candidate, election).await
@@ -245,7 +253,7 @@ impl Locked<'_> {
             };
             match self.get_from(race, (at, candidate), &source, wanted).await {
                 Ok(status) => {
-                    race.got_to(at, goal, PromotionGrounds::of(&status, wanted.clone()));
+                    race.got_to(at, goal, race.grounds(&candidate.alias, &status, wanted));
                     if goal == Goal::All {
                         return Ok(());
                     }

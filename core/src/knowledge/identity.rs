@@ -431,9 +431,9 @@ fn is_unique(identity: &ServerIdentity) -> bool {
     }
 }
 
-/// Whose the servers of all watched shards are. Who knew a server first has it, unless that was a shard that never
-/// had a primary, and one that has, or had, proves that it is its own: it leads there, or shares the shard's history. A
-/// new server without any may be a new shard's that answers at a wrong address for a while.
+/// Whose the servers of all watched shards are. Who knew a server, or saw it, first has it, unless that was a shard
+/// that never had a primary, and one that has, or had, proves that it is its own: it leads there, or shares the
+/// shard's history. A new server without any may be a new shard's that answers at a wrong address for a while.
 #[derive(Clone, Debug, Default)]
 pub struct Servers {
     owners: HashMap<ServerIdentity, Owner>,
@@ -463,13 +463,15 @@ impl Servers {
     pub fn know(&mut self, snapshot: &ShardSnapshot) {
         let shard = &snapshot.shard;
         let known = snapshot.tablets.values().filter_map(|state| {
-            let identity = state.identity.clone().filter(is_unique)?;
+            // Whose server it is may not be known yet. Still it answers here, and at no other address.
+            let answers = || state.valid_status().map(|status| status.identity());
+            let identity = state.identity.clone().or_else(answers).filter(is_unique)?;
             Some((identity, state.tablet.alias.clone()))
         });
         let known: BTreeMap<ServerIdentity, TabletAlias> = known.collect();
         let had_primary = snapshot.had_primary();
         let is_proven = |alias: &TabletAlias| {
-            let state = snapshot.tablet(alias);
+            let state = snapshot.tablet(alias).filter(|state| state.identity.is_some());
             had_primary && state.is_some_and(|state| state.proven || is_primary(snapshot, state))
         };
         let settled = |owner: &Owner, alias: &TabletAlias| owner.had_primary || !is_proven(alias);
@@ -520,6 +522,28 @@ mod tests {
         state.identity = Some(ServerIdentity::Uuid(SERVER.into()));
         state.proven = proven;
         snapshot
+    }
+
+    #[test]
+    fn a_server_of_which_nobody_knows_whose_it_is_has_the_place_where_it_answered_first() {
+        let server = ServerIdentity::Uuid(SERVER.into());
+        let unsettled = |name: &str, alias: &str| {
+            let mut snapshot = shard(name, alias, false, false);
+            let alias: TabletAlias = alias.parse().unwrap();
+            let status = ServerStatus { server_uuid: Some(SERVER.into()), ..testkit::status() };
+            let state = snapshot.tablets.get_mut(&alias).unwrap();
+            state.identity = None;
+            let (sent_at, result) = (Timestamp::default(), Ok(Arc::new(status)));
+            state.observe(Answer { sent_at, result, claimed_by: None }, sent_at);
+            snapshot
+        };
+        let (first, second) = (unsettled("first", "zone1-1"), unsettled("second", "zone1-2"));
+        let mut servers = Servers::default();
+        servers.know(&first);
+        servers.know(&second);
+        assert!(servers.owner_elsewhere(&first, &server).is_none());
+        let claimed = servers.owner_elsewhere(&second, &server);
+        assert_eq!(claimed.map(ToString::to_string).as_deref(), Some("zone1-0000000001"));
     }
 
     #[test]

@@ -40,6 +40,14 @@ impl PromotionGrounds {
         }
     }
 
+    /// The grounds of a server that was chosen in the first state, and has caught up in the second. What it wrote in
+    /// between is none of the shard's, unless it got that back from others: then it is of the position.
+    pub fn caught_up(chosen: &ServerStatus, now: &ServerStatus, position: GtidSet) -> Self {
+        let back = position.of_writer(&chosen.identity());
+        let own = chosen.written_by_itself().union(&back);
+        Self { own: Some(own), ..Self::of(now, position) }
+    }
+
     /// The grounds of a primary that is to take writes again, as it was found in this state.
     pub fn of_primary(status: &ServerStatus) -> Self {
         Self { receiver_stopped: false, ..Self::of(status, status.gtid_executed.empty_like()) }
@@ -115,6 +123,24 @@ mod tests {
 
     fn address(host: &str) -> MysqlAddress {
         MysqlAddress { host: host.into(), port: 3306 }
+    }
+
+    #[test]
+    fn what_somebody_writes_on_a_candidate_while_it_catches_up_is_seen() {
+        let set = |text: &str| GtidSet::parse_mysql(text).unwrap();
+        let mut chosen = testkit::status();
+        chosen.read_only = true;
+        chosen.replication = Some(testkit::replication(address("a")));
+        chosen.server_uuid = Some("00000001-0000-0000-0000-000000000000".into());
+        chosen.gtid_executed = set("00000001-0000-0000-0000-000000000000:1-5");
+        // It lacks the end of what it wrote as a former primary, and gets that back from others.
+        let position = set("00000001-0000-0000-0000-000000000000:1-7");
+        for (has, is_own) in [("1-7", true), ("1-8", false)] {
+            let mut now = chosen.clone();
+            now.gtid_executed = set(&format!("00000001-0000-0000-0000-000000000000:{has}"));
+            let grounds = PromotionGrounds::caught_up(&chosen, &now, position.clone());
+            assert_eq!(grounds.check(&now).is_ok(), is_own, "{has}");
+        }
     }
 
     #[test]

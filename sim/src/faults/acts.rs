@@ -6,8 +6,9 @@ use vtorc_core::tablet::TabletType;
 
 use crate::Millis;
 use crate::network::Party;
+use crate::policies;
 use crate::schedule::POLICIES;
-use crate::server::Receiver;
+use crate::server::{Receiver, Server};
 use crate::universe::Universe;
 
 /// After a policy is changed it takes so long until servers are set by it, and what is acknowledged is promised.
@@ -117,10 +118,18 @@ impl Universe {
         let ledger = self.ledger_mut(server);
         ledger.weakened(&weak);
         ledger.promises_from = now + POLICY_SETTLES_MS;
+        let next = POLICIES.get(usize::from(dice) % POLICIES.len()).copied();
+        // Nobody counts one that never ran: who may have what it acknowledged, nobody could say.
+        let next =
+            next.filter(|next| !(policies::counts_rdonly(*next) && self.has_absent_rdonly(server)));
         let Ok(records) = self.topology.shard(&name) else { return };
-        let next = POLICIES.get(usize::from(dice) % POLICIES.len());
-        records.policy = next.copied().unwrap_or(records.policy);
+        records.policy = next.unwrap_or(records.policy);
         self.topology.version += 1;
+    }
+
+    fn has_absent_rdonly(&self, server: u8) -> bool {
+        let is_rdonly = |one: &Server| one.made_for == TabletType::Rdonly && one.ills.never_up;
+        self.members(self.server(server).shard).any(|one| is_rdonly(self.server(one)))
     }
 
     pub(super) fn point_wrongly(&mut self, server: u8, at: u8) {

@@ -1,12 +1,12 @@
 //! Schedules of the second generation: several shards, several vtorcs, and all that the real world does.
 
-use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::tablet::TabletType;
 
 use super::{POLICIES, QUIET_MS, STRIKES, Schedule, ShardPlan, pick, place};
 use crate::Millis;
 use crate::faults::{Fault, Hostile, Kind};
 use crate::ills::Habit;
+use crate::policies;
 
 /// Faults begin until here ...
 const FAULTS_UNTIL_MS: Millis = 24_000;
@@ -138,9 +138,7 @@ fn is_replica(plan: &ShardPlan, at: usize) -> bool {
 
 fn is_counted(plan: &ShardPlan, at: usize) -> bool {
     let rdonly = plan.tablets.get(at).is_some_and(|(_, kind)| *kind == TabletType::Rdonly);
-    let counts_rdonly =
-        [DurabilityPolicy::SemiSyncWithRdonlyAck, DurabilityPolicy::CrossCellWithRdonlyAck];
-    rdonly && counts_rdonly.contains(&plan.policy)
+    rdonly && policies::counts_rdonly(plan.policy)
 }
 
 /// One in twelve replicas is odd, and half of those who are none.
