@@ -379,13 +379,13 @@ impl Handler<ProbeCompleted> for ShardActor {
             if known.tablet.address().is_some_and(|now| now != address) {
                 return;
             }
-            (known.status.is_none(), (known.identity.clone(), known.proven))
+            (known.status.is_none(), (known.claimed(), known.proven))
         };
         let claimed_by = self.services.claimed_by(&self.state.latest(), result.as_ref().ok());
         let answer = Answer { sent_at, result: result.map(Arc::new), claimed_by };
         self.step(ShardEvent::Probed { alias: alias.clone(), answer: Box::new(answer) }, context);
         let now = self.state.latest();
-        let owns = |state: &TabletState| (state.identity.clone(), state.proven);
+        let owns = |state: &TabletState| (state.claimed(), state.proven);
         if now.tablet(&alias).map(owns).is_some_and(|owns| owns != owned) {
             self.services.know_servers(&now);
         }

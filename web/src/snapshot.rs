@@ -281,6 +281,7 @@ impl TabletFile {
             stuck_since: self.stuck_since_ms.map(Timestamp::from_millis),
             journal: status.as_ref().and_then(journal_of),
             as_primary: None,
+            led_before: false,
             channel_tls: None,
             quiet_since: None,
             losses: Losses::default(),

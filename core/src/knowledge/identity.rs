@@ -129,6 +129,15 @@ impl ShardSnapshot {
     }
 }
 
+impl TabletState {
+    /// The server that no other shard's tablet has: its own, or, while it is not known whose that is, the one that
+    /// answers here.
+    pub fn claimed(&self) -> Option<ServerIdentity> {
+        let answers = || self.valid_status().map(|status| status.identity());
+        self.identity.clone().or_else(answers)
+    }
+}
+
 /// So many transactions at most come from setting a server up: creating its users and its monitoring.
 const SET_UP_MAX: u64 = 100;
 
@@ -463,9 +472,7 @@ impl Servers {
     pub fn know(&mut self, snapshot: &ShardSnapshot) {
         let shard = &snapshot.shard;
         let known = snapshot.tablets.values().filter_map(|state| {
-            // Whose server it is may not be known yet. Still it answers here, and at no other address.
-            let answers = || state.valid_status().map(|status| status.identity());
-            let identity = state.identity.clone().or_else(answers).filter(is_unique)?;
+            let identity = state.claimed().filter(is_unique)?;
             Some((identity, state.tablet.alias.clone()))
         });
         let known: BTreeMap<ServerIdentity, TabletAlias> = known.collect();

@@ -51,6 +51,8 @@ pub struct TabletState {
     pub journal: Option<Journal>,
     /// What it last said in this term while it took writes and followed nobody.
     pub as_primary: Option<Arc<ServerStatus>>,
+    /// It was the primary of the term before this one.
+    pub led_before: bool,
     /// Since when its answers say that it acknowledges nothing.
     pub quiet_since: Option<Timestamp>,
     /// How its channel protected the connection to its source, when it last had one.
@@ -110,6 +112,7 @@ impl TabletState {
             stuck_since: None,
             journal: None,
             as_primary: None,
+            led_before: false,
             channel_tls: None,
             quiet_since: None,
             losses: Losses::default(),

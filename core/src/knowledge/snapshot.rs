@@ -102,6 +102,7 @@ impl ShardSnapshot {
     pub fn take_topology(&mut self, topology: &ShardTopology, now: Timestamp) {
         let same_term = topology.primary_term() == self.topology().primary_term();
         let had_primary = self.had_primary();
+        let led = self.primary().map(|primary| primary.tablet.alias.clone());
         let mut fresh = Self::unprobed(topology, now);
         fresh.term_known_since = if same_term { self.term_known_since } else { Some(now) };
         fresh.heard_before.clone_from(&self.heard_before);
@@ -114,7 +115,10 @@ impl ShardSnapshot {
                 let forgotten = known.forgotten.clone().filter(|_| same_term);
                 let as_primary = known.as_primary.clone().filter(|_| same_term);
                 let tablet = state.tablet.clone();
-                *state = TabletState { tablet, journal, forgotten, as_primary, ..known };
+                let led_before =
+                    if same_term { known.led_before } else { led.as_ref() == Some(alias) };
+                *state =
+                    TabletState { tablet, journal, forgotten, as_primary, led_before, ..known };
             }
         }
         *self = fresh;

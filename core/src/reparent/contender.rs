@@ -30,6 +30,9 @@ pub struct Contender {
     pub was_replica: bool,
     /// What it had while the primary was asked and lacked it: whatever that is, the primary never acknowledged it.
     pub had_before: GtidSet,
+    /// It led before the present primary, of which nothing was heard in its own term: what it wrote may be what that
+    /// one has.
+    pub led_before: bool,
     /// What it took from a stranger at a tablet's address: transactions of somebody else's.
     pub foreign: GtidSet,
     /// What somebody committed on replicas and no server of the shard wrote.
@@ -56,6 +59,7 @@ impl Contender {
             was_replica: status.replication.is_some(),
             had_before: had_before(&tablet.alias, snapshot)
                 .unwrap_or_else(|| status.gtid_executed.empty_like()),
+            led_before: led_before(&tablet.alias, snapshot),
             foreign: snapshot.foreign(&status),
             of_nobody: snapshot.of_nobody(&tablet.alias, &status),
             losses: snapshot
@@ -257,6 +261,15 @@ fn acknowledged_at_most(alias: &TabletAlias, snapshot: &ShardSnapshot) -> Option
     let before =
         quiet_since <= primary.status_at && quiet_since.age(primary.status_at) >= ANSWERED_WITHIN;
     primary.status.as_ref().filter(|_| before).map(|status| status.gtid_executed.clone())
+}
+
+/// Whoever was promoted had all that the one before had written, and may not have said so yet.
+fn led_before(alias: &TabletAlias, snapshot: &ShardSnapshot) -> bool {
+    let since = snapshot.term_known_since;
+    let unheard = snapshot
+        .primary()
+        .is_none_or(|primary| since.is_some_and(|since| primary.status_at < since));
+    unheard && snapshot.tablet(alias).is_some_and(|state| state.led_before)
 }
 
 /// What such a tablet has counts: by its type, or because it acknowledges whatever its type is.

@@ -81,7 +81,7 @@ pub(super) fn mistrust(
         }
     }
     extra = without_what_was_lost(extra, contender, &witnesses);
-    if was_primary(contender, everybody) {
+    if contender.led_before || was_primary(contender, everybody) {
         extra = extra.without_writer(&contender.status.identity());
     }
     (!extra.is_empty()).then_some(Reason::Errant(extra))
@@ -429,7 +429,11 @@ pub fn position_of_primary(
             let gets_it = one.status.flavor == Flavor::MariaDb || incumbent.can_follow(one);
             return doubt.is_none() && one.received().contains(&mine) && gets_it;
         }
-        one.received().contains(&mine) || !acknowledged().is_empty()
+        // Whoever follows the primary has all of it by that. With what it has beside, nobody was promoted.
+        let follows = followed(one) == Some(incumbent.status.identity());
+        let is_beyond = one.received().contains(&mine);
+        let is_beyond = is_beyond && (!follows || one.status.is_writable());
+        is_beyond || !acknowledged().is_empty()
     };
     if others.filter(counts).count() > 0 { PrimaryPosition::Behind } else { PrimaryPosition::Leads }
 }

@@ -361,6 +361,7 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
         stuck_since: None,
         journal: None,
         as_primary: None,
+        led_before: false,
         channel_tls: None,
         quiet_since: None,
         losses: Losses::default(),
