@@ -130,7 +130,7 @@ impl ShardSnapshot {
 }
 
 impl TabletState {
-    /// The server that no other shard's tablet has: its own, or, while it is not known whose that is, the one that
+    /// The server that no other new shard's tablet has: its own, or, while it is not known whose that is, the one that
     /// answers here.
     pub fn claimed(&self) -> Option<ServerIdentity> {
         let answers = || self.valid_status().map(|status| status.identity());
@@ -471,12 +471,13 @@ impl Servers {
     /// Takes in whose servers a shard knows now.
     pub fn know(&mut self, snapshot: &ShardSnapshot) {
         let shard = &snapshot.shard;
+        let had_primary = snapshot.had_primary();
         let known = snapshot.tablets.values().filter_map(|state| {
-            let identity = state.claimed().filter(is_unique)?;
-            Some((identity, state.tablet.alias.clone()))
+            // The history of a shard that had a primary tells its own servers.
+            let claimed = if had_primary { state.identity.clone() } else { state.claimed() };
+            Some((claimed.filter(is_unique)?, state.tablet.alias.clone()))
         });
         let known: BTreeMap<ServerIdentity, TabletAlias> = known.collect();
-        let had_primary = snapshot.had_primary();
         let is_proven = |alias: &TabletAlias| {
             let state = snapshot.tablet(alias).filter(|state| state.identity.is_some());
             had_primary && state.is_some_and(|state| state.proven || is_primary(snapshot, state))
