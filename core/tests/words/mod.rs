@@ -141,6 +141,8 @@ fn tablet(line: &str) -> TabletState {
             "later" => state.answered_at = Timestamp::from_millis(NOW.as_millis() + 1),
             // What it said some time ago.
             "had" => state.earlier.push(earlier(&status, value)),
+            // It was the primary of the term before.
+            "led" => state.led_before = true,
             // It acknowledges nothing since then.
             "mute" => {
                 let since = Timestamp::from_millis(value.parse::<u64>().unwrap() * 1000);
