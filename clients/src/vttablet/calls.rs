@@ -68,6 +68,19 @@ impl CallError {
         }
     }
 
+    /// The vttablet says how its call ended: it does nothing more for it.
+    pub(crate) fn is_last_word(&self) -> bool {
+        match self {
+            Self::Failed(_) => true,
+            Self::Unreachable(_)
+            | Self::Broken(_)
+            | Self::TimedOut
+            | Self::NotKnown(_)
+            | Self::Denied(_)
+            | Self::ServerDown(_) => false,
+        }
+    }
+
     /// What it means for something that was to be changed.
     pub(crate) fn into_command_error(self) -> CommandError {
         let text = self.to_string();

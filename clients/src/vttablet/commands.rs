@@ -216,8 +216,20 @@ impl TabletCommand<'_> {
         let mut client = self.caller.client.clone();
         let message = messages::PromoteReplicaRequest { semi_sync: acks > 0 };
         let sent = client.promote_replica(self.caller.request(message));
-        let answer = self.caller.answer("PromoteReplica", sent).await;
-        answer.map(|_| ()).map_err(CallError::into_error_of_opening)
+        match self.caller.answer("PromoteReplica", sent).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_last_word() && self.stays_closed().await => {
+                Err(CommandError::NotDone(error.to_string()))
+            }
+            Err(error) => Err(error.into_error_of_opening()),
+        }
+    }
+
+    /// Its server refuses writes, and its vttablet takes itself for no primary. Where the call has ended, nothing opens
+    /// it any more. (Vitess, `rpc_replication.go`, `PromoteReplica`: the record says PRIMARY before writes are taken.)
+    async fn stays_closed(&self) -> bool {
+        let closed = self.status().await.is_ok_and(|status| !status.is_writable());
+        closed && self.word().await.is_some_and(|word| word.is_no_primary())
     }
 
     /// How many acknowledgements to wait for, and never to fall back: a vttablet only switches semi-sync on.

@@ -80,6 +80,28 @@ fn a_lost_machine_is_replaced_with_direct_probes() {
     machine_lost(Way::Both);
 }
 
+/// Its server was made to forget its source, and was not opened.
+#[test]
+fn a_vttablet_that_fails_to_promote_its_server_leaves_its_place_to_the_next() {
+    for way in [Way::Vttablets, Way::Both] {
+        let (mut cluster, first) = started("semi_sync", THREE, way);
+        let refuses = padded(another(&first));
+        cluster.vttablets[&refuses].refuse_promotion(true);
+        cluster.server_mut(&first).kill();
+        let done = emergency(&cluster);
+        assert_eq!(done["outcome"], "succeeded", "{way:?}: {done:#}");
+        let promotes = |step: &&Value| step["name"] == "promote";
+        let steps = done["steps"].as_array().unwrap();
+        let tried: Vec<&Value> =
+            steps.iter().filter(promotes).map(|step| &step["tablet"]).collect();
+        assert_eq!(tried.first(), Some(&&json!(refuses)), "{way:?}: {done:#}");
+        assert_ne!(done["new_primary"], refuses.as_str(), "{way:?}: {done:#}");
+        cluster.vttablets[&refuses].refuse_promotion(false);
+        cluster.server_mut(&first).restart().unwrap();
+        assert_ne!(cluster.healthy(&[]), refuses);
+    }
+}
+
 #[test]
 fn a_vttablet_that_hangs_holds_no_failover_up() {
     let members = ["zone1-101", "zone1-102", "zone1-103", "zone1-104 rdonly"];

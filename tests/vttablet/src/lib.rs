@@ -127,6 +127,11 @@ impl Vttablet {
         self.tablet.hangs.store(hangs, Ordering::Release);
     }
 
+    /// Fails when it is to promote its server, after it made that forget its source.
+    pub fn refuse_promotion(&self, refuses: bool) {
+        self.tablet.refuses_promotion.store(refuses, Ordering::Release);
+    }
+
     /// Says that its disk is stalled.
     pub fn stall_disk(&self, stalled: bool) {
         self.tablet.disk_stalled.store(stalled, Ordering::Release);

@@ -345,8 +345,12 @@ impl TabletManager for Service {
         let outcome = async {
             let _action = tablet.action.lock().await;
             let semi_sync = request.into_inner().semi_sync;
+            let refuses = tablet.refuses_promotion.load(std::sync::atomic::Ordering::Acquire);
             let position = tablet.on_server(move |mysqld| {
                 mysqld.run(&["STOP REPLICA", "RESET REPLICA ALL", "FLUSH BINARY LOGS"])?;
+                if refuses {
+                    mysqld.run(&["SET GLOBAL a_variable_that_no_server_has = 1"])?;
+                }
                 let position = mysqld.position()?;
                 mysqld.fix_semi_sync(true, semi_sync)?;
                 Ok(position)

@@ -34,6 +34,7 @@ pub(crate) struct Tablet {
     pub(crate) changed: Notify,
     pub(crate) hangs: AtomicBool,
     pub(crate) disk_stalled: AtomicBool,
+    pub(crate) refuses_promotion: AtomicBool,
 }
 
 impl Tablet {
@@ -50,6 +51,7 @@ impl Tablet {
             changed: Notify::new(),
             hangs: AtomicBool::new(false),
             disk_stalled: AtomicBool::new(false),
+            refuses_promotion: AtomicBool::new(false),
         }
     }
 
