@@ -228,6 +228,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Loaded, Failure> {
     (config.hooks, config.auth, config.replica_tls) = (hooks, auth, replica_tls);
     let everywhere = [&not_hooks, &not_auth, &not_tls];
     others.retain(|key| everywhere.iter().all(|unread| unread.contains(key)));
+    config.hooks.is_of_orchestrators_file = others.iter().any(|key| keys::look_up(key).is_some());
     let (mut notes, mut warnings, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for key in others {
         match keys::look_up(&key) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use vtorc_core::audit::StepOutcome;
-use vtorc_core::hooks::{Hook, Occasion, command_line};
+use vtorc_core::hooks::{FailureNames, Hook, Occasion, command_line};
 use vtorc_core::ports::{HookPort, HookRun};
 
 use crate::mysql::Secret;
@@ -27,6 +27,8 @@ pub struct HookSettings {
     pub programs: BTreeMap<Hook, Vec<String>>,
     /// A program that takes longer is ended, with all that it started.
     pub timeout: Duration,
+    /// Whose names of findings they are told.
+    pub failure_names: FailureNames,
     /// Where webhooks are posted.
     pub webhooks: Vec<String>,
     /// Signs them; empty: they are not signed.
@@ -112,7 +114,7 @@ impl HookPort for Hooks {
     async fn run(&self, hook: Hook, occasion: &Occasion) -> Vec<HookRun> {
         let _counted = Counted::one_more(&self.running);
         let settings = self.settings();
-        let variables = occasion.variables(&settings.host);
+        let variables = occasion.variables(&settings.host, settings.failure_names);
         self.post(hook, &variables);
         let names: Vec<(&str, &str)> =
             variables.iter().map(|(placeholder, variable, _)| (*placeholder, *variable)).collect();

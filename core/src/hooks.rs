@@ -6,7 +6,7 @@ mod occasion;
 use crate::audit::Outcome;
 pub use crate::recovery::hook::Hook;
 pub use command_line::command_line;
-pub use occasion::{Occasion, Party};
+pub use occasion::{Cause, FailureNames, Occasion, Party};
 
 impl Hook {
     /// A program that fails stops the reparent.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use vtorc_clients::hooks::HookSettings;
-use vtorc_core::hooks::Hook;
+use vtorc_core::hooks::{FailureNames, Hook};
 
 use super::Password;
 use crate::Failure;
@@ -21,6 +21,10 @@ pub(crate) struct HookConfig {
     post_graceful_takeover_processes: Vec<String>,
     processes_shell_command: String,
     hook_timeout_seconds: f64,
+    hooks_use_orchestrator_names: Option<bool>,
+    /// The file has keys that only Orchestrator has a use for: its hooks test Orchestrator's names.
+    #[serde(skip)]
+    pub(super) is_of_orchestrators_file: bool,
     #[serde(rename = "WebhookURLs")]
     webhook_urls: Vec<String>,
     webhook_secret: Password,
@@ -38,6 +42,8 @@ impl Default for HookConfig {
             post_graceful_takeover_processes: Vec::new(),
             processes_shell_command: "bash".into(),
             hook_timeout_seconds: 10.0,
+            hooks_use_orchestrator_names: None,
+            is_of_orchestrators_file: false,
             webhook_urls: Vec::new(),
             webhook_secret: Password::default(),
         }
@@ -78,6 +84,13 @@ impl HookConfig {
             shell: self.processes_shell_command.clone(),
             programs: programs.filter(|(_, lines)| !lines.is_empty()).collect(),
             timeout: seconds(timeout),
+            failure_names: match self
+                .hooks_use_orchestrator_names
+                .unwrap_or(self.is_of_orchestrators_file)
+            {
+                true => FailureNames::Orchestrators,
+                false => FailureNames::Own,
+            },
             webhooks: self.webhook_urls.clone(),
             secret: self.webhook_secret.resolve("WebhookSecret")?,
             host,

@@ -135,6 +135,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("HTTPAdvertise", Ignored, "the HTTP server listens on ListenAddress only"),
     key("HTTPAuthPassword", Honoured, "the password of `basic` and `multi`, or the token of `token`"),
     key("HTTPAuthUser", Honoured, "the user of `basic` and `multi`"),
+    key("HooksUseOrchestratorNames", Honoured, "hooks are told `DeadMaster` instead of `DeadPrimary`, and so on; default: where the file has a key that only Orchestrator has a use for"),
     key("HookTimeoutSeconds", Honoured, "a hook that takes longer is ended, with all that it started (default 10)"),
     key("HostnameResolveMethod", Ignored, "what is watched is read from the topology, and servers are compared by uuid"),
     key("InstanceBulkOperationsWaitTimeoutSeconds", Ignored, "it has no meaning here"),

@@ -116,3 +116,26 @@ fn a_program_before_a_planned_failover_can_say_no_and_a_slow_one_does() {
     assert_eq!(slow_one.expect("the slow one was not ended")["outcome"], "refused");
     assert_eq!(padded(cluster.daemon().shard()["primary"].as_str().unwrap()), first);
 }
+
+/// As its own documentation has them: the failover is done for a `DeadMaster`, whatever else is told beside that.
+#[test]
+fn programs_of_an_orchestrators_file_find_orchestrators_names() {
+    let mut cluster = Cluster::new(Flavor::MySql, "semi_sync", THREE);
+    let file = cluster.directory.path().join("notes");
+    let tests = format!(
+        "if [ \"{{failureType}}\" = DeadMaster ]; then echo \"dead {{failedAlias}} $VTORC_FAILURE_TYPE\" >> {}; fi",
+        file.display()
+    );
+    cluster.configure(&[
+        ("PostFailoverProcesses", json!([tests])),
+        // Only Orchestrator has a use for it.
+        ("BackendDB", json!("sqlite")),
+    ]);
+    cluster.start_daemon(&[]);
+    let first = cluster.healthy(&[]);
+    cluster.server_mut(&first).kill();
+    cluster.healthy(&[&first]);
+    let told = notes(&file, "dead");
+    let expected = format!("dead {first} DeadPrimary");
+    assert!(told.iter().any(|line| line.starts_with(&expected)), "{told:?}");
+}

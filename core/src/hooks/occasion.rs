@@ -1,9 +1,10 @@
 //! What an operator's programs are told.
 
-use crate::analysis::Finding;
+use crate::analysis::{Finding, FindingKind};
 use crate::audit::{Outcome, RecoveryRecord, Trigger};
 use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias};
 use crate::knowledge::snapshot::ShardSnapshot;
+use crate::recovery::kind::RecoveryKind;
 use crate::tablet::MysqlAddress;
 
 /// What there is to tell: of a finding, or of a reparent before or after it.
@@ -11,8 +12,8 @@ use crate::tablet::MysqlAddress;
 pub struct Occasion {
     /// The shard.
     pub shard: KeyspaceShard,
-    /// The finding's name, or what was asked for.
-    pub failure_type: String,
+    /// Why it is done.
+    pub cause: Cause,
     /// What the finding rests on, or the reason given.
     pub description: String,
     /// Vitess's or Orchestrator's name of what somebody asked for; empty where vtorc acts by itself.
@@ -35,6 +36,62 @@ pub struct Occasion {
     pub recovery: Option<RecoveryId>,
 }
 
+/// What an operator's programs are run for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Something was found.
+    Found(FindingKind),
+    /// Somebody asked for it.
+    Asked(RecoveryKind),
+}
+
+/// Whose names of findings the programs are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailureNames {
+    /// Those of this program, as everywhere else.
+    #[default]
+    Own,
+    /// Orchestrator's, where it has one.
+    Orchestrators,
+}
+
+impl Cause {
+    /// As it is called everywhere else here.
+    pub fn name(self) -> String {
+        match self {
+            Self::Found(finding) => finding.to_string(),
+            Self::Asked(kind) => kind.to_string(),
+        }
+    }
+
+    /// As Orchestrator calls it, or as here where it knows nothing like it. Whatever somebody asks for is a
+    /// `DeadMaster` there; the command tells that (`go/logic/topology_recovery.go`, `forceAnalysisEntry`).
+    pub fn orchestrators_name(self) -> String {
+        let finding = match self {
+            Self::Asked(_) => FindingKind::DeadPrimary,
+            Self::Found(finding) => finding,
+        };
+        let known = ORCHESTRATORS.iter().find(|(kind, _)| *kind == finding);
+        known.map_or_else(|| self.name(), |(_, name)| (*name).to_owned())
+    }
+}
+
+/// What Orchestrator finds as well (`go/inst/analysis.go`).
+const ORCHESTRATORS: [(FindingKind, &str); 12] = [
+    (FindingKind::DeadPrimary, "DeadMaster"),
+    (FindingKind::DeadPrimaryAndSomeReplicas, "DeadMasterAndSomeReplicas"),
+    (FindingKind::DeadPrimaryAndReplicas, "DeadMasterAndReplicas"),
+    (FindingKind::DeadPrimaryWithoutReplicas, "DeadMasterWithoutReplicas"),
+    (FindingKind::UnreachablePrimary, "UnreachableMaster"),
+    (FindingKind::UnreachablePrimaryWithLaggingReplicas, "UnreachableMasterWithLaggingReplicas"),
+    (FindingKind::LockedSemiSyncPrimary, "LockedSemiSyncMaster"),
+    (FindingKind::LockedSemiSyncPrimaryHypothesis, "LockedSemiSyncMasterHypothesis"),
+    (FindingKind::PrimarySingleReplicaNotReplicating, "MasterSingleReplicaNotReplicating"),
+    (FindingKind::PrimarySingleReplicaDead, "MasterSingleReplicaDead"),
+    (FindingKind::AllPrimaryReplicasNotReplicating, "AllMasterReplicasNotReplicating"),
+    (FindingKind::AllPrimaryReplicasNotReplicatingOrDead, "AllMasterReplicasNotReplicatingOrDead"),
+];
+
 /// A tablet as the programs are told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Party {
@@ -52,10 +109,9 @@ impl Occasion {
         let evidence = finding.evidence_lines().join("; ");
         let failed = snapshot.primary().map(|primary| primary.tablet.alias.clone());
         Self {
-            failure_type: finding.kind.to_string(),
             description: format!("{}: {evidence}", finding.why),
             is_downtimed,
-            ..Self::about(snapshot, failed.as_ref())
+            ..Self::about(snapshot, Cause::Found(finding.kind), failed.as_ref())
         }
     }
 
@@ -76,10 +132,8 @@ impl Occasion {
             (Trigger::Requested { .. }, true) => "graceful-master-takeover",
             (Trigger::Requested { .. }, false) => "force-master-failover",
         };
+        let cause = record.finding.map_or(Cause::Asked(record.kind), Cause::Found);
         Self {
-            failure_type: record
-                .finding
-                .map_or_else(|| record.kind.to_string(), |finding| finding.to_string()),
             description: match outcome {
                 Some(outcome) => format!("{description}; {outcome}"),
                 None => description,
@@ -89,11 +143,11 @@ impl Occasion {
             is_automatic: record.trigger == Trigger::Automatic,
             is_successful: matches!(outcome, Some(Outcome::Succeeded(_))),
             recovery: Some(record.id),
-            ..Self::about(snapshot, record.old_primary.as_ref().or(primary))
+            ..Self::about(snapshot, cause, record.old_primary.as_ref().or(primary))
         }
     }
 
-    fn about(snapshot: &ShardSnapshot, failed: Option<&TabletAlias>) -> Self {
+    fn about(snapshot: &ShardSnapshot, cause: Cause, failed: Option<&TabletAlias>) -> Self {
         let replicas = || {
             let tablets = snapshot.tablets.values();
             tablets.filter(|state| {
@@ -103,7 +157,7 @@ impl Occasion {
         let lost = replicas().filter(|state| state.reachability.is_unreachable());
         Self {
             shard: snapshot.shard.clone(),
-            failure_type: String::new(),
+            cause,
             description: String::new(),
             command: "",
             failed: failed.map(|alias| Party::of(snapshot, alias)),
@@ -117,8 +171,18 @@ impl Occasion {
         }
     }
 
-    /// Everything there is to tell, under Orchestrator's names: `{placeholder}`, `ORC_VARIABLE`, value.
-    pub fn variables(&self, vtorc_host: &str) -> Vec<(&'static str, &'static str, String)> {
+    /// Everything there is to tell, under Orchestrator's names: `{placeholder}`, `ORC_VARIABLE`, value. Whichever names
+    /// of findings are wanted, both are told beside that.
+    pub fn variables(
+        &self,
+        vtorc_host: &str,
+        names: FailureNames,
+    ) -> Vec<(&'static str, &'static str, String)> {
+        let (own, orchestrators) = (self.cause.name(), self.cause.orchestrators_name());
+        let failure_type = match names {
+            FailureNames::Own => own.clone(),
+            FailureNames::Orchestrators => orchestrators.clone(),
+        };
         let (failed_host, failed_port) = place(self.failed.as_ref());
         let (successor_host, successor_port) = place(self.successor.as_ref());
         let alias = |party: &Option<Party>| {
@@ -128,7 +192,9 @@ impl Occasion {
         let cluster = self.shard.to_string();
         let recovery = self.recovery.map(|id| id.to_string()).unwrap_or_default();
         vec![
-            ("failureType", "ORC_FAILURE_TYPE", self.failure_type.clone()),
+            ("failureType", "ORC_FAILURE_TYPE", failure_type),
+            ("vtorcFailureType", "VTORC_FAILURE_TYPE", own),
+            ("orchestratorFailureType", "ORCHESTRATOR_FAILURE_TYPE", orchestrators),
             ("instanceType", "ORC_INSTANCE_TYPE", "master".into()),
             ("isMaster", "ORC_IS_MASTER", "true".into()),
             ("isCoMaster", "ORC_IS_CO_MASTER", "false".into()),
@@ -190,4 +256,19 @@ fn place(party: Option<&Party>) -> (String, String) {
 
 fn listed(addresses: &[MysqlAddress]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_that_test_orchestrators_names_find_them() {
+        let found = |kind| Cause::Found(kind).orchestrators_name();
+        assert_eq!(found(FindingKind::DeadPrimary), "DeadMaster");
+        assert_eq!(found(FindingKind::DeadPrimaryAndSomeReplicas), "DeadMasterAndSomeReplicas");
+        assert_eq!(Cause::Asked(RecoveryKind::PlannedReparent).orchestrators_name(), "DeadMaster");
+        assert_eq!(found(FindingKind::SplitBrain), "SplitBrain", "Orchestrator has none");
+        assert_eq!(Cause::Found(FindingKind::DeadPrimary).name(), "DeadPrimary");
+    }
 }

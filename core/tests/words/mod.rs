@@ -139,26 +139,36 @@ fn tablet(line: &str) -> TabletState {
                 state.status_at = Timestamp::from_millis(value.parse::<u64>().unwrap() * 1000)
             }
             "later" => state.answered_at = Timestamp::from_millis(NOW.as_millis() + 1),
-            // What it said some time ago.
-            "had" => state.earlier.push(earlier(&status, value)),
-            // It was the primary of the term before.
-            "led" => state.led_before = true,
-            // It acknowledges nothing since then.
-            "mute" => {
-                let since = Timestamp::from_millis(value.parse::<u64>().unwrap() * 1000);
-                state.quiet_since = Some(since);
+            "had" | "led" | "mute" | "served" | "forgot" => {
+                remembered(&mut state, &status, key, value);
             }
-            // What it had when it last took writes in this term.
-            "served" => {
-                let had = ServerStatus { gtid_executed: gtid(value), ..status.clone() };
-                state.as_primary = Some(Arc::new(had));
-            }
-            // What it said some time ago, and does not have any more.
-            "forgot" => state.forgotten = Some(gtid(value)),
             _ => server_word(&mut status, key, value),
         }
     }
     answered(state, status, seen, strange)
+}
+
+/// What is known of it from before.
+fn remembered(state: &mut TabletState, status: &ServerStatus, key: &str, value: &str) {
+    match key {
+        // What it said some time ago.
+        "had" => state.earlier.push(earlier(status, value)),
+        // It was the primary of the term before.
+        "led" => state.led_before = true,
+        // It acknowledges nothing since then.
+        "mute" => {
+            let since = Timestamp::from_millis(value.parse::<u64>().unwrap() * 1000);
+            state.quiet_since = Some(since);
+        }
+        // What it had when it last took writes in this term.
+        "served" => {
+            let had = ServerStatus { gtid_executed: gtid(value), ..status.clone() };
+            state.as_primary = Some(Arc::new(had));
+        }
+        // What it said some time ago, and does not have any more.
+        "forgot" => state.forgotten = Some(gtid(value)),
+        other => panic!("unknown word {other}"),
+    }
 }
 
 fn answered(
