@@ -133,8 +133,9 @@ impl TabletState {
     /// The server that no other new shard's tablet has: its own, or, while it is not known whose that is, the one that
     /// answers here.
     pub fn claimed(&self) -> Option<ServerIdentity> {
-        let answers = || self.valid_status().map(|status| status.identity());
-        self.identity.clone().or_else(answers)
+        // One late answer gives it to nobody else.
+        let said = self.status.as_ref().filter(|_| !self.reachability.is_unreachable());
+        self.identity.clone().or_else(|| said.map(|status| status.identity()))
     }
 }
 

@@ -41,7 +41,7 @@ impl PromotionGrounds {
     }
 
     /// The grounds of a server that was chosen in the first state, and has caught up in the second. What it wrote in
-    /// between is none of the shard's, unless it got that back from others: then it is of the position.
+    /// between is none of the shard's, unless it got that back from others: then it is part of the position.
     pub fn caught_up(chosen: &ServerStatus, now: &ServerStatus, position: GtidSet) -> Self {
         let back = position.of_writer(&chosen.identity());
         let own = chosen.written_by_itself().union(&back);

@@ -81,10 +81,18 @@ pub(super) fn mistrust(
         }
     }
     extra = without_what_was_lost(extra, contender, &witnesses);
-    if contender.led_before || was_primary(contender, everybody) {
+    let led_before = contender.led_before && !shows_the_term(&witnesses, last_known);
+    if led_before || was_primary(contender, everybody) {
         extra = extra.without_writer(&contender.status.identity());
     }
     (!extra.is_empty()).then_some(Reason::Errant(extra))
+}
+
+/// Somebody has what the primary wrote in its term, and so everything that it had when that began.
+fn shows_the_term(witnesses: &[&Contender], primary: Option<&ServerStatus>) -> bool {
+    let Some(primary) = primary else { return false };
+    let written = |one: &&Contender| one.received().of_writer(&primary.identity());
+    witnesses.iter().any(|one| !written(one).subtract(&primary.gtid_executed).is_empty())
 }
 
 /// What others lack of what this one has. A MariaDB's logs may tell of servers that are long gone, and others' do
