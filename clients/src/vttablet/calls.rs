@@ -55,30 +55,23 @@ impl fmt::Display for CallError {
 }
 
 impl CallError {
-    /// Whether its server refused with one of these numbers.
-    pub(crate) fn is_refusal(&self, codes: &[u16]) -> bool {
+    /// How the call ended, as the vttablet says: it does nothing more for it. None where it was made in vain, or may
+    /// still go on.
+    pub(crate) fn last_word(&self) -> Option<&str> {
         match self {
-            Self::Failed(why) => codes.iter().any(|code| names_error(why, *code)),
+            Self::Failed(why) => Some(why),
             Self::Unreachable(_)
             | Self::Broken(_)
             | Self::TimedOut
             | Self::NotKnown(_)
             | Self::Denied(_)
-            | Self::ServerDown(_) => false,
+            | Self::ServerDown(_) => None,
         }
     }
 
-    /// The vttablet says how its call ended: it does nothing more for it.
-    pub(crate) fn is_last_word(&self) -> bool {
-        match self {
-            Self::Failed(_) => true,
-            Self::Unreachable(_)
-            | Self::Broken(_)
-            | Self::TimedOut
-            | Self::NotKnown(_)
-            | Self::Denied(_)
-            | Self::ServerDown(_) => false,
-        }
+    /// Whether its server refused with one of these numbers.
+    pub(crate) fn is_refusal(&self, codes: &[u16]) -> bool {
+        self.last_word().is_some_and(|why| codes.iter().any(|code| names_error(why, *code)))
     }
 
     /// What it means for something that was to be changed.

@@ -218,7 +218,7 @@ impl TabletCommand<'_> {
         let sent = client.promote_replica(self.caller.request(message));
         match self.caller.answer("PromoteReplica", sent).await {
             Ok(_) => Ok(()),
-            Err(error) if error.is_last_word() && self.stays_closed().await => {
+            Err(error) if error.last_word().is_some() && self.stays_closed().await => {
                 Err(CommandError::NotDone(error.to_string()))
             }
             Err(error) => Err(error.into_error_of_opening()),

@@ -113,7 +113,9 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
     };
     let alias = &primary.tablet.alias;
     facts.primary = Some(alias.clone());
-    facts.primary_valid = primary.reachability.is_valid() && !asked_before_term(primary, snapshot);
+    // A vttablet's record says PRIMARY before its server is one: what that said before its term was known is no sign of
+    // trouble.
+    facts.primary_valid = primary.reachability.is_valid() && !snapshot.asked_before_term(primary);
     facts.primary_unreachable = primary.reachability.is_unreachable();
     facts.primary_overloaded = primary.recent.is_incapacitated();
     facts.others_time_out = others_time_out(snapshot, primary);
@@ -207,12 +209,6 @@ fn others_time_out(snapshot: &ShardSnapshot, primary: &TabletState) -> bool {
 
 /// A vttablet that was promoted a moment ago may have been asked before it was.
 const TYPE_SETTLES_AFTER: Duration = Duration::from_secs(5);
-
-/// A vttablet's record says PRIMARY before its server is one: what that said before its term was known is no
-/// sign of trouble.
-fn asked_before_term(primary: &TabletState, snapshot: &ShardSnapshot) -> bool {
-    snapshot.term_known_since.is_some_and(|since| primary.status_at < since)
-}
 
 fn vttablet_of_primary(facts: &mut Facts, snapshot: &ShardSnapshot, primary: &TabletState) {
     // One whose record was written anew by somebody else does not look at it.

@@ -480,7 +480,7 @@ impl Servers {
         });
         let known: BTreeMap<ServerIdentity, TabletAlias> = known.collect();
         let is_proven = |alias: &TabletAlias| {
-            let state = snapshot.tablet(alias).filter(|state| state.identity.is_some());
+            let state = snapshot.tablet(alias);
             had_primary && state.is_some_and(|state| state.proven || is_primary(snapshot, state))
         };
         let settled = |owner: &Owner, alias: &TabletAlias| owner.had_primary || !is_proven(alias);

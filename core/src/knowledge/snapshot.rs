@@ -76,6 +76,11 @@ impl ShardSnapshot {
         Some(LastHeard { primary: alias.clone(), at })
     }
 
+    /// What the primary said last, it said before its term was known here.
+    pub fn asked_before_term(&self, primary: &TabletState) -> bool {
+        self.term_known_since.is_some_and(|since| primary.status_at < since)
+    }
+
     /// What is to be kept of that, where this was kept last.
     pub fn heard_to_keep(&self, kept: Option<&LastHeard>) -> Option<LastHeard> {
         let heard = self.last_heard()?;

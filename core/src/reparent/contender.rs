@@ -263,12 +263,9 @@ fn acknowledged_at_most(alias: &TabletAlias, snapshot: &ShardSnapshot) -> Option
     primary.status.as_ref().filter(|_| before).map(|status| status.gtid_executed.clone())
 }
 
-/// Whoever was promoted had all that the one before had written, and may not have said so yet.
+/// Whoever was promoted may have all that the one before had written, and not have said so yet.
 fn led_before(alias: &TabletAlias, snapshot: &ShardSnapshot) -> bool {
-    let since = snapshot.term_known_since;
-    let unheard = snapshot
-        .primary()
-        .is_none_or(|primary| since.is_some_and(|since| primary.status_at < since));
+    let unheard = snapshot.primary().is_none_or(|primary| snapshot.asked_before_term(primary));
     unheard && snapshot.tablet(alias).is_some_and(|state| state.led_before)
 }
 

@@ -358,8 +358,8 @@ pub(super) fn most_advanced<'a>(trusted: &[&'a Contender]) -> Result<&'a Contend
 pub enum PrimaryPosition {
     /// Nobody has anything that it lacks and that counts.
     Leads,
-    /// Somebody has all that it has and more, or has what it lacks and what was acknowledged: written in a
-    /// term that the records do not tell of.
+    /// Somebody has all that it has and more, and does not follow it, or takes writes. Or somebody has what it lacks
+    /// and what was acknowledged. Either was written in a term that the records do not tell of.
     Behind,
 }
 
@@ -439,9 +439,8 @@ pub fn position_of_primary(
         }
         // Whoever follows the primary has all of it by that. With what it has beside, nobody was promoted.
         let follows = followed(one) == Some(incumbent.status.identity());
-        let is_beyond = one.received().contains(&mine);
-        let is_beyond = is_beyond && (!follows || one.status.is_writable());
-        is_beyond || !acknowledged().is_empty()
+        let may_lead = !follows || one.status.is_writable();
+        (may_lead && one.received().contains(&mine)) || !acknowledged().is_empty()
     };
     if others.filter(counts).count() > 0 { PrimaryPosition::Behind } else { PrimaryPosition::Leads }
 }
