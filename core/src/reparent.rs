@@ -5,6 +5,7 @@ pub mod ackers;
 pub mod choice;
 mod contender;
 pub mod election;
+mod position;
 pub mod prognosis;
 pub mod reason;
 pub mod safety;

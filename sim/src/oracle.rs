@@ -84,8 +84,21 @@ pub struct View {
     answers_since: BTreeMap<u8, Millis>,
     /// When each answered last.
     answered_at: BTreeMap<u8, Millis>,
-    /// Its vtorc stood still once: it may have heard somebody between two looks here, and nobody afterwards.
-    stood_still: bool,
+    /// It may have heard somebody of whom this view does not tell: its vtorc stood still once, or another one ran
+    /// before it and kept what it had heard.
+    may_have_heard: bool,
+}
+
+/// A vtorc keeps when it heard the primary at least so often, for the one that is started after it.
+const HEARD_KEPT_EVERY_MS: Millis = 10_000;
+
+impl View {
+    /// What a vtorc knows that is started after another one: when the primary was heard, as far as that was kept.
+    fn after(before: &Self) -> Self {
+        let kept = |at: &Millis| at.saturating_sub(HEARD_KEPT_EVERY_MS);
+        let answered_at = before.answered_at.iter().map(|(one, at)| (*one, kept(at))).collect();
+        Self { answered_at, may_have_heard: true, ..Self::default() }
+    }
 }
 
 /// What is seen of a vtorc from outside.
@@ -125,9 +138,11 @@ pub struct Missed {
 }
 
 impl Oracle {
-    /// A vtorc was started: it knows nothing yet.
+    /// A vtorc was started: it knows nothing yet but what another one kept.
     pub fn restarted(&mut self, manager: u8) {
-        self.views.remove(&manager);
+        if let Some(view) = self.views.get_mut(&manager) {
+            *view = View::after(view);
+        }
         self.chances.retain(|(of, _), _| *of != manager);
     }
 
@@ -146,7 +161,7 @@ impl Oracle {
         let Watched { manager, runs } = watched;
         let acts = runs && !universe.is_paused(usize::from(manager));
         let view = self.views.entry(manager).or_default();
-        view.stood_still |= runs && !acts;
+        view.may_have_heard |= runs && !acts;
         if acts {
             view.look(universe, manager);
         }

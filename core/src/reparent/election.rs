@@ -15,9 +15,9 @@ use crate::tablet::{PromotionRule, Tablet};
 
 pub use super::contender::{Constraints, Contender, NOBODY, Promised, is_witness, promised};
 use super::contender::{lost_own, passed};
+pub use super::position::{PrimaryPosition, Witnesses, position_of_primary};
 pub use super::reason::{NoCandidate, PassedOver, Reason};
 use super::safety::Reach;
-pub use super::trust::{PrimaryPosition, Witnesses, position_of_primary};
 use super::trust::{
     check_held_by_errant, check_held_by_filtered, check_promised, check_remembered,
     drop_unacknowledged, mistrust, most_advanced,

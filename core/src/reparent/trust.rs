@@ -134,7 +134,7 @@ fn without_what_was_lost(
 }
 
 /// Whom a replica follows, or followed until it was stopped.
-fn followed(contender: &Contender) -> Option<ServerIdentity> {
+pub(super) fn followed(contender: &Contender) -> Option<ServerIdentity> {
     contender.status.replication.as_ref()?.source_identity()
 }
 
@@ -158,7 +158,10 @@ pub(super) fn check_held_by_errant(
         let own = errant.of_writer(&holder.status.identity());
         let mut only = holder.received().subtract(&own).subtract(target);
         if !sabotage::has(Bug::RefuseForOldErrors) {
-            only = only.subtract(&holder.had_before);
+            // What came from a primary that nobody here knows of is of another term.
+            if constraints.ackers.is_some() {
+                only = only.subtract(&holder.had_before);
+            }
             if let Some(most) = &holder.acknowledged_at_most {
                 only = only.intersect(most);
             }
@@ -301,13 +304,13 @@ pub(super) fn drop_unacknowledged(
 }
 
 /// Somebody lost what it wrote: what it or another acknowledged may be gone from who acknowledged it.
-fn somebody_forgot(everybody: &[Contender]) -> bool {
+pub(super) fn somebody_forgot(everybody: &[Contender]) -> bool {
     everybody.iter().any(|one| lost_own(one, everybody).is_some())
 }
 
 /// What this one has and no acker of the server that wrote it ever received. `besides` are ackers that the policy
 /// does not name.
-fn unacknowledged(
+pub(super) fn unacknowledged(
     contender: &Contender,
     everybody: &[Contender],
     policy: DurabilityPolicy,
@@ -351,96 +354,4 @@ pub(super) fn most_advanced<'a>(trusted: &[&'a Contender]) -> Result<&'a Contend
         }
     }
     Ok(first)
-}
-
-/// How a primary's position stands to those of the others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PrimaryPosition {
-    /// Nobody has anything that it lacks and that counts.
-    Leads,
-    /// Somebody has all that it has and more, and does not follow it, or takes writes. Or somebody has what it lacks
-    /// and what was acknowledged. Either was written in a term that the records do not tell of.
-    Behind,
-}
-
-/// Whether everybody answered who could have acknowledged a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Witnesses {
-    /// Everybody who matters.
-    All,
-    /// Some did not: what they acknowledged is not known.
-    SomeOutOfSight,
-}
-
-/// Of what a MariaDB that is primary seems to lack: what is beyond its position, and what somebody wrote who is
-/// followed beside it. What else others' binary logs tell of is of servers long gone, and came to it before its logs
-/// began.
-fn written_beside(extra: &GtidSet, incumbent: &Contender, everybody: &[Contender]) -> GtidSet {
-    let beyond = match incumbent.status.is_writable() {
-        // It goes on writing.
-        true => extra.empty_like(),
-        false => extra.ahead_of(&incumbent.received()),
-    };
-    let own = incumbent.status.identity();
-    let rivals = everybody.iter().filter_map(followed).filter(|source| *source != own);
-    rivals.fold(beyond, |all, rival| all.union(&extra.of_writer(&rival)))
-}
-
-/// How the primary stands to those whose position is believed.
-pub fn position_of_primary(
-    primary: &TabletAlias,
-    everybody: &[Contender],
-    policy: DurabilityPolicy,
-    witnesses: Witnesses,
-) -> PrimaryPosition {
-    let incumbent = everybody.iter().find(|one| one.tablet.alias == *primary);
-    let Some(incumbent) = incumbent else { return PrimaryPosition::Leads };
-    let mut mine = incumbent.received();
-    if incumbent.status.is_writable() {
-        // A replica that was asked a moment later has more of what a primary writes meanwhile.
-        let own = incumbent.status.identity();
-        let newer = everybody.iter().map(|one| one.received().of_writer(&own));
-        mine = newer.fold(mine, |all, part| all.union(&part));
-    }
-    // One that is out of service counts only as who may have written what the others have. From one with filters
-    // nothing is to be had.
-    let others = everybody.iter().filter(|one| one.tablet.alias != *primary);
-    let others = others.filter(|one| one.is_witness() && !one.is_filtered());
-    let forgotten = somebody_forgot(everybody);
-    let counts = |one: &&Contender| {
-        let mut extra = one.received().subtract(&mine).subtract(&one.of_nobody);
-        if incumbent.status.flavor == Flavor::MariaDb {
-            extra = written_beside(&extra, incumbent, everybody);
-        }
-        let doubt = mistrust(one, everybody, Some(&incumbent.status));
-        if let Some(Reason::Errant(errant)) = &doubt
-            && !sabotage::has(Bug::TrustSurvivors)
-        {
-            // Whatever else it has counts as anybody's.
-            extra = extra.subtract(errant);
-        } else if doubt.is_some() {
-            return false;
-        }
-        if extra.is_empty() {
-            return false;
-        }
-        let acknowledged = || match witnesses {
-            Witnesses::All if !forgotten => {
-                extra.subtract(&unacknowledged(one, everybody, policy, None))
-            }
-            Witnesses::All | Witnesses::SomeOutOfSight => extra.clone(),
-        };
-        if policy.acks_required() == 0 {
-            // Nothing was promised. Where the primary cannot get it, as from a clone whose logs begin later, or from
-            // one that errs, a reparent would leave it primary without it. (Probes do not know what a MariaDB purged;
-            // what is found by them must be there under the lock as well.)
-            let gets_it = one.status.flavor == Flavor::MariaDb || incumbent.can_follow(one);
-            return doubt.is_none() && one.received().contains(&mine) && gets_it;
-        }
-        // Whoever follows the primary has all of it by that. With what it has beside, nobody was promoted.
-        let follows = followed(one) == Some(incumbent.status.identity());
-        let may_lead = !follows || one.status.is_writable();
-        (may_lead && one.received().contains(&mine)) || !acknowledged().is_empty()
-    };
-    if others.filter(counts).count() > 0 { PrimaryPosition::Behind } else { PrimaryPosition::Leads }
 }

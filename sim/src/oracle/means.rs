@@ -33,7 +33,8 @@ impl Human<'_> {
         let ran_on = |one: u8| {
             let began = self.universe.server(one).started_at;
             // Uptimes are told in seconds: one that began just before cannot be told from one that began after.
-            began + HEARD_LATE_MS <= heard || (began == 0 && heard == 0 && !self.view.stood_still)
+            began + HEARD_LATE_MS <= heard
+                || (began == 0 && heard == 0 && !self.view.may_have_heard)
         };
         let acker_ran_on = |one: u8| self.may_acknowledge(primary, one) && ran_on(one);
         policies::acks_required(self.policy()) == 0
