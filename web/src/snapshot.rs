@@ -88,6 +88,9 @@ struct TabletFile {
     answered_at_ms: u64,
     #[serde(default)]
     received_at_ms: Option<u64>,
+    /// It led before the present primary.
+    #[serde(default)]
+    led_before: bool,
     #[serde(default)]
     stuck_since_ms: Option<u64>,
     #[serde(default)]
@@ -223,6 +226,7 @@ impl TabletFile {
             asked_at_ms: state.status_at.as_millis(),
             answered_at_ms: state.answered_at.as_millis(),
             received_at_ms: state.received_at.map(Timestamp::as_millis),
+            led_before: state.led_before,
             stuck_since_ms: state.stuck_since.map(Timestamp::as_millis),
             recent_timeouts: state.recent.timed_out,
             recent_pings: state.recent.pinged,
@@ -281,7 +285,7 @@ impl TabletFile {
             stuck_since: self.stuck_since_ms.map(Timestamp::from_millis),
             journal: status.as_ref().and_then(journal_of),
             as_primary: None,
-            led_before: false,
+            led_before: self.led_before,
             channel_tls: None,
             quiet_since: None,
             losses: Losses::default(),

@@ -47,15 +47,27 @@ impl Race<'_> {
         self.runners.borrow().iter().map(|runner| runner.progress).collect()
     }
 
-    fn got_to(&self, at: usize, goal: Goal, grounds: PromotionGrounds) {
+    /// It has come so far, as its server says now. One that was written to meanwhile is not chosen at all.
+    fn got_to(
+        &self,
+        (at, candidate): (usize, &Candidate),
+        goal: Goal,
+        now: &ServerStatus,
+        has: &GtidSet,
+    ) -> Result<(), CommandError> {
+        let chosen = self.status_of(&candidate.alias).unwrap_or(now);
+        let grounds = PromotionGrounds::caught_up(chosen, now, has.clone());
+        let fits = grounds.check(now);
         if let Some(runner) = self.runners.borrow_mut().get_mut(at) {
-            runner.progress = match goal {
-                Goal::Required => Progress::HasRequired,
-                Goal::All => Progress::HasAll { at: self.started.elapsed() },
+            runner.progress = match (&fits, goal) {
+                (Err(_), Goal::Required | Goal::All) => Progress::Failed,
+                (Ok(()), Goal::Required) => Progress::HasRequired,
+                (Ok(()), Goal::All) => Progress::HasAll { at: self.started.elapsed() },
             };
-            runner.grounds = Some(grounds);
+            runner.grounds = fits.is_ok().then_some(grounds);
         }
         self.changed.notify_one();
+        fits
     }
 
     /// It follows another source now. One that may be chosen already is chosen as it is from here on.
@@ -90,12 +102,6 @@ impl Race<'_> {
     fn status_of(&self, alias: &TabletAlias) -> Option<&ServerStatus> {
         let contender = self.contenders.iter().find(|one| one.tablet.alias == *alias);
         contender.map(|contender| &contender.status)
-    }
-
-    /// What a candidate is promoted on that has come so far.
-    fn grounds(&self, alias: &TabletAlias, now: &ServerStatus, has: &GtidSet) -> PromotionGrounds {
-        let chosen = self.status_of(alias).unwrap_or(now);
-        PromotionGrounds::caught_up(chosen, now, has.clone())
     }
 }
 
@@ -225,12 +231,11 @@ impl Locked<'_> {
             && race.progress().get(at) == Some(&Progress::Working)
         {
             let status = self.wait_until_applied(&candidate.alias, &required, patience).await?;
-            race.got_to(at, Goal::Required, race.grounds(&candidate.alias, &status, &required));
+            race.got_to((at, candidate), Goal::Required, &status, &required)?;
         }
         if candidate.received.contains(&election.target) {
             let status = self.wait_until_applied(&candidate.alias, &all, patience).await?;
-            race.got_to(at, Goal::All, race.grounds(&candidate.alias, &status, &all));
-            return Ok(());
+            return race.got_to((at, candidate), Goal::All, &status, &all);
         }
         self.go_by_sources(race, at, candidate, election).await
     }
@@ -253,7 +258,7 @@ impl Locked<'_> {
             };
             match self.get_from(race, (at, candidate), &source, wanted).await {
                 Ok(status) => {
-                    race.got_to(at, goal, race.grounds(&candidate.alias, &status, wanted));
+                    race.got_to((at, candidate), goal, &status, wanted)?;
                     if goal == Goal::All {
                         return Ok(());
                     }

@@ -98,7 +98,7 @@ impl Job {
         let now = self.services.clock.now();
         self.tell_journals(&answers);
         let mut fresh = (*self.seen).clone();
-        fresh.take_topology(topology, now);
+        fresh.take_topology(topology, asked_at);
         for (alias, answer) in answers {
             let result = answer.map(Arc::new).map_err(CommandError::into_probe_failure);
             let claimed_by =

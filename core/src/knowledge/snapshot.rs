@@ -37,7 +37,7 @@ pub struct ShardSnapshot {
     pub known_cells: BTreeSet<String>,
     /// Where the shard may have tablets that nobody here has ever read, and why.
     pub unseen: BTreeMap<Place, String>,
-    /// Since when the primary's term is known here; none where it was so from the beginning.
+    /// Since when the primary's term is known here; none where no other term was known before it.
     pub term_known_since: Option<Timestamp>,
     /// When the primary was last heard before this process began, where this one never did and that was kept.
     pub heard_before: Option<LastHeard>,
@@ -109,6 +109,7 @@ impl ShardSnapshot {
         let had_primary = self.had_primary();
         let led = self.primary().map(|primary| primary.tablet.alias.clone());
         let mut fresh = Self::unprobed(topology, now);
+        let same_primary = fresh.primary().map(|primary| &primary.tablet.alias) == led.as_ref();
         fresh.term_known_since = if same_term { self.term_known_since } else { Some(now) };
         fresh.heard_before.clone_from(&self.heard_before);
         for (alias, state) in &mut fresh.tablets {
@@ -121,7 +122,7 @@ impl ShardSnapshot {
                 let as_primary = known.as_primary.clone().filter(|_| same_term);
                 let tablet = state.tablet.clone();
                 let led_before =
-                    if same_term { known.led_before } else { led.as_ref() == Some(alias) };
+                    if same_primary { known.led_before } else { led.as_ref() == Some(alias) };
                 *state =
                     TabletState { tablet, journal, forgotten, as_primary, led_before, ..known };
             }
@@ -376,5 +377,51 @@ impl ShardSnapshot {
         let named = self.record.primary_alias.as_ref() == Some(&primary.alias);
         let term = primary.term_start.or(self.record.term_start.filter(|_| named));
         term.filter(|term| self.record.term_start.is_none_or(|known| known <= *term))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit;
+    use crate::time::TermStart;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000 + seconds * 1000)
+    }
+
+    /// The shard of tablets 1 to 3, of which one is primary since that moment.
+    fn led_by(primary: u32, since: u64) -> ShardTopology {
+        let aliases = [1, 2, 3].map(|uid| TabletAlias { cell: "zone1".into(), uid });
+        let mut topology = testkit::shard(&aliases);
+        let tablet = topology.tablets.values_mut().find(|tablet| tablet.alias.uid == primary);
+        let tablet = tablet.unwrap();
+        tablet.tablet_type = TabletType::Primary;
+        tablet.term_start = Some(TermStart::after(None, at(since)));
+        topology
+    }
+
+    fn who_led_before(snapshot: &ShardSnapshot) -> Vec<u32> {
+        let led = snapshot.tablets.values().filter(|state| state.led_before);
+        led.map(|state| state.tablet.alias.uid).collect()
+    }
+
+    #[test]
+    fn who_led_before_is_known_until_somebody_else_leads() {
+        let mut snapshot = ShardSnapshot::unprobed(&led_by(1, 1), at(1));
+        assert_eq!(who_led_before(&snapshot), []);
+        assert_eq!(snapshot.term_known_since, None);
+        snapshot.take_topology(&led_by(2, 5), at(5));
+        assert_eq!(who_led_before(&snapshot), [1]);
+        assert_eq!(snapshot.term_known_since, Some(at(5)));
+        // Read again, nothing changes; nor is a new term of the same primary another one's.
+        snapshot.take_topology(&led_by(2, 5), at(6));
+        assert_eq!(who_led_before(&snapshot), [1]);
+        assert_eq!(snapshot.term_known_since, Some(at(5)));
+        snapshot.take_topology(&led_by(2, 7), at(7));
+        assert_eq!(who_led_before(&snapshot), [1]);
+        assert_eq!(snapshot.term_known_since, Some(at(7)));
+        snapshot.take_topology(&led_by(3, 9), at(9));
+        assert_eq!(who_led_before(&snapshot), [2]);
     }
 }

@@ -173,7 +173,7 @@ pub enum NoCandidate {
     },
     /// A tablet that must not be promoted alone has what may have been acknowledged.
     #[error(
-        "{alias} has errant GTIDs {}, so it is not promoted; and it alone has {}, which may have been acknowledged: bring the old primary back, or ask for an emergency reparent to {alias}", .errant.shown(), .only.shown()
+        "{alias} has errant GTIDs {}, so it is not promoted; and it alone has {}, which may have been acknowledged: bring the primary that wrote it back, or ask for an emergency reparent to {alias}", .errant.shown(), .only.shown()
     )]
     HeldByErrant {
         /// Who.
