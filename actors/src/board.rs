@@ -38,7 +38,7 @@ pub struct ShardReport {
     pub findings: Vec<Finding>,
     /// The block in force.
     pub block: Option<Block>,
-    /// The recovery that runs.
+    /// The recovery that runs, or ended just now: what it changed was not seen yet.
     pub running: Option<RecoveryId>,
     /// Why what is wanted is not done.
     pub held_back: Option<String>,

@@ -90,6 +90,8 @@ pub struct RecoveryActor {
     unread: Option<Unread>,
     /// When the shard's primary was last heard by an earlier process.
     heard_before: Option<LastHeard>,
+    /// What was seen before it may be what the last recovery changed.
+    fresh_after: Timestamp,
     meter: Arc<Meter>,
     log: Logger,
 }
@@ -169,6 +171,7 @@ impl RecoveryActor {
             held: Vec::new(),
             unread: None,
             heard_before: None,
+            fresh_after: Timestamp::default(),
             meter: meter.clone(),
             log,
         };
@@ -380,7 +383,7 @@ impl Handler<Recover> for RecoveryActor {
     type Result = ();
     fn handle(&mut self, Recover { wanted, snapshot }: Recover, context: &mut Context<Self>) {
         self.meter.handled();
-        if self.services.is_ending() {
+        if self.services.is_ending() || snapshot.is_from_before(self.fresh_after) {
             return;
         }
         let round = self.decide(wanted, &snapshot);
@@ -428,6 +431,9 @@ impl Handler<Ended> for RecoveryActor {
         // The outcome of one that was called off comes too late to matter.
         let Some(running) = self.running.take_if(|running| running.id == Some(id)) else { return };
         self.learn(id, &running.task, &outcome);
+        if outcome != Outcome::AlreadyFixed {
+            self.fresh_after = self.services.clock.now();
+        }
         // What it wrote is known at once, also where no watch tells of it.
         self.services.topology_wanted.notify_one();
         self.meter.doing("");

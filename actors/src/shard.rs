@@ -11,7 +11,7 @@ use vtorc_core::admission::inaction::{HeldBack, Inaction};
 use vtorc_core::analysis::Finding;
 use vtorc_core::audit::AuditEntry;
 use vtorc_core::hooks::{Hook, Occasion};
-use vtorc_core::ids::{KeyspaceShard, TabletAlias};
+use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
 use vtorc_core::knowledge::memory::LastHeard;
 use vtorc_core::knowledge::observe::{Answer, TabletState};
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
@@ -44,6 +44,8 @@ pub struct ShardActor {
     services: Services,
     state: ShardState,
     report: RecoveryReport,
+    /// The last recovery, until the shard was looked at once more.
+    ended: Option<RecoveryId>,
     probers: BTreeMap<TabletAlias, (ProbeTarget, Addr<ProberActor>)>,
     recovery: Option<(Addr<RecoveryActor>, Arc<Meter>)>,
     pace: Pace,
@@ -75,6 +77,7 @@ impl ShardActor {
             state: ShardState::new(topology, services.settings().recovery.clone()),
             services: services.clone(),
             report: RecoveryReport::default(),
+            ended: None,
             probers: BTreeMap::new(),
             recovery: None,
             pace: Pace::Calm,
@@ -272,7 +275,7 @@ impl ShardActor {
             snapshot,
             findings: self.state.findings().to_vec(),
             block,
-            running: self.report.running,
+            running: self.report.running.or(self.ended),
             held_back: self.report.held_back.clone(),
             decisions: self.services.board.decisions(self.name()),
             prognosis,
@@ -345,6 +348,7 @@ impl Handler<Tick> for ShardActor {
     type Result = ();
     fn handle(&mut self, _: Tick, context: &mut Context<Self>) {
         self.step(ShardEvent::Tick, context);
+        self.ended = self.ended.filter(|_| self.state.awaits_news());
         let findings = self.state.findings().len();
         self.meter.doing(if findings == 0 {
             "in order".into()
@@ -389,7 +393,8 @@ impl Handler<ProbeCompleted> for ShardActor {
         if now.tablet(&alias).map(owns).is_some_and(|owns| owns != owned) {
             self.services.know_servers(&now);
         }
-        if first_word || self.changed {
+        let looked = !self.state.awaits_news() && self.ended.take().is_some();
+        if first_word || looked || self.changed {
             self.post();
         }
     }
@@ -407,11 +412,12 @@ impl Handler<RecoveryReport> for ShardActor {
     type Result = ();
     fn handle(&mut self, report: RecoveryReport, context: &mut Context<Self>) {
         self.meter.handled();
-        let ended = report.ended.is_some();
+        let ended = report.ended;
         self.report = report;
         self.changed = true;
-        if ended {
+        if ended.is_some() {
             self.step(ShardEvent::RecoveryEnded, context);
+            self.ended = ended.filter(|_| self.state.awaits_news());
             // Look at what it left behind at once.
             self.probers.values().for_each(|(_, prober)| prober.do_send(SetPace(self.pace)));
         }

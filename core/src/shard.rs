@@ -9,7 +9,6 @@ use crate::knowledge::health::Reachability;
 use crate::knowledge::observe::{Answer, TabletState};
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::remedy::{self, Remedy, Wanted};
-use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
 use crate::status::{ReceiverState, ServerStatus};
 use crate::tablet::{TabletAddress, TabletType};
@@ -196,7 +195,7 @@ impl ShardState {
 
     fn review(&mut self, snapshot: &ShardSnapshot, effects: &mut Vec<Effect>) {
         self.note_circumstances(snapshot, effects);
-        if self.is_old_news(snapshot) {
+        if self.awaits_news() {
             return;
         }
         let findings = analysis::detect(snapshot, &self.settings);
@@ -237,14 +236,10 @@ impl ShardState {
         }
     }
 
-    /// Tells whether a tablet that answers was not asked again since the last recovery ended: what it said before may
-    /// be what the recovery changed, so nothing is found and nothing is started on it.
-    fn is_old_news(&self, snapshot: &ShardSnapshot) -> bool {
-        let mut managed = snapshot.tablets.values().filter(|s| s.tablet.tablet_type.is_managed());
-        let old = |state: &TabletState| {
-            state.reachability.is_valid() && state.asked_at < self.fresh_after
-        };
-        managed.any(old) && !sabotage::has(Bug::RepairOldNews)
+    /// Tells whether what is known may be what the last recovery changed: nothing is found and nothing is started on
+    /// it.
+    pub fn awaits_news(&self) -> bool {
+        self.known.is_from_before(self.fresh_after)
     }
 
     /// No first primary is chosen while it is open whether a tablet answers.

@@ -18,8 +18,17 @@ const HOSTILE: u64 = 400;
 /// Those of MariaDBs.
 const MARIADB: u64 = 300;
 /// Of these, those that found something.
-const MARIADB_FOUND: &[u64] =
-    &[1_005, 1_542, 3_328, 5_557, 8_100_003_821, 8_400_007_904, 8_900_028_519, 9_100_006_885, 9_100_019_173];
+const MARIADB_FOUND: &[u64] = &[
+    1_005,
+    1_542,
+    3_328,
+    5_557,
+    8_100_003_821,
+    8_400_007_904,
+    8_900_028_519,
+    9_100_006_885,
+    9_100_019_173,
+];
 /// ... and so many hostile ones of those that have what was added since.
 const LEARNED: std::ops::Range<u64> = 7_000_000_000..7_000_000_200;
 /// New ones that found something.
@@ -69,6 +78,7 @@ const FOUND: &[u64] = &[
     8_100_000_814,
     1_795_885_743_641_243,
     9_000_037_766,
+    9_100_018_752,
 ];
 /// Hostile ones that found something.
 const HOSTILE_FOUND: &[u64] = &[

@@ -81,6 +81,13 @@ impl ShardSnapshot {
         self.term_known_since.is_some_and(|since| primary.status_at < since)
     }
 
+    /// Tells whether a tablet that answers was not asked again since then.
+    pub fn is_from_before(&self, moment: Timestamp) -> bool {
+        let mut managed = self.tablets.values().filter(|s| s.tablet.tablet_type.is_managed());
+        let old = |state: &TabletState| state.reachability.is_valid() && state.asked_at < moment;
+        managed.any(old) && !sabotage::has(Bug::RepairOldNews)
+    }
+
     /// What is to be kept of that, where this was kept last.
     pub fn heard_to_keep(&self, kept: Option<&LastHeard>) -> Option<LastHeard> {
         let heard = self.last_heard()?;
