@@ -138,16 +138,17 @@ impl ServerStatus {
     /// server wrote it: the other may be a copy of it that was promoted before it received anything more.
     pub fn shares_history_of(&self, other: &ServerStatus) -> bool {
         let (received, has) = (self.gtid_received(), other.gtid_received());
-        if !received.is_empty() && other.gtid_executed.contains(&received) {
-            return true;
-        }
         let wrote = |uuid: &String| !has.of_source(uuid).is_empty();
         if self.server_uuid.as_ref().is_some_and(wrote) {
             return true;
         }
-        let logged = has.subtract(&other.gtid_purged);
-        match (&received, &logged) {
-            (GtidSet::MySql(_), GtidSet::MySql(_)) => logged.subtract(&received) != logged,
+        match (&received, &has) {
+            (GtidSet::MySql(_), GtidSet::MySql(_)) => {
+                let logged = has.subtract(&other.gtid_purged);
+                let lacks_nothing = !received.is_empty() && other.gtid_executed.contains(&received);
+                lacks_nothing || logged.subtract(&received) != logged
+            }
+            // A position is behind another one whoever wrote the two: servers tell, numbers do not.
             (GtidSet::MariaDb(_), GtidSet::MariaDb(_)) => {
                 let mine = self.mariadb_writers();
                 !mine.is_disjoint(&other.mariadb_writers())
@@ -166,6 +167,11 @@ impl ServerStatus {
             }
             GtidSet::MariaDb(position) => self.binlog_state.count().max(position.count()),
         }
+    }
+
+    /// What a MariaDB wrote itself, by its binary logs; nothing of a MySQL.
+    pub fn logged_itself(&self) -> GtidSet {
+        self.binlog_state.of(self.server_id)
     }
 
     /// Who wrote in which domain, by the binary logs and, where a replica does not log, by its position.

@@ -107,7 +107,9 @@ impl Universe {
         let named = named.filter(|named| **named != server.alias);
         let Some(primary) = named.and_then(|named| self.server_of(named)) else { return };
         let mut has = server.binlog.iter().chain(&server.relay);
-        if has.all(|txn| primary.executed.contains(*txn)) {
+        // Who lost something wrote other data under the same GTIDs since.
+        let worn = &self.ledger(server.number).worn;
+        if has.all(|txn| primary.executed.contains(*txn) && !worn.contains(txn)) {
             let (number, primary) = (server.number, primary.number);
             self.violated(format!(
                 "m{manager} takes s{number} out of service, and s{primary} has all that it has"

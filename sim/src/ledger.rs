@@ -388,8 +388,8 @@ impl Universe {
         }
         let others: Vec<u8> = self.others(number).collect();
         let is_alone = |txn: &&Txn| !others.iter().any(|one| self.server(*one).has_received(**txn));
-        let mut errors =
-            self.server(number).binlog.iter().filter(|txn| self.mistakes.contains(txn));
+        let errors = self.server(number).binlog.iter().filter(|txn| self.mistakes.contains(txn));
+        let mut errors = errors.filter(|txn| !self.unwatched.contains(txn));
         if let Some(txn) = errors.find(is_alone).copied() {
             self.violated(format!(
                 "m{manager} promoted s{number}, on which somebody wrote {txn:?} by mistake"

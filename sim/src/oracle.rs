@@ -228,7 +228,7 @@ impl View {
 
 impl Universe {
     /// A vtorc can ask this server and will be answered at once.
-    fn answers(&self, manager: u8, number: u8) -> bool {
+    pub(crate) fn answers(&self, manager: u8, number: u8) -> bool {
         let server = self.server(number);
         let vttablet = self.vttablets.get(usize::from(number));
         server.is_awake()

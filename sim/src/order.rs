@@ -124,11 +124,10 @@ impl Universe {
             })
         };
         // One that has what the primary never had could alone get the last writes, and is not to be promoted.
+        // Not every vtorc can know that of a MariaDB.
         let errs = |one: &Server| {
-            let logged = one.binlog.iter();
-            logged
-                .into_iter()
-                .any(|txn| txn.source != primary.number && !primary.has_received(*txn))
+            let mut logged = one.binlog.iter().filter(|_| !one.mariadb);
+            logged.any(|txn| txn.source != primary.number && !primary.has_received(*txn))
         };
         let others = self.others(number).map(|other| self.server(other));
         let others = others.filter(|other| {

@@ -184,6 +184,7 @@ pub async fn launch(stage: &SharedStage, number: u8) {
     };
     let manager = Manager::launch(launch).await;
     stage.borrow_mut().oracle.restarted(number);
+    stage.borrow().universe.lock().vtorc_starts();
     if let Some(place) = stage.borrow_mut().managers.get_mut(at) {
         *place = Some(manager);
     }

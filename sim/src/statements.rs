@@ -319,7 +319,19 @@ impl Universe {
         let server = self.server_mut(number);
         let txn = server.next_txn();
         server.commit(txn, false);
+        let is_mariadb = server.mariadb;
         self.mistakes.insert(txn);
+        let sees = |manager| self.answers(manager, number) && !self.is_paused(manager.into());
+        if is_mariadb && !(0..self.managers).all(sees) {
+            self.unwatched.insert(txn);
+        }
+    }
+
+    /// A vtorc that is started has seen nothing of what was written before.
+    pub fn vtorc_starts(&mut self) {
+        let mistakes = self.mistakes.iter().filter(|txn| self.server(txn.source).mariadb);
+        let unwatched: Vec<Txn> = mistakes.copied().collect();
+        self.unwatched.extend(unwatched);
     }
 
     /// Tells whether a receiver is connected to the life that its source lives now.

@@ -60,6 +60,8 @@ pub struct Universe {
     pub journal_txns: BTreeSet<Txn>,
     /// What somebody wrote on a replica.
     pub mistakes: BTreeSet<Txn>,
+    /// Of that, what some vtorc did not see: a MariaDB does not tell of it later.
+    pub unwatched: BTreeSet<Txn>,
     /// Statements in the sockets of frozen servers.
     pub queued: Vec<Queued>,
     /// Answers to queued statements.
@@ -121,6 +123,7 @@ impl Universe {
             violations: Vec::new(),
             journal_txns: BTreeSet::new(),
             mistakes: BTreeSet::new(),
+            unwatched: BTreeSet::new(),
             queued: Vec::new(),
             answers: BTreeMap::new(),
             tickets: 0,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use vtorc_core::durability::{self, DurabilityPolicy};
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::knowledge::health::{ProbeFailure, ProbeHistory, Reachability, RecentProbes};
-use vtorc_core::knowledge::memory::{Journal, Losses};
+use vtorc_core::knowledge::memory::{Journal, Losses, OwnWrites};
 use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::status::ServerStatus;
@@ -289,6 +289,7 @@ impl TabletFile {
             channel_tls: None,
             quiet_since: None,
             losses: Losses::default(),
+            own_writes: OwnWrites::default(),
             forgotten: None,
             status: status.map(Arc::new),
             recent: RecentProbes {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use super::GtidError;
+use super::{GtidError, GtidSet};
 
 /// What a MariaDB has, as far as it tells.
 ///
@@ -254,6 +254,12 @@ impl MariaDbBinlogState {
     /// Everybody who wrote: domain and server.
     pub fn writers(&self) -> BTreeSet<(u32, u32)> {
         self.last.keys().copied().collect()
+    }
+
+    /// The last transactions that it holds of this server.
+    pub fn of(&self, server_id: u32) -> GtidSet {
+        let all = MariaDbGtidSet { last: self.last.clone(), through: BTreeMap::new() };
+        GtidSet::MariaDb(all.written_by(server_id))
     }
 
     /// What this server wrote, by the other's binary logs, and its own do not hold. A server without any binary log

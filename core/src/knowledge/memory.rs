@@ -2,7 +2,7 @@
 
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
-use crate::status::ServerStatus;
+use crate::status::{Flavor, ServerStatus};
 use crate::time::Timestamp;
 
 /// What a server was seen to have lost of what it wrote. It may write under the same GTIDs again, and then has them
@@ -48,6 +48,41 @@ impl Losses {
     pub fn kept_in(&self, received: &GtidSet) -> Option<GtidSet> {
         let kept = self.certain.as_ref()?.intersect(received);
         Some(kept).filter(|kept| !kept.is_empty())
+    }
+}
+
+/// What a MariaDB wrote itself while it followed somebody: by somebody's mistake. Its position does not tell of that any
+/// more once it has received something later, and its binary logs do not tell when it was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnWrites(Option<GtidSet>);
+
+impl OwnWrites {
+    /// Takes in an answer and the one before it, of the same server. One that was made anew does not have it any more.
+    pub fn hear(&mut self, before: &ServerStatus, now: &ServerStatus) {
+        if now.flavor == Flavor::MySql {
+            return;
+        }
+        let (then, own) = (before.logged_itself(), now.logged_itself());
+        let known = self.0.take().map(|known| known.intersect(&own));
+        let followed = before.replication.is_some() && now.replication.is_some();
+        let new = followed.then(|| own.subtract(&then));
+        let all = match (known, new) {
+            (Some(known), Some(new)) => Some(known.union(&new)),
+            (known, new) => known.or(new),
+        };
+        self.0 = all.filter(|all| !all.is_empty());
+    }
+
+    /// What of it none of these others has logged. Whoever logged it got it from this server, as from a primary.
+    pub fn unknown_to<'a>(
+        &self,
+        own: &ServerStatus,
+        others: impl Iterator<Item = &'a ServerStatus>,
+    ) -> Option<GtidSet> {
+        let all = self.0.clone()?;
+        let left =
+            others.fold(all, |left, other| left.subtract(&other.binlog_state.of(own.server_id)));
+        Some(left).filter(|left| !left.is_empty())
     }
 }
 

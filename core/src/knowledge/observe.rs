@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::health::{self, ProbeFailure, ProbeHistory, Reachability, RecentProbes};
-use super::memory::{Journal, Losses};
+use super::memory::{Journal, Losses, OwnWrites};
 use crate::gtid::GtidSet;
 use crate::ids::{ServerIdentity, TabletAlias};
 use crate::sabotage::{self, Bug};
 use crate::source_access::ChannelTls;
 use crate::status::{ReceiverState, ReplicationStatus, ServerStatus, VttabletState};
-use crate::tablet::Tablet;
+use crate::tablet::{Tablet, TabletType};
 use crate::time::Timestamp;
 
 /// Without a word from the source for so many heartbeat periods, a replica does not receive any more.
@@ -59,6 +59,8 @@ pub struct TabletState {
     pub channel_tls: Option<ChannelTls>,
     /// What it was seen to have lost of what it wrote.
     pub losses: Losses,
+    /// What it wrote itself while it followed somebody, and was not the primary; of a MariaDB.
+    pub own_writes: OwnWrites,
     /// What it said in this term that it has, and did not have any more in its last answer; none if nothing.
     pub forgotten: Option<GtidSet>,
     /// Probes failed and succeeded in the last [`super::health::WINDOW`].
@@ -116,6 +118,7 @@ impl TabletState {
             channel_tls: None,
             quiet_since: None,
             losses: Losses::default(),
+            own_writes: OwnWrites::default(),
             forgotten: None,
             recent: RecentProbes::default(),
             history: ProbeHistory::default(),
@@ -148,6 +151,11 @@ impl TabletState {
                 }
                 if !same || cloned {
                     self.losses = Losses::default();
+                }
+                match before.filter(|_| same && self.tablet.tablet_type != TabletType::Primary) {
+                    Some(before) => self.own_writes.hear(before, &status),
+                    None if same => {}
+                    None => self.own_writes = OwnWrites::default(),
                 }
                 // One that was told to stop acknowledges until its receiver is restarted.
                 let quiet = !status.semi_sync.replica_enabled && !status.semi_sync.replica_active;

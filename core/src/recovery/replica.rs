@@ -79,7 +79,8 @@ pub fn cure(case: Case<'_>) -> Cure {
     }
     let replication = status.replication.as_ref();
     let follows = replication.is_some_and(|r| source.is_source_of(r, primary.mysql.as_ref()));
-    let errant = lacking(status, source).filter(|_| !follows || status.is_refused());
+    let refused = follows && status.is_refused();
+    let errant = lacking(status, source, refused).filter(|_| !follows || refused);
     if let Some(errant) = errant {
         return Cure::SetAside(errant);
     }
@@ -139,10 +140,10 @@ impl Fares {
 }
 
 /// What the replica has and the primary, read afterwards, lacks. A commit of the primary's own that waits for
-/// acknowledgements is on the replicas before the primary shows it. MariaDB's positions do not tell; there the source
-/// itself says that the histories differ.
-fn lacking(replica: &ServerStatus, primary: &ServerStatus) -> Option<GtidSet> {
-    if replica.is_refused() && replica.flavor == Flavor::MariaDb {
+/// acknowledgements is on the replicas before the primary shows it. MariaDB's positions do not tell; there the primary
+/// itself says that the histories differ. (Another source may only be behind the replica.)
+fn lacking(replica: &ServerStatus, primary: &ServerStatus, refused: bool) -> Option<GtidSet> {
+    if refused && replica.flavor == Flavor::MariaDb {
         return Some(replica.gtid_executed.clone());
     }
     let extra = replica.gtid_executed.ahead_of(&primary.gtid_executed);

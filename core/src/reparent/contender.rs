@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
-use crate::knowledge::memory::Losses;
+use crate::knowledge::memory::{Losses, OwnWrites};
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
@@ -37,6 +37,8 @@ pub struct Contender {
     pub foreign: GtidSet,
     /// What somebody committed on replicas and no server of the shard wrote.
     pub of_nobody: GtidSet,
+    /// What it wrote itself while it followed somebody; of a MariaDB.
+    pub own_writes: OwnWrites,
     /// What it was seen to have lost of what it wrote, though it may have written under the same GTIDs since.
     pub losses: Losses,
     /// What it acknowledged may be gone (`relay_log_recovery`, `sync_binlog` is not 1): its process began to run after
@@ -54,6 +56,7 @@ pub struct Contender {
 impl Contender {
     /// A tablet as it answered, and what is known of it from before.
     pub fn new(tablet: &Tablet, status: ServerStatus, snapshot: &ShardSnapshot) -> Self {
+        let state = snapshot.tablet(&tablet.alias);
         Self {
             tablet: tablet.clone(),
             was_replica: status.replication.is_some(),
@@ -62,10 +65,8 @@ impl Contender {
             led_before: led_before(&tablet.alias, snapshot),
             foreign: snapshot.foreign(&status),
             of_nobody: snapshot.of_nobody(&tablet.alias, &status),
-            losses: snapshot
-                .tablet(&tablet.alias)
-                .map(|state| state.losses.clone())
-                .unwrap_or_default(),
+            losses: state.map(|state| state.losses.clone()).unwrap_or_default(),
+            own_writes: state.map(|state| state.own_writes.clone()).unwrap_or_default(),
             restarted: false,
             forgotten: status.gtid_executed.empty_like(),
             acknowledged_at_most: acknowledged_at_most(&tablet.alias, snapshot),

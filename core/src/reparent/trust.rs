@@ -31,6 +31,12 @@ pub(super) fn mistrust(
     if !contender.foreign.is_empty() && witnesses.iter().any(is_clean) {
         return Some(Reason::Errant(contender.foreign.clone()));
     }
+    if !was_primary(contender, everybody) {
+        let others = witnesses.iter().map(|one| &one.status);
+        if let Some(errant) = contender.own_writes.unknown_to(&contender.status, others) {
+            return Some(Reason::Errant(errant));
+        }
+    }
     let longest = witnesses.iter().map(|one| one.journal()).max().unwrap_or(0);
     // Its own journal is only complete when it has applied all that it received, and lost nothing that it wrote: that
     // may have been a row of it. Where its journal was not read in this term, it is believed.

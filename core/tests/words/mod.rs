@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use vtorc_core::gtid::{GtidSet, MariaDbGtidSet, MariaDbServer};
+use vtorc_core::gtid::{GtidSet, MariaDbBinlogState, MariaDbGtidSet, MariaDbServer};
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::health::{
     ProbeFailure, ProbeHistory, Reachability, RecentProbes, Stranger,
 };
-use vtorc_core::knowledge::memory::Losses;
+use vtorc_core::knowledge::memory::{Losses, OwnWrites};
 use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::status::{
@@ -139,7 +139,7 @@ fn tablet(line: &str) -> TabletState {
                 state.status_at = Timestamp::from_millis(value.parse::<u64>().unwrap() * 1000)
             }
             "later" => state.answered_at = Timestamp::from_millis(NOW.as_millis() + 1),
-            "had" | "led" | "mute" | "served" | "forgot" => {
+            "had" | "led" | "mute" | "served" | "forgot" | "erred" => {
                 remembered(&mut state, &status, key, value);
             }
             _ => server_word(&mut status, key, value),
@@ -167,6 +167,12 @@ fn remembered(state: &mut TabletState, status: &ServerStatus, key: &str, value: 
         }
         // What it said some time ago, and does not have any more.
         "forgot" => state.forgotten = Some(gtid(value)),
+        // It logged what it wrote itself while it followed somebody.
+        "erred" => {
+            let before =
+                ServerStatus { binlog_state: MariaDbBinlogState::default(), ..status.clone() };
+            state.own_writes.hear(&before, status);
+        }
         other => panic!("unknown word {other}"),
     }
 }
@@ -377,6 +383,7 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
         channel_tls: None,
         quiet_since: None,
         losses: Losses::default(),
+        own_writes: OwnWrites::default(),
         forgotten: None,
         recent: RecentProbes::default(),
     }

@@ -46,6 +46,19 @@ const KINDS: [Kind; 38] = [
     Kind::Hostile(Hostile::GetsNothing),
 ];
 
+/// ... and from a later seed on as well.
+const LEARNED: [Kind; 7] = [
+    Kind::Hostile(Hostile::Delayed),
+    Kind::Hostile(Hostile::Filtered),
+    Kind::Hostile(Hostile::StrayAcker),
+    Kind::Hostile(Hostile::Stranger),
+    Kind::WrongSource,
+    Kind::ErrantWrite,
+    Kind::TailLost,
+];
+/// Schedules from here on have those; the ones before stay what they were when something was found by them.
+const LEARNED_SINCE: u64 = 9_200_000_000;
+
 impl Schedule {
     /// The schedule of a seed, all of whose servers are MariaDBs.
     pub fn mariadb(seed: u64) -> Self {
@@ -55,6 +68,12 @@ impl Schedule {
         let shards: Vec<ShardPlan> = (0..count).map(|_| plan(&mut dice)).collect();
         let managers = dice.u8(1..=2);
         let skews_ms = (0..managers).map(|_| dice.i64(-600_000..600_000)).collect();
+        let has_learned = seed >= LEARNED_SINCE;
+        let kinds = |dice: &mut fastrand::Rng| {
+            let mut kinds = kinds(dice);
+            kinds.extend(has_learned.then(|| pick(dice, &LEARNED)));
+            kinds
+        };
         let mut faults = storm(&mut dice, kinds, &shards, managers);
         faults.sort_by_key(|fault| fault.at);
         Self {

@@ -145,7 +145,11 @@ pub fn is_to_acknowledge(
     let wanted = |one: &TabletState| {
         policy.wants_ack_of(&primary.tablet, &one.tablet, one.status.as_deref())
     };
-    let errs = |one: &TabletState| errant_gtids(one, primary).is_some();
+    // What another vtorc did not see is no reason here either: they would undo each other's work.
+    let all_see = |one: &TabletState| {
+        one.status.as_ref().is_some_and(|status| status.flavor == Flavor::MySql)
+    };
+    let errs = |one: &TabletState| all_see(one) && errant_gtids(one, primary).is_some();
     if !wanted(replica) || !errs(replica) || sabotage::has(Bug::LetErrantAcknowledge) {
         return wanted(replica);
     }
@@ -180,9 +184,10 @@ pub fn errant_gtids(replica: &TabletState, primary: &TabletState) -> Option<crat
             let extra = pulled.fold(extra, |extra, writer| extra.without_writer(&writer));
             (!extra.is_empty()).then_some(extra)
         }
-        // MariaDB's positions do not tell which transactions lie below them; the server itself refuses
-        // to follow when they differ (error 1236), and the receiver's error shows it.
-        (Flavor::MySql | Flavor::MariaDb, _) => None,
+        // MariaDB's positions do not tell which transactions lie below them: only what was seen to be written counts.
+        // A server that cannot follow because of it says so itself (error 1236).
+        (Flavor::MariaDb, _) => replica.own_writes.unknown_to(status, std::iter::once(source)),
+        (Flavor::MySql, _) => None,
     }
 }
 
