@@ -130,3 +130,28 @@ fn it_acknowledges_only_where_too_few_others_do() {
     let acknowledged = writer.finish();
     arrives(cluster.server(other), &acknowledged);
 }
+
+/// A MariaDB's position does not tell of what somebody wrote on it once it has received more. It is shown all the same
+/// where vtorc saw that, and the replica is not promoted.
+#[test]
+fn what_was_written_on_a_mariadb_that_follows_is_shown_and_not_promoted() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
+    cluster.start_daemon(&[]);
+    let primary = cluster.healthy(&[]);
+    create_table(cluster.server(&primary));
+    let mut replicas = THREE.iter().filter(|alias| padded(alias) != primary);
+    let (replica, other) = (*replicas.next().unwrap(), *replicas.next().unwrap());
+    assert_eq!(errant(&cluster, replica), None);
+    cluster.server(replica).run(&["CREATE DATABASE mistake"]).unwrap();
+    let written = cluster.server(replica).value("SELECT @@gtid_binlog_pos").unwrap();
+    let writer = Writer::start(&cluster);
+    writer.wait_for_more(50);
+    let shown = wait_for(|| errant(&cluster, replica)).expect("it is not shown");
+    assert_eq!(shown, written);
+    assert_eq!(errant(&cluster, other), None);
+    cluster.server_mut(&primary).kill();
+    let promoted = || (cluster.daemon().shard()["primary"] == padded(other)).then_some(());
+    wait_for(promoted).expect("the other one is not promoted");
+    let acknowledged = writer.finish();
+    arrives(cluster.server(other), &acknowledged);
+}

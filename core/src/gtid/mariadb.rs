@@ -15,8 +15,11 @@ use super::{GtidError, GtidSet};
 pub struct MariaDbGtidSet {
     /// The last number that a server wrote in a domain.
     last: BTreeMap<(u32, u32), u64>,
-    /// Everything in a domain up to this number.
+    /// Everything in a domain up to this number, ...
     through: BTreeMap<u32, u64>,
+    /// ... but for what this server wrote, where its own binary logs tell of that: it does not get it back from others
+    /// once it lost it.
+    own: Option<u32>,
 }
 
 /// What a MariaDB tells of what it has.
@@ -37,7 +40,7 @@ pub struct MariaDbServer<'a> {
 impl MariaDbGtidSet {
     /// What a server has, by all that it tells.
     pub fn of_server(server: &MariaDbServer<'_>) -> Self {
-        let told = Self { last: server.state.last.clone(), through: BTreeMap::new() };
+        let told = Self { last: server.state.last.clone(), ..Self::default() };
         // A former primary is told to go on from what it wrote itself: that proves nothing of what others wrote before.
         let applied = server.applied.without_writer(server.server_id);
         let mut all = Self::of_positions(applied.positions()).union(&told);
@@ -49,7 +52,8 @@ impl MariaDbGtidSet {
                 *through = begins.get(domain).map_or(*through, |begin| (*through).min(*begin));
             });
         }
-        all.union(&server.applied.last_ones()).union(&server.written.last_ones())
+        let all = all.union(&server.applied.last_ones()).union(&server.written.last_ones());
+        Self { own: Some(server.server_id), ..all }
     }
 
     /// The named transactions alone, and what the same servers wrote before them.
@@ -74,11 +78,12 @@ impl MariaDbGtidSet {
 
     /// What was told apart before: the last ones of each writer, and what goes before them in any case.
     pub fn told_apart(
+        server_id: u32,
         state: &MariaDbBinlogState,
         written: &Self,
         through: BTreeMap<u32, u64>,
     ) -> Self {
-        let told = Self { last: state.last.clone(), through };
+        let told = Self { last: state.last.clone(), through, own: Some(server_id) };
         told.union(&written.last_ones())
     }
 
@@ -106,7 +111,7 @@ impl MariaDbGtidSet {
         let gone = |domain: u32| theirs.has_domain(domain) && !known.has_domain(domain);
         let through = self.through.iter().filter(|(domain, _)| !gone(**domain));
         let through = through.map(|(domain, number)| (*domain, *number)).collect();
-        Self { through, ..self.kept(|domain, _, _| !gone(domain)) }
+        Self { through, own: self.own, ..self.kept(|domain, _, _| !gone(domain)) }
     }
 
     /// What is beyond the other's last number of its domain, whoever wrote that.
@@ -135,6 +140,10 @@ impl MariaDbGtidSet {
             let mine = all.last.entry(*writer).or_default();
             *mine = (*mine).max(*number);
         }
+        // Of two servers, each may have what the other wrote.
+        if !other.through.is_empty() && other.own != self.own {
+            all.own = None;
+        }
         for (domain, number) in &other.through {
             let mine = all.through.entry(*domain).or_default();
             *mine = (*mine).max(*number);
@@ -148,7 +157,9 @@ impl MariaDbGtidSet {
 
     fn has(&self, domain: u32, server: u32, number: u64) -> bool {
         let written = self.last.get(&(domain, server));
-        written.into_iter().chain(self.through.get(&domain)).any(|mine| *mine >= number)
+        let through =
+            self.through.get(&domain).filter(|_| written.is_none() || self.own != Some(server));
+        written.into_iter().chain(through).any(|mine| *mine >= number)
     }
 
     fn has_domain(&self, domain: u32) -> bool {
@@ -159,10 +170,7 @@ impl MariaDbGtidSet {
     fn kept(&self, keep: impl Fn(u32, u32, u64) -> bool) -> Self {
         let last =
             self.last.iter().filter(|((domain, server), number)| keep(*domain, *server, **number));
-        Self {
-            last: last.map(|(writer, number)| (*writer, *number)).collect(),
-            through: BTreeMap::new(),
-        }
+        Self { last: last.map(|(writer, number)| (*writer, *number)).collect(), ..Self::default() }
     }
 
     /// The last transaction of each domain: its server and number.
@@ -183,6 +191,7 @@ impl MariaDbGtidSet {
             let one = Self {
                 last: BTreeMap::from([((domain, server), number)]),
                 through: BTreeMap::from([(domain, number)]),
+                own: None,
             };
             set = set.union(&one);
         }
@@ -258,7 +267,7 @@ impl MariaDbBinlogState {
 
     /// The last transactions that it holds of this server.
     pub fn of(&self, server_id: u32) -> GtidSet {
-        let all = MariaDbGtidSet { last: self.last.clone(), through: BTreeMap::new() };
+        let all = MariaDbGtidSet { last: self.last.clone(), ..MariaDbGtidSet::default() };
         GtidSet::MariaDb(all.written_by(server_id))
     }
 
@@ -270,7 +279,7 @@ impl MariaDbBinlogState {
             let theirs = other.last.get(&(*domain, *server))?;
             (theirs > mine).then_some(((*domain, *server), *theirs))
         });
-        MariaDbGtidSet { last: lost.collect(), through: BTreeMap::new() }
+        MariaDbGtidSet { last: lost.collect(), ..MariaDbGtidSet::default() }
     }
 }
 

@@ -188,7 +188,12 @@ impl ServerFile {
             return Ok(told);
         };
         let state = self.binlog_state.parse().map_err(|error| format!("{error}"))?;
-        Ok(GtidSet::MariaDb(MariaDbGtidSet::told_apart(&state, written, through.clone())))
+        Ok(GtidSet::MariaDb(MariaDbGtidSet::told_apart(
+            self.server_id,
+            &state,
+            written,
+            through.clone(),
+        )))
     }
 
     pub(super) fn into_status(self) -> Result<ServerStatus, String> {
