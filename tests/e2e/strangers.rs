@@ -109,6 +109,10 @@ impl Neighbours {
 fn another_shards_primary_at_a_replicas_address_is_not_touched() {
     for flavor in [Flavor::MySql, Flavor::MariaDb] {
         let mut shards = Neighbours::new(flavor, "zone1-104", "rdonly");
+        // Who watches this shard alone knows nothing of the stranger's own place.
+        shards.cluster.daemons.clear();
+        shards.cluster.start_daemon(&["-clusters_to_watch=ks"]);
+        assert_eq!(shards.cluster.healthy(&[]), shards.primary);
         let (mut client, before) = shards.untouched();
         let writer = Writer::start(&shards.cluster);
         // The stranger's last number is behind the shard's: that is no sign that it has the shard's history.
