@@ -215,9 +215,10 @@ impl Daemon {
 
     fn errant_gtids(&self, shard: Option<&str>) -> Result<(), Failure> {
         let shards = self.some_shards(shard)?;
-        let mut any = false;
+        let (mut any, mut has_mariadb) = (false, false);
         for shard in &shards {
             for tablet in list(shard.get("tablets")) {
+                has_mariadb |= tablet.get("flavor").and_then(Value::as_str) == Some("mariadb");
                 let Some(errant) = tablet.get("errant_gtids").and_then(Value::as_str) else {
                     continue;
                 };
@@ -232,10 +233,15 @@ impl Daemon {
             }
         }
         say(if any { WAYS_OUT } else { "no replica has transactions that its primary lacks" });
+        if has_mariadb {
+            say(OF_MARIADBS);
+        }
         Ok(())
     }
 }
 
+const OF_MARIADBS: &str =
+    "Of a MariaDB, only what was written while vtorc watched is known: its position does not tell.";
 const WAYS_OUT: &str = "Such a tablet is never promoted by itself. Three ways out:
   1. Clone it anew from the primary or a healthy replica: what it has of its own is gone. Until then, take it
      out of service: vtorc ctl errant-gtids KS/SHARD --drain TABLET

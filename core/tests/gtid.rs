@@ -5,7 +5,8 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
-use vtorc_core::gtid::{GtidRelation, GtidSet};
+use vtorc_core::gtid::{GtidRelation, GtidSet, MariaDbGtidSet, MariaDbServer};
+use vtorc_core::ids::ServerIdentity;
 
 const A: &str = "aaaaaaaa-0000-0000-0000-000000000001";
 const B: &str = "bbbbbbbb-0000-0000-0000-000000000002";
@@ -68,6 +69,29 @@ fn mariadb_compares_by_domain_and_sequence() {
     assert_eq!(maria("0-2-9").relation(&maria("1-1-3")), GtidRelation::Diverged);
     assert_eq!(maria("0-1-5").union(&maria("0-2-7,3-1-1")).to_string(), "0-2-7,3-1-1");
     assert_eq!(maria("0-1-5,1-1-2").subtract(&maria("0-2-5")).to_string(), "1-1-2");
+}
+
+/// A server that lost its last writes and follows on skips them when they come back to it: its position goes past them.
+/// One that was made anew as a copy has them, and its logs do not tell.
+#[test]
+fn a_mariadb_that_lost_its_own_does_not_have_it() {
+    let has = |state: &str, applied: &str| {
+        let (state, applied) = (state.parse().unwrap(), applied.parse().unwrap());
+        GtidSet::MariaDb(MariaDbGtidSet::of_server(&MariaDbServer {
+            server_id: 1,
+            applied: &applied,
+            written: &applied,
+            state: &state,
+            logs_what_it_applies: true,
+        }))
+    };
+    let (lost, copied) = (has("0-1-74,0-3-83", "0-3-83"), has("0-3-83", "0-3-83"));
+    let own = maria("0-1-80").of_writer(&ServerIdentity::Id(1));
+    assert!(!lost.contains(&own) && copied.contains(&own));
+    // With others' it is there, whichever comes first.
+    let received = maria("0-3-84").of_writer(&ServerIdentity::Id(3));
+    assert!(!lost.union(&received).contains(&own) && !received.union(&lost).contains(&own));
+    assert!(lost.union(&copied.clone()).contains(&maria("0-2-80")));
 }
 
 #[test]

@@ -149,6 +149,8 @@ fn what_was_written_on_a_mariadb_that_follows_is_shown_and_not_promoted() {
     let shown = wait_for(|| errant(&cluster, replica)).expect("it is not shown");
     assert_eq!(shown, written);
     assert_eq!(errant(&cluster, other), None);
+    let said = ctl(&cluster, &["errant-gtids"]).unwrap();
+    assert!(said.contains(&shown) && said.contains("while vtorc watched"), "{said}");
     cluster.server_mut(&primary).kill();
     let promoted = || (cluster.daemon().shard()["primary"] == padded(other)).then_some(());
     wait_for(promoted).expect("the other one is not promoted");

@@ -141,9 +141,11 @@ impl MariaDbGtidSet {
             *mine = (*mine).max(*number);
         }
         // Of two servers, each may have what the other wrote.
-        if !other.through.is_empty() && other.own != self.own {
-            all.own = None;
-        }
+        all.own = match (self.through.is_empty(), other.through.is_empty()) {
+            (_, true) => self.own,
+            (true, false) => other.own,
+            (false, false) => self.own.filter(|own| other.own == Some(*own)),
+        };
         for (domain, number) in &other.through {
             let mine = all.through.entry(*domain).or_default();
             *mine = (*mine).max(*number);

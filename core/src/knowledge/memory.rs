@@ -51,8 +51,8 @@ impl Losses {
     }
 }
 
-/// What a MariaDB wrote itself while it followed somebody: by somebody's mistake. Its position does not tell of that any
-/// more once it has received something later, and its binary logs do not tell when it was written.
+/// What a MariaDB wrote itself while it followed somebody: by somebody's mistake. Its position does not tell of that
+/// any more once it has received something later, and its binary logs do not tell when it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnWrites(Option<GtidSet>);
 

@@ -7,7 +7,7 @@ use crate::gtid::GtidSet;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::ports::{RelayLog, SourceChange};
 use crate::sabotage::{self, Bug};
-use crate::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus};
+use crate::status::{Flavor, ReceiverErrorKind, ReceiverState, ReplicationStatus, ServerStatus};
 use crate::tablet::Tablet;
 
 /// Whether what a replica received and has not applied may be thrown away when it is pointed at this source: only where
@@ -84,8 +84,7 @@ pub fn cure(case: Case<'_>) -> Cure {
     if let Some(errant) = errant {
         return Cure::SetAside(errant);
     }
-    // One that follows the right source and cannot connect is told its credentials anew.
-    let sound = replication.is_some_and(|r| r.auto_position && r.receiver_error.is_none())
+    let sound = replication.is_some_and(|r| r.auto_position && !is_to_be_told_anew(r))
         && finding != FindingKind::ReplicaMisconfigured;
     Cure::Follow {
         semi_sync: acknowledges(case),
@@ -96,6 +95,20 @@ pub fn cure(case: Case<'_>) -> Cure {
             false => relay_log(status, source, snapshot),
         },
     }
+}
+
+/// One that follows the right source and is not let in is told its credentials anew. For what its source says once it
+/// has let it in, the receiver is only started again: to repoint a MariaDB would throw away what it did not apply.
+fn is_to_be_told_anew(replication: &ReplicationStatus) -> bool {
+    replication.receiver_error.as_ref().is_some_and(|error| match error.kind {
+        ReceiverErrorKind::Denied | ReceiverErrorKind::Unreachable | ReceiverErrorKind::Other => {
+            true
+        }
+        ReceiverErrorKind::Diverged
+        | ReceiverErrorKind::Purged
+        | ReceiverErrorKind::PacketTooLarge
+        | ReceiverErrorKind::DuplicateServerId => false,
+    })
 }
 
 fn acknowledges(case: Case<'_>) -> bool {
@@ -157,7 +170,7 @@ fn lacking(replica: &ServerStatus, primary: &ServerStatus, refused: bool) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{ReceiverError, ReceiverErrorKind};
+    use crate::status::ReceiverError;
     use crate::tablet::MysqlAddress;
     use crate::testkit;
 

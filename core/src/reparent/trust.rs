@@ -31,11 +31,8 @@ pub(super) fn mistrust(
     if !contender.foreign.is_empty() && witnesses.iter().any(is_clean) {
         return Some(Reason::Errant(contender.foreign.clone()));
     }
-    if !was_primary(contender, everybody) {
-        let others = witnesses.iter().map(|one| &one.status);
-        if let Some(errant) = contender.own_writes.unknown_to(&contender.status, others) {
-            return Some(Reason::Errant(errant));
-        }
+    if let Some(errant) = written_by_mistake(contender, everybody, &witnesses) {
+        return Some(Reason::Errant(errant));
     }
     let longest = witnesses.iter().map(|one| one.journal()).max().unwrap_or(0);
     // Its own journal is only complete when it has applied all that it received, and lost nothing that it wrote: that
@@ -62,14 +59,8 @@ pub(super) fn mistrust(
     if extra.is_empty() {
         return None;
     }
-    // MariaDB's logs may tell of servers that are long gone: only what it wrote itself is surely an error.
     if contender.status.flavor == Flavor::MariaDb {
-        extra = extra.of_writer(&contender.status.identity());
-        // Where nobody else tells, neither is what it logged while it was set up.
-        if witnesses.is_empty() {
-            let told = last_known.map_or(&received, |primary| &primary.gtid_executed);
-            extra = extra.ahead_of(told);
-        }
+        extra = surely_an_error(&extra, contender, &witnesses, last_known);
     }
     if let Some(primary) = last_known {
         extra = extra.subtract(&primary.gtid_executed).without_writer(&primary.identity());
@@ -92,6 +83,35 @@ pub(super) fn mistrust(
         extra = extra.without_writer(&contender.status.identity());
     }
     (!extra.is_empty()).then_some(Reason::Errant(extra))
+}
+
+/// What a MariaDB wrote itself while it followed somebody, and nobody else has logged.
+fn written_by_mistake(
+    contender: &Contender,
+    everybody: &[Contender],
+    witnesses: &[&Contender],
+) -> Option<GtidSet> {
+    if was_primary(contender, everybody) {
+        return None;
+    }
+    let others = witnesses.iter().map(|one| &one.status);
+    contender.own_writes.unknown_to(&contender.status, others)
+}
+
+/// MariaDB's logs may tell of servers that are long gone: only what it wrote itself is surely an error.
+fn surely_an_error(
+    extra: &GtidSet,
+    contender: &Contender,
+    witnesses: &[&Contender],
+    last_known: Option<&ServerStatus>,
+) -> GtidSet {
+    let own = extra.of_writer(&contender.status.identity());
+    if !witnesses.is_empty() {
+        return own;
+    }
+    // Where nobody else tells, neither is what it logged while it was set up.
+    let received = contender.received();
+    own.ahead_of(last_known.map_or(&received, |primary| &primary.gtid_executed))
 }
 
 /// Somebody has what the primary wrote in its term, and so everything that it had when that began.

@@ -339,6 +339,13 @@ fn channel_word(channel: &mut ReplicationStatus, key: &str, value: &str) {
             let kind = ReceiverErrorKind::Purged;
             channel.receiver_error = Some(ReceiverError { number: 1236, kind, text });
         }
+        // Its source lets it in and cannot send it what is next.
+        "oversized" => {
+            channel.receiver = ReceiverState::Stopped;
+            let text = "log event entry exceeded max_allowed_packet".to_owned();
+            let kind = ReceiverErrorKind::PacketTooLarge;
+            channel.receiver_error = Some(ReceiverError { number: 1236, kind, text });
+        }
         "gives_up" => {
             let after = value.parse().ok();
             channel.gives_up_after_s = after;

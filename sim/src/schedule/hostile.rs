@@ -132,7 +132,7 @@ fn few_tablets(dice: &mut fastrand::Rng) -> Vec<(&'static str, TabletType)> {
     tablets
 }
 
-fn is_replica(plan: &ShardPlan, at: usize) -> bool {
+pub(super) fn is_replica(plan: &ShardPlan, at: usize) -> bool {
     plan.tablets.get(at).is_some_and(|(_, tablet_type)| *tablet_type == TabletType::Replica)
 }
 

@@ -1,8 +1,9 @@
 //! Schedules of shards of MariaDBs: positions instead of sets.
 
-use super::hostile::{plain, storm, strikes};
+use super::hostile::{is_replica, plain, storm, strikes};
 use super::{Schedule, ShardPlan, pick};
 use crate::faults::{Hostile, Kind};
+use crate::ills::Habit;
 
 /// What goes wrong there.
 const KINDS: [Kind; 38] = [
@@ -59,13 +60,30 @@ const LEARNED: [Kind; 7] = [
 /// Schedules from here on have those; the ones before stay what they were when something was found by them.
 const LEARNED_SINCE: u64 = 9_200_000_000;
 
+/// Schedules from here on also have replicas that are odd from the beginning.
+const ODD_SINCE: u64 = 9_300_000_000;
+/// How one may be odd.
+const HABITS: [Habit; 3] = [Habit::Delayed, Habit::Filtered, Habit::KeepsNoLog];
+
+/// One replica in every second shard is odd.
+fn make_odd(dice: &mut fastrand::Rng, plan: &mut ShardPlan) {
+    let at = dice.usize(0..plan.tablets.len());
+    let is_odd = dice.bool() && is_replica(plan, at);
+    let number = u8::try_from(at).ok().filter(|_| is_odd);
+    plan.habits.extend(number.map(|number| (number, pick(dice, &HABITS))));
+}
+
 impl Schedule {
     /// The schedule of a seed, all of whose servers are MariaDBs.
     pub fn mariadb(seed: u64) -> Self {
         let mut dice = fastrand::Rng::with_seed(seed ^ 0x3a21_adb0_5ea1_105e);
         let count = pick(&mut dice, &[1, 1, 1, 2]);
         let plan = |dice: &mut fastrand::Rng| ShardPlan { mariadb: true, ..plain(dice) };
-        let shards: Vec<ShardPlan> = (0..count).map(|_| plan(&mut dice)).collect();
+        let mut shards: Vec<ShardPlan> = (0..count).map(|_| plan(&mut dice)).collect();
+        if seed >= ODD_SINCE {
+            let mut more = fastrand::Rng::with_seed(seed ^ 0x0dd0_57a7);
+            shards.iter_mut().for_each(|plan| make_odd(&mut more, plan));
+        }
         let managers = dice.u8(1..=2);
         let skews_ms = (0..managers).map(|_| dice.i64(-600_000..600_000)).collect();
         let has_learned = seed >= LEARNED_SINCE;
