@@ -31,6 +31,7 @@ const MARIADB_FOUND: &[u64] = &[
     9_200_001_982,
     9_300_000_395,
     9_300_001_463,
+    9_400_002_404,
 ];
 /// Those of them that have what was added since.
 const MARIADB_LEARNED: [std::ops::Range<u64>; 2] =

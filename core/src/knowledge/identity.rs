@@ -194,7 +194,13 @@ fn recognise(
             Recognised::Stranger(Stranger::NotMeant)
         }
         (None, _) if shares => Recognised::Proven,
-        (None, _) if status.gtid_executed.is_empty() => Recognised::Own,
+        // An empty one in the primary's place is not the one that others followed there.
+        (None, _)
+            if status.gtid_executed.is_empty()
+                && !(leads && others_followed_another(snapshot, state, status)) =>
+        {
+            Recognised::Own
+        }
         (None, Some(_))
             if would_be_set_aside(snapshot, state, status)
                 || is_somebody(snapshot, status, &references) =>
@@ -219,14 +225,15 @@ fn lacks_what_it_wrote(
     asked_at: Timestamp,
 ) -> bool {
     let has = status.gtid_received();
-    let others = snapshot.replicas_of(&state.tablet.alias);
-    let mut others = others.filter(|other| other.answered_at <= asked_at);
+    let mut others = snapshot.replicas_of(&state.tablet.alias);
     others.any(|other| {
-        let Some(theirs) = other.status.as_ref().map(|other| other.gtid_received()) else {
+        let timely = other.words().filter(|(_, answered_at)| *answered_at <= asked_at);
+        let Some(theirs) = timely.last().map(|(said, _)| said.gtid_received()) else {
             return false;
         };
+        // A MariaDB's position is behind another one whoever wrote the two: only who wrote what tells.
         let known = state.identity.as_ref();
-        known.is_some_and(|known| !has.contains(&theirs.of_writer(known)))
+        known.is_some_and(|known| !has.of_writer(known).contains(&theirs.of_writer(known)))
     })
 }
 
