@@ -39,7 +39,7 @@ use vtorc_core::knowledge::memory::LastHeard;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::HistoryError;
 use vtorc_core::recovery::task::Task;
-use vtorc_core::remedy;
+use vtorc_core::remedy::{self, Wanted};
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::time::Timestamp;
 
@@ -383,7 +383,8 @@ impl Handler<Recover> for RecoveryActor {
     type Result = ();
     fn handle(&mut self, Recover { wanted, snapshot }: Recover, context: &mut Context<Self>) {
         self.meter.handled();
-        if self.services.is_ending() || snapshot.is_from_before(self.fresh_after) {
+        let is_old_news = || snapshot.is_from_before(self.fresh_after);
+        if self.services.is_ending() || (wanted != Wanted::Nothing && is_old_news()) {
             return;
         }
         let round = self.decide(wanted, &snapshot);

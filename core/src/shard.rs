@@ -135,7 +135,11 @@ impl ShardState {
                 said.iter().for_each(|(alias, status)| known.take_journal(alias, status));
             }
             ShardEvent::Tick => {}
-            ShardEvent::RecoveryEnded => self.fresh_after = now,
+            ShardEvent::RecoveryEnded => {
+                self.fresh_after = now;
+                // Once nothing is wanted any more, that is told, whatever was told while the recovery ran.
+                self.wants_something = true;
+            }
         }
         Arc::make_mut(&mut self.known).judge(now);
         let snapshot = self.latest();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use vtorc_core::durability::{self, DurabilityPolicy};
+use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::knowledge::health::{ProbeFailure, ProbeHistory, Reachability, RecentProbes};
 use vtorc_core::knowledge::memory::{Journal, Losses, OwnWrites};
@@ -91,6 +92,9 @@ struct TabletFile {
     /// It led before the present primary.
     #[serde(default)]
     led_before: bool,
+    /// What it wrote itself while it followed somebody; of a MariaDB.
+    #[serde(default)]
+    own_writes: Option<String>,
     #[serde(default)]
     stuck_since_ms: Option<u64>,
     #[serde(default)]
@@ -227,6 +231,7 @@ impl TabletFile {
             answered_at_ms: state.answered_at.as_millis(),
             received_at_ms: state.received_at.map(Timestamp::as_millis),
             led_before: state.led_before,
+            own_writes: state.own_writes.all().map(ToString::to_string),
             stuck_since_ms: state.stuck_since.map(Timestamp::as_millis),
             recent_timeouts: state.recent.timed_out,
             recent_pings: state.recent.pinged,
@@ -246,6 +251,8 @@ impl TabletFile {
         let rule = self.promotion_rule.as_deref().map(|name| {
             PromotionRule::from_name(name).ok_or_else(|| format!("no promotion rule {name:?}"))
         });
+        let own_writes = self.own_writes.as_deref().map(GtidSet::parse_mariadb).transpose();
+        let own_writes = own_writes.map_err(|error| error.to_string())?;
         let since = Timestamp::from_millis(self.failing_since_ms.unwrap_or_default());
         let trouble = self.trouble;
         let why = || match trouble {
@@ -289,7 +296,7 @@ impl TabletFile {
             channel_tls: None,
             quiet_since: None,
             losses: Losses::default(),
-            own_writes: OwnWrites::default(),
+            own_writes: OwnWrites::seen(own_writes),
             forgotten: None,
             status: status.map(Arc::new),
             recent: RecentProbes {

@@ -11,7 +11,7 @@ use super::snapshot::ShardSnapshot;
 use crate::gtid::GtidSet;
 use crate::ids::{KeyspaceShard, ServerIdentity, TabletAlias};
 use crate::sabotage::{self, Bug};
-use crate::status::{ReceiverState, ServerStatus};
+use crate::status::{Flavor, ReceiverState, ServerStatus};
 use crate::time::Timestamp;
 
 /// What an answer says about who gave it.
@@ -183,6 +183,7 @@ fn recognise(
     }
     let references: Vec<&ServerStatus> = references(snapshot, state, mine).collect();
     let shares = references.iter().any(|other| status.shares_history_of(other));
+    let is_empty = status.gtid_executed.is_empty();
     match (claimed_by, &state.identity) {
         // The records' primary that has the shard's history is believed before a claim from elsewhere.
         (Some(_), None) if shares && leads => Recognised::Proven,
@@ -195,10 +196,7 @@ fn recognise(
         }
         (None, _) if shares => Recognised::Proven,
         // An empty one in the primary's place is not the one that others followed there.
-        (None, _)
-            if status.gtid_executed.is_empty()
-                && !(leads && others_followed_another(snapshot, state, status)) =>
-        {
+        (None, _) if is_empty && !(leads && others_followed_another(snapshot, state, status)) => {
             Recognised::Own
         }
         (None, Some(_))
@@ -231,7 +229,7 @@ fn lacks_what_it_wrote(
         let Some(theirs) = timely.last().map(|(said, _)| said.gtid_received()) else {
             return false;
         };
-        // A MariaDB's position is behind another one whoever wrote the two: only who wrote what tells.
+        // A MariaDB's position is behind another one whoever wrote the two.
         let known = state.identity.as_ref();
         known.is_some_and(|known| !has.of_writer(known).contains(&theirs.of_writer(known)))
     })
@@ -369,6 +367,8 @@ fn references<'a>(
         let vouches = match other.tablet.alias == state.tablet.alias {
             // Nobody vouches for itself.
             true => said.identity() != *mine,
+            // A MariaDB's logs may not tell of all who wrote before it was cloned: others' do.
+            false if said.flavor == Flavor::MariaDb => leads || other.identity.is_some(),
             false => leads || (is_primary(snapshot, other) && other.identity.is_some()),
         };
         vouches.then_some(said)

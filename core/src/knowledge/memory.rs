@@ -73,6 +73,16 @@ impl OwnWrites {
         self.0 = all.filter(|all| !all.is_empty());
     }
 
+    /// This was seen to be written.
+    pub fn seen(all: Option<GtidSet>) -> Self {
+        Self(all)
+    }
+
+    /// All that was seen to be written.
+    pub fn all(&self) -> Option<&GtidSet> {
+        self.0.as_ref()
+    }
+
     /// What of it none of these others has logged. Whoever logged it got it from this server, as from a primary.
     pub fn unknown_to<'a>(
         &self,

@@ -51,7 +51,7 @@ pub struct TabletState {
     pub journal: Option<Journal>,
     /// What it last said in this term while it took writes and followed nobody.
     pub as_primary: Option<Arc<ServerStatus>>,
-    /// It was the primary of the term before this one.
+    /// It was primary before the present one.
     pub led_before: bool,
     /// Since when its answers say that it acknowledges nothing.
     pub quiet_since: Option<Timestamp>,

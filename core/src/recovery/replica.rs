@@ -97,13 +97,15 @@ pub fn cure(case: Case<'_>) -> Cure {
     }
 }
 
+/// `ER_MASTER_FATAL_ERROR_READING_BINLOG`, and what MySQL 8 and later call it.
+const SAID_BY_THE_SOURCE: [u32; 2] = [1236, 13114];
+
 /// One that follows the right source and is not let in is told its credentials anew. For what its source says once it
 /// has let it in, the receiver is only started again: to repoint a MariaDB would throw away what it did not apply.
 fn is_to_be_told_anew(replication: &ReplicationStatus) -> bool {
     replication.receiver_error.as_ref().is_some_and(|error| match error.kind {
-        ReceiverErrorKind::Denied | ReceiverErrorKind::Unreachable | ReceiverErrorKind::Other => {
-            true
-        }
+        ReceiverErrorKind::Denied | ReceiverErrorKind::Unreachable => true,
+        ReceiverErrorKind::Other => !SAID_BY_THE_SOURCE.contains(&error.number),
         ReceiverErrorKind::Diverged
         | ReceiverErrorKind::Purged
         | ReceiverErrorKind::PacketTooLarge

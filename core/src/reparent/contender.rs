@@ -28,6 +28,8 @@ pub struct Contender {
     pub status: ServerStatus,
     /// It was replicating from something before its receiver was stopped.
     pub was_replica: bool,
+    /// It follows the records' primary, or a replica of that one.
+    pub follows_primary: bool,
     /// What it had while the primary was asked and lacked it: whatever that is, the primary never acknowledged it.
     pub had_before: GtidSet,
     /// It led before the present primary, of which nothing was heard in its own term: what it wrote may be what that
@@ -60,6 +62,7 @@ impl Contender {
         Self {
             tablet: tablet.clone(),
             was_replica: status.replication.is_some(),
+            follows_primary: follows_primary(&status, snapshot),
             had_before: had_before(&tablet.alias, snapshot)
                 .unwrap_or_else(|| status.gtid_executed.empty_like()),
             led_before: led_before(&tablet.alias, snapshot),
@@ -262,6 +265,20 @@ fn acknowledged_at_most(alias: &TabletAlias, snapshot: &ShardSnapshot) -> Option
     let before =
         quiet_since <= primary.status_at && quiet_since.age(primary.status_at) >= ANSWERED_WITHIN;
     primary.status.as_ref().filter(|_| before).map(|status| status.gtid_executed.clone())
+}
+
+/// A candidate of an earlier attempt follows the one from whom it was to get what it lacks, a replica itself.
+fn follows_primary(status: &ServerStatus, snapshot: &ShardSnapshot) -> bool {
+    let (Some(channel), Some(primary)) = (&status.replication, snapshot.primary()) else {
+        return false;
+    };
+    let is_replica = |other: &TabletState| {
+        let said = other.status.as_ref().filter(|said| !said.is_writable());
+        let source = said.and_then(|said| said.replication.as_ref());
+        source.is_some_and(|source| primary.is_source_of(source))
+    };
+    let mut replicas = snapshot.replicas_of(&primary.tablet.alias).filter(|one| is_replica(one));
+    primary.is_source_of(channel) || replicas.any(|replica| replica.is_source_of(channel))
 }
 
 /// Whoever was promoted may have all that the one before had written, and not have said so yet.

@@ -20,7 +20,7 @@ pub use super::reason::{NoCandidate, PassedOver, Reason};
 use super::safety::Reach;
 use super::trust::{
     check_held_by_errant, check_held_by_filtered, check_promised, check_remembered,
-    drop_unacknowledged, mistrust, most_advanced,
+    drop_unacknowledged, mistrust, most_advanced, written_by_mistake,
 };
 
 /// How many who could be promoted have all of this and more.
@@ -378,6 +378,9 @@ pub(super) fn unfit(
     }
     if let Some(lost) = lost_own(contender, everybody) {
         return Some(Reason::LostOwn(lost));
+    }
+    if let Some(errant) = written_by_mistake(contender, everybody, constraints) {
+        return Some(Reason::Errant(errant));
     }
     if constraints.avoid == Some(&tablet.alias) {
         return Some(Reason::Avoided);

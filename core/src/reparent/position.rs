@@ -110,7 +110,7 @@ impl Incumbent<'_> {
                 // Whatever else it has counts as anybody's, but for what it had in this term before the primary was
                 // asked: an election does not wait for that either.
                 extra = extra.subtract(errant);
-                let of_this_term = self.follows(one) && !sabotage::has(Bug::RefuseForOldErrors);
+                let of_this_term = one.follows_primary && !sabotage::has(Bug::RefuseForOldErrors);
                 if of_this_term { extra.subtract(&one.had_before) } else { extra }
             }
             Some(_) => extra.empty_like(),
@@ -136,7 +136,7 @@ impl Incumbent<'_> {
     fn acknowledged(&self, one: &Contender, extra: &GtidSet) -> GtidSet {
         match self.witnesses {
             Witnesses::All if !somebody_forgot(self.everybody) => {
-                let strays = self.stray_ackers();
+                let strays = self.ackers_against_the_policy();
                 let in_vain = unacknowledged(one, self.everybody, self.policy, Some(&strays));
                 extra.subtract(&in_vain)
             }
@@ -146,7 +146,7 @@ impl Incumbent<'_> {
 
     /// Who acknowledges though the policy does not name it. Who acknowledges to the primary as the policy wants it need
     /// not have done so to anybody before.
-    fn stray_ackers(&self) -> BTreeSet<TabletAlias> {
+    fn ackers_against_the_policy(&self) -> BTreeSet<TabletAlias> {
         let is_stray = |one: &&Contender| {
             let wanted =
                 self.follows(one) && self.policy.is_acker(&self.incumbent.tablet, &one.tablet);

@@ -31,9 +31,6 @@ pub(super) fn mistrust(
     if !contender.foreign.is_empty() && witnesses.iter().any(is_clean) {
         return Some(Reason::Errant(contender.foreign.clone()));
     }
-    if let Some(errant) = written_by_mistake(contender, everybody, &witnesses) {
-        return Some(Reason::Errant(errant));
-    }
     let longest = witnesses.iter().map(|one| one.journal()).max().unwrap_or(0);
     // Its own journal is only complete when it has applied all that it received, and lost nothing that it wrote: that
     // may have been a row of it. Where its journal was not read in this term, it is believed.
@@ -85,16 +82,25 @@ pub(super) fn mistrust(
     (!extra.is_empty()).then_some(Reason::Errant(extra))
 }
 
-/// What a MariaDB wrote itself while it followed somebody, and nobody else has logged.
-fn written_by_mistake(
+/// What a MariaDB wrote itself while it followed somebody, and nobody else has logged. Its position is believed: others
+/// get from it what it received. It is not promoted, unless somebody asks for it.
+pub(super) fn written_by_mistake(
     contender: &Contender,
     everybody: &[Contender],
-    witnesses: &[&Contender],
+    constraints: &Constraints<'_>,
 ) -> Option<GtidSet> {
-    if was_primary(contender, everybody) {
+    if constraints.wanted == Some(&contender.tablet.alias) {
         return None;
     }
-    let others = witnesses.iter().map(|one| &one.status);
+    let last_known = constraints.last_known;
+    let others = everybody.iter().filter(|one| one.tablet.alias != contender.tablet.alias);
+    let witnesses: Vec<&Contender> = others.filter(|one| one.is_witness()).collect();
+    let knows_more = witnesses.iter().all(|one| one.journal() < contender.journal());
+    let led_before = contender.led_before && !shows_the_term(&witnesses, last_known);
+    if knows_more || led_before || was_primary(contender, everybody) {
+        return None;
+    }
+    let others = witnesses.iter().map(|one| &one.status).chain(last_known);
     contender.own_writes.unknown_to(&contender.status, others)
 }
 
@@ -184,8 +190,8 @@ pub(super) fn check_held_by_errant(
         let own = errant.of_writer(&holder.status.identity());
         let mut only = holder.received().subtract(&own).subtract(target);
         if !sabotage::has(Bug::RefuseForOldErrors) {
-            // What came from a primary that nobody here knows of is of another term.
-            if constraints.ackers.is_some() {
+            // What it got from somebody else may have been acknowledged to that one.
+            if holder.follows_primary {
                 only = only.subtract(&holder.had_before);
             }
             if let Some(most) = &holder.acknowledged_at_most {

@@ -145,7 +145,8 @@ pub fn is_to_acknowledge(
     let wanted = |one: &TabletState| {
         policy.wants_ack_of(&primary.tablet, &one.tablet, one.status.as_deref())
     };
-    // What another vtorc did not see is no reason here either: they would undo each other's work.
+    // Only what every vtorc can see counts: two of them would undo each other's work. Of a MariaDB, what one saw is not
+    // known to one that was started later.
     let all_see = |one: &TabletState| {
         one.status.as_ref().is_some_and(|status| status.flavor == Flavor::MySql)
     };
