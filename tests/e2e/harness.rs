@@ -15,8 +15,7 @@ use vtorc_vttablet_double::Vttablet;
 use crate::vitess::programs::{Program, with_programs};
 use crate::vitess::{Way, with_vttablets};
 
-/// Nothing that is waited for may take longer; the figures are in the benchmark, not here.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub use crate::patience::{PATIENCE, wait_for};
 
 /// A shard of three tablets, as most stories have it.
 pub const THREE: &[&str] = &["zone1-101", "zone1-102", "zone1-103"];
@@ -483,20 +482,6 @@ pub fn request(
     let status = response.status().as_u16();
     let text = response.body_mut().read_to_string().unwrap_or_default();
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
-}
-
-/// Asks again and again until there is an answer, or patience is at its end.
-pub fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = ask() {
-            return Some(answer);
-        }
-        if Instant::now() >= deadline {
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// The other tablets of a shard of three.

@@ -39,6 +39,7 @@ mod locked;
 mod network;
 mod partial;
 mod past_read_only;
+mod patience;
 mod planned;
 mod power;
 mod promotable;

@@ -1,0 +1,20 @@
+//! How long a story waits for anything.
+
+use std::time::{Duration, Instant};
+
+/// Nothing that is waited for may take longer; the figures are in the benchmark, not here.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again and again until there is an answer, or patience is at its end.
+pub fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return Some(answer);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
