@@ -144,9 +144,10 @@ impl ServerStatus {
         }
         match (&received, &has) {
             (GtidSet::MySql(_), GtidSet::MySql(_)) => {
-                let logged = has.subtract(&other.gtid_purged);
+                let logged = || has.subtract(&other.gtid_purged);
+                let has_some_of = |logged: GtidSet| logged.subtract(&received) != logged;
                 let lacks_nothing = !received.is_empty() && other.gtid_executed.contains(&received);
-                lacks_nothing || logged.subtract(&received) != logged
+                lacks_nothing || has_some_of(logged())
             }
             // A position is behind another one whoever wrote the two: servers tell, numbers do not.
             (GtidSet::MariaDb(_), GtidSet::MariaDb(_)) => {

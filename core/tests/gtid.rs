@@ -91,7 +91,7 @@ fn a_mariadb_that_lost_its_own_does_not_have_it() {
     // With others' it is there, whichever comes first.
     let received = maria("0-3-84").of_writer(&ServerIdentity::Id(3));
     assert!(!lost.union(&received).contains(&own) && !received.union(&lost).contains(&own));
-    assert!(lost.union(&copied.clone()).contains(&maria("0-2-80")));
+    assert!(lost.union(&copied).contains(&maria("0-2-80")));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
 use crate::failover::tablet;
-use crate::harness::{Cluster, THREE, padded, vtorc, wait_for};
+use crate::harness::{Cluster, THREE, others, padded, vtorc, wait_for};
 use crate::writer::{Writer, arrives, create_table};
 
 /// A shard, its primary, and a replica on which somebody wrote.
@@ -139,8 +139,7 @@ fn what_was_written_on_a_mariadb_that_follows_is_shown_and_not_promoted() {
     cluster.start_daemon(&[]);
     let primary = cluster.healthy(&[]);
     create_table(cluster.server(&primary));
-    let mut replicas = THREE.iter().filter(|alias| padded(alias) != primary);
-    let (replica, other) = (*replicas.next().unwrap(), *replicas.next().unwrap());
+    let [replica, other] = others(&primary)[..] else { panic!("not a shard of three") };
     assert_eq!(errant(&cluster, replica), None);
     cluster.server(replica).run(&["CREATE DATABASE mistake"]).unwrap();
     let written = cluster.server(replica).value("SELECT @@gtid_binlog_pos").unwrap();

@@ -23,8 +23,7 @@ pub(super) fn mistrust(
         return None;
     }
     let received = contender.received();
-    let others = everybody.iter().filter(|one| one.tablet.alias != contender.tablet.alias);
-    let witnesses: Vec<&Contender> = others.filter(|one| one.is_witness()).collect();
+    let witnesses = witnesses_beside(contender, everybody);
     // Where everybody who could be primary took something from a stranger, one of them must do.
     let is_clean =
         |one: &&Contender| one.foreign.is_empty() && one.tablet.tablet_type.is_promotable();
@@ -82,6 +81,12 @@ pub(super) fn mistrust(
     (!extra.is_empty()).then_some(Reason::Errant(extra))
 }
 
+/// The others, whose word counts.
+fn witnesses_beside<'a>(contender: &Contender, everybody: &'a [Contender]) -> Vec<&'a Contender> {
+    let others = everybody.iter().filter(|one| one.tablet.alias != contender.tablet.alias);
+    others.filter(|one| one.is_witness()).collect()
+}
+
 /// What a MariaDB wrote itself while it followed somebody, and nobody else has logged. Its position is believed: others
 /// get from it what it received. It is not promoted, unless somebody asks for it.
 pub(super) fn written_by_mistake(
@@ -93,8 +98,7 @@ pub(super) fn written_by_mistake(
         return None;
     }
     let last_known = constraints.last_known;
-    let others = everybody.iter().filter(|one| one.tablet.alias != contender.tablet.alias);
-    let witnesses: Vec<&Contender> = others.filter(|one| one.is_witness()).collect();
+    let witnesses = witnesses_beside(contender, everybody);
     let knows_more = witnesses.iter().all(|one| one.journal() < contender.journal());
     let led_before = contender.led_before && !shows_the_term(&witnesses, last_known);
     if knows_more || led_before || was_primary(contender, everybody) {
