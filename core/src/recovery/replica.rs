@@ -80,7 +80,8 @@ pub fn cure(case: Case<'_>) -> Cure {
     let replication = status.replication.as_ref();
     let follows = replication.is_some_and(|r| source.is_source_of(r, primary.mysql.as_ref()));
     let refused = follows && status.is_refused();
-    let errant = lacking(status, source, refused).filter(|_| !follows || refused);
+    let errant = lacking(status, source, refused).or_else(|| never_to_be_applied(case));
+    let errant = errant.filter(|_| !follows || refused);
     if let Some(errant) = errant {
         return Cure::SetAside(errant);
     }
@@ -166,6 +167,20 @@ fn lacking(replica: &ServerStatus, primary: &ServerStatus, refused: bool) -> Opt
         true => extra.without_writer(&primary.identity()),
         false => extra,
     };
+    (!extra.is_empty()).then_some(extra)
+}
+
+/// What a MariaDB received elsewhere and the primary, read afterwards, lacks. It cannot be pointed at the primary
+/// before that is applied, and would be refused there afterwards. (A MySQL takes it along.) What came from a stranger
+/// may go.
+fn never_to_be_applied(case: Case<'_>) -> Option<GtidSet> {
+    let Case { source, status, snapshot, .. } = case;
+    if status.flavor == Flavor::MySql {
+        return None;
+    }
+    let unapplied = status.unapplied().subtract(&snapshot.foreign(status));
+    // A commit of the primary's own that waits for acknowledgements is shown by others first.
+    let extra = unapplied.subtract(&source.gtid_executed).without_writer(&source.identity());
     (!extra.is_empty()).then_some(extra)
 }
 

@@ -327,15 +327,19 @@ pub(super) fn lost_own(contender: &Contender, everybody: &[Contender]) -> Option
     lost.next()
 }
 
-/// Whether a server began to run after the primary was last heard. Where that is in doubt, it did: an uptime is a
-/// second short at most.
+/// A server tells the difference of two moments of which each was cut to a whole second: its uptime may be so much too
+/// long.
+const UPTIME_IS_LONGER_BY: Duration = Duration::from_secs(1);
+
+/// Whether a server began to run after the primary was last heard. Where that is in doubt, it did.
 fn started_since_primary_was_heard(
     status: &ServerStatus,
     snapshot: &ShardSnapshot,
     answered_by: Timestamp,
 ) -> bool {
     let silence = snapshot.last_heard().map(|heard| heard.at.age(answered_by));
-    status.uptime.zip(silence).is_some_and(|(uptime, silence)| uptime < silence)
+    let surely = status.uptime.map(|uptime| uptime.saturating_sub(UPTIME_IS_LONGER_BY));
+    surely.zip(silence).is_some_and(|(uptime, silence)| uptime < silence)
 }
 
 /// What a tablet had when it answered before the primary was last asked, and the primary lacked: it cannot be what the

@@ -31,13 +31,7 @@ pub(super) fn mistrust(
         return Some(Reason::Errant(contender.foreign.clone()));
     }
     let longest = witnesses.iter().map(|one| one.journal()).max().unwrap_or(0);
-    // Its own journal is only complete when it has applied all that it received, and lost nothing that it wrote: that
-    // may have been a row of it. Where its journal was not read in this term, it is believed.
-    let knows_less = contender.status.journal_length.is_some()
-        && contender.journal() < longest
-        && contender.status.gtid_executed.contains(&received)
-        && lost_own(contender, everybody).is_none();
-    if knows_less {
+    if has_missed_a_reparent(contender, everybody, &witnesses) {
         let leaders = witnesses.iter().filter(|one| one.journal() == longest);
         let known = leaders.fold(received.empty_like(), |all, one| all.union(&one.received()));
         let extra = known_to_lack(&received, &known, contender);
@@ -79,6 +73,29 @@ pub(super) fn mistrust(
         extra = extra.without_writer(&contender.status.identity());
     }
     (!extra.is_empty()).then_some(Reason::Errant(extra))
+}
+
+/// Tells of a tablet that it knows of fewer reparents than others do. What it received and did not apply may be rows of
+/// the journal too: but not where another one has applied all of that, and knows of fewer as well.
+fn has_missed_a_reparent(
+    contender: &Contender,
+    everybody: &[Contender],
+    witnesses: &[&Contender],
+) -> bool {
+    let longest = witnesses.iter().map(|one| one.journal()).max().unwrap_or(0);
+    // Where its journal was not read in this term, it is believed.
+    let is_shorter =
+        |one: &Contender| one.status.journal_length.is_some() && one.journal() < longest;
+    // Whoever lost what it wrote may have lost a row.
+    let is_whole = |one: &Contender| {
+        one.status.gtid_executed.contains(&one.received()) && lost_own(one, everybody).is_none()
+    };
+    let applied_all = |one: &Contender| {
+        known_to_lack(&contender.received(), &one.status.gtid_executed, contender).is_empty()
+    };
+    // One that is out of service can say that much.
+    let shorter = || everybody.iter().filter(|one| is_shorter(one) && is_whole(one));
+    is_shorter(contender) && (is_whole(contender) || shorter().any(applied_all))
 }
 
 /// The others, whose word counts.

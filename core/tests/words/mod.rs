@@ -211,15 +211,17 @@ fn in_mariadbs_words(status: &mut ServerStatus) {
         state: &status.binlog_state,
         logs_what_it_applies: status.log_replica_updates,
     };
-    let executed = GtidSet::MariaDb(MariaDbGtidSet::of_server(&told));
+    let has = MariaDbGtidSet::of_server(&told);
+    let executed = GtidSet::MariaDb(has.clone());
     (status.server_uuid, status.super_read_only) = (None, status.read_only);
     status.gtid_purged = GtidSet::empty_mariadb();
     if let Some(channel) = &mut status.replication {
         channel.source_uuid = None;
-        channel.retrieved = match &executed {
-            GtidSet::MariaDb(executed) => GtidSet::MariaDb(executed.last_ones()),
-            GtidSet::MySql(_) => executed.clone(),
+        let got = match &channel.retrieved {
+            GtidSet::MariaDb(got) => GtidSet::MariaDb(got.last_ones()),
+            GtidSet::MySql(_) => GtidSet::empty_mariadb(),
         };
+        channel.retrieved = GtidSet::MariaDb(has.last_ones()).union(&got);
     }
     status.gtid_executed = executed;
 }
@@ -295,7 +297,14 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         }
         // `gtid_slave_pos`, after that.
         "applied" => status.gtid_executed = GtidSet::parse_mariadb(value).unwrap(),
-        "got" => status.replication.as_mut().unwrap().retrieved = gtid(value),
+        "got" => {
+            let got = match value.contains(':') {
+                true => gtid(value),
+                // Of a MariaDB: `gtid_io_pos`.
+                false => GtidSet::parse_mariadb(value).unwrap(),
+            };
+            status.replication.as_mut().unwrap().retrieved = got;
+        }
         "journal" => status.journal_length = value.parse().ok(),
         "uptime" => status.uptime = value.parse().ok().map(Duration::from_secs),
         "lag" => status.replication.as_mut().unwrap().lag_seconds = value.parse().ok(),
