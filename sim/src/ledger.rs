@@ -288,8 +288,12 @@ impl Universe {
         let named = self.records_of(number).record.primary_alias.clone();
         let known = |last: &Promotion| named.as_ref() == Some(&self.server(last.server).alias);
         let last = self.ledger(number).promotions.last();
-        let calm =
-            last.is_some_and(|last| !last.troubled && known(last) && self.is_heard(last.server));
+        let calm = last.is_some_and(|last| {
+            !last.troubled
+                && known(last)
+                && self.is_heard(last.server)
+                && !self.wrote_anew(last.server)
+        });
         if plan == Plan::Replace && calm {
             let what = format!("s{number} was promoted, and nothing was wrong with the one before");
             self.violated(what);
@@ -297,6 +301,13 @@ impl Universe {
         let ledger = self.ledger_mut(number);
         ledger.promotions.push(Promotion { server: number, at: now, troubled: false });
         ledger.serving_since.clear();
+    }
+
+    /// It lost what it wrote, and wrote under the same numbers again: a vtorc that saw the loss, and not that the others
+    /// lost it too, cannot know that they have the same.
+    fn wrote_anew(&self, number: u8) -> bool {
+        let mut lost = self.ledger(number).worn.iter().filter(|txn| txn.source == number);
+        lost.any(|txn| self.server(number).has_applied(*txn))
     }
 
     /// Whoever is promoted has all that clients were promised.

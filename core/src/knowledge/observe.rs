@@ -223,10 +223,15 @@ impl TabletState {
         self.status.as_deref().filter(|_| self.reachability.is_valid())
     }
 
-    /// What it said last before somebody else was asked; the first that is known of it where nothing of before is.
+    /// What it said last before somebody else was asked.
+    pub fn word_before(&self, asked_at: Timestamp) -> Option<&ServerStatus> {
+        let before = self.words().filter(|(_, answered_at)| *answered_at <= asked_at);
+        before.last().map(|(status, _)| status)
+    }
+
+    /// The same; the first that is known of it where nothing of before is.
     pub fn word_at(&self, asked_at: Timestamp) -> Option<&ServerStatus> {
-        let before = self.words().filter(|(_, answered_at)| *answered_at <= asked_at).last();
-        before.or_else(|| self.words().next()).map(|(status, _)| status)
+        self.word_before(asked_at).or_else(|| self.words().next().map(|(status, _)| status))
     }
 
     /// What is known of what it said, and when it answered so, in order of time.

@@ -170,20 +170,28 @@ pub fn is_to_acknowledge(
 
 /// The transactions of a replica that did not come from its primary.
 ///
-/// A replica that was probed a moment later than its primary may have more than that probe saw, so the
-/// primary's own transactions never count, and a replica that is probed earlier is compared as it is.
+/// A replica that was probed a moment later than its primary may have more than that probe saw: its own word of before
+/// counts, and the primary's own transactions never do.
 pub fn errant_gtids(replica: &TabletState, primary: &TabletState) -> Option<crate::gtid::GtidSet> {
     if replica.tablet.alias == primary.tablet.alias {
         return None;
     }
     let (status, source) = (replica.valid_status()?, primary.valid_status()?);
+    // What it said before it was promoted says nothing of what it has as the primary.
+    if source.replication.is_some() {
+        return None;
+    }
     match (status.flavor, &source.server_uuid) {
         (Flavor::MySql, Some(uuid)) => {
             let extra = status.gtid_executed.subtract(&source.gtid_executed).without_source(uuid);
             // What the primary pulls from elsewhere comes to its replicas from it.
             let pulled = source.channels.iter().filter_map(ReplicationStatus::source_identity);
             let extra = pulled.fold(extra, |extra, writer| extra.without_writer(&writer));
-            (!extra.is_empty()).then_some(extra)
+            if extra.is_empty() {
+                return None;
+            }
+            let had = replica.word_before(primary.status_at)?;
+            Some(extra.intersect(&had.gtid_executed)).filter(|extra| !extra.is_empty())
         }
         // MariaDB's positions do not tell which transactions lie below them: only what was seen to be written counts.
         // A server that cannot follow because of it says so itself (error 1236).
