@@ -193,6 +193,17 @@ impl GtidSet {
         }
     }
 
+    /// What is left without what anybody wrote of whom the other names something.
+    pub fn without_writers_of(&self, other: &GtidSet) -> GtidSet {
+        match (self, other) {
+            (Self::MySql(_), Self::MySql(_)) => self.of_writers_unknown_to(other),
+            (Self::MariaDb(mine), Self::MariaDb(theirs)) => {
+                Self::MariaDb(mine.without_writers(theirs))
+            }
+            (Self::MySql(_) | Self::MariaDb(_), _) => self.clone(),
+        }
+    }
+
     /// What is left without what another channel brought. MariaDB's positions only tell of domains: those that the
     /// shard knows stay.
     pub fn without_received(&self, received: &GtidSet, of_shard: &GtidSet) -> GtidSet {

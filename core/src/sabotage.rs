@@ -93,11 +93,15 @@ pub enum Bug {
     ForgetDowntime,
     /// Look for the finding that a recovery was begun for, and see no other once the lock is held.
     KeepToTheFinding,
+    /// Promote somebody although the old primary answers, and could not be told to refuse writes.
+    PromoteBesideAWriter,
+    /// Wait for the word of a tablet whose record has no address.
+    WaitForNoAddress,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 46] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -142,6 +146,8 @@ impl Bug {
         Self::CompareAllIntervals,
         Self::ForgetDowntime,
         Self::KeepToTheFinding,
+        Self::PromoteBesideAWriter,
+        Self::WaitForNoAddress,
     ];
 }
 

@@ -223,6 +223,18 @@ impl ServerStatus {
         beyond.without_writer(&source.identity())
     }
 
+    /// What is left of these without what comes to this server from elsewhere, by its other channels: its replicas have
+    /// that from it, and may show it first.
+    pub fn without_pulled(&self, gtids: GtidSet) -> GtidSet {
+        self.channels.iter().fold(gtids, |left, channel| {
+            let left = left.without_writers_of(&channel.retrieved);
+            match channel.source_identity() {
+                Some(source) => left.without_writer(&source),
+                None => left,
+            }
+        })
+    }
+
     /// What this server needs of what `source`'s binary logs no longer hold: no start of its receiver helps, it must
     /// be cloned anew. No probe asks a MariaDB what it purged; its word to the receiver must do.
     pub fn needs_purged(&self, source: &ServerStatus) -> Option<NeedsPurged<'_>> {

@@ -56,6 +56,8 @@ pub struct Ills {
     pub drops_once_opened: bool,
     /// It refuses to be opened for writes.
     pub refuses_promotion: bool,
+    /// It refuses to be told to refuse writes, or to wait for acknowledgements.
+    pub ungoverned: bool,
     /// It logs what it writes itself, and nothing else.
     pub keeps_no_log: bool,
     /// An operator put it into downtime, then.
@@ -84,6 +86,7 @@ impl Ills {
         self.late = false;
         self.drops_once_opened = false;
         self.refuses_promotion = false;
+        self.ungoverned = false;
         self.applier_fails = false;
         self.gets_nothing = false;
         self.downtime_since = None;
@@ -131,6 +134,12 @@ pub enum Habit {
 }
 
 impl Server {
+    /// It waits for no acknowledgement, and is not to be told so; or it is again.
+    pub fn be_ungoverned(&mut self, begins: bool) {
+        self.ills.ungoverned = begins;
+        self.waits_for_acks &= !begins;
+    }
+
     /// Its binary logs hold what stands at this place of all that it has.
     pub fn logs(&self, at: usize) -> bool {
         let own = |txn: &Txn| txn.source == self.number;

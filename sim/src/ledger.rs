@@ -192,7 +192,8 @@ impl Universe {
         let open = self.network.is_open(Party::Server(number), Party::Clients);
         let promises_from = self.ledger(number).promises_from;
         // A primary that nobody could tell of a new policy yet keeps the old one.
-        let waits = promises_from == 0 || self.server(number).waits_for_acks;
+        let server = self.server(number);
+        let waits = server.waits_for_acks || (promises_from == 0 && !server.ills.ungoverned);
         let promises = policies::acks_required(self.records_of(number).policy) > 0
             && promises_from <= now
             && waits;
@@ -257,6 +258,9 @@ impl Universe {
         }
         self.give_up_what_is_out_of_sight(number, manager);
         self.check_nothing_is_lost(number);
+        if matches!(plan, Plan::Replace | Plan::Other) {
+            self.check_not_beside_a_writer(number, manager);
+        }
         match plan {
             Plan::Replace => {
                 self.check_most_advanced(number, manager);
@@ -322,6 +326,17 @@ impl Universe {
             );
             self.violated(what);
             self.ledger_mut(number).weakened(&lost);
+        }
+    }
+
+    /// Nobody is opened beside one that was asked, takes writes, and acknowledges them alone.
+    fn check_not_beside_a_writer(&mut self, number: u8, manager: u8) {
+        let ledger = self.ledger(number);
+        let Some(last) = ledger.reigning() else { return };
+        let asked = ledger.asked.get(&manager).is_some_and(|all| all.contains(&last));
+        let server = self.server(last);
+        if asked && server.takes_writes(self.now) && !server.waits_for_acks {
+            self.violated(format!("s{number} was opened though s{last} takes writes"));
         }
     }
 

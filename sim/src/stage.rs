@@ -96,7 +96,7 @@ pub fn begin(stage: &SharedStage, at: usize, fault: &Fault, server: u8) {
             killed.kill();
         }
     }
-    if fault.kind == Kind::PlannedReparent {
+    if matches!(fault.kind, Kind::PlannedReparent | Kind::Hostile(Hostile::EmergencyAsked)) {
         ask_for_reparent(stage, fault, server);
     }
     if fault.kind == Kind::Hostile(Hostile::Downtime) {
@@ -149,8 +149,10 @@ fn ask_for_reparent(stage: &SharedStage, fault: &Fault, server: u8) {
     let universe = stage.universe.lock();
     let named = fault.other.is_multiple_of(2);
     let new_primary = named.then(|| universe.server(fault.other).alias.clone());
+    let planned = fault.kind == Kind::PlannedReparent;
+    let kind = if planned { ReparentKind::Planned } else { ReparentKind::Emergency };
     let request = ReparentRequest {
-        kind: ReparentKind::Planned,
+        kind,
         new_primary,
         avoid_primary: None,
         reason: String::new(),

@@ -128,10 +128,7 @@ impl Universe {
                 self.insert(number, *attempt);
                 return Reply::Done;
             }
-            Statement::WaitForAcks(acks) => {
-                self.set_wait_for_acks(number, *acks);
-                return Reply::Done;
-            }
+            Statement::WaitForAcks(acks) => return self.told_to_wait(number, *acks),
             Statement::Call(call) => return self.call(number, call),
             Statement::ChangeSource(source) => return self.point_at(number, *source),
             Statement::Status => return Reply::Status(Box::new(self.status_of(number))),
@@ -227,6 +224,9 @@ impl Universe {
     fn refuse_writes(&mut self, number: u8) -> Reply {
         let now = self.now;
         let server = self.server_mut(number);
+        if server.ills.ungoverned {
+            return Reply::Refused("access denied");
+        }
         if server.stalled {
             return Reply::Pending;
         }
@@ -251,6 +251,14 @@ impl Universe {
                 self.ledger_mut(number).failed(attempt);
             }
         }
+    }
+
+    fn told_to_wait(&mut self, number: u8, acks: u32) -> Reply {
+        if self.server(number).ills.ungoverned {
+            return Reply::Refused("access denied");
+        }
+        self.set_wait_for_acks(number, acks);
+        Reply::Done
     }
 
     /// Switching semi-sync off lets waiting commits go, as if they had been acknowledged.

@@ -1,5 +1,6 @@
 //! Replicas that also pull from elsewhere, and channels with names: the shard's is told from the others, which go on.
 
+use mysql::prelude::Queryable;
 use serde_json::json;
 use vtorc_fleet::{Flavor, Server};
 
@@ -88,6 +89,19 @@ impl Story {
         }
     }
 
+    /// Much arrives by the primary's other channel. Replicas may show it before the primary does: nobody was promoted by
+    /// that.
+    fn streams(&self) {
+        let before = self.cluster.daemon().recoveries();
+        let mut connection = self.cluster.server(WAREHOUSE).connect("admin").unwrap();
+        for id in 1000..2000 {
+            connection.query_drop(format!("INSERT INTO dw.goods VALUES ({id})")).unwrap();
+        }
+        self.still_pulls(2000, &[&self.first, &self.other]);
+        assert_eq!(self.cluster.daemon().recoveries(), before);
+        assert_eq!(self.cluster.healthy(&[]), self.puller);
+    }
+
     fn moves_to(&self, alias: &str) {
         let (status, answer) =
             self.cluster.daemon().post(PLANNED, json!({"new_primary": alias, "reason": "test"}));
@@ -137,6 +151,7 @@ fn a_replica_that_pulls_from_elsewhere_goes_on_with_it() {
         // It is promoted, and what it pulls is everybody's from then on.
         story.moves_to(&story.puller);
         story.still_pulls(3, &[&story.puller, &story.first, &story.other]);
+        story.streams();
         // It dies: what it wrote and what it pulled is on its successor.
         let writer = Writer::start(&story.cluster);
         writer.wait_for_more(20);

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use vtorc_core::audit::StepOutcome;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::ports::{ServerCommand, Sessions};
+use vtorc_core::ports::{CommandError, ServerCommand, Sessions};
 use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::recovery::receivers;
 use vtorc_core::recovery::reparent::{self, Adoption, Halted};
@@ -23,6 +23,13 @@ use super::catch_up::Chosen;
 use super::job::{Locked, Stopped};
 use super::promote::Promotion;
 use crate::messages::ReparentRequest;
+
+/// Who was to be demoted, what it had said before, and why it was not.
+type NotDemoted<'a> = (Tablet, &'a ServerStatus, CommandError);
+
+fn not_demoted_text(tablet: &Tablet, error: &CommandError) -> String {
+    format!("{} was not demoted: {error}", tablet.alias)
+}
 
 impl Locked<'_> {
     /// Elects among all tablets that answer, and makes the winner primary.
@@ -209,9 +216,18 @@ impl Locked<'_> {
         let mut not_demoted = Vec::new();
         if !open.is_empty() && !sabotage::has(Bug::LeaveWritable) {
             self.check_lock().await?;
-            let demoted;
-            (demoted, not_demoted) = self.demote_all(&open).await;
+            let (demoted, failed) = self.demote_all(&open).await;
             stopped.extend(demoted);
+            for (tablet, before, error) in &failed {
+                let checked = reparent::check_demoted(self.basis(), tablet, before, error);
+                if let Err(why) = checked {
+                    self.let_go_on(&stopped).await;
+                    return Err(Stopped::refused(why));
+                }
+            }
+            let told = failed.iter();
+            let told = told.map(|(tablet, _, error)| not_demoted_text(tablet, error));
+            not_demoted = told.collect();
         }
         Ok((stopped, not_demoted))
     }
@@ -222,7 +238,10 @@ impl Locked<'_> {
     }
 
     /// One that refuses writes already takes part also where it does not let us demote it.
-    async fn demote_all(&self, open: &[(Tablet, &ServerStatus)]) -> (Vec<Contender>, Vec<String>) {
+    async fn demote_all<'a>(
+        &self,
+        open: &[(Tablet, &'a ServerStatus)],
+    ) -> (Vec<Contender>, Vec<NotDemoted<'a>>) {
         let step = self.job.begin_step(StepKind::DemoteAlone, None);
         let demote = ServerCommand::Demote { sessions: Sessions::EndAll };
         let tablets: Vec<Tablet> = open.iter().map(|(tablet, _)| tablet.clone()).collect();
@@ -235,7 +254,7 @@ impl Locked<'_> {
                     demoted.push(self.contender(tablet, status));
                 }
                 Some(Err(error)) => {
-                    failed.push(format!("{} was not demoted: {error}", tablet.alias));
+                    failed.push((tablet.clone(), *before, error.clone()));
                     if reparent::is_shut(&self.fresh, before) {
                         demoted.push(self.contender(tablet, before));
                     }
@@ -243,11 +262,13 @@ impl Locked<'_> {
                 None => {}
             }
         }
+        let told = failed.iter().map(|(tablet, _, error)| not_demoted_text(tablet, error));
+        let told: Vec<String> = told.collect();
         self.job.end_step(
             step,
-            match failed.is_empty() {
+            match told.is_empty() {
                 true => StepOutcome::Done(format!("{} demoted", demoted.len())),
-                false => StepOutcome::Unknown(failed.join("; ")),
+                false => StepOutcome::Unknown(told.join("; ")),
             },
         );
         (demoted, failed)

@@ -257,8 +257,12 @@ fn count_replicas(
             }
             Receiving::No => {}
             Receiving::Unknown => {
-                // One that is itself gone, or turns us away, will not be asked again with success.
-                let hopeless = replica.reachability.is_unreachable()
+                // One that is itself gone, turns us away, or has no address (its vttablet was stopped in order) will not
+                // be asked again with success.
+                let nowhere =
+                    replica.tablet.mysql.is_none() && !sabotage::has(Bug::WaitForNoAddress);
+                let hopeless = nowhere
+                    || replica.reachability.is_unreachable()
                     || matches!(replica.reachability, Reachability::TurnedAway { .. });
                 if !hopeless {
                     facts.replicas_not_asked += 1;

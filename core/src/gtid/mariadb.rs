@@ -101,6 +101,10 @@ impl MariaDbGtidSet {
         self.kept(|_, server, _| server != server_id)
     }
 
+    pub(super) fn without_writers(&self, other: &Self) -> Self {
+        self.kept(|domain, server, _| !other.last.contains_key(&(domain, server)))
+    }
+
     /// Everybody who wrote something of it: domain and server.
     pub fn writers(&self) -> impl Iterator<Item = (u32, u32)> {
         self.last.keys().copied()

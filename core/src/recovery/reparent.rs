@@ -13,6 +13,8 @@ use crate::reparent::choice::{Asked, Basis, NotChosen, Wish};
 use crate::reparent::election::{
     self, Candidate, Contender, NOBODY, NoCandidate, PassedOver, Reason,
 };
+use crate::reparent::safety;
+use crate::sabotage::{self, Bug};
 use crate::status::{Flavor, ServerStatus};
 use crate::tablet::Tablet;
 
@@ -66,6 +68,34 @@ pub fn is_shut(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
     let never_had_one = snapshot.record.term_start.is_none() && snapshot.primary().is_none();
     let everybodys = status.super_read_only && status.flavor == Flavor::MySql;
     status.read_only && (everybodys || never_had_one)
+}
+
+/// It takes writes, was not demoted, and would go on acknowledging them alone: nobody is promoted beside it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{writer} takes writes, would acknowledge them without any replica, and cannot be told to stop ({why}): give vtorc's user what that takes, or stop the server"
+)]
+pub struct StillWrites {
+    writer: TabletAlias,
+    why: String,
+}
+
+/// Asked of somebody who answered, as `before` says, and was not demoted afterwards. One that waits for
+/// acknowledgements is stopped by taking its ackers away. Who follows somebody is no clients' primary.
+pub fn check_demoted(
+    basis: Basis<'_>,
+    tablet: &Tablet,
+    before: &ServerStatus,
+    why: &dyn std::fmt::Display,
+) -> Result<(), StillWrites> {
+    let is_primary =
+        basis.snapshot.primary().is_some_and(|primary| primary.tablet.alias == tablet.alias);
+    let serves = before.is_writable() && (is_primary || before.replication.is_none());
+    let harmless = safety::cannot_acknowledge_alone(basis.policy, Some(before));
+    match serves && !harmless && !sabotage::has(Bug::PromoteBesideAWriter) {
+        true => Err(StillWrites { writer: tablet.alias.clone(), why: why.to_string() }),
+        false => Ok(()),
+    }
 }
 
 /// Whom a request wants. Whoever asks for an emergency reparent and names nobody wants another primary than this one.

@@ -1,6 +1,7 @@
 //! Who may hold what a primary told its clients is done, beside those whom the policy counts.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
@@ -8,6 +9,7 @@ use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
 use crate::status::{ReceiverState, ReplicationStatus, ServerStatus};
 use crate::tablet::TabletType;
+use crate::time::Timestamp;
 use crate::topology::Place;
 
 /// Ackers that the policy does not count.
@@ -71,13 +73,23 @@ fn unheard_may_acknowledge(state: &TabletState, room: Option<u32>) -> bool {
     }
 }
 
+/// Whoever said no later that it was connected may be gone, and somebody else in its place.
+const EXPLAINS_FOR: Duration = Duration::from_secs(5);
+
+/// What a tablet said last before the primary was asked, if that was not long before; or else what it said first.
+fn said_about(state: &TabletState, asked_at: Timestamp) -> Option<&ServerStatus> {
+    let before = state.words().filter(|(_, answered_at)| *answered_at <= asked_at).last();
+    let Some((status, answered_at)) = before else { return state.word_at(asked_at) };
+    (answered_at.age(asked_at) <= EXPLAINS_FOR).then_some(status)
+}
+
 /// How many ackers the primary last said that it has, beside those who said shortly before that they were connected
 /// to it as such; none if it was never heard.
 fn unaccounted(snapshot: &ShardSnapshot) -> Option<u32> {
     let primary = snapshot.primary()?;
     let status = primary.status.as_ref()?;
     let address = primary.tablet.mysql.as_ref();
-    let said = snapshot.tablets.values().filter_map(|state| state.word_at(primary.status_at));
+    let said = snapshot.tablets.values().filter_map(|state| said_about(state, primary.status_at));
     let accounted = said.filter(|theirs| {
         let follows = |replication| status.is_source_of(replication, address);
         is_counted_acker(theirs) && theirs.replication.as_ref().is_some_and(follows)

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::ackers::acknowledges;
 use super::contender::Contender;
 use super::reason::Reason;
-use super::trust::{followed, mistrust, somebody_forgot, unacknowledged};
+use super::trust::{followed, mistrust, of_the_shard, somebody_forgot, unacknowledged};
 use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
@@ -100,7 +100,8 @@ impl Incumbent<'_> {
 
     /// What this one has beside the primary, and what is no error.
     fn extra(&self, one: &Contender, doubt: Option<&Reason>, mine: &GtidSet) -> GtidSet {
-        let mut extra = one.received().subtract(mine).subtract(&one.of_nobody);
+        let extra = one.received().subtract(mine).subtract(&one.of_nobody);
+        let mut extra = of_the_shard(&extra, &self.incumbent.status, self.everybody);
         if self.incumbent.status.flavor == Flavor::MariaDb {
             extra = self.written_beside(&extra);
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::contender::passed;
 use super::election::{Candidate, Constraints, Contender, Election, logs_statements, unfit};
 use super::reason::{NoCandidate, Reason};
+use super::trust::of_the_shard;
 use crate::ids::TabletAlias;
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
@@ -27,7 +28,7 @@ pub fn choose_successor(
     let mut ranked: Vec<(PromotionRule, bool, bool, u64, TabletAlias)> = Vec::new();
     for contender in replicas {
         let reason = unfit(contender, &everybody, &reached, constraints)
-            .or_else(|| errant_beside(contender, primary))
+            .or_else(|| errant_beside(contender, primary, &everybody))
             .or_else(|| not_following(contender, primary, constraints.settings))
             .or_else(|| leaves_behind(contender, primary, &everybody))
             .or_else(|| contender.hindrance(replicas.len()));
@@ -67,11 +68,16 @@ pub fn choose_successor(
 }
 
 /// What it has beside what its primary wrote or has: an error is not made everybody's on purpose.
-fn errant_beside(contender: &Contender, primary: &Contender) -> Option<Reason> {
+fn errant_beside(
+    contender: &Contender,
+    primary: &Contender,
+    everybody: &[Contender],
+) -> Option<Reason> {
     if sabotage::has(Bug::PlanForErrant) {
         return None;
     }
-    let mut errant = contender.status.received_beyond(&primary.status);
+    let beyond = contender.status.received_beyond(&primary.status);
+    let mut errant = of_the_shard(&beyond, &primary.status, everybody);
     if primary.status.flavor == Flavor::MariaDb {
         // Its logs may tell of servers that are long gone, and the primary's do not.
         errant = errant.of_writer(&contender.status.identity());

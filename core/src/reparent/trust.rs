@@ -10,7 +10,7 @@ use crate::durability::DurabilityPolicy;
 use crate::gtid::GtidSet;
 use crate::ids::{ServerIdentity, TabletAlias};
 use crate::sabotage::{self, Bug};
-use crate::status::{Flavor, ReplicationStatus, ServerStatus};
+use crate::status::{Flavor, ServerStatus};
 
 /// Whose position must not be believed: errant transactions are discarded before positions are compared,
 /// or an old primary wins because it has "more".
@@ -54,10 +54,7 @@ pub(super) fn mistrust(
     }
     if let Some(primary) = last_known {
         extra = extra.subtract(&primary.gtid_executed).without_writer(&primary.identity());
-        // What it pulled from elsewhere came to the others from it.
-        for source in primary.channels.iter().filter_map(ReplicationStatus::source_identity) {
-            extra = extra.without_writer(&source);
-        }
+        extra = of_the_shard(&extra, primary, everybody);
     }
     // What came from the primary that anybody followed is its advance over the others, not an error.
     for source in everybody.iter().filter_map(followed) {
@@ -96,6 +93,20 @@ fn has_missed_a_reparent(
     // One that is out of service can say that much.
     let shorter = || everybody.iter().filter(|one| is_shorter(one) && is_whole(one));
     is_shorter(contender) && (is_whole(contender) || shorter().any(applied_all))
+}
+
+/// What is left without what the primary pulls from elsewhere: it came to the others from it. What servers of the shard
+/// wrote did not, though it may have been round by there.
+pub(super) fn of_the_shard(
+    extra: &GtidSet,
+    primary: &ServerStatus,
+    everybody: &[Contender],
+) -> GtidSet {
+    if primary.channels.is_empty() {
+        return extra.clone();
+    }
+    let own = everybody.iter().map(|one| extra.of_writer(&one.status.identity()));
+    own.fold(primary.without_pulled(extra.clone()), |all, part| all.union(&part))
 }
 
 /// The others, whose word counts.

@@ -126,6 +126,11 @@ fn tablet(line: &str) -> TabletState {
             "prefer" | "neutral" | "prefer_not" | "must_not" => {
                 state.tablet.promotion_rule = PromotionRule::from_name(key);
             }
+            // Its vttablet was stopped in order.
+            "nowhere" => {
+                (state.tablet.mysql, state.reachability) = (None, Reachability::Unseen);
+                seen = false;
+            }
             "host" => state.tablet.mysql.as_mut().unwrap().host = value.to_owned(),
             "term" => state.tablet.term_start = Some(term(value)),
             // With `proven` it was seen with the shard's history.
@@ -139,7 +144,7 @@ fn tablet(line: &str) -> TabletState {
                 state.status_at = Timestamp::from_millis(value.parse::<u64>().unwrap() * 1000)
             }
             "later" => state.answered_at = Timestamp::from_millis(NOW.as_millis() + 1),
-            "had" | "led" | "mute" | "served" | "forgot" | "erred" => {
+            "spoke" | "had" | "led" | "mute" | "served" | "forgot" | "erred" => {
                 remembered(&mut state, &status, key, value);
             }
             _ => server_word(&mut status, key, value),
@@ -164,6 +169,11 @@ fn remembered(state: &mut TabletState, status: &ServerStatus, key: &str, value: 
         "served" => {
             let had = ServerStatus { gtid_executed: gtid(value), ..status.clone() };
             state.as_primary = Some(Arc::new(had));
+        }
+        // It answered last so many seconds after the beginning.
+        "spoke" => {
+            let at = Timestamp::from_millis(value.parse::<u64>().unwrap() * 1000);
+            (state.status_at, state.answered_at) = (at, at);
         }
         // What it said some time ago, and does not have any more.
         "forgot" => state.forgotten = Some(gtid(value)),
@@ -312,6 +322,12 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         "version" => status.version = value.to_owned(),
         "vttablet" => status.vttablet = Some(vttablet(value)),
         "nolog" => status.log_replica_updates = false,
+        // What it got by another channel, from elsewhere.
+        "pulls" => {
+            let elsewhere = testkit::replication(MysqlAddress { host: "dw".into(), port: 3306 });
+            let (source_uuid, retrieved) = (None, gtid(value));
+            status.channels.push(ReplicationStatus { source_uuid, retrieved, ..elsewhere });
+        }
         "format" => status.binlog_format = BinlogFormat::from_name(value),
         "past" | "opens" | "fast" | "early" | "skew" | "nettimeout" | "ungranted" | "noentry"
         | "tlsonly" => {}

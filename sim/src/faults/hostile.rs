@@ -20,6 +20,8 @@
 //! | [`Hostile::Downtime`] | somebody exchanges the disks of a server, and told vtorc before |
 //! | [`Hostile::DropsOnceOpened`] | a proxy in between that cuts all connections when it sees a new primary |
 //! | [`Hostile::RefusesPromotion`] | a privilege is missing on one host, or its connections are used up |
+//! | [`Hostile::Ungoverned`] | a privilege is missing on the primary, where semi-sync is off |
+//! | [`Hostile::EmergencyAsked`] | an operator who knows no other way |
 //! | [`Hostile::ManagerSlow`] | a network card, switch or tunnel before vtorc that loses packets |
 //!
 //! What is so from the beginning and for good is a [`crate::ills::Habit`], a tablet's type, or a cell that nobody can
@@ -75,6 +77,10 @@ pub enum Hostile {
     DropsOnceOpened,
     /// A server refuses to be opened for writes; only hazards have it.
     RefusesPromotion,
+    /// A server waits for no acknowledgement, and refuses to be told that or to refuse writes; only hazards have it.
+    Ungoverned,
+    /// Somebody asks for an emergency reparent; only hazards have it.
+    EmergencyAsked,
 }
 
 impl Hostile {
@@ -115,13 +121,16 @@ impl Hostile {
             | Self::GetsNothing
             | Self::Downtime
             | Self::DropsOnceOpened
-            | Self::RefusesPromotion => false,
+            | Self::RefusesPromotion
+            | Self::Ungoverned
+            | Self::EmergencyAsked => false,
         }
     }
 }
 
 impl Universe {
-    /// Does a fault, or takes it back. What concerns a vtorc's history is done by the run.
+    /// Does a fault, or takes it back. What concerns a vtorc's history, or is asked of it, is
+    /// done by the run.
     pub(super) fn be_hostile(&mut self, kind: Hostile, fault: &Fault, server: u8, begins: bool) {
         let now = self.now;
         let alias = self.server(server).alias.clone();
@@ -165,13 +174,14 @@ impl Universe {
             }
             Hostile::ManagerPaused if begins => drop(self.paused.insert(fault.manager, now)),
             Hostile::ManagerPaused => drop(self.paused.remove(&fault.manager)),
-            Hostile::HistoryFails => {}
+            Hostile::HistoryFails | Hostile::EmergencyAsked => {}
             Hostile::Stranger if begins => self.take_address_away(server, fault.other),
             Hostile::Stranger => self.give_address_back(server),
             Hostile::OpenTransaction => ills.open_transactions = u32::from(begins),
             Hostile::LateCommands => ills.late = begins,
             Hostile::DropsOnceOpened => ills.drops_once_opened = begins,
             Hostile::RefusesPromotion => ills.refuses_promotion = begins,
+            Hostile::Ungoverned => self.server_mut(server).be_ungoverned(begins),
             Hostile::GetsNothing => {
                 ills.gets_nothing = begins;
                 // It shows when it connects anew.

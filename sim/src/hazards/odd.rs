@@ -185,6 +185,14 @@ pub const ODD: &[Hazard] = &[
         ..PLAIN
     },
     Hazard {
+        name: "an emergency reparent is asked for while the primary waits for nobody and cannot be demoted",
+        faults: &[
+            (Kind::Hostile(Hostile::Ungoverned), 4_500, 30_000, Some(0)),
+            (Kind::Hostile(Hostile::EmergencyAsked), 5_000, 1_000, Some(0)),
+        ],
+        ..PLAIN
+    },
+    Hazard {
         name: "the primary dies while it is in downtime",
         managers: 2,
         faults: &[

@@ -184,9 +184,8 @@ pub fn errant_gtids(replica: &TabletState, primary: &TabletState) -> Option<crat
     match (status.flavor, &source.server_uuid) {
         (Flavor::MySql, Some(uuid)) => {
             let extra = status.gtid_executed.subtract(&source.gtid_executed).without_source(uuid);
-            // What the primary pulls from elsewhere comes to its replicas from it.
-            let pulled = source.channels.iter().filter_map(ReplicationStatus::source_identity);
-            let extra = pulled.fold(extra, |extra, writer| extra.without_writer(&writer));
+            let own = extra.of_writer(&status.identity());
+            let extra = source.without_pulled(extra).union(&own);
             if extra.is_empty() {
                 return None;
             }
