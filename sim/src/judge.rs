@@ -103,8 +103,11 @@ const LEFT_TO_A_PERSON: [&str; 5] = [
     "which it wrote itself",
     "which may have been acknowledged",
     "it alone has",
-    "it lacks what nobody's binary logs hold any more",
+    HELD_BY_NO_LOG,
 ];
+
+/// What it says where one that logs nothing of what it receives may alone have what was promised.
+const HELD_BY_NO_LOG: &str = "it lacks what nobody's binary logs hold any more";
 
 /// What it says where too many are out of service: a person must bring another tablet, or ask for less.
 const TOO_FEW: [&str; 1] = ["ackers that the policy demands were reached"];
@@ -144,9 +147,12 @@ fn names_two_histories(stage: &Stage, at: usize, shard: &KeyspaceShard) -> bool 
         tablet.tablet_type == TabletType::Drained || filtered
     };
     let depleted = universe.topology.tablets_of(shard).any(out_of_service);
+    let logless = universe.members(at).any(|one| universe.server(one).ills.keeps_no_log);
     drop(universe);
     let too_few = (depleted || refuses(&WENT_ALONE)) && refuses(&TOO_FEW);
-    ((mistaken || tails > 0) && refuses(&LEFT_TO_A_PERSON)) || too_few
+    ((mistaken || tails > 0) && refuses(&LEFT_TO_A_PERSON))
+        || (logless && refuses(&[HELD_BY_NO_LOG]))
+        || too_few
 }
 
 /// What is not as it should be in a shard, in truth or by what vtorcs say.

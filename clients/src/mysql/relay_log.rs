@@ -92,7 +92,9 @@ pub(crate) fn make_ready(
         }
         (Dialect::MariaDb, RelayLog::MayGo) => {
             stop(session, Thread::Receiver)?;
-            if replication.applier_running {
+            // The sooner it is thrown away, the surer the source still has it: one that is late on purpose is not waited
+            // for.
+            if replication.applier_running && replication.delay_seconds == 0 {
                 drain(session, &replication.retrieved)?;
             }
             Ok(false)

@@ -124,9 +124,10 @@ pub fn begun(candidate: &Candidate, election: &Election, executed: &GtidSet) -> 
     }
 }
 
-/// How long a candidate that has what is required is kept waiting for the rest. Not at all where nobody can get it.
+/// How long a candidate that has what is required is kept waiting for the rest. Not at all where nobody can get it; as
+/// long as without any promise where clients may have been told of it.
 pub fn patience_for_the_rest(election: &Election, settings: &RecoverySettings) -> Duration {
-    let promised = !election.required.is_empty();
+    let promised = !election.required.is_empty() && !election.rest_was_told;
     match election.candidates.iter().any(|one| can_have_all(one, election)) {
         false => Duration::ZERO,
         true if promised => UNACKNOWLEDGED_WITHIN,

@@ -17,7 +17,7 @@ pub use super::contender::{Constraints, Contender, NOBODY, Promised, is_witness,
 use super::contender::{lost_own, passed};
 pub use super::position::{PrimaryPosition, Witnesses, position_of_primary};
 pub use super::reason::{NoCandidate, PassedOver, Reason};
-use super::safety::Reach;
+use super::safety::{Reach, cannot_acknowledge_alone};
 use super::trust::{
     check_held_by_errant, check_held_by_filtered, check_promised, check_remembered,
     drop_unacknowledged, mistrust, most_advanced, written_by_mistake,
@@ -39,6 +39,9 @@ pub struct Election {
     pub target: GtidSet,
     /// What may have been acknowledged: nobody is promoted without it.
     pub required: GtidSet,
+    /// The old primary took writes and was not seen to wait for acknowledgements: clients may have been told of the
+    /// rest as well.
+    pub rest_was_told: bool,
     /// Everybody else, and why not.
     pub passed_over: Vec<PassedOver>,
 }
@@ -217,7 +220,8 @@ pub fn elect(
         ranked.sort_by_key(|(rank, _)| !rank.behind);
     }
     let candidates: Vec<Candidate> = ranked.into_iter().map(|(_, candidate)| candidate).collect();
-    Ok(sabotaged(Election { candidates, target, required, passed_over }))
+    let rest_was_told = answered_alone(constraints);
+    Ok(sabotaged(Election { candidates, target, required, rest_was_told, passed_over }))
 }
 
 /// The second best is promoted as it is.
@@ -318,6 +322,12 @@ fn required(
     let promised = constraints.promised.map(|promised| promised.gtids.intersect(target));
     let promised = promised.unwrap_or_else(|| target.empty_like());
     trusted.iter().fold(promised, |all, one| all.union(&may_be_acknowledged(one)))
+}
+
+/// The old primary took writes when it was last heard, and waited for fewer acknowledgements than the policy demands.
+fn answered_alone(constraints: &Constraints<'_>) -> bool {
+    let serving = constraints.last_known.filter(|last| last.is_writable());
+    serving.is_some_and(|last| !cannot_acknowledge_alone(constraints.policy, Some(last)))
 }
 
 /// The server that replicas were connected to, and that is none of those who answered: a primary that nobody here

@@ -63,6 +63,7 @@ pub fn choose_successor(
         candidates: ranked.into_iter().map(candidate).collect(),
         target: nothing.clone(),
         required: nothing.clone(),
+        rest_was_told: false,
         passed_over,
     })
 }

@@ -227,7 +227,11 @@ impl Human<'_> {
         let gives = |donor: u8| {
             let origin = universe.server(donor);
             let kept = origin.not_logged().all(|txn| winner.has_received(txn));
+            // A vttablet looks its source up in the topology.
+            let found =
+                universe.vttablets.is_empty() || universe.topology.is_readable(&origin.alias);
             donor != candidate
+                && found
                 && self.type_of(donor).is_managed()
                 && self.is_fit(donor)
                 && universe.network.is_calm(Party::Server(candidate), Party::Server(donor))

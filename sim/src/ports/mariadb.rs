@@ -27,7 +27,7 @@ impl Line {
                 RelayLog::MustStay => self.apply_received(status, replication).await?,
                 RelayLog::MayGo => {
                     self.tell(Statement::StopReceiver).await?;
-                    if replication.applier_running {
+                    if replication.applier_running && replication.delay_seconds == 0 {
                         // What is left of it may go.
                         let _ = self.wait(&replication.retrieved, self.share_of(DRAIN)).await;
                     }
