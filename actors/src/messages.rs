@@ -130,6 +130,8 @@ pub struct RecoveryReport {
     pub held_back: Option<String>,
     /// A recovery has just ended: what was seen before it counts no more.
     pub ended: Option<RecoveryId>,
+    /// When an earlier process last heard the primary.
+    pub heard_before: Option<LastHeard>,
 }
 
 // To a ProberActor -----------------------------------------------------------------------------------

@@ -186,6 +186,7 @@ impl RecoveryActor {
             block,
             held_back: self.held_back(),
             ended,
+            heard_before: self.heard_before.clone(),
         });
     }
 

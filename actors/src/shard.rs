@@ -413,6 +413,9 @@ impl Handler<RecoveryReport> for ShardActor {
     fn handle(&mut self, report: RecoveryReport, context: &mut Context<Self>) {
         self.meter.handled();
         let ended = report.ended;
+        if self.heard_kept.is_none() {
+            self.heard_kept.clone_from(&report.heard_before);
+        }
         self.report = report;
         self.changed = true;
         if ended.is_some() {

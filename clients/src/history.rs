@@ -8,6 +8,7 @@ mod rows;
 mod schema;
 mod spans;
 
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -20,7 +21,7 @@ use tokio::sync::oneshot;
 use vtorc_core::admission::Block;
 use vtorc_core::audit::{AuditEntry, FindingSpan, RecoveryRecord};
 use vtorc_core::controls::{Controls, Entry};
-use vtorc_core::ids::{KeyspaceShard, RecoveryId};
+use vtorc_core::ids::{KeyspaceShard, RecoveryId, TabletAlias};
 use vtorc_core::knowledge::memory::LastHeard;
 use vtorc_core::ports::{FindingsChange, HistoryError, HistoryPort, LockToken, RecoveryFilter};
 use vtorc_core::time::Timestamp;
@@ -150,6 +151,10 @@ fn timestamp(millis: i64) -> Timestamp {
     Timestamp::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
+fn aliases(all: &BTreeSet<TabletAlias>) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
 fn number(id: RecoveryId) -> i64 {
     i64::try_from(id.0).unwrap_or(i64::MAX)
 }
@@ -266,9 +271,15 @@ impl HistoryPort for SqliteHistory {
         let shard = shard.clone();
         self.ask(move |db| {
             db.execute(
-                "INSERT OR REPLACE INTO last_heard (keyspace, shard, primary_alias, at_ms) \
-                 VALUES (?1, ?2, ?3, ?4)",
-                params![shard.keyspace, shard.shard, heard.primary.to_string(), millis(heard.at)],
+                "INSERT OR REPLACE INTO last_heard (keyspace, shard, primary_alias, at_ms, ackers) \
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    shard.keyspace,
+                    shard.shard,
+                    heard.primary.to_string(),
+                    millis(heard.at),
+                    aliases(&heard.ackers)
+                ],
             )
             .map(|_| ())
         })
@@ -279,15 +290,19 @@ impl HistoryPort for SqliteHistory {
         let shard = shard.clone();
         let row = self.ask(move |db| {
             db.query_row(
-                "SELECT primary_alias, at_ms FROM last_heard WHERE keyspace = ?1 AND shard = ?2",
+                "SELECT primary_alias, at_ms, ackers FROM last_heard \
+                 WHERE keyspace = ?1 AND shard = ?2",
                 params![shard.keyspace, shard.shard],
-                |row| Ok((row.get::<_, String>(0)?, timestamp(row.get(1)?))),
+                |row| Ok((row.get::<_, String>(0)?, timestamp(row.get(1)?), row.get(2)?)),
             )
             .optional()
         });
-        let heard = row.await?.map(|(primary, at)| {
-            let primary = primary.parse().map_err(|error| HistoryError(format!("{error}")))?;
-            Ok(LastHeard { primary, at })
+        let heard = row.await?.map(|(primary, at, ackers): (String, Timestamp, String)| {
+            let alias = |text: &str| {
+                text.parse::<TabletAlias>().map_err(|error| HistoryError(format!("{error}")))
+            };
+            let ackers = ackers.split_whitespace().map(alias).collect::<Result<_, _>>()?;
+            Ok(LastHeard { primary: alias(&primary)?, at, ackers })
         });
         heard.transpose()
     }

@@ -113,6 +113,8 @@ pub struct ServerStatus {
     /// A backup runs there that lets writes wait at its end (MariaDB's `BACKUP STAGE`), and nobody knows when. Read as
     /// the one before is.
     pub backup_runs: bool,
+    /// Turns all clients away but administrators (MySQL's `offline_mode`).
+    pub offline: bool,
     /// What is known of the tablet's vttablet; none where there is none, or it was not asked yet.
     pub vttablet: Option<VttabletState>,
 }
@@ -221,6 +223,11 @@ impl ServerStatus {
     pub fn received_beyond(&self, source: &ServerStatus) -> GtidSet {
         let beyond = self.gtid_received().subtract(&source.gtid_executed);
         beyond.without_writer(&source.identity())
+    }
+
+    /// It follows somebody, and acknowledges what it receives.
+    pub fn acknowledges(&self) -> bool {
+        self.semi_sync.replica_enabled && self.replication.is_some()
     }
 
     /// What is left of these without what comes to this server from elsewhere, by its other channels: its replicas have

@@ -67,6 +67,7 @@ pub fn status() -> ServerStatus {
         free_connections: None,
         writes_wait: false,
         backup_runs: false,
+        offline: false,
         vttablet: None,
     }
 }

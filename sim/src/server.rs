@@ -435,6 +435,7 @@ impl Server {
             free_connections: None,
             writes_wait: false,
             backup_runs: false,
+            offline: false,
             vttablet: None,
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::ports::TopoError;
-use vtorc_core::tablet::{Tablet, TabletType};
+use vtorc_core::tablet::{MysqlAddress, Tablet, TabletType};
 use vtorc_core::time::TermStart;
 use vtorc_core::topology::{
     ShardRecord, ShardTopology, TopologyRead, Trouble, UnreadCell, UnreadTablet,
@@ -81,6 +81,13 @@ impl Topology {
     pub fn shard(&mut self, name: &KeyspaceShard) -> Result<&mut ShardRecords, TopoError> {
         let missing = || TopoError::NoNode(name.to_string());
         self.shards.iter_mut().find(|records| records.name == *name).ok_or_else(missing)
+    }
+
+    /// A tablet's record has no address any more, or has it again.
+    pub fn set_address(&mut self, alias: &TabletAlias, address: Option<MysqlAddress>) {
+        let Some(tablet) = self.tablets.get_mut(alias) else { return };
+        tablet.mysql = address;
+        self.version += 1;
     }
 
     /// The tablets of a shard.

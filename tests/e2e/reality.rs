@@ -2,7 +2,7 @@
 //! does not apply everything. A dead primary is replaced all the same, and nothing acknowledged is lost.
 
 use serde_json::json;
-use vtorc_fleet::Flavor;
+use vtorc_fleet::{Flavor, Server};
 
 use crate::harness::{Cluster, PATIENCE, PLANNED, padded, wait_for};
 use crate::writer::{Writer, arrives, create_table, has, rows};
@@ -142,18 +142,41 @@ fn a_candidate_that_a_backup_locks_is_not_waited_for() {
 /// A replica with filters is told not to acknowledge, and is not promoted: though it ranks first.
 #[test]
 fn a_replica_with_filters_neither_acknowledges_nor_is_promoted() {
+    let ignore = "CHANGE REPLICATION FILTER REPLICATE_IGNORE_TABLE = (test.left_out)";
+    neither_acknowledges_nor_is_promoted(Flavor::MySql, |_| ignore.to_owned());
+}
+
+/// What it gets goes to another database.
+#[test]
+fn a_replica_that_renames_databases_neither_acknowledges_nor_is_promoted() {
+    let rename = "CHANGE REPLICATION FILTER REPLICATE_REWRITE_DB = ((test, other))";
+    neither_acknowledges_nor_is_promoted(Flavor::MySql, |_| rename.to_owned());
+}
+
+/// It has the primary's position and none of its data.
+#[test]
+fn a_replica_that_ignores_its_source_neither_acknowledges_nor_is_promoted() {
+    neither_acknowledges_nor_is_promoted(Flavor::MariaDb, |primary| {
+        let id = primary.value("SELECT @@server_id").unwrap();
+        format!("CHANGE MASTER TO IGNORE_SERVER_IDS = ({id})")
+    });
+}
+
+fn neither_acknowledges_nor_is_promoted(flavor: Flavor, filter: impl Fn(&Server) -> String) {
     let tablets = ["zone1-101", "zone1-102", "zone1-103", "zone1-104"];
-    let (mut cluster, first) = cluster_of(Flavor::MySql, &tablets);
+    let (mut cluster, first) = cluster_of(flavor, &tablets);
     let [filtered, _] = replicas(&first);
-    let filter = [
-        "STOP REPLICA",
-        "CHANGE REPLICATION FILTER REPLICATE_IGNORE_TABLE = (test.left_out)",
-        "START REPLICA",
-    ];
-    cluster.server(&filtered).run(&filter).unwrap();
+    let filter = filter(cluster.server(&first));
+    let (stop, start, enabled) = match flavor {
+        Flavor::MySql => {
+            ("STOP REPLICA", "START REPLICA", "SELECT @@rpl_semi_sync_replica_enabled")
+        }
+        Flavor::MariaDb => ("STOP SLAVE", "START SLAVE", "SELECT @@rpl_semi_sync_slave_enabled"),
+    };
+    cluster.server(&filtered).run(&[stop, &filter, start]).unwrap();
     cluster.daemon().finding("ReplicationFilters");
     let silent = || {
-        let on = cluster.server(&filtered).value("SELECT @@rpl_semi_sync_replica_enabled").ok()?;
+        let on = cluster.server(&filtered).value(enabled).ok()?;
         (on == "0").then_some(())
     };
     wait_for(silent).expect("it still acknowledges");
@@ -255,4 +278,76 @@ fn sets_with_many_gaps_stop_no_failover() {
     assert!(page.len() < 100_000, "{} bytes", page.len());
     cluster.server_mut(&first).restart().unwrap();
     assert_eq!(cluster.healthy(&[]), second);
+}
+
+/// It would turn clients and replicas away, and no write would be acknowledged there.
+#[test]
+fn a_candidate_in_offline_mode_is_passed_over() {
+    let tablets = ["zone1-101", "zone1-102", "zone1-103"];
+    let (mut cluster, first) = cluster_of(Flavor::MySql, &tablets);
+    let [best, other] = replicas(&first);
+    cluster.server(&best).run(&["SET GLOBAL offline_mode = ON"]).unwrap();
+    assert_eq!(is_replaced(&mut cluster, &first, &[]), other);
+    let reparent = cluster.daemon().recovery(|one| one["kind"] == "EmergencyReparent");
+    assert_eq!(reparent["outcome"], "succeeded", "{reparent:#}");
+}
+
+/// Its relay log may go, since the new primary has all of it: nobody waits an hour, nor five seconds.
+#[test]
+fn a_delayed_mariadb_acknowledges_to_the_new_primary_at_once() {
+    let tablets = ["zone1-101", "zone1-102", "zone1-103"];
+    let (mut cluster, first) = cluster_of(Flavor::MariaDb, &tablets);
+    let [delayed, _] = replicas(&first);
+    let delay = ["STOP SLAVE", "CHANGE MASTER TO MASTER_DELAY = 3600", "START SLAVE"];
+    cluster.server(&delayed).run(&delay).unwrap();
+    let writer = Writer::start(&cluster);
+    writer.wait_for_more(20);
+    cluster.server_mut(&first).kill();
+    let reparent = cluster.daemon().recovery(|one| one["kind"] == "EmergencyReparent");
+    assert_eq!(reparent["outcome"], "succeeded", "{reparent:#}");
+    writer.wait_for_more(20);
+    let acknowledged = writer.finish();
+    let second = cluster.daemon().shard()["primary"].as_str().unwrap().to_owned();
+    assert_ne!(second, first);
+    assert!(has(cluster.server(&second), &acknowledged), "acknowledged rows were lost");
+}
+
+/// A tablet acknowledges still when it is taken out of service, and may alone have what was acknowledged: a vtorc that is
+/// started later remembers that.
+#[test]
+fn an_acker_that_was_taken_out_of_service_is_waited_for_after_a_restart() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let tablets = ["zone1-101", "zone1-102", "zone1-103", "zone1-104"];
+        let (mut cluster, first) = cluster_of(flavor, &tablets);
+        let drained = if first == padded("zone1-104") { "zone1-103" } else { "zone1-104" };
+        cluster.topo(&["set-type", drained, "drained"]).unwrap();
+        let seen = || {
+            let type_ =
+                crate::failover::tablet(&cluster.daemon().shard(), &padded(drained))["type"]
+                    .clone();
+            (type_ == "DRAINED").then_some(())
+        };
+        wait_for(seen).expect("its type is not seen");
+        cluster.daemons.clear();
+        let stop = match flavor {
+            Flavor::MySql => "STOP REPLICA IO_THREAD",
+            Flavor::MariaDb => "STOP SLAVE IO_THREAD",
+        };
+        let others = tablets.map(padded);
+        let others = others.iter().filter(|alias| **alias != first && **alias != padded(drained));
+        for other in others {
+            cluster.server(other).run(&[stop]).unwrap();
+        }
+        cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'kept')"]).unwrap();
+        cluster.server_mut(&first).kill();
+        cluster.server_mut(drained).kill();
+        cluster.start_daemon(&[]);
+        cluster.daemon().held_back(&padded(drained));
+        cluster.server_mut(drained).restart().unwrap();
+        let second = cluster.healthy(&[&first, drained]);
+        assert!(
+            has(cluster.server(&second), &[1].into()),
+            "{flavor:?}: an acknowledged row is lost"
+        );
+    }
 }

@@ -89,6 +89,8 @@ struct TabletFile {
     answered_at_ms: u64,
     #[serde(default)]
     received_at_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    received_before_ms: Option<u64>,
     /// It led before the present primary.
     #[serde(default)]
     led_before: bool,
@@ -230,6 +232,7 @@ impl TabletFile {
             asked_at_ms: state.status_at.as_millis(),
             answered_at_ms: state.answered_at.as_millis(),
             received_at_ms: state.received_at.map(Timestamp::as_millis),
+            received_before_ms: state.received_before.map(Timestamp::as_millis),
             led_before: state.led_before,
             own_writes: state.own_writes.all().map(ToString::to_string),
             stuck_since_ms: state.stuck_since.map(Timestamp::as_millis),
@@ -289,6 +292,7 @@ impl TabletFile {
             answered_at: Timestamp::from_millis(self.answered_at_ms.max(self.asked_at_ms)),
             earlier: Vec::new(),
             received_at: self.received_at_ms.map(Timestamp::from_millis),
+            received_before: self.received_before_ms.map(Timestamp::from_millis),
             stuck_since: self.stuck_since_ms.map(Timestamp::from_millis),
             journal: status.as_ref().and_then(journal_of),
             as_primary: None,

@@ -13,6 +13,7 @@ use vtorc_core::recovery::kind::RecoveryKind;
 use vtorc_core::recovery::planned::{self, Asker, Move, Silence, WritesOn};
 use vtorc_core::recovery::reparent;
 use vtorc_core::recovery::step::StepKind;
+use vtorc_core::reparent::election::{Election, PassedOver, Reason};
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{Tablet, TabletAddress};
@@ -44,15 +45,8 @@ impl Locked<'_> {
             }
             Move::From(primary, election) => (*primary, election),
         };
-        let Some(first) = election.first() else {
-            return Err(Stopped::Refused("there is no candidate".into()));
-        };
-        self.announce(&election, &first.alias);
-        let candidate = self.tablet(&first.alias)?.clone();
         self.check_logins(std::slice::from_ref(&primary)).await?;
-        if asker == Asker::Somebody {
-            self.try_login(&candidate).await?;
-        }
+        let candidate = self.candidate_to_log_in_at(election, asker).await?;
         let chosen = self.status_of(&candidate.alias)?;
         let found = self.status_of(&primary.alias)?;
         let as_before = PromotionGrounds::of_primary(found);
@@ -112,6 +106,40 @@ impl Locked<'_> {
         self.check_lock().await?;
         let request = away(ReparentKind::Emergency);
         self.reparent(RecoveryKind::EmergencyReparent, Some(&request)).await
+    }
+
+    /// The first candidate at which replicas could log in. Whoever moves away from a primary that hardly answers does not
+    /// try that.
+    async fn candidate_to_log_in_at(
+        &self,
+        mut election: Election,
+        asker: Asker,
+    ) -> Result<Tablet, Stopped> {
+        let mut refusals = Vec::new();
+        for first in election.candidates.clone() {
+            let candidate = self.tablet(&first.alias)?.clone();
+            let tried = match asker {
+                Asker::Somebody => self.try_login(&candidate).await,
+                Asker::Vtorc => Ok(()),
+            };
+            match tried {
+                Ok(()) => {
+                    self.announce(&election, &candidate.alias);
+                    return Ok(candidate);
+                }
+                Err(Stopped::Refused(why)) => {
+                    refusals.push(why);
+                    election.candidates.retain(|one| one.alias != candidate.alias);
+                    let passed = PassedOver { alias: candidate.alias, reason: Reason::NoLogin };
+                    election.passed_over.push(passed);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        match refusals.is_empty() {
+            true => Err(Stopped::Refused("there is no candidate".into())),
+            false => Err(Stopped::Refused(refusals.join("; "))),
+        }
     }
 
     /// Before writes stop: if replicas could not log in at the new primary, no write would be acknowledged there.

@@ -38,6 +38,8 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE last_heard (
         keyspace TEXT NOT NULL, shard TEXT NOT NULL, primary_alias TEXT NOT NULL, at_ms INTEGER NOT NULL,
         PRIMARY KEY (keyspace, shard)) WITHOUT ROWID;
+", "
+    ALTER TABLE last_heard ADD COLUMN ackers TEXT NOT NULL DEFAULT '';
 "];
 
 /// Makes the file usable: checks it, sets how it is written, brings its tables up to date.

@@ -7,7 +7,7 @@ pub use vtorc_core::secret::Secret;
 pub use vtorc_core::source_access::{ChannelTls, Login};
 use vtorc_core::tablet::MysqlAddress;
 
-use super::text::PLAIN_SESSION;
+use super::text::{PLAIN_SESSION, WRITING_SESSION};
 
 /// Certificates for connections to MySQL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl MysqlAccess {
             .user(Some(&self.user))
             .pass(Some(self.password.reveal()))
             .prefer_socket(false)
-            .init(vec![PLAIN_SESSION])
+            .init(vec![PLAIN_SESSION, WRITING_SESSION])
             .tcp_connect_timeout(Some(self.connect_timeout.min(deadline)))
             .read_timeout(Some(deadline))
             .write_timeout(Some(deadline))

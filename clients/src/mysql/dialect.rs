@@ -105,7 +105,7 @@ pub(crate) const MAY_BE_MISSING: usize = 4;
 
 /// Servers have them or not, by version and plugins; asked for like this, none is missed.
 pub(crate) const SETTINGS: &str = "SHOW GLOBAL VARIABLES \
-     WHERE Variable_name LIKE 'rpl\\_semi\\_sync\\_%' OR Variable_name IN ('binlog_format', 'log_replica_updates', 'log_slave_updates') \
+     WHERE Variable_name LIKE 'rpl\\_semi\\_sync\\_%' OR Variable_name IN ('binlog_format', 'log_replica_updates', 'log_slave_updates', 'offline_mode') \
      OR Variable_name LIKE 'replicate\\_%'";
 const SEMI_SYNC_STATUS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl\\_semi\\_sync\\_%'";
 /// Empty where performance_schema is off; then a silent source only shows by `replica_net_timeout`.

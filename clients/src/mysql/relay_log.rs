@@ -94,18 +94,27 @@ pub(crate) fn make_ready(
             stop(session, Thread::Receiver)?;
             // The sooner it is thrown away, the surer the source still has it: one that is late on purpose is not waited
             // for.
-            if replication.applier_running && replication.delay_seconds == 0 {
+            if replication.applier_running && !is_late_on_purpose(replication) {
                 drain(session, &replication.retrieved)?;
             }
             Ok(false)
         }
         (Dialect::MariaDb, RelayLog::MustStay) => {
+            // One that is late on purpose does not apply it now: its receiver is not even stopped.
+            if is_late_on_purpose(replication) && !status.unapplied().is_empty() {
+                return Err(refusal(status, "would throw it away when it is repointed"));
+            }
             start_mariadb_applier(session, status, replication)?;
             stop_receiver(session, replication)?;
             let outcome = drain_mariadb(session);
             restored(session, replication, outcome)
         }
     }
+}
+
+/// It does not apply what it received while it is waited for.
+fn is_late_on_purpose(replication: &ReplicationStatus) -> bool {
+    replication.delay_seconds >= DRAIN.as_secs()
 }
 
 /// A receiver that ran runs again after a refusal. In MariaDB only beside a running applier: alone, it would begin by

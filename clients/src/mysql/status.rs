@@ -33,24 +33,14 @@ pub(crate) fn read(
         Dialect::MySql | Dialect::OldMySql => parse_gtid(dialect, &text(server, "gtid_purged"))?,
     };
     let read_only = flag(server, "read_only");
-    let (mut replication, mut channels) = (None, Vec::new());
-    for row in set(1) {
-        let name = channel_of(dialect, row);
-        let heartbeats = set(4).iter().find(|row| text(row, "channel_name") == name);
-        let worker = set(6).iter().find(|row| text(row, "channel_name") == name);
-        let read = read_channel(dialect, row, heartbeats)?;
-        match read.map(|read| with_error_of(worker, read)) {
-            Some(read) if name == channel => replication = Some(read),
-            Some(read) => channels.push(read),
-            None => {}
-        }
-    }
+    let server_id = number(server, "server_id").unwrap_or(0);
+    let (replication, channels) = read_channels(dialect, answers, (channel, server_id))?;
     let would_filter = variables.iter().any(|(name, value)| is_filter(name) && !value.is_empty())
         || set(5).iter().any(has_global_filter);
     Ok(ServerStatus {
         flavor: dialect.flavor(),
         version: text(server, "version"),
-        server_id: number(server, "server_id").unwrap_or(0),
+        server_id,
         server_uuid: server.get("server_uuid").cloned().flatten(),
         read_only,
         super_read_only: match dialect {
@@ -80,8 +70,35 @@ pub(crate) fn read(
         free_connections: None,
         writes_wait: false,
         backup_runs: false,
+        offline: variables.get("offline_mode").is_some_and(|value| is_on(value)),
         vttablet: None,
     })
+}
+
+/// The shard's channel, by its name, and all others.
+fn read_channels(
+    dialect: Dialect,
+    answers: &Answers,
+    (channel, server_id): (&str, u32),
+) -> Result<(Option<ReplicationStatus>, Vec<ReplicationStatus>), String> {
+    let set = |at: usize| answers.get(at).map(Vec::as_slice).unwrap_or_default();
+    let (mut replication, mut channels) = (None, Vec::new());
+    for row in set(1) {
+        let name = channel_of(dialect, row);
+        let heartbeats = set(4).iter().find(|row| text(row, "channel_name") == name);
+        let worker = set(6).iter().find(|row| text(row, "channel_name") == name);
+        let read = read_channel(dialect, row, heartbeats)?;
+        let read = read.map(|read| ReplicationStatus {
+            filtered: read.filtered || ignores_others(row, server_id),
+            ..with_error_of(worker, read)
+        });
+        match read {
+            Some(read) if name == channel => replication = Some(read),
+            Some(read) => channels.push(read),
+            None => {}
+        }
+    }
+    Ok((replication, channels))
 }
 
 /// How many clients a server would still let in, by `max_connections` and `Threads_connected`.
@@ -105,6 +122,13 @@ fn has_filter(channel: &Row) -> bool {
     columns.any(|(name, value)| is_filter(name) && value.as_ref().is_some_and(|v| !v.is_empty()))
 }
 
+/// Tells whether a channel leaves out what other servers wrote (`IGNORE_SERVER_IDS`). What it wrote itself every server
+/// leaves out.
+fn ignores_others(channel: &Row, own: u32) -> bool {
+    let ids = text(channel, "replicate_ignore_server_ids");
+    ids.split(',').map(str::trim).any(|id| !id.is_empty() && id != own.to_string())
+}
+
 fn has_global_filter(row: &Row) -> bool {
     is_filter(&text(row, "filter_name").to_ascii_lowercase())
         && !text(row, "filter_rule").is_empty()
@@ -112,7 +136,9 @@ fn has_global_filter(row: &Row) -> bool {
 
 /// The columns of the replication filters, on MariaDB also the variables.
 fn is_filter(column: &str) -> bool {
-    ["replicate_do_", "replicate_ignore_", "replicate_wild_"].iter().any(|p| column.starts_with(p))
+    ["replicate_do_", "replicate_ignore_", "replicate_wild_", "replicate_rewrite_"]
+        .iter()
+        .any(|begin| column.starts_with(begin))
         && !column.contains("server_ids")
 }
 

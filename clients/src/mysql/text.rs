@@ -3,8 +3,10 @@
 /// Said first in every session that changes something, so that a statement means the same on every server: a
 /// backslash escapes, what does not fit is refused, and the clock is shown without a time zone whose hours are
 /// changed.
-pub(crate) const PLAIN_SESSION: &str =
-    "SET SESSION sql_mode = 'STRICT_TRANS_TABLES', SESSION time_zone = '+00:00'";
+pub(crate) const PLAIN_SESSION: &str = "SET SESSION sql_mode = 'STRICT_TRANS_TABLES', SESSION time_zone = '+00:00', SESSION autocommit = ON";
+
+/// Said beside it: a server may begin every session with `transaction_read_only`.
+pub(crate) const WRITING_SESSION: &str = "SET SESSION TRANSACTION READ WRITE";
 
 /// A string literal. Whatever the text, it never ends early, under any sql_mode; and it is the text, in a session that
 /// began with [`PLAIN_SESSION`] or where no backslash is in it. (These statements take no hexadecimal literals.)

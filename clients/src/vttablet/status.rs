@@ -108,6 +108,7 @@ fn server_by_itself(full: &FullStatus) -> Result<ServerStatus, String> {
         free_connections: None,
         writes_wait: false,
         backup_runs: false,
+        offline: false,
         vttablet: Some(vttablet(full)),
     })
 }

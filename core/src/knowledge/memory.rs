@@ -1,5 +1,7 @@
 //! What stays known of a server though its next answer does not say it.
 
+use std::collections::BTreeSet;
+
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
 use crate::status::{Flavor, ServerStatus};
@@ -140,4 +142,7 @@ pub struct LastHeard {
     pub primary: TabletAlias,
     /// When.
     pub at: Timestamp,
+    /// Who acknowledged by what they said last. A process that comes later may have to know that of a tablet that it
+    /// never hears, whatever type that has by then.
+    pub ackers: BTreeSet<TabletAlias>,
 }

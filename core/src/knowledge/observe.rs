@@ -45,6 +45,8 @@ pub struct TabletState {
     pub earlier: Vec<(Arc<ServerStatus>, Timestamp)>,
     /// When something last arrived from the source, as far as probes could see.
     pub received_at: Option<Timestamp>,
+    /// When something arrived before that. (A restart of the server looks like an arrival.)
+    pub received_before: Option<Timestamp>,
     /// Since when commits wait for acknowledgements and none gets through, as far as probes could see.
     pub stuck_since: Option<Timestamp>,
     /// Its reparent journal, if it was read in this term.
@@ -111,6 +113,7 @@ impl TabletState {
             answered_at: Timestamp::default(),
             earlier: Vec::new(),
             received_at: None,
+            received_before: None,
             stuck_since: None,
             journal: None,
             as_primary: None,
@@ -135,7 +138,7 @@ impl TabletState {
                 self.history.succeeded(now);
                 let before = self.status.as_deref();
                 if marker(&status) != before.and_then(marker) {
-                    self.received_at = Some(now);
+                    self.received_before = self.received_at.replace(now);
                 }
                 self.stuck_since = stuck_since(&status, before, self.stuck_since, sent_at);
                 let same = before.is_some_and(|before| before.identity() == status.identity());

@@ -73,7 +73,34 @@ impl ShardSnapshot {
         let now = primary.status.as_ref().map(|_| primary.status_at);
         let before = self.heard_before.as_ref().filter(|before| before.primary == *alias);
         let at = now.max(before.map(|before| before.at))?;
-        Some(LastHeard { primary: alias.clone(), at })
+        let ackers = self.known_ackers(self.heard_before.as_ref());
+        Some(LastHeard { primary: alias.clone(), at, ackers })
+    }
+
+    /// Who acknowledges by what it said last, to this process or to one before it.
+    fn known_ackers(&self, before: Option<&LastHeard>) -> BTreeSet<TabletAlias> {
+        let acknowledges = |state: &&TabletState| match &state.status {
+            Some(status) => status.acknowledges(),
+            None => before.is_some_and(|before| before.ackers.contains(&state.tablet.alias)),
+        };
+        let ackers = self.tablets.values().filter(acknowledges);
+        ackers.map(|state| state.tablet.alias.clone()).collect()
+    }
+
+    /// It may have acknowledged though its last word does not say so: it said so shortly before, or to a process before
+    /// this one, where the primary was not heard since. (A server that is restarted acknowledges no more.) What the
+    /// primary acknowledged before it was promoted is its own business.
+    pub fn may_have_acknowledged(&self, state: &TabletState) -> bool {
+        let is_primary =
+            self.primary().is_some_and(|primary| primary.tablet.alias == state.tablet.alias);
+        if is_primary {
+            return state.status.as_ref().is_some_and(|status| status.acknowledges());
+        }
+        let unheard = self.primary().filter(|primary| primary.status.is_none());
+        let before = self.heard_before.as_ref().zip(unheard);
+        let before = before.filter(|(before, primary)| before.primary == primary.tablet.alias);
+        before.is_some_and(|(before, _)| before.ackers.contains(&state.tablet.alias))
+            || state.words().any(|(status, _)| status.acknowledges())
     }
 
     /// What the primary said last, it said before its term was known here.
@@ -90,9 +117,13 @@ impl ShardSnapshot {
 
     /// What is to be kept of that, where this was kept last.
     pub fn heard_to_keep(&self, kept: Option<&LastHeard>) -> Option<LastHeard> {
-        let heard = self.last_heard()?;
+        let ackers = self.known_ackers(kept);
+        let heard = LastHeard { ackers, ..self.last_heard()? };
         let kept = kept.filter(|kept| kept.primary == heard.primary);
-        kept.is_none_or(|kept| kept.at.age(heard.at) >= HEARD_KEPT_EVERY).then_some(heard)
+        let is_old = |kept: &LastHeard| {
+            kept.ackers != heard.ackers || kept.at.age(heard.at) >= HEARD_KEPT_EVERY
+        };
+        kept.is_none_or(is_old).then_some(heard)
     }
 
     /// What the topology says of the shard, as far as it is known here.

@@ -23,7 +23,7 @@ pub struct StrayAckers {
 
 /// Finds them.
 ///
-/// A tablet that was heard is judged by its last word: semi-sync is switched on in a `my.cnf`, stays on while a backup
+/// A tablet that was heard is judged by its last words: semi-sync is switched on in a `my.cnf`, stays on while a backup
 /// is taken, and for a moment after the policy was changed. Of one that was never heard the primary knows: it counts
 /// its connected ackers (`Rpl_semi_sync_*_clients`), and where those that are known account for all of them, nobody
 /// else can have acknowledged anything.
@@ -35,8 +35,8 @@ pub fn stray_ackers(snapshot: &ShardSnapshot) -> StrayAckers {
     let never_had_one = snapshot.record.term_start.is_none() && snapshot.primary().is_none();
     let room = if never_had_one { Some(0) } else { unaccounted(snapshot) };
     let may_acknowledge = |state: &&TabletState| match &state.status {
-        Some(status) => acknowledges(status),
-        None => state.tablet.mysql.is_some() && unheard_may_acknowledge(state, room),
+        Some(_) => snapshot.may_have_acknowledged(state),
+        None => state.tablet.mysql.is_some() && unheard_may_acknowledge(state, room, snapshot),
     };
     let tablets = snapshot.tablets.values().filter(may_acknowledge);
     let places = snapshot.unseen.keys().filter(|_| room != Some(0));
@@ -46,20 +46,19 @@ pub fn stray_ackers(snapshot: &ShardSnapshot) -> StrayAckers {
     }
 }
 
-/// It follows somebody, and acknowledges what it receives.
-pub(super) fn acknowledges(status: &ServerStatus) -> bool {
-    status.semi_sync.replica_enabled && status.replication.is_some()
-}
-
 /// Its source counts it among its connected ackers. One whose receiver stood does not explain anything of that count.
 fn is_counted_acker(status: &ServerStatus) -> bool {
     let connected = |channel: &ReplicationStatus| channel.receiver == ReceiverState::Running;
     let counts =
         status.semi_sync.replica_active && status.replication.as_ref().is_some_and(connected);
-    counts || (acknowledges(status) && sabotage::has(Bug::CountStoppedAckers))
+    counts || (status.acknowledges() && sabotage::has(Bug::CountStoppedAckers))
 }
 
-fn unheard_may_acknowledge(state: &TabletState, room: Option<u32>) -> bool {
+fn unheard_may_acknowledge(
+    state: &TabletState,
+    room: Option<u32>,
+    snapshot: &ShardSnapshot,
+) -> bool {
     if sabotage::has(Bug::WaitForUnseen) {
         return !state.tablet.tablet_type.is_managed();
     }
@@ -69,7 +68,9 @@ fn unheard_may_acknowledge(state: &TabletState, room: Option<u32>) -> bool {
         (_, Some(_)) => true,
         // The primary was never heard either. A tablet that takes a backup was an acker a moment ago; what is out of
         // service, or is no acker by its type, was set up by whoever took it out.
-        (tablet_type, None) => tablet_type == TabletType::Backup,
+        (tablet_type, None) => {
+            tablet_type == TabletType::Backup || snapshot.may_have_acknowledged(state)
+        }
     }
 }
 

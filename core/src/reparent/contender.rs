@@ -15,7 +15,6 @@ use crate::status::{Flavor, ServerStatus};
 use crate::tablet::Tablet;
 use crate::time::Timestamp;
 
-use super::ackers::acknowledges;
 use super::reason::{PassedOver, Reason};
 use super::safety::cannot_acknowledge_alone;
 
@@ -51,6 +50,8 @@ pub struct Contender {
     /// It acknowledged nothing beyond this, having acknowledged nothing since before the primary was last asked; none
     /// where it may have.
     pub acknowledged_at_most: Option<GtidSet>,
+    /// It may have acknowledged before it answered, whatever it is now.
+    pub may_have_acknowledged: bool,
     /// So long at least is its reparent journal, by what was read before.
     pub journal_at_least: u64,
 }
@@ -73,6 +74,7 @@ impl Contender {
             restarted: false,
             forgotten: status.gtid_executed.empty_like(),
             acknowledged_at_most: acknowledged_at_most(&tablet.alias, snapshot),
+            may_have_acknowledged: state.is_some_and(|state| snapshot.may_have_acknowledged(state)),
             journal_at_least: 0,
             status,
         }
@@ -81,8 +83,9 @@ impl Contender {
     /// The same of one that answered under the lock, at this moment at the latest: whether it may have forgotten what
     /// it acknowledged. (No probe asks for the uptime.)
     pub fn by_its_memory(self, snapshot: &ShardSnapshot, answered_by: Timestamp) -> Self {
-        let restarted = started_since_primary_was_heard(&self.status, snapshot, answered_by);
         let state = snapshot.tablet(&self.tablet.alias);
+        let restarted = started_since_primary_was_heard(&self.status, snapshot, answered_by)
+            && !state.is_some_and(|state| received_since(state, &self.status, answered_by));
         let forgotten = state.and_then(|state| state.forgotten_by(&self.status));
         // Neither what the primary never had nor its own writes came to it from the primary.
         let forgotten = forgotten
@@ -134,7 +137,8 @@ impl Contender {
 
     /// What it has counts.
     pub(super) fn is_witness(&self) -> bool {
-        is_witness(&self.tablet, &self.status)
+        let acknowledged = self.may_have_acknowledged && !sabotage::has(Bug::CountPolicyAckersOnly);
+        is_witness(&self.tablet, &self.status) || acknowledged
     }
 
     /// Others can get what it has from its binary logs.
@@ -176,6 +180,9 @@ impl Contender {
         }
         let free = self.status.free_connections;
         let is_full = free.is_some_and(|free| (free as usize) < followers);
+        if self.status.offline {
+            return Some(Reason::Offline);
+        }
         match (self.status.writes_wait, self.status.backup_runs, is_full) {
             (true, _, _) => Some(Reason::Locked),
             (false, true, _) => Some(Reason::BackedUp),
@@ -289,7 +296,7 @@ fn led_before(alias: &TabletAlias, snapshot: &ShardSnapshot) -> bool {
 
 /// What such a tablet has counts: by its type, or because it acknowledges whatever its type is.
 pub fn is_witness(tablet: &Tablet, status: &ServerStatus) -> bool {
-    let stray = acknowledges(status) && !sabotage::has(Bug::CountPolicyAckersOnly);
+    let stray = status.acknowledges() && !sabotage::has(Bug::CountPolicyAckersOnly);
     tablet.tablet_type.is_witness() || stray
 }
 
@@ -340,6 +347,19 @@ fn started_since_primary_was_heard(
     let silence = snapshot.last_heard().map(|heard| heard.at.age(answered_by));
     let surely = status.uptime.map(|uptime| uptime.saturating_sub(UPTIME_IS_LONGER_BY));
     surely.zip(silence).is_some_and(|(uptime, silence)| uptime < silence)
+}
+
+/// A primary sends whoever connects what it lacks, in order: this long after a start nothing is missing of what was
+/// thrown away by it.
+const SENT_AGAIN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Whether it received something from its source long after its process began to run: the primary lived then, though
+/// it was not heard here. Something else arrived since the start, or what was seen was the start itself.
+fn received_since(state: &TabletState, status: &ServerStatus, answered_by: Timestamp) -> bool {
+    let uptime = status.uptime.map(|uptime| uptime.saturating_sub(UPTIME_IS_LONGER_BY));
+    let later_by = |at: Option<Timestamp>| uptime?.checked_sub(at?.age(answered_by));
+    later_by(state.received_before).is_some()
+        && later_by(state.received_at).is_some_and(|later| later >= SENT_AGAIN_WITHIN)
 }
 
 /// What a tablet had when it answered before the primary was last asked, and the primary lacked: it cannot be what the

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::ackers::acknowledges;
 use super::contender::Contender;
 use super::reason::Reason;
 use super::trust::{followed, mistrust, of_the_shard, somebody_forgot, unacknowledged};
@@ -151,7 +150,7 @@ impl Incumbent<'_> {
         let is_stray = |one: &&Contender| {
             let wanted =
                 self.follows(one) && self.policy.is_acker(&self.incumbent.tablet, &one.tablet);
-            acknowledges(&one.status) && !wanted
+            one.status.acknowledges() && !wanted
         };
         let strays = self.everybody.iter().filter(is_stray);
         strays.map(|one| one.tablet.alias.clone()).collect()

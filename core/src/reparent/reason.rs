@@ -73,6 +73,10 @@ pub enum Reason {
     BackedUp,
     /// Its connections are used up: others could not follow it.
     NoConnections,
+    /// Replicas could not log in there.
+    NoLogin,
+    /// It turns clients and replicas away (`offline_mode`).
+    Offline,
     /// It was to be promoted just before, and refused.
     NotPromoted,
     /// It was chosen and did not catch up in time.
@@ -131,6 +135,8 @@ impl fmt::Display for Reason {
             ),
             Self::Locked => f.write_str(LOCKED),
             Self::BackedUp => f.write_str(BACKED_UP),
+            Self::NoLogin => f.write_str("replicas could not log in there"),
+            Self::Offline => f.write_str("it is in offline mode and turns clients and replicas away"),
             Self::NoConnections => f.write_str("its max_connections are used up"),
             Self::NotPromoted => f.write_str("it refused to be promoted"),
             Self::Filtered => f.write_str(

@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use super::ackers::acknowledges;
 use super::contender::{Constraints, Contender, Promised, lost_own, passed};
 use super::reason::{NoCandidate, PassedOver, Reason};
 use crate::durability::DurabilityPolicy;
@@ -248,7 +247,7 @@ pub(super) fn check_held_by_filtered(
     target: &GtidSet,
     constraints: &Constraints<'_>,
 ) -> Result<(), NoCandidate> {
-    let may_acknowledge = |one: &&Contender| acknowledges(&one.status);
+    let may_acknowledge = |one: &&Contender| one.status.acknowledges();
     if constraints.policy.acks_required() == 0 {
         return Ok(());
     }
@@ -308,7 +307,7 @@ pub(super) fn check_remembered(
         None => {
             let replica = one.tablet.as_replica();
             let quiet = one.acknowledged_at_most.is_some();
-            (constraints.policy.is_acker_of(old, &replica) && !quiet) || acknowledges(&one.status)
+            (constraints.policy.is_acker_of(old, &replica) && !quiet) || one.status.acknowledges()
         }
     };
     let ackers: Vec<&Contender> = everybody.iter().filter(acks).collect();

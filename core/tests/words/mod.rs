@@ -144,7 +144,7 @@ fn tablet(line: &str) -> TabletState {
                 state.status_at = Timestamp::from_millis(value.parse::<u64>().unwrap() * 1000)
             }
             "later" => state.answered_at = Timestamp::from_millis(NOW.as_millis() + 1),
-            "spoke" | "had" | "led" | "mute" | "served" | "forgot" | "erred" => {
+            "spoke" | "arrived" | "had" | "led" | "mute" | "served" | "forgot" | "erred" => {
                 remembered(&mut state, &status, key, value);
             }
             _ => server_word(&mut status, key, value),
@@ -169,6 +169,13 @@ fn remembered(state: &mut TabletState, status: &ServerStatus, key: &str, value: 
         "served" => {
             let had = ServerStatus { gtid_executed: gtid(value), ..status.clone() };
             state.as_primary = Some(Arc::new(had));
+        }
+        // It was seen to get something from its source so many seconds after the beginning, and so many.
+        "arrived" => {
+            let seconds = |text: &str| Timestamp::from_millis(text.parse::<u64>().unwrap() * 1000);
+            let (first, last) = value.split_once(',').unwrap();
+            (state.received_before, state.received_at) =
+                (Some(seconds(first)), Some(seconds(last)));
         }
         // It answered last so many seconds after the beginning.
         "spoke" => {
@@ -273,6 +280,7 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
     match key {
         "rw" => (status.read_only, status.super_read_only) = (false, false),
         "backup" => status.backup_runs = true,
+        "offline" => status.offline = true,
         "locked" => status.writes_wait = true,
         "free" => status.free_connections = Some(value.parse().unwrap()),
         "ro" => (status.read_only, status.super_read_only) = (true, true),
@@ -307,6 +315,27 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         }
         // `gtid_slave_pos`, after that.
         "applied" => status.gtid_executed = GtidSet::parse_mariadb(value).unwrap(),
+        "got" | "pulls" => received_word(status, key, value),
+        "journal" => status.journal_length = value.parse().ok(),
+        "uptime" => status.uptime = value.parse().ok().map(Duration::from_secs),
+        "lag" => status.replication.as_mut().unwrap().lag_seconds = value.parse().ok(),
+        "clients" => status.semi_sync.clients = value.parse().unwrap(),
+        "version" => status.version = value.to_owned(),
+        "vttablet" => status.vttablet = Some(vttablet(value)),
+        "nolog" => status.log_replica_updates = false,
+        "format" => status.binlog_format = BinlogFormat::from_name(value),
+        "past" | "opens" | "fast" | "early" | "skew" | "nettimeout" | "ungranted" | "noentry"
+        | "tlsonly" => {}
+        "uuid" => status.server_uuid = Some(uuid(value.chars().next().unwrap())),
+        "id" => status.server_id = value.parse().unwrap(),
+        "purged" => status.gtid_purged = gtid(value),
+        other => channel_word(status.replication.as_mut().unwrap(), other, value),
+    }
+}
+
+/// What a word says of what it got.
+fn received_word(status: &mut ServerStatus, key: &str, value: &str) {
+    match key {
         "got" => {
             let got = match value.contains(':') {
                 true => gtid(value),
@@ -315,26 +344,13 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
             };
             status.replication.as_mut().unwrap().retrieved = got;
         }
-        "journal" => status.journal_length = value.parse().ok(),
-        "uptime" => status.uptime = value.parse().ok().map(Duration::from_secs),
-        "lag" => status.replication.as_mut().unwrap().lag_seconds = value.parse().ok(),
-        "clients" => status.semi_sync.clients = value.parse().unwrap(),
-        "version" => status.version = value.to_owned(),
-        "vttablet" => status.vttablet = Some(vttablet(value)),
-        "nolog" => status.log_replica_updates = false,
         // What it got by another channel, from elsewhere.
         "pulls" => {
             let elsewhere = testkit::replication(MysqlAddress { host: "dw".into(), port: 3306 });
             let (source_uuid, retrieved) = (None, gtid(value));
             status.channels.push(ReplicationStatus { source_uuid, retrieved, ..elsewhere });
         }
-        "format" => status.binlog_format = BinlogFormat::from_name(value),
-        "past" | "opens" | "fast" | "early" | "skew" | "nettimeout" | "ungranted" | "noentry"
-        | "tlsonly" => {}
-        "uuid" => status.server_uuid = Some(uuid(value.chars().next().unwrap())),
-        "id" => status.server_id = value.parse().unwrap(),
-        "purged" => status.gtid_purged = gtid(value),
-        other => channel_word(status.replication.as_mut().unwrap(), other, value),
+        other => panic!("unknown word {other}"),
     }
 }
 
@@ -408,6 +424,7 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
         answered_at: NOW,
         earlier: Vec::new(),
         received_at: Some(NOW),
+        received_before: None,
         stuck_since: None,
         journal: None,
         as_primary: None,

@@ -22,6 +22,7 @@
 //! | [`Hostile::RefusesPromotion`] | a privilege is missing on one host, or its connections are used up |
 //! | [`Hostile::Ungoverned`] | a privilege is missing on the primary, where semi-sync is off |
 //! | [`Hostile::EmergencyAsked`] | an operator who knows no other way |
+//! | [`Hostile::ShutDown`] | a vttablet that was stopped in order, or has not said its port yet |
 //! | [`Hostile::ManagerSlow`] | a network card, switch or tunnel before vtorc that loses packets |
 //!
 //! What is so from the beginning and for good is a [`crate::ills::Habit`], a tablet's type, or a cell that nobody can
@@ -34,6 +35,7 @@ use vtorc_core::time::{TermStart, Timestamp};
 use super::Fault;
 use crate::ills::{DELAY_SECONDS, bit};
 use crate::manager::EPOCH_MS;
+use crate::server::Server;
 use crate::universe::Universe;
 
 /// A kind of fault of the second generation.
@@ -81,6 +83,8 @@ pub enum Hostile {
     Ungoverned,
     /// Somebody asks for an emergency reparent; only hazards have it.
     EmergencyAsked,
+    /// A tablet's record has no address; only hazards have it.
+    ShutDown,
 }
 
 impl Hostile {
@@ -123,7 +127,8 @@ impl Hostile {
             | Self::DropsOnceOpened
             | Self::RefusesPromotion
             | Self::Ungoverned
-            | Self::EmergencyAsked => false,
+            | Self::EmergencyAsked
+            | Self::ShutDown => false,
         }
     }
 }
@@ -189,10 +194,16 @@ impl Universe {
             }
             Hostile::Downtime => ills.downtime_since = begins.then_some(now),
             Hostile::ApplierFails => self.server_mut(server).fail_applier(begins),
+            Hostile::ShutDown => self.be_without_address(server, begins),
             Hostile::LyingRecord if reigns => {}
             Hostile::LyingRecord => self.lie_of(server, begins),
             Hostile::ManagerSlow => self.slow_towards_servers(fault.manager, begins),
         }
+    }
+
+    fn be_without_address(&mut self, server: u8, begins: bool) {
+        let alias = self.server(server).alias.clone();
+        self.topology.set_address(&alias, (!begins).then(|| Server::address(server)));
     }
 
     /// Half of the time the server is dead, otherwise only nobody can connect to it; the primary is always dead. A

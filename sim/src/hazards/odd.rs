@@ -193,6 +193,15 @@ pub const ODD: &[Hazard] = &[
         ..PLAIN
     },
     Hazard {
+        name: "the vttablet of an RDONLY was stopped in order before the primary dies",
+        types: WITH_RDONLY,
+        faults: &[
+            (Kind::Hostile(Hostile::ShutDown), 4_000, 60_000, Some(3)),
+            (Kind::Crash, 5_000, 60_000, Some(0)),
+        ],
+        ..PLAIN
+    },
+    Hazard {
         name: "the primary dies while it is in downtime",
         managers: 2,
         faults: &[

@@ -27,7 +27,7 @@ impl Line {
                 RelayLog::MustStay => self.apply_received(status, replication).await?,
                 RelayLog::MayGo => {
                     self.tell(Statement::StopReceiver).await?;
-                    if replication.applier_running && replication.delay_seconds == 0 {
+                    if replication.applier_running && replication.delay_seconds < DRAIN.as_secs() {
                         // What is left of it may go.
                         let _ = self.wait(&replication.retrieved, self.share_of(DRAIN)).await;
                     }
@@ -45,6 +45,9 @@ impl Line {
         status: &ServerStatus,
         replication: &ReplicationStatus,
     ) -> Result<(), CommandError> {
+        if replication.delay_seconds >= DRAIN.as_secs() && !status.unapplied().is_empty() {
+            return Err(refusal("would throw it away when it is repointed"));
+        }
         if !replication.applier_running && !status.unapplied().is_empty() {
             check_start(status)?;
             self.tell(Statement::StartApplier).await?;

@@ -43,6 +43,8 @@ pub(super) struct ServerFile {
     writes_wait: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     backup_runs: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    offline: bool,
     #[serde(default)]
     vttablet: Option<VttabletFile>,
     semi_sync: SemiSyncFile,
@@ -174,6 +176,7 @@ impl ServerFile {
             free_connections: status.free_connections,
             writes_wait: status.writes_wait,
             backup_runs: status.backup_runs,
+            offline: status.offline,
             vttablet: status.vttablet.as_ref().map(VttabletFile::of),
             semi_sync: SemiSyncFile::of(&status.semi_sync),
             replication: status.replication.as_ref().map(ReplicationFile::of),
@@ -225,6 +228,7 @@ impl ServerFile {
             free_connections: self.free_connections,
             writes_wait: self.writes_wait,
             backup_runs: self.backup_runs,
+            offline: self.offline,
             vttablet: self.vttablet.map(VttabletFile::into_core).transpose()?,
         })
     }
