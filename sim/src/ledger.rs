@@ -307,8 +307,8 @@ impl Universe {
         ledger.serving_since.clear();
     }
 
-    /// It lost what it wrote, and wrote under the same numbers again: a vtorc that saw the loss, and not that the others
-    /// lost it too, cannot know that they have the same.
+    /// It lost what it wrote, and wrote under the same numbers again: a vtorc that saw the loss, and not that the
+    /// others lost it too, cannot know that they have the same.
     fn wrote_anew(&self, number: u8) -> bool {
         let mut lost = self.ledger(number).worn.iter().filter(|txn| txn.source == number);
         lost.any(|txn| self.server(number).has_applied(*txn))

@@ -89,8 +89,8 @@ impl Story {
         }
     }
 
-    /// Much arrives by the primary's other channel. Replicas may show it before the primary does: nobody was promoted by
-    /// that.
+    /// Much arrives by the primary's other channel. Replicas may show it before the primary does: nobody was promoted
+    /// by that.
     fn streams(&self) {
         let before = self.cluster.daemon().recoveries();
         let mut connection = self.cluster.server(WAREHOUSE).connect("admin").unwrap();

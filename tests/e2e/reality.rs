@@ -312,8 +312,8 @@ fn a_delayed_mariadb_acknowledges_to_the_new_primary_at_once() {
     assert!(has(cluster.server(&second), &acknowledged), "acknowledged rows were lost");
 }
 
-/// A tablet acknowledges still when it is taken out of service, and may alone have what was acknowledged: a vtorc that is
-/// started later remembers that.
+/// A tablet acknowledges still when it is taken out of service, and may alone have what was acknowledged: a vtorc that
+/// is started later remembers that.
 #[test]
 fn an_acker_that_was_taken_out_of_service_is_waited_for_after_a_restart() {
     for flavor in [Flavor::MySql, Flavor::MariaDb] {

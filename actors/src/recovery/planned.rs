@@ -108,8 +108,8 @@ impl Locked<'_> {
         self.reparent(RecoveryKind::EmergencyReparent, Some(&request)).await
     }
 
-    /// The first candidate at which replicas could log in. Whoever moves away from a primary that hardly answers does not
-    /// try that.
+    /// The first candidate at which replicas could log in. Whoever moves away from a primary that hardly answers does
+    /// not try that.
     async fn candidate_to_log_in_at(
         &self,
         mut election: Election,

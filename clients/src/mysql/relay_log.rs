@@ -92,8 +92,8 @@ pub(crate) fn make_ready(
         }
         (Dialect::MariaDb, RelayLog::MayGo) => {
             stop(session, Thread::Receiver)?;
-            // The sooner it is thrown away, the surer the source still has it: one that is late on purpose is not waited
-            // for.
+            // The sooner it is thrown away, the surer the source still has it. One that is late on purpose is not
+            // waited for.
             if replication.applier_running && !is_late_on_purpose(replication) {
                 drain(session, &replication.retrieved)?;
             }

@@ -257,8 +257,8 @@ fn count_replicas(
             }
             Receiving::No => {}
             Receiving::Unknown => {
-                // One that is itself gone, turns us away, or has no address (its vttablet was stopped in order) will not
-                // be asked again with success.
+                // One that is itself gone, turns us away, or has no address will not be asked again with success. (A
+                // vttablet that is stopped in order takes its address away.)
                 let nowhere =
                     replica.tablet.mysql.is_none() && !sabotage::has(Bug::WaitForNoAddress);
                 let hopeless = nowhere
