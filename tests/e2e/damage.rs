@@ -128,6 +128,30 @@ fn a_primary_whose_record_cannot_be_read_any_more_stays_the_only_one() {
     assert_eq!(cluster.healthy(&[]), primary);
 }
 
+/// Nobody is promoted before the shard's own record can be read, and the forecast says so.
+#[test]
+fn a_shard_whose_own_record_cannot_be_read_promises_no_failover() {
+    for name in ["shards/0/Shard", "Keyspace"] {
+        let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
+        cluster.start_daemon(&[]);
+        let primary = cluster.healthy(&[]);
+        let path = cluster.directory.path().join("topo/global/keyspaces/ks").join(name);
+        let good = std::fs::read(&path).unwrap();
+        std::fs::write(&path, GARBAGE).unwrap();
+        cluster.daemon().finding("DamagedRecord");
+        let refuses = || {
+            let forecast = cluster.daemon().shard()["if_primary_died"].clone();
+            (forecast["outcome"] == "refuses").then(|| forecast.to_string())
+        };
+        let why = wait_for(refuses).expect("the forecast promises a failover");
+        assert!(why.contains("the record of ks/0 cannot be understood"), "{why}");
+        cluster.server_mut(&primary).kill();
+        cluster.daemon().held_back("cannot be understood");
+        std::fs::write(&path, good).unwrap();
+        assert_ne!(cluster.healthy(&[&primary]), primary);
+    }
+}
+
 #[test]
 fn what_an_acker_has_whose_record_cannot_be_read_is_not_lost() {
     let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);

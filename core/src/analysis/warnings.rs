@@ -213,7 +213,7 @@ pub const WARNINGS: &[Warning] = &[
     },
     Warning {
         kind: FindingKind::DamagedRecord,
-        why: "a record of the shard cannot be understood; what was known before stays in use",
+        why: "a record of the shard cannot be understood; what was known before is shown, and nothing can be written there",
         find: |snapshot| {
             let damaged = snapshot.damaged.iter();
             let damaged = damaged.map(|(path, why)| Sight::Damaged(path.clone(), why.clone()));

@@ -62,6 +62,10 @@ pub fn if_primary_died(
         Ok(policy) => *policy,
         Err(unknown) => return refuses(unknown.to_string()),
     };
+    if let Some(why) = snapshot.damaged.get(&snapshot.shard.to_string()) {
+        // No recovery begins before that is read under the lock.
+        return refuses(format!("the record of {} cannot be understood: {why}", snapshot.shard));
+    }
     let old = &primary.tablet.alias;
     if let Some(refusal) = forbidden(old, snapshot, settings, switches) {
         return refuses(refusal.to_string());

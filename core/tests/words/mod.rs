@@ -65,7 +65,7 @@ pub(crate) fn snapshot(
         },
         emergency_reparent_disabled: false,
         tablets: BTreeMap::new(),
-        damaged: BTreeMap::new(),
+        damaged: damaged(arg("damaged")),
         known_cells: BTreeSet::new(),
         unseen: unseen(args),
     };
@@ -77,6 +77,15 @@ pub(crate) fn snapshot(
         snapshot.tablets.insert(state.tablet.alias.clone(), state);
     }
     snapshot
+}
+
+/// `damaged=shard` the shard's own record, `damaged=zone1-9` a tablet's.
+fn damaged(of: Option<String>) -> BTreeMap<String, String> {
+    let path = |of: String| match of.as_str() {
+        "shard" => "ks/0".to_owned(),
+        alias => format!("tablets/{alias}/Tablet"),
+    };
+    of.map(|of| (path(of), "garbage".to_owned())).into_iter().collect()
 }
 
 /// `unread=zone3` a cell that was never read, `unread=zone3-9` a record.
