@@ -411,6 +411,12 @@ pub struct ReplicationStatus {
 }
 
 impl ReplicationStatus {
+    /// Its source lets it in no more: it answers.
+    pub fn is_turned_away(&self) -> bool {
+        let error = self.receiver_error.as_ref();
+        error.is_some_and(|error| error.kind == ReceiverErrorKind::Denied)
+    }
+
     /// It was connected to its source, and knows which server that is.
     pub fn knows_source(&self) -> bool {
         self.source_identity().is_some()

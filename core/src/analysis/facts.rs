@@ -15,7 +15,7 @@ use crate::knowledge::snapshot::ShardSnapshot;
 use crate::reparent::election::{self, Contender, PrimaryPosition, Witnesses};
 use crate::sabotage::{self, Bug};
 use crate::settings::RecoverySettings;
-use crate::status::{Flavor, ReceiverState, ServerStatus, VttabletState};
+use crate::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus, VttabletState};
 use crate::tablet::{Tablet, TabletType};
 use crate::time::Timestamp;
 
@@ -238,7 +238,7 @@ fn count_replicas(
     primary: &TabletState,
     settings: &RecoverySettings,
 ) {
-    let mut timely = 0;
+    let (mut timely, mut lost, mut turned_away) = (0, 0, 0);
     let asked_at = primary.reachability.failing_since().unwrap_or_default();
     for replica in snapshot.replicas_of(&primary.tablet.alias) {
         facts.replicas_total += 1;
@@ -255,7 +255,11 @@ fn count_replicas(
                 facts.replicas_receiving += 1;
                 timely += usize::from(!lags(replica, settings));
             }
-            Receiving::No => {}
+            Receiving::No => match replica.channel().is_some_and(ReplicationStatus::is_turned_away)
+            {
+                true => turned_away += 1,
+                false => lost += 1,
+            },
             Receiving::Unknown => {
                 // One that is itself gone, turns us away, or has no address will not be asked again with success. (A
                 // vttablet that is stopped in order takes its address away.)
@@ -272,6 +276,11 @@ fn count_replicas(
         if !facts.primary_valid {
             facts.evidence.push(receiving_evidence(replica, primary, receiving, snapshot));
         }
+    }
+    // Whoever was turned away got an answer when it last tried. Where nobody says anything else, that is no sign of
+    // death.
+    if lost == 0 && !sabotage::has(Bug::IdleIsDead) {
+        facts.others_hearing += turned_away;
     }
     facts.all_receiving_lag = facts.replicas_receiving > 0 && timely == 0;
     count_others(facts, snapshot, primary, asked_at);

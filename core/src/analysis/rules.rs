@@ -132,7 +132,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         kind: FindingKind::UnreachablePrimary,
-        why: "the primary cannot be reached from here, but replicas receive from it",
+        why: "the primary cannot be reached from here, but replicas receive from it, or are turned away by it",
         holds: |f| f.primary_unreachable && f.replicas_receiving + f.others_hearing > 0,
         lets_replicas_be_repaired: false,
     },
