@@ -132,6 +132,8 @@ pub struct RecoveryReport {
     pub ended: Option<RecoveryId>,
     /// When an earlier process last heard the primary.
     pub heard_before: Option<LastHeard>,
+    /// The history was read, or is not waited for any more.
+    pub knows_history: bool,
 }
 
 // To a ProberActor -----------------------------------------------------------------------------------

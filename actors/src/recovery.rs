@@ -187,6 +187,7 @@ impl RecoveryActor {
             held_back: self.held_back(),
             ended,
             heard_before: self.heard_before.clone(),
+            knows_history: self.attempts.is_some(),
         });
     }
 

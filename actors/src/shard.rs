@@ -130,6 +130,10 @@ impl ShardActor {
 
     /// What a process that comes after this one has to know of the primary.
     fn keep_last_heard(&mut self) {
+        // What an earlier process kept must not be written over before it is known.
+        if !self.report.knows_history {
+            return;
+        }
         let Some(heard) = self.state.latest().heard_to_keep(self.heard_kept.as_ref()) else {
             return;
         };

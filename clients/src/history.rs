@@ -298,11 +298,9 @@ impl HistoryPort for SqliteHistory {
             .optional()
         });
         let heard = row.await?.map(|(primary, at, ackers): (String, Timestamp, String)| {
-            let alias = |text: &str| {
-                text.parse::<TabletAlias>().map_err(|error| HistoryError(format!("{error}")))
-            };
-            let ackers = ackers.split_whitespace().map(alias).collect::<Result<_, _>>()?;
-            Ok(LastHeard { primary: alias(&primary)?, at, ackers })
+            let primary = primary.parse().map_err(|error| HistoryError(format!("{error}")))?;
+            let ackers = ackers.split_whitespace().filter_map(|alias| alias.parse().ok());
+            Ok(LastHeard { primary, at, ackers: ackers.collect() })
         });
         heard.transpose()
     }

@@ -411,10 +411,11 @@ pub struct ReplicationStatus {
 }
 
 impl ReplicationStatus {
-    /// Its source lets it in no more: it answers.
+    /// It tries again and again, and its source lets it in no more: that answers.
     pub fn is_turned_away(&self) -> bool {
         let error = self.receiver_error.as_ref();
-        error.is_some_and(|error| error.kind == ReceiverErrorKind::Denied)
+        self.receiver == ReceiverState::Connecting
+            && error.is_some_and(|error| error.kind == ReceiverErrorKind::Denied)
     }
 
     /// It was connected to its source, and knows which server that is.

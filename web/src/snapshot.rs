@@ -8,7 +8,7 @@ use vtorc_core::durability::{self, DurabilityPolicy};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::knowledge::health::{ProbeFailure, ProbeHistory, Reachability, RecentProbes};
-use vtorc_core::knowledge::memory::{Journal, Losses, OwnWrites};
+use vtorc_core::knowledge::memory::{Arrivals, Journal, Losses, OwnWrites};
 use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::status::ServerStatus;
@@ -89,8 +89,6 @@ struct TabletFile {
     answered_at_ms: u64,
     #[serde(default)]
     received_at_ms: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    received_before_ms: Option<u64>,
     /// It led before the present primary.
     #[serde(default)]
     led_before: bool,
@@ -232,7 +230,6 @@ impl TabletFile {
             asked_at_ms: state.status_at.as_millis(),
             answered_at_ms: state.answered_at.as_millis(),
             received_at_ms: state.received_at.map(Timestamp::as_millis),
-            received_before_ms: state.received_before.map(Timestamp::as_millis),
             led_before: state.led_before,
             own_writes: state.own_writes.all().map(ToString::to_string),
             stuck_since_ms: state.stuck_since.map(Timestamp::as_millis),
@@ -292,7 +289,7 @@ impl TabletFile {
             answered_at: Timestamp::from_millis(self.answered_at_ms.max(self.asked_at_ms)),
             earlier: Vec::new(),
             received_at: self.received_at_ms.map(Timestamp::from_millis),
-            received_before: self.received_before_ms.map(Timestamp::from_millis),
+            arrivals: Arrivals::default(),
             stuck_since: self.stuck_since_ms.map(Timestamp::from_millis),
             journal: status.as_ref().and_then(journal_of),
             as_primary: None,

@@ -255,11 +255,13 @@ fn count_replicas(
                 facts.replicas_receiving += 1;
                 timely += usize::from(!lags(replica, settings));
             }
-            Receiving::No => match replica.channel().is_some_and(ReplicationStatus::is_turned_away)
-            {
-                true => turned_away += 1,
-                false => lost += 1,
-            },
+            Receiving::No => {
+                let by_primary = replica.channel().filter(|one| primary.is_source_of(one));
+                match by_primary.is_some_and(ReplicationStatus::is_turned_away) {
+                    true => turned_away += 1,
+                    false => lost += 1,
+                }
+            }
             Receiving::Unknown => {
                 // One that is itself gone, turns us away, or has no address will not be asked again with success. (A
                 // vttablet that is stopped in order takes its address away.)

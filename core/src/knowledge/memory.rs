@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::gtid::GtidSet;
 use crate::ids::TabletAlias;
-use crate::status::{Flavor, ServerStatus};
+use crate::status::{Flavor, ReceiverState, ReplicationStatus, ServerStatus};
 use crate::time::Timestamp;
 
 /// What a server was seen to have lost of what it wrote. It may write under the same GTIDs again, and then has them
@@ -95,6 +95,29 @@ impl OwnWrites {
         let left =
             others.fold(all, |left, other| left.subtract(&other.binlog_state.of(own.server_id)));
         Some(left).filter(|left| !left.is_empty())
+    }
+}
+
+/// When something arrived from a source, by two answers after each other of a receiver that ran and had the same source.
+/// (A start of the server in between looks like an arrival.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrivals {
+    /// The last time.
+    pub last: Option<Timestamp>,
+    /// The time before.
+    pub before: Option<Timestamp>,
+}
+
+impl Arrivals {
+    /// Takes in an answer and the one before it.
+    pub fn hear(&mut self, before: &ServerStatus, now: &ServerStatus, at: Timestamp) {
+        let (Some(then), Some(channel)) = (&before.replication, &now.replication) else { return };
+        let runs = |one: &ReplicationStatus| one.receiver == ReceiverState::Running;
+        let same =
+            then.source == channel.source && then.source_identity() == channel.source_identity();
+        if runs(then) && runs(channel) && same && then.received_marker != channel.received_marker {
+            self.before = self.last.replace(at);
+        }
     }
 }
 

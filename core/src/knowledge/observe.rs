@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::health::{self, ProbeFailure, ProbeHistory, Reachability, RecentProbes};
-use super::memory::{Journal, Losses, OwnWrites};
+use super::memory::{Arrivals, Journal, Losses, OwnWrites};
 use crate::gtid::GtidSet;
 use crate::ids::{ServerIdentity, TabletAlias};
 use crate::sabotage::{self, Bug};
@@ -45,8 +45,8 @@ pub struct TabletState {
     pub earlier: Vec<(Arc<ServerStatus>, Timestamp)>,
     /// When something last arrived from the source, as far as probes could see.
     pub received_at: Option<Timestamp>,
-    /// When something arrived before that. (A restart of the server looks like an arrival.)
-    pub received_before: Option<Timestamp>,
+    /// When its source certainly sent it something.
+    pub arrivals: Arrivals,
     /// Since when commits wait for acknowledgements and none gets through, as far as probes could see.
     pub stuck_since: Option<Timestamp>,
     /// Its reparent journal, if it was read in this term.
@@ -113,7 +113,7 @@ impl TabletState {
             answered_at: Timestamp::default(),
             earlier: Vec::new(),
             received_at: None,
-            received_before: None,
+            arrivals: Arrivals::default(),
             stuck_since: None,
             journal: None,
             as_primary: None,
@@ -138,7 +138,10 @@ impl TabletState {
                 self.history.succeeded(now);
                 let before = self.status.as_deref();
                 if marker(&status) != before.and_then(marker) {
-                    self.received_before = self.received_at.replace(now);
+                    self.received_at = Some(now);
+                }
+                if let Some(before) = before {
+                    self.arrivals.hear(before, &status, now);
                 }
                 self.stuck_since = stuck_since(&status, before, self.stuck_since, sent_at);
                 let same = before.is_some_and(|before| before.identity() == status.identity());

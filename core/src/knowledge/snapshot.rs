@@ -80,7 +80,7 @@ impl ShardSnapshot {
     /// Who acknowledges by what it said last, to this process or to one before it.
     fn known_ackers(&self, before: Option<&LastHeard>) -> BTreeSet<TabletAlias> {
         let acknowledges = |state: &&TabletState| match &state.status {
-            Some(status) => status.acknowledges(),
+            Some(_) => state.words().any(|(status, _)| status.acknowledges()),
             None => before.is_some_and(|before| before.ackers.contains(&state.tablet.alias)),
         };
         let ackers = self.tablets.values().filter(acknowledges);
@@ -117,7 +117,11 @@ impl ShardSnapshot {
 
     /// What is to be kept of that, where this was kept last.
     pub fn heard_to_keep(&self, kept: Option<&LastHeard>) -> Option<LastHeard> {
-        let ackers = self.known_ackers(kept);
+        let mut ackers = self.known_ackers(kept);
+        // While the primary is silent nobody acknowledges less than before.
+        if !self.primary().is_some_and(|primary| primary.reachability.is_valid()) {
+            ackers.extend(kept.iter().flat_map(|kept| kept.ackers.iter().cloned()));
+        }
         let heard = LastHeard { ackers, ..self.last_heard()? };
         let kept = kept.filter(|kept| kept.primary == heard.primary);
         let is_old = |kept: &LastHeard| {

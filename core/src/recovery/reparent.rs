@@ -73,7 +73,7 @@ pub fn is_shut(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
 /// It takes writes, was not demoted, and would go on acknowledging them alone: nobody is promoted beside it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{writer} takes writes, would acknowledge them without any replica, and cannot be told to stop ({why}): give vtorc's user what that takes, or stop the server"
+    "{writer} took writes a moment ago, would acknowledge them without any replica, and could not be told to stop ({why}): give vtorc's user what that takes, or stop the server"
 )]
 pub struct StillWrites {
     writer: TabletAlias,
@@ -81,7 +81,8 @@ pub struct StillWrites {
 }
 
 /// Asked of somebody who answered, as `before` says, and was not demoted afterwards. One that waits for
-/// acknowledgements is stopped by taking its ackers away. Who follows somebody is no clients' primary.
+/// acknowledgements is stopped by taking its ackers away. Who follows somebody, or is followed by nobody while the
+/// records name another, is no clients' primary.
 pub fn check_demoted(
     basis: Basis<'_>,
     tablet: &Tablet,
@@ -90,7 +91,14 @@ pub fn check_demoted(
 ) -> Result<(), StillWrites> {
     let is_primary =
         basis.snapshot.primary().is_some_and(|primary| primary.tablet.alias == tablet.alias);
-    let serves = before.is_writable() && (is_primary || before.replication.is_none());
+    let is_followed = || {
+        let states = basis.snapshot.tablets.values();
+        let mut channels = states.filter_map(|one| one.status.as_ref()?.replication.as_ref());
+        channels.any(|channel| before.is_source_of(channel, tablet.mysql.as_ref()))
+    };
+    let leads =
+        before.replication.is_none() && (basis.snapshot.primary().is_none() || is_followed());
+    let serves = before.is_writable() && (is_primary || leads);
     let harmless = safety::cannot_acknowledge_alone(basis.policy, Some(before));
     match serves && !harmless && !sabotage::has(Bug::PromoteBesideAWriter) {
         true => Err(StillWrites { writer: tablet.alias.clone(), why: why.to_string() }),

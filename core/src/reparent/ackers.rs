@@ -77,11 +77,14 @@ fn unheard_may_acknowledge(
 /// Whoever said no later that it was connected may be gone, and somebody else in its place.
 const EXPLAINS_FOR: Duration = Duration::from_secs(5);
 
-/// What a tablet said last before the primary was asked, if that was not long before; or else what it said first.
+/// What a tablet said last before the primary was asked, if that was not long before; or else what it said next.
 fn said_about(state: &TabletState, asked_at: Timestamp) -> Option<&ServerStatus> {
-    let before = state.words().filter(|(_, answered_at)| *answered_at <= asked_at).last();
-    let Some((status, answered_at)) = before else { return state.word_at(asked_at) };
-    (answered_at.age(asked_at) <= EXPLAINS_FOR).then_some(status)
+    let lately = |answered_at: &Timestamp| {
+        *answered_at <= asked_at && answered_at.age(asked_at) <= EXPLAINS_FOR
+    };
+    let before = state.words().filter(|(_, answered_at)| lately(answered_at)).last();
+    let next = || state.words().find(|(_, answered_at)| *answered_at > asked_at);
+    before.or_else(next).map(|(status, _)| status)
 }
 
 /// How many ackers the primary last said that it has, beside those who said shortly before that they were connected

@@ -85,7 +85,8 @@ impl Contender {
     pub fn by_its_memory(self, snapshot: &ShardSnapshot, answered_by: Timestamp) -> Self {
         let state = snapshot.tablet(&self.tablet.alias);
         let restarted = started_since_primary_was_heard(&self.status, snapshot, answered_by)
-            && !state.is_some_and(|state| received_since(state, &self.status, answered_by));
+            && !state
+                .is_some_and(|state| received_since(state, snapshot, &self.status, answered_by));
         let forgotten = state.and_then(|state| state.forgotten_by(&self.status));
         // Neither what the primary never had nor its own writes came to it from the primary.
         let forgotten = forgotten
@@ -353,13 +354,23 @@ fn started_since_primary_was_heard(
 /// thrown away by it.
 const SENT_AGAIN_WITHIN: Duration = Duration::from_secs(5);
 
-/// Whether it received something from its source long after its process began to run: the primary lived then, though
-/// it was not heard here. Something else arrived since the start, or what was seen was the start itself.
-fn received_since(state: &TabletState, status: &ServerStatus, answered_by: Timestamp) -> bool {
+/// Whether it received something from the primary long after its process began to run: that lived then, though it was
+/// not heard here. Something else arrived since the start, or what was seen was the start itself.
+fn received_since(
+    state: &TabletState,
+    snapshot: &ShardSnapshot,
+    status: &ServerStatus,
+    answered_by: Timestamp,
+) -> bool {
+    let channel = state.status.as_ref().and_then(|said| said.replication.as_ref());
+    let from_primary = channel.zip(snapshot.primary());
+    if !from_primary.is_some_and(|(channel, primary)| primary.is_source_of(channel)) {
+        return false;
+    }
     let uptime = status.uptime.map(|uptime| uptime.saturating_sub(UPTIME_IS_LONGER_BY));
     let later_by = |at: Option<Timestamp>| uptime?.checked_sub(at?.age(answered_by));
-    later_by(state.received_before).is_some()
-        && later_by(state.received_at).is_some_and(|later| later >= SENT_AGAIN_WITHIN)
+    later_by(state.arrivals.before).is_some()
+        && later_by(state.arrivals.last).is_some_and(|later| later >= SENT_AGAIN_WITHIN)
 }
 
 /// What a tablet had when it answered before the primary was last asked, and the primary lacked: it cannot be what the

@@ -247,7 +247,7 @@ pub(super) fn check_held_by_filtered(
     target: &GtidSet,
     constraints: &Constraints<'_>,
 ) -> Result<(), NoCandidate> {
-    let may_acknowledge = |one: &&Contender| one.status.acknowledges();
+    let may_acknowledge = |one: &&Contender| one.may_have_acknowledged || one.status.acknowledges();
     if constraints.policy.acks_required() == 0 {
         return Ok(());
     }
@@ -307,7 +307,9 @@ pub(super) fn check_remembered(
         None => {
             let replica = one.tablet.as_replica();
             let quiet = one.acknowledged_at_most.is_some();
-            (constraints.policy.is_acker_of(old, &replica) && !quiet) || one.status.acknowledges()
+            (constraints.policy.is_acker_of(old, &replica) && !quiet)
+                || one.may_have_acknowledged
+                || one.status.acknowledges()
         }
     };
     let ackers: Vec<&Contender> = everybody.iter().filter(acks).collect();

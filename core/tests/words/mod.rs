@@ -9,7 +9,7 @@ use vtorc_core::ids::TabletAlias;
 use vtorc_core::knowledge::health::{
     ProbeFailure, ProbeHistory, Reachability, RecentProbes, Stranger,
 };
-use vtorc_core::knowledge::memory::{Losses, OwnWrites};
+use vtorc_core::knowledge::memory::{Arrivals, Losses, OwnWrites};
 use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::status::{
@@ -183,8 +183,7 @@ fn remembered(state: &mut TabletState, status: &ServerStatus, key: &str, value: 
         "arrived" => {
             let seconds = |text: &str| Timestamp::from_millis(text.parse::<u64>().unwrap() * 1000);
             let (first, last) = value.split_once(',').unwrap();
-            (state.received_before, state.received_at) =
-                (Some(seconds(first)), Some(seconds(last)));
+            state.arrivals = Arrivals { last: Some(seconds(last)), before: Some(seconds(first)) };
         }
         // It answered last so many seconds after the beginning.
         "spoke" => {
@@ -433,7 +432,7 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
         answered_at: NOW,
         earlier: Vec::new(),
         received_at: Some(NOW),
-        received_before: None,
+        arrivals: Arrivals::default(),
         stuck_since: None,
         journal: None,
         as_primary: None,

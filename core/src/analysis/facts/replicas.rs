@@ -178,7 +178,7 @@ pub fn errant_gtids(replica: &TabletState, primary: &TabletState) -> Option<crat
     }
     let (status, source) = (replica.valid_status()?, primary.valid_status()?);
     // What it said before it was promoted says nothing of what it has as the primary.
-    if source.replication.is_some() {
+    if source.replication.is_some() && !source.is_writable() {
         return None;
     }
     match (status.flavor, &source.server_uuid) {
