@@ -98,7 +98,7 @@ impl OwnWrites {
     }
 }
 
-/// When something arrived from a source, by two answers after each other of a receiver that ran and had the same source.
+/// When something arrived from a source, by two answers after each other: the receiver ran, and had the same source.
 /// (A start of the server in between looks like an arrival.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrivals {
