@@ -431,7 +431,7 @@ impl Server {
                 seen_is_acknowledged: true,
             },
             journal_length: Some(self.journal),
-            uptime: Some(Duration::from_secs((now / 1000).saturating_sub(self.started_at / 1000))),
+            uptime: Some(Duration::from_secs(now.saturating_sub(self.started_at) / 1000)),
             free_connections: None,
             writes_wait: false,
             backup_runs: false,

@@ -1,5 +1,7 @@
 //! Why nothing is done: every decision not to act, kept with its reason, its age and how often it was taken.
 
+use std::time::Duration;
+
 use crate::admission::Refusal;
 use crate::analysis::{Finding, FindingKind};
 use crate::ids::TabletAlias;
@@ -7,6 +9,9 @@ use crate::time::Timestamp;
 
 /// So many are kept of a shard; the oldest go first.
 const KEPT_MAX: usize = 20;
+
+/// What is decided again within this, for the same reason, was tried in vain in between: it is the same decision.
+const RESUMED_WITHIN: Duration = Duration::from_secs(60);
 
 /// The kind of reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,11 +133,18 @@ impl Decisions {
             }
         }
         for held in round {
-            let standing =
-                self.0.iter_mut().find(|known| known.until.is_none() && same(held, &known.held));
-            match standing {
+            let resumes = |known: &Decision| {
+                known.held.reason == held.reason
+                    && known.until.is_some_and(|until| until.age(now) <= RESUMED_WITHIN)
+            };
+            let position = |fits: &dyn Fn(&Decision) -> bool| {
+                self.0.iter().position(|known| same(held, &known.held) && fits(known))
+            };
+            let at = position(&|known| known.until.is_none()).or_else(|| position(&resumes));
+            match at.and_then(|at| self.0.get_mut(at)) {
                 Some(known) => {
-                    news.changed |= known.held.reason != held.reason;
+                    let resumed = known.until.take().is_some();
+                    news.changed |= resumed || known.held.reason != held.reason;
                     known.held.reason.clone_from(&held.reason);
                     known.last = now;
                     known.count = known.count.saturating_add(1);
@@ -200,12 +212,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_tried_in_vain_again_and_again_is_one_decision() {
+        let mut all = Decisions::default();
+        let refused = [held(Inaction::Refused, "nobody is left")];
+        assert_eq!(all.observe(false, &refused, at(1)).begun.len(), 1);
+        all.observe(false, &[], at(2));
+        let again = all.observe(false, &refused, at(3));
+        assert!(again.changed && again.begun.is_empty());
+        let one = all.standing().next().unwrap();
+        assert_eq!((all.iter().count(), one.since, one.last, one.count), (1, at(1), at(3), 2));
+        // For another reason, or long afterwards, it is another one.
+        all.observe(false, &[], at(4));
+        all.observe(false, &[held(Inaction::Refused, "somebody is away")], at(5));
+        all.observe(false, &[], at(6));
+        all.observe(false, &refused, at(70));
+        assert_eq!(all.iter().count(), 3);
+    }
+
+    #[test]
     fn only_the_newest_are_kept_and_standing_ones_first() {
         let mut all = Decisions::default();
         all.observe(true, &[held(Inaction::WatchOnly, "w")], at(0));
         for second in 1..=60 {
             let inaction = if second % 2 == 0 { Inaction::Refused } else { Inaction::Failed };
-            all.observe(false, &[held(inaction, "x")], at(second));
+            all.observe(false, &[held(inaction, &format!("{second}"))], at(second));
         }
         assert_eq!(all.iter().count(), KEPT_MAX);
         assert_eq!(all.standing().count(), 2);

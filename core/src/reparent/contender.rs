@@ -335,19 +335,15 @@ pub(super) fn lost_own(contender: &Contender, everybody: &[Contender]) -> Option
     lost.next()
 }
 
-/// A server tells the difference of two moments of which each was cut to a whole second: its uptime may be so much too
-/// long.
-const UPTIME_IS_LONGER_BY: Duration = Duration::from_secs(1);
-
-/// Whether a server began to run after the primary was last heard. Where that is in doubt, it did.
+/// Whether a server began to run after the primary was last heard. Servers count whole seconds: one that began within a
+/// second after that may count as one that ran on.
 fn started_since_primary_was_heard(
     status: &ServerStatus,
     snapshot: &ShardSnapshot,
     answered_by: Timestamp,
 ) -> bool {
     let silence = snapshot.last_heard().map(|heard| heard.at.age(answered_by));
-    let surely = status.uptime.map(|uptime| uptime.saturating_sub(UPTIME_IS_LONGER_BY));
-    surely.zip(silence).is_some_and(|(uptime, silence)| uptime < silence)
+    status.uptime.zip(silence).is_some_and(|(uptime, silence)| uptime < silence)
 }
 
 /// A primary sends whoever connects what it lacks, in order: this long after a start nothing is missing of what was
@@ -367,7 +363,7 @@ fn received_since(
     if !from_primary.is_some_and(|(channel, primary)| primary.is_source_of(channel)) {
         return false;
     }
-    let uptime = status.uptime.map(|uptime| uptime.saturating_sub(UPTIME_IS_LONGER_BY));
+    let uptime = status.uptime;
     let later_by = |at: Option<Timestamp>| uptime?.checked_sub(at?.age(answered_by));
     later_by(state.arrivals.before).is_some()
         && later_by(state.arrivals.last).is_some_and(|later| later >= SENT_AGAIN_WITHIN)

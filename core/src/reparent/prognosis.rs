@@ -57,7 +57,14 @@ pub fn if_primary_died(
     switches: Switches<'_>,
 ) -> Prognosis {
     let refuses = |why: String| Prognosis::Refuses { why, passed_over: Vec::new() };
-    let Some(primary) = snapshot.primary() else { return Prognosis::NoPrimary };
+    let Some(primary) = snapshot.primary() else {
+        return match snapshot.record.primary_alias.as_ref().filter(|one| snapshot.is_unseen(one)) {
+            Some(named) => refuses(format!(
+                "the shard's record names {named}, whose own record was never read: whether it lives cannot be told"
+            )),
+            None => Prognosis::NoPrimary,
+        };
+    };
     let policy = match &snapshot.durability {
         Ok(policy) => *policy,
         Err(unknown) => return refuses(unknown.to_string()),
