@@ -231,15 +231,24 @@ impl ServerStatus {
     }
 
     /// What is left of these without what comes to this server from elsewhere, by its other channels: its replicas have
-    /// that from it, and may show it first.
-    pub fn without_pulled(&self, gtids: GtidSet) -> GtidSet {
-        self.channels.iter().fold(gtids, |left, channel| {
+    /// that from it, and may show it first. What servers of the shard wrote does not, though it may have been round by
+    /// there.
+    pub fn without_pulled(
+        &self,
+        gtids: &GtidSet,
+        shard: impl Iterator<Item = ServerIdentity>,
+    ) -> GtidSet {
+        if self.channels.is_empty() {
+            return gtids.clone();
+        }
+        let left = self.channels.iter().fold(gtids.clone(), |left, channel| {
             let left = left.without_writers_of(&channel.retrieved);
             match channel.source_identity() {
                 Some(source) => left.without_writer(&source),
                 None => left,
             }
-        })
+        });
+        shard.fold(left, |all, one| all.union(&gtids.of_writer(&one)))
     }
 
     /// What this server needs of what `source`'s binary logs no longer hold: no start of its receiver helps, it must

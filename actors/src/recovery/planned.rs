@@ -116,7 +116,7 @@ impl Locked<'_> {
         asker: Asker,
     ) -> Result<Tablet, Stopped> {
         let mut refusals = Vec::new();
-        for first in election.candidates.clone() {
+        while let Some(first) = election.first() {
             let candidate = self.tablet(&first.alias)?.clone();
             let tried = match asker {
                 Asker::Somebody => self.try_login(&candidate).await,
@@ -129,7 +129,7 @@ impl Locked<'_> {
                 }
                 Err(Stopped::Refused(why)) => {
                     refusals.push(why);
-                    election.candidates.retain(|one| one.alias != candidate.alias);
+                    election.candidates.remove(0);
                     let passed = PassedOver { alias: candidate.alias, reason: Reason::NoLogin };
                     election.passed_over.push(passed);
                 }

@@ -25,10 +25,16 @@ use super::promote::Promotion;
 use crate::messages::ReparentRequest;
 
 /// Who was to be demoted, what it had said before, and why it was not.
-type NotDemoted<'a> = (Tablet, &'a ServerStatus, CommandError);
+struct NotDemoted<'a> {
+    tablet: Tablet,
+    before: &'a ServerStatus,
+    error: CommandError,
+}
 
-fn not_demoted_text(tablet: &Tablet, error: &CommandError) -> String {
-    format!("{} was not demoted: {error}", tablet.alias)
+impl std::fmt::Display for NotDemoted<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} was not demoted: {}", self.tablet.alias, self.error)
+    }
 }
 
 impl Locked<'_> {
@@ -218,16 +224,14 @@ impl Locked<'_> {
             self.check_lock().await?;
             let (demoted, failed) = self.demote_all(&open).await;
             stopped.extend(demoted);
-            for (tablet, before, error) in &failed {
+            for NotDemoted { tablet, before, error } in &failed {
                 let checked = reparent::check_demoted(self.basis(), tablet, before, error);
                 if let Err(why) = checked {
                     self.let_go_on(&stopped).await;
                     return Err(Stopped::refused(why));
                 }
             }
-            let told = failed.iter();
-            let told = told.map(|(tablet, _, error)| not_demoted_text(tablet, error));
-            not_demoted = told.collect();
+            not_demoted = failed.iter().map(ToString::to_string).collect();
         }
         Ok((stopped, not_demoted))
     }
@@ -254,16 +258,16 @@ impl Locked<'_> {
                     demoted.push(self.contender(tablet, status));
                 }
                 Some(Err(error)) => {
-                    failed.push((tablet.clone(), *before, error.clone()));
                     if reparent::is_shut(&self.fresh, before) {
                         demoted.push(self.contender(tablet, before));
                     }
+                    let (tablet, error) = (tablet.clone(), error.clone());
+                    failed.push(NotDemoted { tablet, before, error });
                 }
                 None => {}
             }
         }
-        let told = failed.iter().map(|(tablet, _, error)| not_demoted_text(tablet, error));
-        let told: Vec<String> = told.collect();
+        let told: Vec<String> = failed.iter().map(ToString::to_string).collect();
         self.job.end_step(
             step,
             match told.is_empty() {

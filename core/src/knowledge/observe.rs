@@ -246,6 +246,11 @@ impl TabletState {
         earlier.chain(self.status.as_deref().map(|status| (status, self.answered_at)))
     }
 
+    /// It acknowledged by anything that is known of what it said.
+    pub fn acknowledged_lately(&self) -> bool {
+        self.words().any(|(status, _)| status.acknowledges())
+    }
+
     /// What this server wrote itself, lost, and `other` has: by what that answered before this one was asked, as far as
     /// it did not lose it too since. Somebody who cannot be reached any more has not forgotten it by that.
     pub fn lost_to(&self, other: &TabletState) -> Option<GtidSet> {

@@ -67,20 +67,18 @@ impl ShardSnapshot {
     }
 
     /// When the primary last answered this process, or one before it.
-    pub fn last_heard(&self) -> Option<LastHeard> {
+    pub fn last_heard(&self) -> Option<Timestamp> {
         let primary = self.primary()?;
         let alias = &primary.tablet.alias;
         let now = primary.status.as_ref().map(|_| primary.status_at);
         let before = self.heard_before.as_ref().filter(|before| before.primary == *alias);
-        let at = now.max(before.map(|before| before.at))?;
-        let ackers = self.known_ackers(self.heard_before.as_ref());
-        Some(LastHeard { primary: alias.clone(), at, ackers })
+        now.max(before.map(|before| before.at))
     }
 
     /// Who acknowledges by what it said last, to this process or to one before it.
     fn known_ackers(&self, before: Option<&LastHeard>) -> BTreeSet<TabletAlias> {
         let acknowledges = |state: &&TabletState| match &state.status {
-            Some(_) => state.words().any(|(status, _)| status.acknowledges()),
+            Some(_) => state.acknowledged_lately(),
             None => before.is_some_and(|before| before.ackers.contains(&state.tablet.alias)),
         };
         let ackers = self.tablets.values().filter(acknowledges);
@@ -100,7 +98,7 @@ impl ShardSnapshot {
         let before = self.heard_before.as_ref().zip(unheard);
         let before = before.filter(|(before, primary)| before.primary == primary.tablet.alias);
         before.is_some_and(|(before, _)| before.ackers.contains(&state.tablet.alias))
-            || state.words().any(|(status, _)| status.acknowledges())
+            || state.acknowledged_lately()
     }
 
     /// What the primary said last, it said before its term was known here.
@@ -122,7 +120,8 @@ impl ShardSnapshot {
         if !self.primary().is_some_and(|primary| primary.reachability.is_valid()) {
             ackers.extend(kept.iter().flat_map(|kept| kept.ackers.iter().cloned()));
         }
-        let heard = LastHeard { ackers, ..self.last_heard()? };
+        let primary = self.primary()?.tablet.alias.clone();
+        let heard = LastHeard { primary, at: self.last_heard()?, ackers };
         let kept = kept.filter(|kept| kept.primary == heard.primary);
         let is_old = |kept: &LastHeard| {
             kept.ackers != heard.ackers || kept.at.age(heard.at) >= HEARD_KEPT_EVERY

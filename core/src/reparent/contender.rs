@@ -50,7 +50,7 @@ pub struct Contender {
     /// It acknowledged nothing beyond this, having acknowledged nothing since before the primary was last asked; none
     /// where it may have.
     pub acknowledged_at_most: Option<GtidSet>,
-    /// It may have acknowledged before it answered, whatever it is now.
+    /// It acknowledges, or may have done so before it answered, whatever it is now.
     pub may_have_acknowledged: bool,
     /// So long at least is its reparent journal, by what was read before.
     pub journal_at_least: u64,
@@ -74,7 +74,8 @@ impl Contender {
             restarted: false,
             forgotten: status.gtid_executed.empty_like(),
             acknowledged_at_most: acknowledged_at_most(&tablet.alias, snapshot),
-            may_have_acknowledged: state.is_some_and(|state| snapshot.may_have_acknowledged(state)),
+            may_have_acknowledged: status.acknowledges()
+                || state.is_some_and(|state| snapshot.may_have_acknowledged(state)),
             journal_at_least: 0,
             status,
         }
@@ -136,10 +137,10 @@ impl Contender {
         self.status.is_filtered() && !sabotage::has(Bug::TrustFiltered)
     }
 
-    /// What it has counts.
+    /// What it has counts: by its type, or because it acknowledges, or did, whatever its type is.
     pub(super) fn is_witness(&self) -> bool {
-        let acknowledged = self.may_have_acknowledged && !sabotage::has(Bug::CountPolicyAckersOnly);
-        is_witness(&self.tablet, &self.status) || acknowledged
+        let stray = self.may_have_acknowledged && !sabotage::has(Bug::CountPolicyAckersOnly);
+        self.tablet.tablet_type.is_witness() || stray
     }
 
     /// Others can get what it has from its binary logs.
@@ -342,7 +343,7 @@ fn started_since_primary_was_heard(
     snapshot: &ShardSnapshot,
     answered_by: Timestamp,
 ) -> bool {
-    let silence = snapshot.last_heard().map(|heard| heard.at.age(answered_by));
+    let silence = snapshot.last_heard().map(|heard| heard.age(answered_by));
     status.uptime.zip(silence).is_some_and(|(uptime, silence)| uptime < silence)
 }
 
@@ -363,8 +364,7 @@ fn received_since(
     if !from_primary.is_some_and(|(channel, primary)| primary.is_source_of(channel)) {
         return false;
     }
-    let uptime = status.uptime;
-    let later_by = |at: Option<Timestamp>| uptime?.checked_sub(at?.age(answered_by));
+    let later_by = |at: Option<Timestamp>| status.uptime?.checked_sub(at?.age(answered_by));
     later_by(state.arrivals.before).is_some()
         && later_by(state.arrivals.last).is_some_and(|later| later >= SENT_AGAIN_WITHIN)
 }

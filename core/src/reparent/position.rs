@@ -150,7 +150,7 @@ impl Incumbent<'_> {
         let is_stray = |one: &&Contender| {
             let wanted =
                 self.follows(one) && self.policy.is_acker(&self.incumbent.tablet, &one.tablet);
-            (one.may_have_acknowledged || one.status.acknowledges()) && !wanted
+            one.may_have_acknowledged && !wanted
         };
         let strays = self.everybody.iter().filter(is_stray);
         strays.map(|one| one.tablet.alias.clone()).collect()

@@ -30,7 +30,7 @@ pub(super) fn mistrust(
         return Some(Reason::Errant(contender.foreign.clone()));
     }
     let longest = witnesses.iter().map(|one| one.journal()).max().unwrap_or(0);
-    if has_missed_a_reparent(contender, everybody, &witnesses) {
+    if has_missed_a_reparent(contender, everybody, longest) {
         let leaders = witnesses.iter().filter(|one| one.journal() == longest);
         let known = leaders.fold(received.empty_like(), |all, one| all.union(&one.received()));
         let extra = known_to_lack(&received, &known, contender);
@@ -71,14 +71,9 @@ pub(super) fn mistrust(
     (!extra.is_empty()).then_some(Reason::Errant(extra))
 }
 
-/// Tells of a tablet that it knows of fewer reparents than others do. What it received and did not apply may be rows of
-/// the journal too: but not where another one has applied all of that, and knows of fewer as well.
-fn has_missed_a_reparent(
-    contender: &Contender,
-    everybody: &[Contender],
-    witnesses: &[&Contender],
-) -> bool {
-    let longest = witnesses.iter().map(|one| one.journal()).max().unwrap_or(0);
+/// Tells of a tablet that it knows of fewer reparents than the one that knows of most. What it received and did not
+/// apply may be rows of the journal too: but not where another one has applied all of that, and knows of fewer as well.
+fn has_missed_a_reparent(contender: &Contender, everybody: &[Contender], longest: u64) -> bool {
     // Where its journal was not read in this term, it is believed.
     let is_shorter =
         |one: &Contender| one.status.journal_length.is_some() && one.journal() < longest;
@@ -94,18 +89,13 @@ fn has_missed_a_reparent(
     is_shorter(contender) && (is_whole(contender) || shorter().any(applied_all))
 }
 
-/// What is left without what the primary pulls from elsewhere: it came to the others from it. What servers of the shard
-/// wrote did not, though it may have been round by there.
+/// What is left without what the primary pulls from elsewhere.
 pub(super) fn of_the_shard(
     extra: &GtidSet,
     primary: &ServerStatus,
     everybody: &[Contender],
 ) -> GtidSet {
-    if primary.channels.is_empty() {
-        return extra.clone();
-    }
-    let own = everybody.iter().map(|one| extra.of_writer(&one.status.identity()));
-    own.fold(primary.without_pulled(extra.clone()), |all, part| all.union(&part))
+    primary.without_pulled(extra, everybody.iter().map(|one| one.status.identity()))
 }
 
 /// The others, whose word counts.
@@ -247,7 +237,7 @@ pub(super) fn check_held_by_filtered(
     target: &GtidSet,
     constraints: &Constraints<'_>,
 ) -> Result<(), NoCandidate> {
-    let may_acknowledge = |one: &&Contender| one.may_have_acknowledged || one.status.acknowledges();
+    let may_acknowledge = |one: &&Contender| one.may_have_acknowledged;
     if constraints.policy.acks_required() == 0 {
         return Ok(());
     }
@@ -307,9 +297,7 @@ pub(super) fn check_remembered(
         None => {
             let replica = one.tablet.as_replica();
             let quiet = one.acknowledged_at_most.is_some();
-            (constraints.policy.is_acker_of(old, &replica) && !quiet)
-                || one.may_have_acknowledged
-                || one.status.acknowledges()
+            (constraints.policy.is_acker_of(old, &replica) && !quiet) || one.may_have_acknowledged
         }
     };
     let ackers: Vec<&Contender> = everybody.iter().filter(acks).collect();

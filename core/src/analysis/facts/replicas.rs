@@ -184,8 +184,7 @@ pub fn errant_gtids(replica: &TabletState, primary: &TabletState) -> Option<crat
     match (status.flavor, &source.server_uuid) {
         (Flavor::MySql, Some(uuid)) => {
             let extra = status.gtid_executed.subtract(&source.gtid_executed).without_source(uuid);
-            let own = extra.of_writer(&status.identity());
-            let extra = source.without_pulled(extra).union(&own);
+            let extra = source.without_pulled(&extra, std::iter::once(status.identity()));
             if extra.is_empty() {
                 return None;
             }
