@@ -25,18 +25,25 @@ pub enum DurabilityPolicy {
     CrossCellWithRdonlyAck,
 }
 
-/// A policy's name that is not known here. Such a keyspace is watched but not acted on.
+/// Why a keyspace's policy is not known here. Such a keyspace is watched but not acted on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "unknown durability policy {0:?}; known are none, semi_sync, cross_cell, semi_sync_with_rdonly_ack, cross_cell_with_rdonly_ack"
-)]
-pub struct UnknownPolicy(pub String);
+pub enum UnknownPolicy {
+    /// Its name is none of the known ones.
+    #[error(
+        "unknown durability policy {0:?}; known are none, semi_sync, cross_cell, semi_sync_with_rdonly_ack, cross_cell_with_rdonly_ack"
+    )]
+    Named(String),
+    /// The keyspace's record was never read here, and this is why.
+    #[error("the durability policy is not known: {0}")]
+    Unread(String),
+}
 
 /// The name that a record gives, known or not.
 pub fn name_of(policy: &Result<DurabilityPolicy, UnknownPolicy>) -> &str {
     match policy {
         Ok(policy) => policy.name(),
-        Err(UnknownPolicy(name)) => name,
+        Err(UnknownPolicy::Named(name)) => name,
+        Err(UnknownPolicy::Unread(_)) => "(unread)",
     }
 }
 
@@ -120,7 +127,7 @@ impl FromStr for DurabilityPolicy {
     type Err = UnknownPolicy;
     fn from_str(name: &str) -> Result<Self, UnknownPolicy> {
         let known = Self::ALL.into_iter().find(|policy| policy.name() == name);
-        known.ok_or_else(|| UnknownPolicy(name.to_owned()))
+        known.ok_or_else(|| UnknownPolicy::Named(name.to_owned()))
     }
 }
 

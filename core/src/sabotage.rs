@@ -73,6 +73,8 @@ pub enum Bug {
     SecondLookForgets,
     /// Read a shard only where every cell can be read.
     NeedAllCells,
+    /// Recover a shard only where its own record can be read.
+    NeedShardRecord,
     /// Elect only where every record can be read.
     NeedAllRecords,
     /// Take a tablet whose record cannot be read under the lock for gone.
@@ -101,7 +103,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 47] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -136,6 +138,7 @@ impl Bug {
         Self::BlameThePrimary,
         Self::SecondLookForgets,
         Self::NeedAllCells,
+        Self::NeedShardRecord,
         Self::NeedAllRecords,
         Self::ForgetUnreadRecords,
         Self::WaitForTheFirst,

@@ -54,6 +54,35 @@ pub struct ShardTopology {
     pub known_cells: BTreeSet<String>,
     /// Where this shard may have tablets that nobody here has ever read, and why.
     pub unseen: BTreeMap<Place, String>,
+    /// The shard's own record cannot be read or understood now.
+    pub unread_record: Option<UnreadRecord>,
+}
+
+/// What is known of a shard's own record that cannot be read or understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnreadRecord {
+    /// It is what it was. A reparent since then would show in the tablets' records, and all of these were read.
+    AsBefore,
+    /// It is what it was, but a tablet whose record cannot be read either may have become primary since.
+    Doubtful,
+    /// Nobody here has ever read it: neither whom it names is known, nor what it forbids.
+    Never,
+}
+
+impl UnreadRecord {
+    /// Its name in a snapshot's file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AsBefore => "as_before",
+            Self::Doubtful => "doubtful",
+            Self::Never => "never_read",
+        }
+    }
+
+    /// What has that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::AsBefore, Self::Doubtful, Self::Never].into_iter().find(|one| one.name() == name)
+    }
 }
 
 /// Where a tablet's record may be.

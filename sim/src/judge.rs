@@ -317,6 +317,7 @@ fn check_claims(stage: &Stage) {
         Kind::DeletedRecord,
         Kind::Hostile(Hostile::CellTopologyDown),
         Kind::Hostile(Hostile::DamagedRecord),
+        Kind::Hostile(Hostile::DamagedShardRecord),
         Kind::Hostile(Hostile::ManagerPaused),
     ];
     if stage.schedule.everything().any(|fault| blinding.contains(&fault.kind)) {

@@ -79,6 +79,8 @@ struct Chance {
 pub struct View {
     /// Tablets whose record it could read.
     known: BTreeSet<u8>,
+    /// Shards whose own record it could read.
+    shards: BTreeSet<usize>,
     /// Tablets that it could ask for a while.
     heard: BTreeSet<u8>,
     answers_since: BTreeMap<u8, Millis>,
@@ -207,6 +209,8 @@ impl View {
     fn look(&mut self, universe: &Universe, manager: u8) {
         let (me, topology) = (Party::Manager(manager), Party::Topology);
         let reads = !universe.topology.down && universe.network.is_calm(me, topology);
+        let records = universe.topology.shards.iter().enumerate();
+        self.shards.extend(records.filter(|(_, one)| reads && !one.damaged).map(|(at, _)| at));
         for server in universe.servers() {
             let number = server.number;
             let recorded = universe.topology.tablets.contains_key(&server.alias);
@@ -287,6 +291,9 @@ impl Human<'_> {
             return None;
         }
         let records = self.universe.topology.shards.get(self.shard)?;
+        if records.damaged && !self.knows_damaged_record() {
+            return None;
+        }
         let ledger = self.universe.books.get(self.shard)?;
         match (&records.record.primary_alias, ledger.reigning()) {
             (None, None) => self.could_elect().then(|| (Deed::Elect, self.allowed(None))),
@@ -318,6 +325,15 @@ impl Human<'_> {
             let is_filtered = self.universe.server(one).ills.filtered;
             one != primary && is_filtered && self.type_of(one) == TabletType::Primary
         })
+    }
+
+    /// The shard's own record was read before it was damaged, and the tablets' records tell of every promotion since.
+    fn knows_damaged_record(&self) -> bool {
+        let topology = &self.universe.topology;
+        let mut members = self.universe.members(self.shard).map(|one| self.universe.server(one));
+        self.view.shards.contains(&self.shard)
+            && topology.mistyped_cell.is_none()
+            && members.all(|server| topology.is_readable(&server.alias))
     }
 
     fn is_complicated(&self) -> bool {

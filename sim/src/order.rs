@@ -22,6 +22,7 @@ impl Universe {
         self.topology.unread_cells.clear();
         self.topology.down_cells.clear();
         self.topology.damaged.clear();
+        self.topology.shards.iter_mut().for_each(|records| records.damaged = false);
         self.paused.clear();
         self.strangers.clear();
         self.topology.watch_delay_ms = 0;

@@ -38,12 +38,17 @@ pub struct ShardRecords {
     pub record: ShardRecord,
     /// Who holds its lock.
     pub holder: Option<Holder>,
+    /// Its own record cannot be understood.
+    pub damaged: bool,
 }
+
+/// What is wrong with a damaged record.
+const CUT_SHORT: &str = "the record is cut short";
 
 impl ShardRecords {
     /// A shard that never had a primary.
     pub fn new(name: KeyspaceShard, policy: DurabilityPolicy) -> Self {
-        Self { name, policy, record: ShardRecord::default(), holder: None }
+        Self { name, policy, record: ShardRecord::default(), holder: None, damaged: false }
     }
 }
 
@@ -110,6 +115,7 @@ impl Topology {
             damaged: BTreeMap::new(),
             known_cells: BTreeSet::new(),
             unseen: BTreeMap::new(),
+            unread_record: None,
         }
     }
 
@@ -118,6 +124,9 @@ impl Topology {
         let shards = self.shards.iter().map(|records| {
             let mut topology = self.shard_topology(records);
             topology.tablets.retain(|alias, _| self.is_readable(alias));
+            if records.damaged {
+                topology.record = ShardRecord::default();
+            }
             (records.name.clone(), topology)
         });
         let trouble = Trouble { why: "no answer".into(), cure: String::new() };
@@ -128,6 +137,7 @@ impl Topology {
             read_cells: self.read_cells(),
             unread_cells: unread.map(|cell| (cell.clone(), silent.clone())).collect(),
             unread_tablets: self.unread_tablets(),
+            unread_shards: self.unread_shards(),
             ..TopologyRead::default()
         }
     }
@@ -146,13 +156,18 @@ impl Topology {
         !self.is_hidden(&alias.cell) && !self.damaged.contains_key(alias)
     }
 
+    fn unread_shards(&self) -> BTreeMap<KeyspaceShard, String> {
+        let damaged = self.shards.iter().filter(|records| records.damaged);
+        damaged.map(|records| (records.name.clone(), CUT_SHORT.into())).collect()
+    }
+
     fn unread_tablets(&self) -> BTreeMap<TabletAlias, UnreadTablet> {
         let listed = self.damaged.iter().filter(|(alias, _)| !self.is_hidden(&alias.cell));
         let found = listed.filter_map(|(alias, names_shard)| {
             let shard = self.tablets.get(alias)?.shard.clone();
             let unread = UnreadTablet {
                 path: format!("tablets/{alias}/Tablet"),
-                why: "the record is cut short".into(),
+                why: CUT_SHORT.into(),
                 shard: names_shard.then_some(shard),
             };
             Some((alias.clone(), unread))
@@ -167,7 +182,7 @@ impl Topology {
         }
         if self.damaged.contains_key(alias) {
             let path = format!("tablets/{alias}/Tablet");
-            return Err(TopoError::Damaged { path, why: "the record is cut short".into() });
+            return Err(TopoError::Damaged { path, why: CUT_SHORT.into() });
         }
         Ok(())
     }
@@ -216,6 +231,18 @@ impl Topology {
 }
 
 impl Universe {
+    /// The own record of a server's shard is damaged, or put back.
+    pub fn damage_shard_record(&mut self, server: u8, begins: bool) {
+        let alias = &self.server(server).alias;
+        let Some(name) = self.topology.tablets.get(alias).map(|tablet| tablet.shard.clone()) else {
+            return;
+        };
+        if let Ok(records) = self.topology.shard(&name) {
+            records.damaged = begins;
+        }
+        self.topology.version += 1;
+    }
+
     /// A vtorc sets a tablet's type.
     pub fn set_tablet_type(
         &mut self,
@@ -245,6 +272,10 @@ impl Universe {
         alias: &TabletAlias,
         term: TermStart,
     ) -> Result<(), TopoError> {
+        if self.topology.shard(shard)?.damaged {
+            let path = format!("keyspaces/{shard}/Shard");
+            return Err(TopoError::Damaged { path, why: CUT_SHORT.into() });
+        }
         self.topology.conflict("the shard's record")?;
         if self.topology.shard(shard)?.record.term_start.is_some_and(|known| known > term) {
             return Ok(());

@@ -6,7 +6,7 @@ use serde_json::Value;
 use vtorc_fleet::Flavor;
 
 use crate::check::check;
-use crate::failover::emergency;
+use crate::failover::{emergency, tablet};
 use crate::harness::{Cluster, THREE, padded, wait_for};
 use crate::writer::{arrives, create_table, has};
 
@@ -128,9 +128,9 @@ fn a_primary_whose_record_cannot_be_read_any_more_stays_the_only_one() {
     assert_eq!(cluster.healthy(&[]), primary);
 }
 
-/// Nobody is promoted before the shard's own record can be read, and the forecast says so.
+/// What was read before stands, and a promotion shows in the tablets' records.
 #[test]
-fn a_shard_whose_own_record_cannot_be_read_promises_no_failover() {
+fn a_shard_whose_own_record_or_keyspaces_cannot_be_read_fails_over_all_the_same() {
     for name in ["shards/0/Shard", "Keyspace"] {
         let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
         cluster.start_daemon(&[]);
@@ -139,14 +139,48 @@ fn a_shard_whose_own_record_cannot_be_read_promises_no_failover() {
         let good = std::fs::read(&path).unwrap();
         std::fs::write(&path, GARBAGE).unwrap();
         cluster.daemon().finding("DamagedRecord");
+        assert_eq!(cluster.daemon().shard()["if_primary_died"]["outcome"], "promotes", "{name}");
+        cluster.server_mut(&primary).kill();
+        let second = has_primary(&cluster, &primary, 1);
+        assert_eq!(emergency(&cluster)["outcome"], "succeeded", "{name}");
+        let recorded = cluster.topo(&["show", &second]).unwrap();
+        assert!(recorded.contains("PRIMARY"), "{recorded}");
+        // What was there is put back: the shard's record names the old one then, and is corrected.
+        std::fs::write(&path, good).unwrap();
+        assert_eq!(cluster.healthy(&[&primary]), second);
+    }
+}
+
+/// Whoever starts with it knows neither whom it names nor what it forbids: that is said, and nobody is promoted before
+/// it can be read.
+#[test]
+fn a_shard_whose_own_record_was_never_read_is_shown_and_not_failed_over() {
+    for name in ["shards/0/Shard", "Keyspace"] {
+        let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
+        cluster.start_daemon(&[]);
+        let primary = cluster.healthy(&[]);
+        cluster.daemons.pop();
+        let path = cluster.directory.path().join("topo/global/keyspaces/ks").join(name);
+        let good = std::fs::read(&path).unwrap();
+        std::fs::write(&path, GARBAGE).unwrap();
+        cluster.start_daemon(&[]);
+        cluster.daemon().finding("DamagedRecord");
         let refuses = || {
             let forecast = cluster.daemon().shard()["if_primary_died"].clone();
             (forecast["outcome"] == "refuses").then(|| forecast.to_string())
         };
         let why = wait_for(refuses).expect("the forecast promises a failover");
-        assert!(why.contains("the record of ks/0 cannot be understood"), "{why}");
+        assert!(why.contains("was started") || why.contains("Keyspace"), "{why}");
+        assert_eq!(cluster.daemon().shard()["primary"], primary, "{name}");
         cluster.server_mut(&primary).kill();
-        cluster.daemon().held_back("cannot be understood");
+        let unreachable = || {
+            (tablet(&cluster.daemon().shard(), &primary)["state"] == "unreachable").then_some(())
+        };
+        wait_for(unreachable).expect("it is not watched");
+        if name != "Keyspace" {
+            cluster.daemon().held_back("cannot be read");
+        }
+        assert_eq!(cluster.daemon().shard()["primary"], primary, "{name}");
         std::fs::write(&path, good).unwrap();
         assert_ne!(cluster.healthy(&[&primary]), primary);
     }
@@ -192,7 +226,7 @@ fn check_and_topo_say_what_cannot_be_read_and_the_cure_cures() {
     let list = cluster.topo(&["list"]).unwrap_err();
     let places = [
         ("cell zone2", "cells/zone2/CellInfo", "vtorc topo update-cell zone2"),
-        ("shard ks/0", "keyspaces/ks/Keyspace", "write the record anew"),
+        ("keyspace ks", "keyspaces/ks/Keyspace", "write the record anew"),
         ("tablets/zone1-0000000950/Tablet", "Tablet", "vtorc topo delete zone1-0000000950"),
     ];
     let (status, concerns) = check(&cluster);

@@ -14,7 +14,7 @@ use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{MysqlAddress, PromotionRule, Tablet, TabletType, VttabletAddress};
 use vtorc_core::time::{TermStart, Timestamp};
-use vtorc_core::topology::{Place, ShardRecord};
+use vtorc_core::topology::{Place, ShardRecord, UnreadRecord};
 
 mod server;
 
@@ -44,6 +44,9 @@ pub struct SnapshotFile {
     /// Tablets whose records could never be read, and why.
     #[serde(default)]
     unseen_records: BTreeMap<String, String>,
+    /// What is known of the shard's own record where that cannot be read: `as_before`, `doubtful` or `never_read`.
+    #[serde(default)]
+    unread_record: Option<String>,
     /// Since when the primary's term is known; milliseconds since the epoch.
     #[serde(default)]
     term_known_since_ms: Option<u64>,
@@ -129,6 +132,7 @@ impl SnapshotFile {
             known_cells: snapshot.known_cells.clone(),
             unseen_cells: unseen_cells(snapshot),
             unseen_records: unseen_records(snapshot),
+            unread_record: snapshot.unread_record.map(|known| known.name().to_owned()),
             term_known_since_ms: snapshot.term_known_since.map(Timestamp::as_millis),
             damaged: snapshot.damaged.clone(),
             now_ms: snapshot.now.as_millis(),
@@ -154,6 +158,10 @@ impl SnapshotFile {
         for (alias, why) in self.unseen_records {
             unseen.insert(Place::Record(alias.parse().map_err(|error| failure(&error))?), why);
         }
+        let unread_record = self.unread_record.map(|name| {
+            UnreadRecord::from_name(&name)
+                .ok_or_else(|| format!("unread_record {name:?} is not known"))
+        });
         let mut tablets = BTreeMap::new();
         for tablet in self.tablets {
             let alias = tablet.alias.clone();
@@ -171,6 +179,7 @@ impl SnapshotFile {
             emergency_reparent_disabled: self.emergency_reparent_disabled,
             known_cells: self.known_cells,
             unseen,
+            unread_record: unread_record.transpose()?,
             term_known_since: self.term_known_since_ms.map(Timestamp::from_millis),
             damaged: self.damaged,
             heard_before: None,

@@ -75,6 +75,9 @@ impl Job {
         if sabotage::has(Bug::NeedAllCells) && read.is_partial() {
             return Err(Stopped::Failed("a cell cannot be read".into()));
         }
+        if sabotage::has(Bug::NeedShardRecord) && !read.unread_shards.is_empty() {
+            return Err(Stopped::Failed("the shard's record cannot be read".into()));
+        }
         let gone =
             || Stopped::Failed(format!("there is no record of {} any more", self.seen.shard));
         let mut known = self.seen.topology();

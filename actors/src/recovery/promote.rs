@@ -191,11 +191,15 @@ impl Locked<'_> {
         let term = TermStart::after(self.fresh.newest_term(), self.job.services.clock.now());
         let set = topo.set_tablet_type(&winner.alias, TabletType::Primary, Some(term));
         self.write_record(StepKind::RecordPrimaryType, &winner.alias, set).await?;
+        if self.fresh.unread_record.is_some() {
+            // It is completed once it can be read again. The tablets' records tell until then.
+            return Ok(());
+        }
         let set = topo.set_shard_primary(&self.fresh.shard, &winner.alias, term);
         self.write_record(StepKind::RecordShardPrimary, &winner.alias, set).await
     }
 
-    /// Waits until the shard's record names a winner whose vttablet records it.
+    /// Waits until the records name a winner whose vttablet records it.
     async fn recorded_by_itself(&self, winner: &Tablet) -> Result<(), TopoError> {
         let topo = &self.job.services.topo;
         let deadline = Instant::now() + RECORDED_WITHIN;
@@ -204,7 +208,9 @@ impl Locked<'_> {
             let Some(shard) = read.shards.get(&self.fresh.shard) else {
                 return Err(TopoError::NoNode(self.fresh.shard.to_string()));
             };
-            let named = shard.record.primary_alias.as_ref() == Some(&winner.alias);
+            // Where the shard's own record cannot be read, the vttablet cannot write it either.
+            let named = shard.record.primary_alias.as_ref() == Some(&winner.alias)
+                || read.unread_shards.contains_key(&self.fresh.shard);
             let record = shard.tablets.get(&winner.alias);
             if named && record.is_some_and(|one| one.tablet_type == TabletType::Primary) {
                 return Ok(());

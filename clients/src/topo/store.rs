@@ -12,7 +12,7 @@ use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
 use vtorc_core::ports::{LockToken, ShardLock, TopoError, TopoPort};
 use vtorc_core::tablet::{Tablet, TabletType};
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::{ShardTopology, TopologyRead};
+use vtorc_core::topology::{ShardRecord, ShardTopology, TopologyRead};
 
 pub use super::cells::Dialer;
 use super::cells::{Cells, READS_MAX, Which};
@@ -77,12 +77,33 @@ impl TopoStore {
         })
     }
 
-    async fn shard_topology(&self, shard: &KeyspaceShard) -> Result<ShardTopology, TopoError> {
-        let path = paths::shard(shard);
-        let (bytes, _) = self.global.get(&path).await?;
-        let record = translate::shard(&decode::<records::Shard>(&path, &bytes)?.message);
-        let keyspace = self.keyspace(&shard.keyspace).await?;
-        Ok(ShardTopology {
+    /// Reads a shard's records but for its tablets'. What cannot be read, for one of the reasons that `may_lack` names,
+    /// is told of in `read`.
+    async fn read_one_shard(
+        &self,
+        shard: &KeyspaceShard,
+        may_lack: impl Fn(&TopoError) -> bool,
+        read: &mut TopologyRead,
+    ) -> Result<(), TopoError> {
+        let record = match self.shard_record(shard).await {
+            Ok(record) => record,
+            Err(error) if may_lack(&error) => {
+                read.unread_shards.insert(shard.clone(), error.to_string());
+                ShardRecord::default()
+            }
+            Err(error) => return Err(error),
+        };
+        let keyspace = match self.keyspace(&shard.keyspace).await {
+            Ok(keyspace) => keyspace,
+            Err(error) if may_lack(&error) => {
+                let why = error.to_string();
+                read.unread_policies.insert(shard.keyspace.clone(), why.clone());
+                let durability = Err(UnknownPolicy::Unread(why));
+                KeyspaceInfo { durability, emergency_reparent_disabled: false }
+            }
+            Err(error) => return Err(error),
+        };
+        let topology = ShardTopology {
             shard: shard.clone(),
             durability: keyspace.durability,
             emergency_reparent_disabled: keyspace.emergency_reparent_disabled
@@ -92,7 +113,10 @@ impl TopoStore {
             damaged: BTreeMap::new(),
             known_cells: BTreeSet::new(),
             unseen: BTreeMap::new(),
-        })
+            unread_record: None,
+        };
+        read.shards.insert(shard.clone(), topology);
+        Ok(())
     }
 
     async fn read_keyspaces(
@@ -113,24 +137,17 @@ impl TopoStore {
             };
             for name in shards {
                 let Ok(shard) = KeyspaceShard::new(&keyspace, &name) else { continue };
-                if watched.includes(&shard) {
-                    self.read_one_shard(shard, read).await;
+                if !watched.includes(&shard) {
+                    continue;
+                }
+                let is_there = |error: &TopoError| !matches!(error, TopoError::NoNode(_));
+                match self.read_one_shard(&shard, is_there, read).await {
+                    Ok(()) | Err(TopoError::NoNode(_)) => {}
+                    Err(error) => return Err(error),
                 }
             }
         }
         Ok(())
-    }
-
-    async fn read_one_shard(&self, shard: KeyspaceShard, read: &mut TopologyRead) {
-        match self.shard_topology(&shard).await {
-            Ok(topology) => {
-                read.shards.insert(shard, topology);
-            }
-            Err(TopoError::NoNode(_)) => {}
-            Err(error) => {
-                read.unread_shards.insert(shard, error.to_string());
-            }
-        }
     }
 
     /// Reads these cells into `read`, for the shards that are in it.
@@ -216,7 +233,8 @@ impl TopoPort for TopoStore {
         let mut read = TopologyRead::default();
         // A recovery acts on this: what a server has not heard yet must not be told by it.
         self.global.catch_up().await?;
-        read.shards.insert(shard.clone(), self.shard_topology(shard).await?);
+        let is_damaged = |error: &TopoError| matches!(error, TopoError::Damaged { .. });
+        self.read_one_shard(shard, is_damaged, &mut read).await?;
         let names = self.global.list(paths::CELLS).await?;
         self.read_cells(names, &Which::Of(shard.clone()), &mut read).await;
         Ok(read)

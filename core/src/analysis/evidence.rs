@@ -45,6 +45,8 @@ pub enum Sight {
     RecordNamesNobody(TermStart),
     /// The shard's record has no term.
     NeverHadPrimary,
+    /// The shard's record could not be read since vtorc was started.
+    RecordNeverRead,
     /// Part of the topology could not be read, and why.
     Unread(Place, String),
     /// A record cannot be understood, and why.
@@ -265,6 +267,9 @@ impl fmt::Display for Sight {
             Self::NeverHadPrimary => {
                 f.write_str("the shard's record has no term: there was no primary yet")
             }
+            Self::RecordNeverRead => f.write_str(
+                "the shard's record was never read: whether there was a primary is not known",
+            ),
             Self::Unread(place, why) => write!(f, "{place}: {why}"),
             Self::Damaged(path, why) => write!(f, "{path}: {why}"),
             Self::NeverReached => f.write_str("was never reached yet"),

@@ -26,7 +26,7 @@ pub struct Facts {
     pub policy_known: bool,
     /// The shard's primary.
     pub primary: Option<TabletAlias>,
-    /// The shard's record has a term start: there was a primary once.
+    /// There was a primary once, or there may have been one.
     pub had_primary: bool,
     /// There are tablets to choose from.
     pub has_tablets: bool,
@@ -102,7 +102,7 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
     let policy = snapshot.durability.as_ref().ok().copied();
     let mut facts = Facts {
         policy_known: policy.is_some(),
-        had_primary: snapshot.record.term_start.is_some(),
+        had_primary: snapshot.had_primary(),
         has_tablets: has_tablets(snapshot),
         primary_may_be_unseen: primary_may_be_unseen(snapshot),
         ..Facts::default()
@@ -121,8 +121,10 @@ pub fn facts(snapshot: &ShardSnapshot, settings: &RecoverySettings) -> Facts {
     facts.others_time_out = others_time_out(snapshot, primary);
     facts.primary_unseen = primary.status.is_none();
     vttablet_of_primary(&mut facts, snapshot, primary);
-    facts.record_names_primary = snapshot.record.primary_alias.as_ref() == Some(alias)
+    let named = snapshot.record.primary_alias.as_ref() == Some(alias)
         && snapshot.record.term_start == primary.tablet.term_start;
+    // What cannot be read cannot be written either: it is repaired once it can be.
+    facts.record_names_primary = named || snapshot.unread_record.is_some();
     facts.evidence.push(reach_evidence(primary, snapshot));
     if facts.primary_overloaded {
         let (pinged, succeeded) = (primary.recent.pinged, primary.recent.succeeded);
@@ -161,6 +163,9 @@ fn has_tablets(snapshot: &ShardSnapshot) -> bool {
 
 /// Tells whether the primary's record may be in a cell, or be a record, that could never be read.
 fn primary_may_be_unseen(snapshot: &ShardSnapshot) -> bool {
+    if snapshot.unread_record.is_some() {
+        return true;
+    }
     match &snapshot.record.primary_alias {
         Some(alias) => snapshot.is_unseen(alias),
         None => snapshot.record.term_start.is_some() && !snapshot.unseen.is_empty(),
@@ -169,6 +174,7 @@ fn primary_may_be_unseen(snapshot: &ShardSnapshot) -> bool {
 
 fn no_primary_evidence(snapshot: &ShardSnapshot) -> Vec<Evidence> {
     let of_record = match (&snapshot.record.primary_alias, &snapshot.record.term_start) {
+        (None, None) if snapshot.had_primary() => Sight::RecordNeverRead,
         (Some(alias), Some(term)) => Sight::RecordNames(alias.clone(), *term),
         (None, Some(term)) => Sight::RecordNamesNobody(*term),
         (Some(_) | None, None) => Sight::NeverHadPrimary,

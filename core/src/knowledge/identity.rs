@@ -413,13 +413,13 @@ fn doubt(snapshot: &ShardSnapshot, state: &TabletState, status: &ServerStatus) -
     let others: Vec<&ServerStatus> =
         others.filter(|status| !status.gtid_executed.is_empty()).collect();
     // Where there was a primary, and nobody else has anything, there is nobody to compare it with.
-    let is_first = decisive && snapshot.record.term_start.is_none();
+    let is_first = decisive && !snapshot.has_term();
     let compared = !others.is_empty() || is_first;
     if !compared || others.iter().any(|other| status.shares_history_of(other)) {
         return None;
     }
     // The servers of a shard that comes up may each have their own history; those of one that had a primary have its.
-    let lost_primary = primary.is_none() && snapshot.record.term_start.is_some();
+    let lost_primary = primary.is_none() && snapshot.has_term();
     if decisive && follows_outside(snapshot, status) {
         return Some(Stranger::FollowsOutside);
     }

@@ -12,7 +12,7 @@ use crate::sabotage::{self, Bug};
 use crate::status::ServerStatus;
 use crate::tablet::{Tablet, TabletType};
 use crate::time::Timestamp;
-use crate::topology::{Place, ShardRecord, ShardTopology};
+use crate::topology::{Place, ShardRecord, ShardTopology, UnreadRecord};
 
 /// When the primary was last heard is kept so often. An acker that was restarted within that time before the silence
 /// counts as one that was restarted in it.
@@ -37,6 +37,8 @@ pub struct ShardSnapshot {
     pub known_cells: BTreeSet<String>,
     /// Where the shard may have tablets that nobody here has ever read, and why.
     pub unseen: BTreeMap<Place, String>,
+    /// The shard's own record cannot be read or understood now.
+    pub unread_record: Option<UnreadRecord>,
     /// Since when the primary's term is known here; none where no other term was known before it.
     pub term_known_since: Option<Timestamp>,
     /// When the primary was last heard before this process began, where this one never did and that was kept.
@@ -60,6 +62,7 @@ impl ShardSnapshot {
             damaged: topology.damaged.clone(),
             known_cells: topology.known_cells.clone(),
             unseen: topology.unseen.clone(),
+            unread_record: topology.unread_record,
             term_known_since: None,
             heard_before: None,
             now,
@@ -141,6 +144,7 @@ impl ShardSnapshot {
             damaged: self.damaged.clone(),
             known_cells: self.known_cells.clone(),
             unseen: self.unseen.clone(),
+            unread_record: self.unread_record,
         }
     }
 
@@ -213,9 +217,14 @@ impl ShardSnapshot {
         primaries.max_by_key(|state| (state.tablet.term_start, state.tablet.alias.clone()))
     }
 
-    /// Whether the shard has or had a primary, by its records.
+    /// Whether the shard has a primary, or may have had one, by its records.
     pub fn had_primary(&self) -> bool {
-        self.primary().is_some() || self.record.term_start.is_some()
+        self.primary().is_some() || self.has_term()
+    }
+
+    /// Whether the shard's own record tells of a primary's term, or may.
+    pub fn has_term(&self) -> bool {
+        self.record.term_start.is_some() || self.unread_record == Some(UnreadRecord::Never)
     }
 
     /// Whom the shard's record names, where nobody here has ever read that tablet's record: its term may be the newest.

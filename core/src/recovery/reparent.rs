@@ -65,9 +65,8 @@ pub fn closed(contenders: &[Contender]) -> BTreeSet<TabletAlias> {
 
 /// Nobody writes there: it refuses everybody's writes, or nobody ever was primary, and so nothing was promised.
 pub fn is_shut(snapshot: &ShardSnapshot, status: &ServerStatus) -> bool {
-    let never_had_one = snapshot.record.term_start.is_none() && snapshot.primary().is_none();
     let everybodys = status.super_read_only && status.flavor == Flavor::MySql;
-    status.read_only && (everybodys || never_had_one)
+    status.read_only && (everybodys || !snapshot.had_primary())
 }
 
 /// It takes writes, was not demoted, and would go on acknowledging them alone: nobody is promoted beside it.

@@ -32,8 +32,7 @@ pub fn stray_ackers(snapshot: &ShardSnapshot) -> StrayAckers {
         return StrayAckers::default();
     }
     // Where there never was a primary, nothing was acknowledged.
-    let never_had_one = snapshot.record.term_start.is_none() && snapshot.primary().is_none();
-    let room = if never_had_one { Some(0) } else { unaccounted(snapshot) };
+    let room = if snapshot.had_primary() { unaccounted(snapshot) } else { Some(0) };
     let may_acknowledge = |state: &&TabletState| match &state.status {
         Some(_) => snapshot.may_have_acknowledged(state),
         None => state.tablet.mysql.is_some() && unheard_may_acknowledge(state, room, snapshot),

@@ -8,6 +8,7 @@ use crate::ids::TabletAlias;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::remedy::Remedy;
 use crate::reparent::election::{Contender, Election, NOBODY, NoCandidate, PassedOver};
+use crate::reparent::safety;
 use crate::settings::RecoverySettings;
 
 /// What would happen.
@@ -58,21 +59,15 @@ pub fn if_primary_died(
 ) -> Prognosis {
     let refuses = |why: String| Prognosis::Refuses { why, passed_over: Vec::new() };
     let Some(primary) = snapshot.primary() else {
-        return match snapshot.record.primary_alias.as_ref().filter(|one| snapshot.is_unseen(one)) {
-            Some(named) => refuses(format!(
-                "the shard's record names {named}, whose own record was never read: whether it lives cannot be told"
-            )),
-            None => Prognosis::NoPrimary,
+        return match safety::check_named(snapshot) {
+            Err(unsure) => refuses(unsure.to_string()),
+            Ok(()) => Prognosis::NoPrimary,
         };
     };
     let policy = match &snapshot.durability {
         Ok(policy) => *policy,
         Err(unknown) => return refuses(unknown.to_string()),
     };
-    if let Some(why) = snapshot.damaged.get(&snapshot.shard.to_string()) {
-        // No recovery begins before that is read under the lock.
-        return refuses(format!("the record of {} cannot be understood: {why}", snapshot.shard));
-    }
     let old = &primary.tablet.alias;
     if let Some(refusal) = forbidden(old, snapshot, settings, switches) {
         return refuses(refusal.to_string());

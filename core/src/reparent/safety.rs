@@ -10,7 +10,7 @@ use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
 use crate::status::ServerStatus;
 use crate::tablet::{Tablet, TabletType};
-use crate::topology::Place;
+use crate::topology::{Place, UnreadRecord};
 
 /// Why a reparent is refused: something acknowledged might be lost, or might still be being acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +81,9 @@ pub enum Unsafe {
         "the shard's record names {0}, whose own record could never be read here: it may be the primary and take writes; make it readable; if its cell is gone for good, give that another place (vtorc topo update-cell)"
     )]
     NamedUnread(TabletAlias),
+    /// The shard's own record cannot be read, and who is primary cannot be told from the tablets' records alone.
+    #[error("the record of the shard cannot be read, {}; write it anew, or put back what was there", .0)]
+    RecordUnread(WhyUnsure),
     /// There was a primary that the topology no longer knows; any tablet could be following it.
     #[error("no tablet's record says that it is primary, so all tablets must be reached and refuse writes; missing: {}", list_both(.missing, .places))]
     PrimaryUnknown {
@@ -89,6 +92,19 @@ pub enum Unsafe {
         /// Where somebody may be whom nobody here has ever read.
         places: Vec<Place>,
     },
+}
+
+/// Why the tablets' records alone do not tell who is primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WhyUnsure {
+    /// It may forbid what is to be done.
+    #[error(
+        "nor was it ever since vtorc was started: whom it names and what it forbids is not known"
+    )]
+    NeverRead,
+    /// Somebody may be primary whose own record says so, and is not read either.
+    #[error("nor can those of all tablets: one of them may have become primary since")]
+    TabletsUnread,
 }
 
 /// Who of a shard was reached, and who could hold or acknowledge its writes.
@@ -101,8 +117,16 @@ pub struct Reach<'a> {
 }
 
 /// Checks that the tablet that the shard's record names is known: whoever is opened, promoted or recorded beside one
-/// that nobody here has read may be the second primary.
+/// that nobody here has read may be the second primary. Where the shard's own record cannot be read, it is what it was
+/// as long as all tablets' records are read: a promotion writes these first.
 pub fn check_named(snapshot: &ShardSnapshot) -> Result<(), Unsafe> {
+    match snapshot.unread_record {
+        Some(UnreadRecord::Never) => return Err(Unsafe::RecordUnread(WhyUnsure::NeverRead)),
+        Some(UnreadRecord::Doubtful) => {
+            return Err(Unsafe::RecordUnread(WhyUnsure::TabletsUnread));
+        }
+        Some(UnreadRecord::AsBefore) | None => {}
+    }
     match snapshot.named_unread() {
         Some(named) => Err(Unsafe::NamedUnread(named.clone())),
         None => Ok(()),
@@ -298,6 +322,7 @@ mod tests {
             Err(Unsafe::Filtered(_)) => "filtered".into(),
             Err(Unsafe::FollowedElsewhere { .. }) => "followed elsewhere".into(),
             Err(Unsafe::NamedUnread(_)) => "named unread".into(),
+            Err(Unsafe::RecordUnread(_)) => "record unread".into(),
         }
     }
 

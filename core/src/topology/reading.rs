@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::{Place, ShardTopology};
+use super::{Place, ShardTopology, UnreadRecord};
 use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::sabotage::{self, Bug};
 use crate::tablet::{Tablet, TabletType};
@@ -59,7 +59,9 @@ pub struct TopologyRead {
     pub unread_cells: BTreeMap<String, UnreadCell>,
     /// Keyspaces whose shards could not be listed this time, and why.
     pub unread_keyspaces: BTreeMap<String, String>,
-    /// Shards whose record, or whose keyspace's record, could not be read or understood this time, and why.
+    /// Keyspaces whose own record, which has the durability policy, could not be read or understood, and why.
+    pub unread_policies: BTreeMap<String, String>,
+    /// Shards whose own record could not be read or understood this time, and why.
     pub unread_shards: BTreeMap<KeyspaceShard, String>,
     /// Tablets whose record could not be read or understood this time.
     pub unread_tablets: BTreeMap<TabletAlias, UnreadTablet>,
@@ -85,6 +87,9 @@ impl TopologyRead {
         let keyspaces = self.unread_keyspaces.iter();
         let keyspaces =
             keyspaces.map(|(name, why)| (format!("keyspace {name}"), trouble(why, TRIED_AGAIN)));
+        let policies = self.unread_policies.iter();
+        let policies =
+            policies.map(|(name, why)| (format!("keyspace {name}"), trouble(why, WRITE_ANEW)));
         let shards = self.unread_shards.iter();
         let shards = shards.map(|(name, why)| (format!("shard {name}"), trouble(why, WRITE_ANEW)));
         let tablets = self.unread_tablets.iter().map(|(alias, tablet)| {
@@ -93,7 +98,7 @@ impl TopologyRead {
             );
             (tablet.path.clone(), trouble(&tablet.why, &cure))
         });
-        cells.chain(keyspaces).chain(shards).chain(tablets).collect()
+        cells.chain(keyspaces).chain(policies).chain(shards).chain(tablets).collect()
     }
 }
 
@@ -115,9 +120,7 @@ pub fn merge(
         return merged;
     }
     for (name, old) in before {
-        let unread = read.unread_keyspaces.contains_key(&name.keyspace)
-            || read.unread_shards.contains_key(name);
-        if unread {
+        if read.unread_keyspaces.contains_key(&name.keyspace) {
             merged.entry(name.clone()).or_insert_with(|| old.clone());
         }
     }
@@ -140,6 +143,8 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
             new.tablets.entry(alias.clone()).or_insert_with(|| tablet.clone());
         }
     }
+    keep_unread_policy(new, old, read);
+    keep_unread_record(new, old, read);
     promote_unread(new, read);
     promote_named(new);
     new.known_cells = old.map(|old| old.known_cells.clone()).unwrap_or_default();
@@ -149,12 +154,12 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
         .map(|(cell, unread)| (Place::Cell(cell.clone()), unread.trouble.to_string()))
         .collect();
     new.unseen.extend(named_since(new, old, read));
-    new.damaged = read
-        .unread_shards
-        .get(&new.shard)
-        .map(|why| (new.shard.to_string(), why.clone()))
-        .into_iter()
-        .collect();
+    new.unread_record = unread_record(new, old, read);
+    let policy = read.unread_policies.get(&new.shard.keyspace);
+    let policy = policy.map(|why| (format!("keyspace {}", new.shard.keyspace), why.clone()));
+    let record = read.unread_shards.get(&new.shard);
+    let record = record.map(|why| (format!("shard {}", new.shard), why.clone()));
+    new.damaged = policy.into_iter().chain(record).collect();
     for (alias, tablet) in &read.unread_tablets {
         let ours = new.tablets.contains_key(alias) || tablet.shard.as_ref() == Some(&new.shard);
         if ours {
@@ -166,6 +171,39 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
             new.unseen.insert(Place::Record(alias.clone()), tablet.why.clone());
         }
     }
+}
+
+/// Keeps the policy of a keyspace whose record cannot be read, and what that forbade.
+fn keep_unread_policy(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &TopologyRead) {
+    if let Some(old) = old.filter(|_| read.unread_policies.contains_key(&new.shard.keyspace)) {
+        new.durability = old.durability.clone();
+        new.emergency_reparent_disabled |= old.emergency_reparent_disabled;
+    }
+}
+
+/// Keeps what the shard's own record said, where that cannot be read, and what it forbade.
+fn keep_unread_record(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &TopologyRead) {
+    if let Some(old) = old.filter(|_| read.unread_shards.contains_key(&new.shard)) {
+        new.record = old.record.clone();
+        new.emergency_reparent_disabled |= old.emergency_reparent_disabled;
+    }
+}
+
+/// What is known of the shard's own record, where that cannot be read.
+fn unread_record(
+    new: &ShardTopology,
+    old: Option<&ShardTopology>,
+    read: &TopologyRead,
+) -> Option<UnreadRecord> {
+    if read.unread_keyspaces.contains_key(&new.shard.keyspace) {
+        return old?.unread_record;
+    }
+    read.unread_shards.get(&new.shard)?;
+    if old.is_none_or(|old| old.unread_record == Some(UnreadRecord::Never)) {
+        return Some(UnreadRecord::Never);
+    }
+    let all_read = new.unseen.is_empty() && !new.tablets.keys().any(|alias| read.is_unread(alias));
+    Some(if all_read { UnreadRecord::AsBefore } else { UnreadRecord::Doubtful })
 }
 
 /// Where the record of a primary is that was named since its cell was last read. One that was named before had no

@@ -19,7 +19,7 @@ use vtorc_core::status::{
 use vtorc_core::tablet::{MysqlAddress, PromotionRule, Tablet, TabletType};
 use vtorc_core::testkit;
 use vtorc_core::time::{TermStart, Timestamp};
-use vtorc_core::topology::{Place, ShardRecord, ShardTopology};
+use vtorc_core::topology::{Place, ShardRecord, ShardTopology, UnreadRecord};
 
 /// When everything is looked at.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(100_000);
@@ -65,9 +65,10 @@ pub(crate) fn snapshot(
         },
         emergency_reparent_disabled: false,
         tablets: BTreeMap::new(),
-        damaged: damaged(arg("damaged")),
+        damaged: damaged(arg("damaged"), arg("record").is_some()),
         known_cells: BTreeSet::new(),
         unseen: unseen(args),
+        unread_record: arg("record").map(|text| unread_record(&text)),
     };
     let mut snapshot = ShardSnapshot::unprobed(&topology, NOW);
     let known = arg("known").map(|seconds| seconds.parse::<u64>().unwrap() * 1000);
@@ -79,13 +80,16 @@ pub(crate) fn snapshot(
     snapshot
 }
 
-/// `damaged=shard` the shard's own record, `damaged=zone1-9` a tablet's.
-fn damaged(of: Option<String>) -> BTreeMap<String, String> {
-    let path = |of: String| match of.as_str() {
-        "shard" => "ks/0".to_owned(),
-        alias => format!("tablets/{alias}/Tablet"),
-    };
-    of.map(|of| (path(of), "garbage".to_owned())).into_iter().collect()
+/// `damaged=zone1-9` a tablet's record; and whether the shard's own is.
+fn damaged(of: Option<String>, own: bool) -> BTreeMap<String, String> {
+    let paths = of.map(|alias| format!("tablets/{alias}/Tablet"));
+    let paths = paths.into_iter().chain(own.then(|| "shard ks/0".to_owned()));
+    paths.map(|path| (path, "garbage".to_owned())).collect()
+}
+
+/// `record=never_read` the shard's own record was never read; `record=doubtful`, nor are all tablets'; `record=as_before`.
+fn unread_record(text: &str) -> UnreadRecord {
+    UnreadRecord::from_name(text).unwrap()
 }
 
 /// `unread=zone3` a cell that was never read, `unread=zone3-9` a record.

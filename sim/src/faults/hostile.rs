@@ -5,6 +5,7 @@
 //! | [`Hostile::TurnsAway`] | `max_connections` is used up, or a password was changed on some hosts first |
 //! | [`Hostile::CellTopologyDown`] | a cell's own etcd or ZooKeeper is down, the global one is not |
 //! | [`Hostile::DamagedRecord`] | a record was cut short by a full disk, or written by a newer version |
+//! | [`Hostile::DamagedShardRecord`] | the same of the shard's own |
 //! | [`Hostile::Delayed`] | a replica that is kept an hour behind on purpose (`SOURCE_DELAY`) |
 //! | [`Hostile::Filtered`] | a replica with `replicate-ignore-table` in its `my.cnf` |
 //! | [`Hostile::Locked`] | a backup tool that holds `FLUSH TABLES WITH READ LOCK` |
@@ -47,6 +48,8 @@ pub enum Hostile {
     CellTopologyDown,
     /// A tablet's record cannot be understood.
     DamagedRecord,
+    /// A shard's own record cannot be understood; from a later seed on.
+    DamagedShardRecord,
     /// A replica applies an hour late.
     Delayed,
     /// A replica throws some data away.
@@ -113,6 +116,7 @@ impl Hostile {
             | Self::ManagerSlow => true,
             Self::TurnsAway
             | Self::DamagedRecord
+            | Self::DamagedShardRecord
             | Self::Delayed
             | Self::Filtered
             | Self::Locked
@@ -161,6 +165,7 @@ impl Universe {
                 }
                 self.topology.version += 1;
             }
+            Hostile::DamagedShardRecord => self.damage_shard_record(server, begins),
             // The primary applies nothing, so there is nothing to set.
             Hostile::Delayed if begins && reigns => {}
             Hostile::Delayed => {

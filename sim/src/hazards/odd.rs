@@ -202,6 +202,26 @@ pub const ODD: &[Hazard] = &[
         ..PLAIN
     },
     Hazard {
+        name: "the primary dies while the shard's own record cannot be understood",
+        managers: 2,
+        faults: &[
+            (Kind::Hostile(Hostile::DamagedShardRecord), 4_000, 60_000, Some(1)),
+            (Kind::Crash, 5_000, 60_000, Some(0)),
+        ],
+        ..PLAIN
+    },
+    Hazard {
+        name: "two primaries die while the shard's own record cannot be understood, by two vtorcs",
+        managers: 2,
+        faults: &[
+            (Kind::Hostile(Hostile::DamagedShardRecord), 4_000, 80_000, Some(1)),
+            (Kind::Crash, 5_000, 9_000, None),
+            (Kind::Crash, 30_000, 9_000, None),
+        ],
+        strike: Some((Kind::Hostile(Hostile::ManagerPaused), 9_000, None)),
+        ..PLAIN
+    },
+    Hazard {
         name: "the primary dies while it is in downtime",
         managers: 2,
         faults: &[

@@ -38,7 +38,11 @@ impl Schedule {
         if seed >= LEARNED_SINCE {
             let mut more = fastrand::Rng::with_seed(seed ^ 0x1ea2_4ed5);
             shards.iter_mut().for_each(|plan| learned(&mut more, plan));
-            faults.extend(lie(&mut more, &shards, managers));
+            faults.extend(rare(Hostile::LyingRecord, &mut more, &shards, managers));
+        }
+        if seed >= DAMAGES_SHARDS_SINCE {
+            let mut more = fastrand::Rng::with_seed(seed ^ 0xda3a_6ed5);
+            faults.extend(rare(Hostile::DamagedShardRecord, &mut more, &shards, managers));
         }
         faults.sort_by_key(|fault| fault.at);
         Self {
@@ -62,6 +66,8 @@ impl Schedule {
 /// Schedules from here on also have what was added later; those before stay what they were when something was found by
 /// them.
 const LEARNED_SINCE: u64 = 7_000_000_000;
+/// And from here on shards' own records are damaged.
+const DAMAGES_SHARDS_SINCE: u64 = 10_000_000_000;
 
 /// One replica in a few shards does not log what it receives.
 fn learned(dice: &mut fastrand::Rng, plan: &mut ShardPlan) {
@@ -72,12 +78,17 @@ fn learned(dice: &mut fastrand::Rng, plan: &mut ShardPlan) {
     }
 }
 
-/// A record that lies, in one of a few runs.
-fn lie(dice: &mut fastrand::Rng, shards: &[ShardPlan], managers: u8) -> Option<Fault> {
+/// A fault of this kind, in one of a few runs.
+fn rare(
+    kind: Hostile,
+    dice: &mut fastrand::Rng,
+    shards: &[ShardPlan],
+    managers: u8,
+) -> Option<Fault> {
     let (shard, server, other) = place(dice, shards);
     let at = QUIET_MS + dice.u64(0..FAULTS_UNTIL_MS - QUIET_MS);
     let lasts = pick(dice, &LASTS_MS).min(OVER_MS - at);
-    let (kind, manager) = (Kind::Hostile(Hostile::LyingRecord), dice.u8(0..managers));
+    let (kind, manager) = (Kind::Hostile(kind), dice.u8(0..managers));
     let fault = Fault { kind, at, lasts, shard, server: Some(server), manager, other };
     (dice.u8(0..5) == 0).then_some(fault)
 }
