@@ -77,16 +77,18 @@ fn has_missed_a_reparent(contender: &Contender, everybody: &[Contender], longest
     // Where its journal was not read in this term, it is believed.
     let is_shorter =
         |one: &Contender| one.status.journal_length.is_some() && one.journal() < longest;
-    // Whoever lost what it wrote may have lost a row.
-    let is_whole = |one: &Contender| {
-        one.status.gtid_executed.contains(&one.received()) && lost_own(one, everybody).is_none()
-    };
     let applied_all = |one: &Contender| {
         known_to_lack(&contender.received(), &one.status.gtid_executed, contender).is_empty()
     };
     // One that is out of service can say that much.
-    let shorter = || everybody.iter().filter(|one| is_shorter(one) && is_whole(one));
-    is_shorter(contender) && (is_whole(contender) || shorter().any(applied_all))
+    let shorter = || everybody.iter().filter(|one| is_shorter(one) && is_whole(one, everybody));
+    is_shorter(contender) && (is_whole(contender, everybody) || shorter().any(applied_all))
+}
+
+/// Its journal has all rows that it received: it has applied everything, and lost nothing of its own.
+fn is_whole(contender: &Contender, everybody: &[Contender]) -> bool {
+    contender.status.gtid_executed.contains(&contender.received())
+        && lost_own(contender, everybody).is_none()
 }
 
 /// What is left without what the primary pulls from elsewhere.
@@ -116,7 +118,9 @@ pub(super) fn written_by_mistake(
     }
     let last_known = constraints.last_known;
     let witnesses = witnesses_beside(contender, everybody);
-    let knows_more = witnesses.iter().all(|one| one.journal() < contender.journal());
+    let knows_less =
+        |one: &&Contender| one.journal() < contender.journal() && is_whole(one, everybody);
+    let knows_more = witnesses.iter().all(knows_less);
     let led_before = contender.led_before && !shows_the_term(&witnesses, last_known);
     if knows_more || led_before || was_primary(contender, everybody) {
         return None;
