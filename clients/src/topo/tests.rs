@@ -13,7 +13,7 @@ use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
 use vtorc_core::ports::TopoPort;
 use vtorc_core::tablet::{MysqlAddress, Tablet, TabletType};
 use vtorc_core::time::TermStart;
-use vtorc_core::topology::TopologyRead;
+use vtorc_core::topology::{TopologyRead, UnreadRecord, merge};
 
 use super::conn::TopoConn;
 use super::{CellInfo, TopoStore, paths, records};
@@ -240,6 +240,30 @@ async fn a_damaged_record_is_the_shards_that_it_was_read_for_names_or_is_listed_
     let (read, _) = world.read().await;
     assert_eq!(whose(&read, "zone1-2"), ks0);
     assert_eq!(tablets(&read), 2, "those that can be read are");
+}
+
+#[tokio::test]
+async fn a_damaged_shard_or_keyspace_hides_no_tablet() {
+    let world = World::with(&["zone1"]).await;
+    world.add("zone1-1", "ks/0").await;
+    let name = shard("ks/0");
+    for (path, of_shard) in [(paths::shard(&name), true), (paths::keyspace("ks"), false)] {
+        let (good, _) = world.global.get(&path).await.unwrap();
+        let before = merge(&BTreeMap::new(), world.read().await.0);
+        world.global.put(&path, b"\xff\xff");
+        for read in [world.read().await.0, world.read_shard("ks/0").await.0] {
+            assert_eq!(read.shards[&name].tablets.len(), 1, "{path}");
+            assert!(read.troubles().values().any(|one| one.why.contains(&path)), "{path}");
+            let known = merge(&before, read.clone()).remove(&name).unwrap();
+            assert_eq!(known.durability, Ok(DurabilityPolicy::SemiSync));
+            assert_eq!(known.unread_record, of_shard.then_some(UnreadRecord::AsBefore));
+            // For whoever starts now.
+            let known = merge(&BTreeMap::new(), read).remove(&name).unwrap();
+            assert_eq!(known.unread_record, of_shard.then_some(UnreadRecord::Never));
+            assert_eq!(known.durability.is_ok(), of_shard);
+        }
+        world.global.put(&path, &good);
+    }
 }
 
 #[tokio::test]

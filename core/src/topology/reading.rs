@@ -370,6 +370,35 @@ mod tests {
     }
 
     #[test]
+    fn a_shards_own_record_that_cannot_be_read_is_what_it_was_and_its_tablets_are_as_read() {
+        let (name, mut known) = shard(&["zone1-1", "zone1-2"]);
+        known.record.primary_alias = Some("zone1-1".parse().unwrap());
+        known.emergency_reparent_disabled = true;
+        let mut damaged = read(&["zone1-1", "zone1-3"]);
+        damaged.unread_shards.insert(name.clone(), "garbage".into());
+        let merged = |before: &ShardTopology, read: &TopologyRead| {
+            let before = BTreeMap::from([(name.clone(), before.clone())]);
+            merge(&before, read.clone()).remove(&name).unwrap()
+        };
+        let stands = merged(&known, &damaged);
+        assert_eq!((&stands.record, stands.tablets.len()), (&known.record, 2));
+        assert!(stands.emergency_reparent_disabled, "what was forbidden stays forbidden");
+        assert_eq!(stands.unread_record, Some(UnreadRecord::AsBefore));
+        assert_eq!(stands.damaged.keys().collect::<Vec<_>>(), ["shard ks/0"]);
+        // A tablet's record that is not read either may tell of a promotion.
+        let mut more = damaged.clone();
+        more.unread_tablets.insert("zone1-2".parse().unwrap(), unread(Some("ks/0")));
+        assert_eq!(merged(&known, &more).unread_record, Some(UnreadRecord::Doubtful));
+        // It comes and goes with that; it does not where nothing was ever read.
+        assert_eq!(merged(&stands, &damaged).unread_record, Some(UnreadRecord::AsBefore));
+        let never = merge(&BTreeMap::new(), damaged.clone()).remove(&name).unwrap();
+        assert_eq!(never.unread_record, Some(UnreadRecord::Never));
+        assert_eq!(merged(&never, &damaged).unread_record, Some(UnreadRecord::Never));
+        let mended = merged(&never, &read(&["zone1-1"]));
+        assert_eq!((mended.unread_record, mended.damaged.len()), (None, 0));
+    }
+
+    #[test]
     fn an_unread_keyspace_keeps_its_shards() {
         let before = BTreeMap::from([shard(&["zone1-1"])]);
         let mut read = TopologyRead::default();
