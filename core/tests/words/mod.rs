@@ -87,7 +87,8 @@ fn damaged(of: Option<String>, own: bool) -> BTreeMap<String, String> {
     paths.map(|path| (path, "garbage".to_owned())).collect()
 }
 
-/// `record=never_read` the shard's own record was never read; `record=doubtful`, nor are all tablets'; `record=as_before`.
+/// What is known of the shard's own record that cannot be read: `record=as_before`, `record=doubtful` where those of
+/// all tablets cannot be read either, `record=never_read`.
 fn unread_record(text: &str) -> UnreadRecord {
     UnreadRecord::from_name(text).unwrap()
 }
