@@ -21,7 +21,7 @@ use crate::hooks::{Hook, Occasion};
 use crate::ids::{KeyspaceShard, RecoveryId, TabletAlias, WatchList};
 use crate::knowledge::health::ProbeFailure;
 use crate::knowledge::memory::LastHeard;
-use crate::preflight::Inspection;
+use crate::preflight::{Inspection, LoginTrial};
 use crate::source_access::{Login, SourceAccess};
 use crate::status::ServerStatus;
 use crate::tablet::{TabletAddress, TabletType};
@@ -194,6 +194,14 @@ pub trait MysqlPort: Send + Sync {
         address: &TabletAddress,
         deadline: Duration,
     ) -> Result<Option<Login>, CommandError>;
+
+    /// Logs in at this server, from this machine, as its replicas would. None where it is not known as whom, or where
+    /// that cannot be tried.
+    async fn try_login(
+        &self,
+        address: &TabletAddress,
+        deadline: Duration,
+    ) -> Result<Option<LoginTrial>, CommandError>;
 
     /// Looks at what matters on the bad day and does not change by itself: grants, settings at start.
     async fn inspect(

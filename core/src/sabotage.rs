@@ -97,13 +97,15 @@ pub enum Bug {
     KeepToTheFinding,
     /// Promote somebody although the old primary answers, and could not be told to refuse writes.
     PromoteBesideAWriter,
+    /// Promote somebody at whom replicas cannot log in, where others could be promoted.
+    ForgetReplicaUser,
     /// Wait for the word of a tablet whose record has no address.
     WaitForNoAddress,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 48] = [
         Self::PromoteSecondBest,
         Self::SkipSafety,
         Self::ForgetLock,
@@ -150,6 +152,7 @@ impl Bug {
         Self::ForgetDowntime,
         Self::KeepToTheFinding,
         Self::PromoteBesideAWriter,
+        Self::ForgetReplicaUser,
         Self::WaitForNoAddress,
     ];
 }

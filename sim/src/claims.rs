@@ -117,6 +117,20 @@ impl Universe {
         }
     }
 
+    /// Where nobody could follow the one that a vtorc promotes, nobody else of its cell could have been promoted.
+    pub fn check_followable(&mut self, number: u8, manager: u8) {
+        let winner = self.server(number);
+        let could_be = |one: &u8| {
+            let other = self.server(*one);
+            let record = self.topology.tablets.get(&other.alias);
+            let promotable = record.is_some_and(|record| record.tablet_type == TabletType::Replica);
+            promotable && !other.ills.refuses_replicas && other.alias.cell == winner.alias.cell
+        };
+        if winner.ills.refuses_replicas && self.others(number).any(|one| could_be(&one)) {
+            self.violated(format!("m{manager} promoted s{number}, at which no replica can log in"));
+        }
+    }
+
     /// The same thing is not repaired twice by the same vtorc where nothing happened in between. `epoch` is what
     /// its clock read at the beginning; `troubled` are the times in which faults were at work or echoed.
     pub fn check_repaired_once(

@@ -50,6 +50,8 @@ pub struct Ills {
     pub applier_fails: bool,
     /// Sources send it nothing, for another reason than their histories.
     pub gets_nothing: bool,
+    /// Replicas cannot log in at it.
+    pub refuses_replicas: bool,
     /// What it is told may run long after it was given up.
     pub late: bool,
     /// Everybody's sessions end at the moment at which it is opened for writes.
@@ -89,6 +91,7 @@ impl Ills {
         self.ungoverned = false;
         self.applier_fails = false;
         self.gets_nothing = false;
+        self.refuses_replicas = false;
         self.downtime_since = None;
         self.open_transactions = 0;
     }

@@ -276,6 +276,7 @@ impl Universe {
                     others.iter().all(|one| self.server(*one).is_awake() && record(*one).is_some());
                 if all_there && others.iter().any(could_be_primary) {
                     self.check_no_error_is_spread(number, manager);
+                    self.check_followable(number, manager);
                 }
             }
             Plan::Move => {

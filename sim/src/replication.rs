@@ -63,6 +63,7 @@ impl Universe {
             && self.server(source).is_awake()
             // Another shard's server does not let the replication user in.
             && self.behind(source) == source
+            && !self.server(source).ills.refuses_replicas
             && self.network.is_open_both_ways(one, other);
         if !reached {
             let next_try = now + CONNECT_RETRY_MS;

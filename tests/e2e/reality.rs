@@ -15,7 +15,11 @@ fn cluster(flavor: Flavor) -> (Cluster, String) {
 
 fn cluster_of(flavor: Flavor, tablets: &[&str]) -> (Cluster, String) {
     let mut cluster = Cluster::new(flavor, "semi_sync", tablets);
-    cluster.configure(&[("RecoveryPeriodBlockSeconds", json!(0))]);
+    cluster.configure(&[
+        ("RecoveryPeriodBlockSeconds", json!(0)),
+        // Whoever waits for the wrong one waits longer than any story does.
+        ("WaitReplicasTimeoutSeconds", json!(600)),
+    ]);
     cluster.start_daemon(&[]);
     let first = cluster.healthy(&[]);
     create_table(cluster.server(&first));
@@ -45,21 +49,27 @@ fn is_replaced(cluster: &mut Cluster, first: &str, beside: &[&str]) -> String {
     second
 }
 
+/// Runs a statement on one server that refuses writes, and on no other.
+fn change_there_only(cluster: &Cluster, alias: &str, statement: &str) {
+    let server = cluster.server(alias);
+    let mut statements = vec!["SET sql_log_bin = 0", statement];
+    if server.flavor() == Flavor::MySql {
+        statements.insert(1, "SET GLOBAL super_read_only = OFF");
+        statements.push("SET GLOBAL super_read_only = ON");
+    }
+    // Or it is fenced again in the middle of this.
+    cluster.daemon().post("/api/v1/recoveries/disable", json!({}));
+    server.run(&statements).unwrap();
+    cluster.daemon().post("/api/v1/recoveries/enable", json!({}));
+}
+
 /// An RDONLY on which vtorc's password is wrong is no acker of the policy: it is out of sight, and nothing more.
 #[test]
 fn a_server_that_turns_vtorc_away_stops_no_failover() {
     for flavor in [Flavor::MySql, Flavor::MariaDb] {
         let (mut cluster, first) = cluster(flavor);
         let deny = "ALTER USER 'orc_client_user'@'%' IDENTIFIED BY 'another one'";
-        let mut statements = vec!["SET sql_log_bin = 0", deny];
-        if flavor == Flavor::MySql {
-            statements.insert(1, "SET GLOBAL super_read_only = OFF");
-            statements.push("SET GLOBAL super_read_only = ON");
-        }
-        // Or it is fenced again in the middle of this.
-        cluster.daemon().post("/api/v1/recoveries/disable", json!({}));
-        cluster.server("zone1-104").run(&statements).unwrap();
-        cluster.daemon().post("/api/v1/recoveries/enable", json!({}));
+        change_there_only(&cluster, "zone1-104", deny);
         // Connections that stand are not asked again.
         let sessions = "SELECT GROUP_CONCAT(id) FROM information_schema.processlist WHERE user = 'orc_client_user'";
         let ids = cluster.server("zone1-104").value(sessions).unwrap_or_default();
@@ -290,6 +300,21 @@ fn a_candidate_in_offline_mode_is_passed_over() {
     assert_eq!(is_replaced(&mut cluster, &first, &[]), other);
     let reparent = cluster.daemon().recovery(|one| one["kind"] == "EmergencyReparent");
     assert_eq!(reparent["outcome"], "succeeded", "{reparent:#}");
+}
+
+/// The user of the replicas was made on each server by hand, and not on this one: no replica could follow it, and no
+/// write would be acknowledged there.
+#[test]
+fn a_candidate_without_the_replicas_user_is_passed_over() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let tablets = ["zone1-101", "zone1-102", "zone1-103"];
+        let (mut cluster, first) = cluster_of(flavor, &tablets);
+        let [best, other] = replicas(&first);
+        change_there_only(&cluster, &best, "DROP USER 'vt_repl'@'%'");
+        assert_eq!(is_replaced(&mut cluster, &first, &[]), other);
+        let reparent = cluster.daemon().recovery(|one| one["kind"] == "EmergencyReparent");
+        assert!(reparent.to_string().contains("replicas could not log in"), "{reparent:#}");
+    }
 }
 
 /// Its relay log may go, since the new primary has all of it: nobody waits an hour, nor five seconds.

@@ -10,16 +10,18 @@ use vtorc_core::gtid::GtidSet;
 use vtorc_core::ports::{PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::preflight::WhoWritesOn;
 use vtorc_core::recovery::kind::RecoveryKind;
+use vtorc_core::recovery::login::{self, LoginRefused};
 use vtorc_core::recovery::planned::{self, Asker, Move, Silence, WritesOn};
 use vtorc_core::recovery::reparent;
 use vtorc_core::recovery::step::StepKind;
 use vtorc_core::reparent::election::{Election, PassedOver, Reason};
 use vtorc_core::sabotage::{self, Bug};
 use vtorc_core::status::ServerStatus;
-use vtorc_core::tablet::{Tablet, TabletAddress};
+use vtorc_core::tablet::Tablet;
 use vtorc_core::time::Timestamp;
 
 use super::job::{COMMAND_MARGIN, Locked, Stopped};
+use super::login::NoLogin;
 use super::promote::Promotion;
 use crate::messages::{ReparentKind, ReparentRequest};
 
@@ -119,7 +121,7 @@ impl Locked<'_> {
         while let Some(first) = election.first() {
             let candidate = self.tablet(&first.alias)?.clone();
             let tried = match asker {
-                Asker::Somebody => self.try_login(&candidate).await,
+                Asker::Somebody => self.try_login_first(&candidate).await,
                 Asker::Vtorc => Ok(()),
             };
             match tried {
@@ -127,13 +129,12 @@ impl Locked<'_> {
                     self.announce(&election, &candidate.alias);
                     return Ok(candidate);
                 }
-                Err(Stopped::Refused(why)) => {
-                    refusals.push(why);
+                Err(refused) => {
+                    refusals.push(refused.to_string());
                     election.candidates.remove(0);
                     let passed = PassedOver { alias: candidate.alias, reason: Reason::NoLogin };
                     election.passed_over.push(passed);
                 }
-                Err(other) => return Err(other),
             }
         }
         match refusals.is_empty() {
@@ -142,29 +143,21 @@ impl Locked<'_> {
         }
     }
 
-    /// Before writes stop: if replicas could not log in at the new primary, no write would be acknowledged there.
-    async fn try_login(&self, candidate: &Tablet) -> Result<(), Stopped> {
-        let address = candidate.address().filter(|_| planned::tries_login(self.basis()));
-        let Some(address) = address else { return Ok(()) };
-        let channel = self.fresh.channel_of(&candidate.alias);
-        let address = TabletAddress { channel, ..address };
+    /// Before writes stop: if replicas could not log in at the new primary, no write would be acknowledged there. Where
+    /// that cannot be told, nothing is known, as before an emergency.
+    async fn try_login_first(&self, candidate: &Tablet) -> Result<(), LoginRefused> {
+        if !login::is_tried(self.basis()) {
+            return Ok(());
+        }
         let step = self.job.begin_step(StepKind::TryLogin, Some(&candidate.alias));
-        let timeout = self.job.settings.command_timeout;
-        let inspected = match self.job.services.mysql.inspect(&address, timeout).await {
-            Ok(inspected) => inspected,
-            // Nothing is known then, as before an emergency.
-            Err(error) => {
-                self.job.end_step(step, StepOutcome::Unknown(error.to_string()));
-                return Ok(());
-            }
-        };
-        let checked = planned::check_login(candidate, &inspected);
-        let outcome = match &checked {
-            Ok(()) => StepOutcome::Done(String::new()),
-            Err(why) => StepOutcome::NotDone(why.to_string()),
+        let tried = self.try_login(candidate, self.job.settings.command_timeout).await;
+        let (outcome, refused) = match tried {
+            Ok(()) => (StepOutcome::Done(String::new()), Ok(())),
+            Err(NoLogin::Refused(why)) => (StepOutcome::NotDone(why.to_string()), Err(why)),
+            Err(NoLogin::Unknown(error)) => (StepOutcome::Unknown(error.to_string()), Ok(())),
         };
         self.job.end_step(step, outcome);
-        checked.map_err(Stopped::refused)
+        refused
     }
 
     /// Before writes stop: a candidate that does not get there now would not later either. It is not waited for once

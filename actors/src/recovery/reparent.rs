@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use futures::future;
 use vtorc_core::audit::StepOutcome;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::{CommandError, ServerCommand, Sessions};
@@ -113,8 +114,12 @@ impl Locked<'_> {
     ) -> Result<String, (Option<TabletAlias>, Stopped)> {
         let nobody = |why| (None, why);
         self.check_lock().await.map_err(nobody)?;
-        let (contenders, not_demoted) =
-            self.stop_everything(old_primary, closed).await.map_err(nobody)?;
+        let stop = self.stop_everything(old_primary, closed);
+        let (stopped, refuse_replicas) = future::join(stop, self.refuse_replicas()).await;
+        let (mut contenders, not_demoted) = stopped.map_err(nobody)?;
+        for one in &mut contenders {
+            one.refuses_replicas = refuse_replicas.contains(&one.tablet.alias);
+        }
         *closed = reparent::closed(&contenders);
         let chosen = match self.elect(&contenders, wish, refused).await {
             Err(Stopped::Refused(why)) if !not_demoted.is_empty() => {

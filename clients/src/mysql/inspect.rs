@@ -60,6 +60,24 @@ fn login_trial(session: &mut Session<'_>) -> Result<Option<LoginTrial>, CommandE
             }
         }
     };
+    trial_at(session, login, at)
+}
+
+/// Logs in at the server itself as its replicas would.
+pub(crate) fn try_login(session: &mut Session<'_>) -> Result<Option<LoginTrial>, CommandError> {
+    let login = match session.access.replica.clone() {
+        Some(login) => Some(login),
+        None => login::login(session)?,
+    };
+    let at = session.address.clone();
+    login.map_or(Ok(None), |login| trial_at(session, login, at))
+}
+
+fn trial_at(
+    session: &mut Session<'_>,
+    login: Login,
+    at: MysqlAddress,
+) -> Result<Option<LoginTrial>, CommandError> {
     let Login { user, password, tls: asked } = login;
     let channel = session.status()?.replication.and_then(|channel| channel.tls);
     let tls = session.access.replica_tls.clone().or(asked).or(channel);

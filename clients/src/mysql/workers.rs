@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::oneshot;
 use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand};
-use vtorc_core::preflight::Inspection;
+use vtorc_core::preflight::{Inspection, LoginTrial};
 use vtorc_core::source_access::Login;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{MysqlAddress, TabletAddress};
@@ -156,6 +156,19 @@ impl MysqlPort for WorkerPool {
         let work = move |session: &mut Session<'_>| {
             session.use_channel(channel)?;
             login::login(session)
+        };
+        self.on_worker(&address.mysql, deadline, work).await
+    }
+
+    async fn try_login(
+        &self,
+        address: &TabletAddress,
+        deadline: Duration,
+    ) -> Result<Option<LoginTrial>, CommandError> {
+        let channel = address.channel.clone();
+        let work = move |session: &mut Session<'_>| {
+            session.use_channel(channel)?;
+            inspect::try_login(session)
         };
         self.on_worker(&address.mysql, deadline, work).await
     }

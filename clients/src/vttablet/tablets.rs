@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::ports::{CommandError, MysqlPort, ProbeConnection, ProbePort, ServerCommand};
-use vtorc_core::preflight::Inspection;
+use vtorc_core::preflight::{Inspection, LoginTrial};
 use vtorc_core::source_access::Login;
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::TabletAddress;
@@ -88,6 +88,17 @@ impl MysqlPort for Tablets {
             return Ok(None);
         }
         self.workers.login(address, deadline).await
+    }
+
+    async fn try_login(
+        &self,
+        address: &TabletAddress,
+        deadline: Duration,
+    ) -> Result<Option<LoginTrial>, CommandError> {
+        if address.vttablet.is_some() && self.direct().is_none() {
+            return Ok(None);
+        }
+        self.workers.try_login(address, deadline).await
     }
 
     async fn inspect(

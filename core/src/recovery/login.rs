@@ -5,6 +5,8 @@
 use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
+use crate::preflight::{LoginTrial, LoginTrouble};
+use crate::reparent::choice::Basis;
 use crate::settings::RecoverySettings;
 use crate::source_access::ChannelTls;
 use crate::status::ReceiverErrorKind;
@@ -13,6 +15,32 @@ use crate::tablet::Tablet;
 /// Why nobody can be told.
 pub const UNKNOWN: &str = "nobody knows whom it is to log in as at its source, since it follows nobody: set MySQLReplicaUser, \
      or ReplicationCredentialsQuery, or GRANT SELECT ON mysql.slave_master_info to the topology user";
+
+/// Replicas could not log in at a server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("replicas could not log in at {at} as {user}: {why}; {}", why.cure())]
+pub struct LoginRefused {
+    /// Where.
+    pub at: TabletAlias,
+    /// As whom.
+    pub user: String,
+    /// Why they would not be served.
+    pub why: LoginTrouble,
+}
+
+/// Whether somebody logs in, as replicas will, at whoever is to be their source. vttablets have a user of their own.
+pub fn is_tried(basis: Basis<'_>) -> bool {
+    let mut members = basis.snapshot.tablets.values();
+    basis.settings.try_replica_login && members.any(|state| state.tablet.vttablet.is_none())
+}
+
+/// What came of it there; nothing where it was not tried.
+pub fn check(candidate: &Tablet, trial: Option<LoginTrial>) -> Result<(), LoginRefused> {
+    match trial.and_then(|trial| Some((trial.user, trial.trouble?))) {
+        Some((user, why)) => Err(LoginRefused { at: candidate.alias.clone(), user, why }),
+        None => Ok(()),
+    }
+}
 
 /// Tells whether a server must be told whom to log in as before it can follow anybody. A vttablet knows by itself;
 /// where it is passed by, it is good to know as well.

@@ -6,7 +6,7 @@ use crate::ids::TabletAlias;
 use crate::knowledge::health::ProbeFailure;
 use crate::knowledge::observe::TabletState;
 use crate::ports::CommandError;
-use crate::preflight::{Inspection, LoginTrouble, WhoWritesOn};
+use crate::preflight::WhoWritesOn;
 use crate::recovery::request::ReparentRequest;
 use crate::remedy;
 use crate::reparent::choice::Basis;
@@ -52,18 +52,6 @@ pub enum NotMoved {
     /// The one that was asked for cannot be asked whether it is fit.
     #[error("{0} does not answer")]
     WantedSilent(TabletAlias),
-    /// Nobody could follow it.
-    #[error(
-        "replicas could not log in at {at} as {user}: {why}; {}", why.cure()
-    )]
-    LoginRefused {
-        /// The new primary.
-        at: TabletAlias,
-        /// As whom.
-        user: String,
-        /// Why they would not be served.
-        why: LoginTrouble,
-    },
     /// Nobody can take over.
     #[error(transparent)]
     NoCandidate(#[from] NoCandidate),
@@ -107,23 +95,6 @@ pub fn plan(basis: Basis<'_>, request: &ReparentRequest) -> Result<Move, NotMove
     let current = Contender::new(&primary.tablet, status.clone(), snapshot);
     let election = successor::choose_successor(&current, &replicas, &constraints)?;
     Ok(Move::From(Box::new(primary.tablet.clone()), election))
-}
-
-/// Whether somebody logs in at the new primary as replicas will. vttablets have a user of their own.
-pub fn tries_login(basis: Basis<'_>) -> bool {
-    let mut members = basis.snapshot.tablets.values();
-    basis.settings.try_replica_login && members.any(|state| state.tablet.vttablet.is_none())
-}
-
-/// What came of logging in at the new primary as replicas will. Where it was tried elsewhere, or not at all, nothing
-/// is known.
-pub fn check_login(candidate: &Tablet, inspected: &Inspection) -> Result<(), NotMoved> {
-    let trial = inspected.login_trial.as_ref();
-    let trial = trial.filter(|trial| candidate.mysql.as_ref() == Some(&trial.at));
-    match trial.and_then(|trial| Some((trial.user.clone(), trial.trouble.clone()?))) {
-        Some((user, why)) => Err(NotMoved::LoginRefused { at: candidate.alias.clone(), user, why }),
-        None => Ok(()),
-    }
 }
 
 /// So many looks in a row without an answer are silence.

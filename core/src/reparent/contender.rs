@@ -52,6 +52,8 @@ pub struct Contender {
     pub acknowledged_at_most: Option<GtidSet>,
     /// It acknowledges, or may have done so before it answered, whatever it is now.
     pub may_have_acknowledged: bool,
+    /// Replicas could not log in there, as somebody found who tried.
+    pub refuses_replicas: bool,
     /// So long at least is its reparent journal, by what was read before.
     pub journal_at_least: u64,
 }
@@ -76,6 +78,7 @@ impl Contender {
             acknowledged_at_most: acknowledged_at_most(&tablet.alias, snapshot),
             may_have_acknowledged: status.acknowledges()
                 || state.is_some_and(|state| snapshot.may_have_acknowledged(state)),
+            refuses_replicas: false,
             journal_at_least: 0,
             status,
         }
@@ -184,6 +187,9 @@ impl Contender {
         let is_full = free.is_some_and(|free| (free as usize) < followers);
         if self.status.offline {
             return Some(Reason::Offline);
+        }
+        if self.refuses_replicas && !sabotage::has(Bug::ForgetReplicaUser) {
+            return Some(Reason::NoLogin);
         }
         match (self.status.writes_wait, self.status.backup_runs, is_full) {
             (true, _, _) => Some(Reason::Locked),

@@ -23,6 +23,7 @@
 //! | [`Hostile::RefusesPromotion`] | a privilege is missing on one host, or its connections are used up |
 //! | [`Hostile::Ungoverned`] | a privilege is missing on the primary, where semi-sync is off |
 //! | [`Hostile::EmergencyAsked`] | an operator who knows no other way |
+//! | [`Hostile::LacksReplicaUser`] | a user that was made on each server by hand, with `sql_log_bin = 0`, and not on this one |
 //! | [`Hostile::ShutDown`] | a vttablet that was stopped in order, or has not said its port yet |
 //! | [`Hostile::ManagerSlow`] | a network card, switch or tunnel before vtorc that loses packets |
 //!
@@ -76,6 +77,8 @@ pub enum Hostile {
     ApplierFails,
     /// Sources send a replica nothing, and say why (error 1236); only MariaDB's schedules and hazards have it.
     GetsNothing,
+    /// Replicas cannot log in at a server: it lacks their user; only hazards have it.
+    LacksReplicaUser,
     /// An operator puts a server into downtime at every vtorc; only hazards have it.
     Downtime,
     /// A server ends everybody's sessions when it is opened for writes; only hazards have it.
@@ -127,6 +130,7 @@ impl Hostile {
             | Self::LyingRecord
             | Self::ApplierFails
             | Self::GetsNothing
+            | Self::LacksReplicaUser
             | Self::Downtime
             | Self::DropsOnceOpened
             | Self::RefusesPromotion
@@ -197,6 +201,7 @@ impl Universe {
                 // It shows when it connects anew.
                 self.server_mut(server).disconnect(now);
             }
+            Hostile::LacksReplicaUser => ills.refuses_replicas = begins,
             Hostile::Downtime => ills.downtime_since = begins.then_some(now),
             Hostile::ApplierFails => self.server_mut(server).fail_applier(begins),
             Hostile::ShutDown => self.be_without_address(server, begins),

@@ -222,6 +222,14 @@ pub const ODD: &[Hazard] = &[
         ..PLAIN
     },
     Hazard {
+        name: "the user of the replicas was not made on the best candidate",
+        faults: &[
+            (Kind::Hostile(Hostile::LacksReplicaUser), 4_000, 60_000, Some(1)),
+            (Kind::Crash, 5_000, 60_000, Some(0)),
+        ],
+        ..PLAIN
+    },
+    Hazard {
         name: "the primary dies while it is in downtime",
         managers: 2,
         faults: &[

@@ -9,7 +9,7 @@ use vtorc_core::ids::ServerIdentity;
 use vtorc_core::ports::{
     CommandError, MysqlPort, PromotionGrounds, RelayLog, ServerCommand, Sessions, SourceChange,
 };
-use vtorc_core::preflight::Inspection;
+use vtorc_core::preflight::{Inspection, LoginTrial, LoginTrouble};
 use vtorc_core::source_access::Login;
 use vtorc_core::status::{Flavor, ReceiverState, ServerStatus};
 use vtorc_core::tablet::{TabletAddress, TabletType};
@@ -55,6 +55,17 @@ impl MysqlPort for Outside {
 
     async fn login(&self, _: &TabletAddress, _: Duration) -> Result<Option<Login>, CommandError> {
         Ok(None)
+    }
+
+    async fn try_login(
+        &self,
+        address: &TabletAddress,
+        deadline: Duration,
+    ) -> Result<Option<LoginTrial>, CommandError> {
+        let line = self.connect(&address.mysql, Instant::now() + deadline).await?;
+        let refuses = self.universe.lock().server(line.server).ills.refuses_replicas;
+        let trouble = refuses.then(|| LoginTrouble::Refused("no such user".into()));
+        Ok(Some(LoginTrial { user: "vt_repl".into(), at: address.mysql.clone(), trouble }))
     }
 
     async fn inspect(&self, _: &TabletAddress, _: Duration) -> Result<Inspection, CommandError> {
