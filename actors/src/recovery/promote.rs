@@ -123,10 +123,6 @@ impl Locked<'_> {
                 let looked = self.job.on(StepKind::SeeWhetherPromoted, winner, look, timeout);
                 match promotion::opened(looked.await) {
                     Opened::Yes(status) => Ok(*status),
-                    // What a vttablet was asked for has no deadline of its own.
-                    Opened::No if winner.vttablet.is_some() => {
-                        Err(Stopped::Failed(format!("{} was not promoted: {why}", winner.alias)))
-                    }
                     Opened::No => self.stays_closed(winner, over, &why).await,
                     Opened::Unknown(error) => Err(nobody_knows(winner, &why, &error)),
                 }
@@ -134,7 +130,7 @@ impl Locked<'_> {
         }
     }
 
-    /// Waits until the statement that opens it does nothing any more, and looks for the last time.
+    /// Waits until nobody is at it any more, neither a statement nor its vttablet, and looks for the last time.
     async fn stays_closed(
         &self,
         winner: &Tablet,
@@ -145,7 +141,7 @@ impl Locked<'_> {
         let timeout = self.job.settings.command_timeout;
         let look = ServerCommand::ReadStatus;
         let looked = self.job.on(StepKind::SeeWhetherPromoted, winner, look, timeout).await;
-        match promotion::opened(looked) {
+        match promotion::opened_at_last(winner, looked) {
             Opened::Yes(status) => Ok(*status),
             Opened::No => {
                 Err(Stopped::NotPromoted(format!("{} was not promoted: {why}", winner.alias)))

@@ -22,8 +22,8 @@ pub enum Opened {
 }
 
 /// What a look at a server tells whose promotion was not answered. One that takes writes was promoted, whatever is
-/// left to be done on it. One that does not was not, and will not be: the statement that opens it carries its own
-/// deadline.
+/// left to be done on it. One that does not was not, as long as nobody is still at it: what opens a server carries its
+/// own deadline.
 pub fn opened(looked: Result<ServerStatus, CommandError>) -> Opened {
     match looked {
         Ok(status) if sabotage::has(Bug::HalfPromotedIsNot) && status.replication.is_some() => {
@@ -32,6 +32,20 @@ pub fn opened(looked: Result<ServerStatus, CommandError>) -> Opened {
         Ok(status) if status.is_writable() => Opened::Yes(Box::new(status)),
         Ok(_) => Opened::No,
         Err(error) => Opened::Unknown(error),
+    }
+}
+
+/// What the last look tells, after the deadline of whatever was to open it. What a vttablet was told shows in what it
+/// takes itself for, before its server takes writes.
+pub fn opened_at_last(winner: &Tablet, looked: Result<ServerStatus, CommandError>) -> Opened {
+    let word = looked.as_ref().ok().and_then(|status| status.vttablet.clone());
+    let unsure = winner.vttablet.is_some() && !word.is_some_and(|word| word.is_no_primary());
+    match opened(looked) {
+        Opened::No if unsure => {
+            let why = "its vttablet does not say that it was not promoted";
+            Opened::Unknown(CommandError::Unknown(why.into()))
+        }
+        other @ (Opened::Yes(_) | Opened::No | Opened::Unknown(_)) => other,
     }
 }
 

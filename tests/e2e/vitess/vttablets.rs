@@ -102,6 +102,23 @@ fn a_vttablet_that_fails_to_promote_its_server_leaves_its_place_to_the_next() {
     }
 }
 
+/// A proxy breaks the connection, and the vttablet goes on: the old primary is not opened beside it.
+#[test]
+fn a_vttablet_whose_promotion_goes_on_unheard_leaves_one_primary() {
+    for way in [Way::Vttablets, Way::Both] {
+        let (cluster, first) = started("none", THREE, way);
+        let unheard = padded(another(&first));
+        cluster.vttablets[&unheard].promote_unheard(1_000);
+        let request = json!({"new_primary": unheard, "reason": "test"});
+        let (status, answer) = cluster.daemon().post(PLANNED, request);
+        assert_eq!((status, &answer["outcome"]), (200, &json!("succeeded")), "{way:?}: {answer:#}");
+        assert_eq!(cluster.healthy(&[]), unheard, "{way:?}");
+        let writable =
+            |alias: &&&str| cluster.server(alias).value("SELECT @@read_only").unwrap() == "0";
+        assert_eq!(THREE.iter().filter(writable).count(), 1, "{way:?}");
+    }
+}
+
 #[test]
 fn a_vttablet_that_hangs_holds_no_failover_up() {
     let members = ["zone1-101", "zone1-102", "zone1-103", "zone1-104 rdonly"];

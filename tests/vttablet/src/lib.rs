@@ -132,6 +132,11 @@ impl Vttablet {
         self.tablet.refuses_promotion.store(refuses, Ordering::Release);
     }
 
+    /// The connection breaks before it answers a promotion, and it promotes its server so many milliseconds later.
+    pub fn promote_unheard(&self, after_ms: u64) {
+        self.tablet.promotes_unheard_after_ms.store(after_ms, Ordering::Release);
+    }
+
     /// Says that its disk is stalled.
     pub fn stall_disk(&self, stalled: bool) {
         self.tablet.disk_stalled.store(stalled, Ordering::Release);

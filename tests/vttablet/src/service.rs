@@ -1,6 +1,8 @@
 //! The calls, as they come in over gRPC.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tonic::{Code, Request, Response, Status};
 use vtorc_core::ids::TabletAlias;
@@ -45,6 +47,24 @@ impl Service {
         let alias = self.0.options.alias.to_string();
         outcome.map(Response::new).map_err(|fault| fault.status(call, &alias))
     }
+}
+
+/// Makes its server the primary.
+async fn promote(tablet: &Tablet, semi_sync: bool) -> Result<m::PromoteReplicaResponse, Fault> {
+    let _action = tablet.action.lock().await;
+    let refuses = tablet.refuses_promotion.load(Ordering::Acquire);
+    let position = tablet.on_server(move |mysqld| {
+        mysqld.run(&["STOP REPLICA", "RESET REPLICA ALL", "FLUSH BINARY LOGS"])?;
+        if refuses {
+            mysqld.run(&["SET GLOBAL a_variable_that_no_server_has = 1"])?;
+        }
+        let position = mysqld.position()?;
+        mysqld.fix_semi_sync(true, semi_sync)?;
+        Ok(position)
+    });
+    let position = position.await?;
+    tablet.set_type(TabletType::Primary, true).await?;
+    Ok(m::PromoteReplicaResponse { position })
 }
 
 /// Asks another tablet for its position.
@@ -121,7 +141,7 @@ impl TabletManager for Service {
             if tablet.options.old {
                 return Err(Fault(Code::Unimplemented, "unknown method FullStatus".into()));
             }
-            if tablet.disk_stalled.load(std::sync::atomic::Ordering::Acquire) {
+            if tablet.disk_stalled.load(Ordering::Acquire) {
                 let status = crate::interface::replicationdata::FullStatus {
                     disk_stalled: true,
                     ..Default::default()
@@ -341,25 +361,17 @@ impl TabletManager for Service {
         request: Request<m::PromoteReplicaRequest>,
     ) -> Answer<m::PromoteReplicaResponse> {
         self.enter("PromoteReplica", &request).await?;
-        let tablet = &self.0;
-        let outcome = async {
-            let _action = tablet.action.lock().await;
-            let semi_sync = request.into_inner().semi_sync;
-            let refuses = tablet.refuses_promotion.load(std::sync::atomic::Ordering::Acquire);
-            let position = tablet.on_server(move |mysqld| {
-                mysqld.run(&["STOP REPLICA", "RESET REPLICA ALL", "FLUSH BINARY LOGS"])?;
-                if refuses {
-                    mysqld.run(&["SET GLOBAL a_variable_that_no_server_has = 1"])?;
-                }
-                let position = mysqld.position()?;
-                mysqld.fix_semi_sync(true, semi_sync)?;
-                Ok(position)
+        let tablet = self.0.clone();
+        let semi_sync = request.into_inner().semi_sync;
+        let unheard = tablet.promotes_unheard_after_ms.load(Ordering::Acquire);
+        if unheard > 0 {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(unheard)).await;
+                drop(promote(&tablet, semi_sync).await);
             });
-            let position = position.await?;
-            tablet.set_type(TabletType::Primary, true).await?;
-            Ok(m::PromoteReplicaResponse { position })
-        };
-        let outcome = outcome.await;
+            return Err(Status::unavailable("upstream connection was reset"));
+        }
+        let outcome = promote(&tablet, semi_sync).await;
         self.leave("PromoteReplica", outcome)
     }
 

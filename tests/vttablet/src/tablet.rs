@@ -1,7 +1,7 @@
 //! The tablet's own memory: its type, its term, and what a change of type does.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,6 +35,8 @@ pub(crate) struct Tablet {
     pub(crate) hangs: AtomicBool,
     pub(crate) disk_stalled: AtomicBool,
     pub(crate) refuses_promotion: AtomicBool,
+    /// The connection breaks before it answers a promotion, which it does so many milliseconds later.
+    pub(crate) promotes_unheard_after_ms: AtomicU64,
 }
 
 impl Tablet {
@@ -52,6 +54,7 @@ impl Tablet {
             hangs: AtomicBool::new(false),
             disk_stalled: AtomicBool::new(false),
             refuses_promotion: AtomicBool::new(false),
+            promotes_unheard_after_ms: AtomicU64::new(0),
         }
     }
 
