@@ -492,7 +492,9 @@ impl Universe {
             let what = format!("m{manager} began a failover from s{source}, which is in downtime");
             self.violated(what);
         }
-        if served && follows && named && recorded {
+        // What others have of it under the same GTIDs is other data: it must be replaced.
+        let is_worn = self.wrote_anew(source);
+        if served && follows && named && recorded && !is_worn {
             let what = format!(
                 "m{manager} began a failover from s{source}, which serves and is followed by s{number}"
             );
