@@ -368,7 +368,7 @@ impl Handler<ShardTopologyWasRead> for ShardActor {
     type Result = ();
     fn handle(&mut self, message: ShardTopologyWasRead, context: &mut Context<Self>) {
         self.meter.handled();
-        self.step(ShardEvent::TopologyRead(message.0), context);
+        self.step(ShardEvent::TopologyRead(Box::new(message.0)), context);
         self.services.know_servers(&self.state.latest());
     }
 }

@@ -13,6 +13,7 @@ mod fence;
 mod follow;
 #[cfg(test)]
 mod fuzz;
+mod grants;
 mod inspect;
 mod locks;
 mod login;

@@ -20,7 +20,7 @@ use crate::settings::RecoverySettings;
 use crate::status::ServerStatus;
 use crate::tablet::MysqlAddress;
 
-pub use grants::missing_grants;
+pub use grants::{Grant, may_replicate, missing_grants};
 
 /// A server's clock may differ by so much from this machine's before it is told.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(2);
@@ -28,8 +28,8 @@ const CLOCK_SKEW_MAX: Duration = Duration::from_secs(2);
 /// What a server says of itself once, besides its state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
-    /// The lines of `SHOW GRANTS` for the topology user.
-    pub grants: Vec<String>,
+    /// What the topology user may do.
+    pub grants: Vec<Grant>,
     /// What `read_only` is when the server starts; none if it cannot be told.
     pub read_only_at_start: Option<bool>,
     /// `replica_net_timeout` in seconds.

@@ -19,7 +19,7 @@ use crate::topology::ShardTopology;
 #[derive(Clone, Debug)]
 pub enum ShardEvent {
     /// The topology was read.
-    TopologyRead(ShardTopology),
+    TopologyRead(Box<ShardTopology>),
     /// A probe ended.
     Probed {
         /// Of which tablet.
@@ -126,7 +126,7 @@ impl ShardState {
     pub fn step(&mut self, event: ShardEvent, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            ShardEvent::TopologyRead(topology) => self.take_topology(topology, now, &mut effects),
+            ShardEvent::TopologyRead(topology) => self.take_topology(*topology, now, &mut effects),
             ShardEvent::Probed { alias, answer } => {
                 Arc::make_mut(&mut self.known).take_answer(&alias, *answer, now);
             }

@@ -12,7 +12,7 @@ use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::hooks::command_line;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
-use vtorc_core::preflight::missing_grants;
+use vtorc_core::preflight::{Grant, missing_grants};
 use vtorc_core::status::Flavor;
 
 fn reads_as_it_prints<T: FromStr + ToString + PartialEq + Debug>(text: &str)
@@ -61,9 +61,10 @@ proptest! {
     }
 
     #[test]
-    fn grants(lines in prop::collection::vec(text(), 0..4), version in text()) {
+    fn grants(on in prop::collection::vec(text(), 0..4), version in text()) {
+        let grants: Vec<Grant> = on.into_iter().map(|on| Grant { on, ..Grant::default() }).collect();
         for flavor in [Flavor::MySql, Flavor::MariaDb] {
-            let _ = missing_grants(&lines, flavor, &version);
+            let _ = missing_grants(&grants, flavor, &version);
         }
     }
 

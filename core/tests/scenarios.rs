@@ -35,7 +35,7 @@ use vtorc_core::knowledge::health::{ProbeFailure, Reachability};
 use vtorc_core::knowledge::identity::meant;
 use vtorc_core::knowledge::observe::Answer;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
-use vtorc_core::preflight::{Inspection, LoginTrial, LoginTrouble, concerns};
+use vtorc_core::preflight::{Grant, Inspection, LoginTrial, LoginTrouble, concerns};
 use vtorc_core::recovery::receivers::{Restart, goes_on, to_restart};
 use vtorc_core::recovery::reopen;
 use vtorc_core::remedy::{Wanted, wanted};
@@ -208,8 +208,12 @@ fn inspections(input: &str) -> BTreeMap<TabletAlias, Inspection> {
         .map(|line| {
             let mut words = line.split_whitespace();
             let alias = words.next().unwrap().parse().unwrap();
-            let all = "GRANT ALL PRIVILEGES ON *.* TO `o`@`%`".to_owned();
-            let mut seen = Inspection { grants: vec![all], ..Inspection::default() };
+            let grants = |privileges: &[&str]| {
+                let privileges = privileges.iter().map(|one| (*one).to_owned()).collect();
+                vec![Grant { privileges, on: "*.*".into() }]
+            };
+            let mut seen =
+                Inspection { grants: grants(&["ALL PRIVILEGES"]), ..Inspection::default() };
             for word in words {
                 let (key, value) = word.split_once('=').unwrap_or((word, ""));
                 match key {
@@ -229,9 +233,7 @@ fn inspections(input: &str) -> BTreeMap<TabletAlias, Inspection> {
                         let user = "repl".to_owned();
                         seen.login_trial = Some(LoginTrial { user, at, trouble });
                     }
-                    "ungranted" => {
-                        seen.grants = vec!["GRANT RELOAD, PROCESS ON *.* TO `o`@`%`".into()];
-                    }
+                    "ungranted" => seen.grants = grants(&["RELOAD", "PROCESS"]),
                     _ => {}
                 }
             }

@@ -95,6 +95,15 @@ impl Topology {
         self.version += 1;
     }
 
+    /// A tablet's record is damaged, or put back. Its shard can still be told, or cannot.
+    pub fn damage_record(&mut self, alias: TabletAlias, names_shard: Option<bool>) {
+        match names_shard {
+            Some(names_shard) => self.damaged.insert(alias, names_shard),
+            None => self.damaged.remove(&alias),
+        };
+        self.version += 1;
+    }
+
     /// The tablets of a shard.
     pub fn tablets_of<'a>(
         &'a self,

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mysql::prelude::Queryable;
 
 use vtorc_core::ports::CommandError;
-use vtorc_core::preflight::{Inspection, LoginTrial, LoginTrouble};
+use vtorc_core::preflight::{Inspection, LoginTrial, LoginTrouble, may_replicate};
 use vtorc_core::source_access::Login;
 use vtorc_core::tablet::MysqlAddress;
 
@@ -16,12 +16,12 @@ use super::dialect::name_value;
 use super::errors::{is_full, unless_refused};
 use super::fence::{Client, column_text};
 use super::session::{Session, connect, text_of};
-use super::{fence, login};
+use super::{fence, grants, login};
 
 /// Looks at a server's grants and settings.
 pub(crate) fn inspect(session: &mut Session<'_>) -> Result<Inspection, CommandError> {
-    let grants = session.rows("show the grants", "SHOW GRANTS")?;
-    let grants = grants.into_iter().filter_map(|row| row.into_values().next().flatten()).collect();
+    let rows = session.rows("show the grants", "SHOW GRANTS")?;
+    let lines = rows.into_iter().filter_map(|row| row.into_values().next().flatten());
     let variables = session.rows("read the settings", SETTINGS)?;
     let variables = name_value(&variables);
     let number = |name: &str| variables.get(name).and_then(|value| value.parse::<u64>().ok());
@@ -30,7 +30,7 @@ pub(crate) fn inspect(session: &mut Session<'_>) -> Result<Inspection, CommandEr
         .get("rpl_semi_sync_source_wait_point")
         .or_else(|| variables.get("rpl_semi_sync_master_wait_point"));
     Ok(Inspection {
-        grants,
+        grants: grants::grants(lines),
         read_only_at_start: read_only_at_start(session)?,
         net_timeout_s: number("replica_net_timeout").or_else(|| number("slave_net_timeout")),
         commits_are_durable: durable.map(|(binlog, engine)| binlog == 1 && engine == 1),
@@ -153,13 +153,8 @@ fn is_away(error: &mysql::Error) -> bool {
 }
 
 fn lacks_grant(conn: &mut mysql::Conn) -> Result<bool, mysql::Error> {
-    let grants: Vec<String> = conn.query("SHOW GRANTS")?;
-    let serves = |line: &String| {
-        let line = line.to_ascii_uppercase();
-        let named = ["REPLICATION SLAVE", "REPLICATION REPLICA", "ALL PRIVILEGES"];
-        line.contains(" ON *.* ") && named.iter().any(|name| line.contains(name))
-    };
-    Ok(!grants.iter().any(serves))
+    let lines: Vec<String> = conn.query("SHOW GRANTS")?;
+    Ok(!may_replicate(&grants::grants(lines)))
 }
 
 const SETTINGS: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('replica_net_timeout', \

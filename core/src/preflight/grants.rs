@@ -4,6 +4,28 @@ use std::collections::BTreeSet;
 
 use crate::status::{Flavor, version_numbers};
 
+/// What a user may do, as a line of `SHOW GRANTS` says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// The privileges' names, in capitals.
+    pub privileges: BTreeSet<String>,
+    /// On what, without quotes and in small letters: `*.*`, `_vt.*`.
+    pub on: String,
+}
+
+impl Grant {
+    fn gives_any(&self, names: &[&str]) -> bool {
+        let has = |name: &&str| self.privileges.contains(*name);
+        ["ALL PRIVILEGES", "ALL"].iter().chain(names).any(has)
+    }
+}
+
+/// Whether who has these grants may read a server's binary log as a replica.
+pub fn may_replicate(grants: &[Grant]) -> bool {
+    let mut everywhere = grants.iter().filter(|grant| grant.on == "*.*");
+    everywhere.any(|grant| grant.gives_any(&["REPLICATION SLAVE", "REPLICATION REPLICA"]))
+}
+
 /// A privilege that is needed: its names (any is enough), on what, and what fails without it.
 struct Needed {
     names: &'static [&'static str],
@@ -134,9 +156,9 @@ const NEEDED_MARIADB: &[Needed] = &[
     Needed { names: &["CONNECTION ADMIN", "SUPER"], scope: Scope::Everywhere, without: RESTS },
 ];
 
-/// The privileges that the lines of `SHOW GRANTS` do not give, and what fails without each.
+/// The privileges that these grants do not give, and what fails without each.
 pub fn missing_grants(
-    grants: &[String],
+    grants: &[Grant],
     flavor: Flavor,
     version: &str,
 ) -> Vec<(String, &'static str)> {
@@ -144,14 +166,8 @@ pub fn missing_grants(
     if grants.is_empty() {
         return Vec::new();
     }
-    let held: Vec<(BTreeSet<String>, String)> =
-        grants.iter().filter_map(|line| parse_grant(line)).collect();
     let gives = |needed: &Needed| {
-        held.iter().any(|(privileges, scope)| {
-            let all = privileges.contains("ALL PRIVILEGES") || privileges.contains("ALL");
-            let named = needed.names.iter().any(|name| privileges.contains(*name));
-            (all || named) && covers(scope, needed.scope)
-        })
+        grants.iter().any(|grant| grant.gives_any(needed.names) && covers(&grant.on, needed.scope))
     };
     let needed = match flavor {
         Flavor::MySql => NEEDED_MYSQL,
@@ -191,7 +207,6 @@ pub fn missing_grants(
 }
 
 fn covers(scope: &str, needed: Scope) -> bool {
-    let scope = scope.replace(['`', '\'', '"', '\\'], "").to_ascii_lowercase();
     match needed {
         _ if scope == "*.*" => true,
         Scope::Everywhere => false,
@@ -219,62 +234,69 @@ fn covers(scope: &str, needed: Scope) -> bool {
     }
 }
 
-/// The privileges of one line, and what they are on.
-fn parse_grant(line: &str) -> Option<(BTreeSet<String>, String)> {
-    let rest = line.trim().strip_prefix("GRANT ")?;
-    let (privileges, rest) = rest.split_once(" ON ")?;
-    let (scope, _) = rest.split_once(" TO ")?;
-    let privileges = privileges.split(',').map(|one| one.trim().to_ascii_uppercase()).collect();
-    Some((privileges, scope.trim().to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn grants_are_read_as_servers_print_them() {
-        let lines = |text: &str| -> Vec<String> { text.lines().map(ToOwned::to_owned).collect() };
-        let missing = |text: &str, flavor| -> Vec<String> {
-            let missing = missing_grants(&lines(text), flavor, "8.4.6");
-            missing.into_iter().map(|(name, _)| name).collect()
+    /// `REPLICATION SLAVE, RELOAD ON *.*`, a line each.
+    fn held(text: &str) -> Vec<Grant> {
+        let grant = |line: &str| {
+            let (privileges, on) = line.split_once(" ON ").unwrap();
+            let privileges = privileges.split(", ").map(ToOwned::to_owned).collect();
+            Grant { privileges, on: on.to_owned() }
         };
-        let mysql = "GRANT RELOAD, PROCESS, REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO `o`@`%`\n\
-             GRANT CONNECTION_ADMIN,REPLICATION_SLAVE_ADMIN,SYSTEM_USER,SYSTEM_VARIABLES_ADMIN,TRANSACTION_GTID_TAG ON *.* TO `o`@`%`\n\
-             GRANT SELECT, INSERT, CREATE ON `_vt`.* TO `o`@`%`\n\
-             GRANT SELECT ON `performance_schema`.`replication_connection_status` TO `o`@`%`\n\
-             GRANT SELECT ON `performance_schema`.`replication_applier_status_by_coordinator` TO `o`@`%`\n\
-             GRANT SELECT ON `performance_schema`.`replication_applier_status_by_worker` TO `o`@`%`\n\
-             GRANT SELECT ON `performance_schema`.`metadata_locks` TO `o`@`%`\n\
-             GRANT SELECT ON `performance_schema`.`replication_applier_global_filters` TO `o`@`%`";
-        assert!(missing(mysql, Flavor::MySql).is_empty(), "{:?}", missing(mysql, Flavor::MySql));
+        text.lines().map(|line| grant(line.trim())).collect()
+    }
+
+    fn missing(text: &str, flavor: Flavor, version: &str) -> Vec<String> {
+        let missing = missing_grants(&held(text), flavor, version);
+        missing.into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let mysql = "RELOAD, PROCESS, REPLICATION SLAVE, REPLICATION CLIENT ON *.*
+            CONNECTION_ADMIN, REPLICATION_SLAVE_ADMIN, SYSTEM_USER, SYSTEM_VARIABLES_ADMIN, TRANSACTION_GTID_TAG ON *.*
+            SELECT, INSERT, CREATE ON _vt.*
+            SELECT ON performance_schema.replication_connection_status
+            SELECT ON performance_schema.replication_applier_status_by_coordinator
+            SELECT ON performance_schema.replication_applier_status_by_worker
+            SELECT ON performance_schema.metadata_locks
+            SELECT ON performance_schema.replication_applier_global_filters";
+        assert_eq!(missing(mysql, Flavor::MySql, "8.4.6"), [""; 0]);
         let fewer = mysql.replace("RELOAD, ", "").replace("INSERT, ", "");
-        assert_eq!(missing(&fewer, Flavor::MySql), ["RELOAD ON *.*", "INSERT ON _vt.*"]);
-        let all = "GRANT ALL PRIVILEGES ON *.* TO 'root'@'localhost' WITH GRANT OPTION";
-        assert!(missing(all, Flavor::MySql).is_empty() && missing(all, Flavor::MariaDb).is_empty());
-        let mariadb = "GRANT RELOAD, PROCESS, BINLOG MONITOR, CONNECTION ADMIN, READ_ONLY ADMIN, REPLICATION \
-             MASTER ADMIN, REPLICATION SLAVE ADMIN, SLAVE MONITOR ON *.* TO `o`@`%` IDENTIFIED BY PASSWORD 'x'\n\
-             GRANT SELECT, INSERT, CREATE ON `_vt`.* TO `o`@`%`";
-        assert!(
-            missing(mariadb, Flavor::MariaDb).is_empty(),
-            "{:?}",
-            missing(mariadb, Flavor::MariaDb)
-        );
-        assert_eq!(
-            missing(all.replace("ALL PRIVILEGES", "USAGE").as_str(), Flavor::MySql).len(),
-            16
-        );
-        assert!(missing_grants(&[], Flavor::MySql, "8.4.6").is_empty());
-        let old = lines(&mysql.replace("SYSTEM_USER,", ""));
+        let two = ["RELOAD ON *.*", "INSERT ON _vt.*"];
+        assert_eq!(missing(&fewer, Flavor::MySql, "8.4.6"), two);
+        for flavor in [Flavor::MySql, Flavor::MariaDb] {
+            assert_eq!(missing("ALL PRIVILEGES ON *.*", flavor, "8.4.6"), [""; 0]);
+        }
+        let mariadb = "RELOAD, PROCESS, BINLOG MONITOR, CONNECTION ADMIN, READ_ONLY ADMIN ON *.*
+            REPLICATION MASTER ADMIN, REPLICATION SLAVE ADMIN, SLAVE MONITOR ON *.*
+            SELECT, INSERT, CREATE ON _vt.*";
+        assert_eq!(missing(mariadb, Flavor::MariaDb, "10.11.6"), [""; 0]);
+        assert_eq!(missing("USAGE ON *.*", Flavor::MySql, "8.4.6").len(), 16);
+        assert!(missing_grants(&[], Flavor::MySql, "8.4.6").is_empty(), "nothing was read");
+        let old = mysql.replace("SYSTEM_USER, ", "");
         for version in ["5.7.44-log", "8.0.15", ""] {
-            assert!(missing_grants(&old, Flavor::MySql, version).is_empty(), "{version}");
+            assert_eq!(missing(&old, Flavor::MySql, version), [""; 0], "{version}");
         }
         for version in ["8.0.16-debug", "9.7.4-2"] {
-            let (name, _) = missing_grants(&old, Flavor::MySql, version).remove(0);
-            assert_eq!(name, "SYSTEM_USER ON *.*", "{version}");
+            assert_eq!(missing(&old, Flavor::MySql, version)[0], "SYSTEM_USER ON *.*", "{version}");
         }
-        for odd in ["", "GRANT", "GRANT  ON  TO ", "GRANT PROXY ON ''@'' TO 'root'@'localhost'"] {
-            let _ = parse_grant(odd);
+    }
+
+    #[test]
+    fn who_may_replicate() {
+        for (text, may) in [
+            ("REPLICATION SLAVE ON *.*", true),
+            ("REPLICATION REPLICA ON *.*", true),
+            ("ALL PRIVILEGES ON *.*", true),
+            // These set replicas up, and do not read a binary log.
+            ("REPLICATION SLAVE ADMIN ON *.*", false),
+            ("REPLICATION REPLICA ADMIN, REPLICATION_SLAVE_ADMIN ON *.*", false),
+            ("ALL PRIVILEGES ON test.*", false),
+        ] {
+            assert_eq!(may_replicate(&held(text)), may, "{text}");
         }
     }
 }

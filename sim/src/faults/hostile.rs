@@ -163,11 +163,8 @@ impl Universe {
                 self.topology.version += 1;
             }
             Hostile::DamagedRecord => {
-                self.topology.damaged.remove(&alias);
-                if begins {
-                    self.topology.damaged.insert(alias, fault.other.is_multiple_of(2));
-                }
-                self.topology.version += 1;
+                let names_shard = fault.other.is_multiple_of(2);
+                self.topology.damage_record(alias, begins.then_some(names_shard));
             }
             Hostile::DamagedShardRecord => self.damage_shard_record(server, begins),
             // The primary applies nothing, so there is nothing to set.
