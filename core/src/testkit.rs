@@ -37,6 +37,7 @@ pub fn shard(replicas: &[TabletAlias]) -> ShardTopology {
             .map(|one| (one.clone(), tablet(one.clone(), TabletType::Replica)))
             .collect(),
         damaged: Default::default(),
+        unread_tablets: Default::default(),
         unread_record: None,
         known_cells: Default::default(),
         unseen: Default::default(),

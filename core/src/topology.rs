@@ -54,6 +54,9 @@ pub struct ShardTopology {
     pub known_cells: BTreeSet<String>,
     /// Where this shard may have tablets that nobody here has ever read, and why.
     pub unseen: BTreeMap<Place, String>,
+    /// Those of its tablets whose record cannot be read or understood now: what it said before stands, and nothing can
+    /// be written there.
+    pub unread_tablets: BTreeSet<TabletAlias>,
     /// The shard's own record cannot be read or understood now.
     pub unread_record: Option<UnreadRecord>,
 }

@@ -124,6 +124,7 @@ impl Topology {
             damaged: BTreeMap::new(),
             known_cells: BTreeSet::new(),
             unseen: BTreeMap::new(),
+            unread_tablets: BTreeSet::new(),
             unread_record: None,
         }
     }

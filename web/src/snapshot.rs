@@ -44,6 +44,9 @@ pub struct SnapshotFile {
     /// Tablets whose records could never be read, and why.
     #[serde(default)]
     unseen_records: BTreeMap<String, String>,
+    /// Tablets whose record cannot be read now, and is what it was.
+    #[serde(default)]
+    unread_tablets: BTreeSet<String>,
     /// What is known of the shard's own record where that cannot be read: `as_before`, `doubtful` or `never_read`.
     #[serde(default)]
     unread_record: Option<String>,
@@ -132,6 +135,7 @@ impl SnapshotFile {
             known_cells: snapshot.known_cells.clone(),
             unseen_cells: unseen_cells(snapshot),
             unseen_records: unseen_records(snapshot),
+            unread_tablets: snapshot.unread_tablets.iter().map(ToString::to_string).collect(),
             unread_record: snapshot.unread_record.map(|known| known.name().to_owned()),
             term_known_since_ms: snapshot.term_known_since.map(Timestamp::as_millis),
             damaged: snapshot.damaged.clone(),
@@ -158,6 +162,8 @@ impl SnapshotFile {
         for (alias, why) in self.unseen_records {
             unseen.insert(Place::Record(alias.parse().map_err(|error| failure(&error))?), why);
         }
+        let unread_tablets = self.unread_tablets.iter().map(|alias| alias.parse());
+        let unread_tablets: Result<_, _> = unread_tablets.collect();
         let unread_record = self.unread_record.map(|name| {
             UnreadRecord::from_name(&name)
                 .ok_or_else(|| format!("unread_record {name:?} is not known"))
@@ -179,6 +185,7 @@ impl SnapshotFile {
             emergency_reparent_disabled: self.emergency_reparent_disabled,
             known_cells: self.known_cells,
             unseen,
+            unread_tablets: unread_tablets.map_err(|error| failure(&error))?,
             unread_record: unread_record.transpose()?,
             term_known_since: self.term_known_since_ms.map(Timestamp::from_millis),
             damaged: self.damaged,

@@ -125,8 +125,6 @@ pub(crate) struct Locked<'a> {
     pub(crate) job: &'a Job,
     pub(crate) fresh: ShardSnapshot,
     pub(crate) policy: DurabilityPolicy,
-    /// Tablets whose records could not be read under the lock.
-    pub(crate) unread: BTreeSet<TabletAlias>,
     pub(super) lifted: LiftedDelays,
 }
 

@@ -1,6 +1,6 @@
 //! The shard's lock is taken before anything is looked at or done, and given back at the end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,19 +59,16 @@ impl Job {
             read.await.unwrap_or_else(|_| Err(TopoError::Unavailable("no answer".into())))
         };
         let read = self.topo_step(StepKind::ReadRecords, None, read).await?;
-        let (topology, unread) = self.with_what_was_known(read)?;
+        let topology = self.with_what_was_known(read)?;
         self.owner.records.do_send(ShardTopologyWasRead(topology.clone()));
         let policy =
             topology.durability.clone().map_err(|unknown| Stopped::Refused(unknown.to_string()))?;
         let fresh = self.look_again(&topology).await;
-        Ok(Locked { job: self, fresh, policy, unread, lifted: LiftedDelays::default() })
+        Ok(Locked { job: self, fresh, policy, lifted: LiftedDelays::default() })
     }
 
-    /// What cannot be read under the lock is what it was before. Tells whose records those are.
-    fn with_what_was_known(
-        &self,
-        read: TopologyRead,
-    ) -> Result<(ShardTopology, BTreeSet<TabletAlias>), Stopped> {
+    /// What cannot be read under the lock is what it was before.
+    fn with_what_was_known(&self, read: TopologyRead) -> Result<ShardTopology, Stopped> {
         if sabotage::has(Bug::NeedAllCells) && read.is_partial() {
             return Err(Stopped::Failed("a cell cannot be read".into()));
         }
@@ -84,10 +81,7 @@ impl Job {
         if sabotage::has(Bug::ForgetUnreadRecords) {
             known.tablets.clear();
         }
-        let topology = merge_shard(known, read.clone()).ok_or_else(gone)?;
-        let tablets = topology.tablets.keys();
-        let unread = tablets.filter(|alias| read.is_unread(alias)).cloned().collect();
-        Ok((topology, unread))
+        merge_shard(known, read).ok_or_else(gone)
     }
 
     async fn look_again(&self, topology: &ShardTopology) -> ShardSnapshot {
@@ -137,7 +131,7 @@ impl Job {
         let read = timeout(RECORDS_PATIENCE, topo.read_shard(&self.seen.shard)).await;
         // The watcher reads them as well.
         let Ok(Ok(read)) = read else { return };
-        if let Ok((topology, _)) = self.with_what_was_known(read) {
+        if let Ok(topology) = self.with_what_was_known(read) {
             self.owner.records.do_send(ShardTopologyWasRead(topology));
         }
     }

@@ -151,7 +151,6 @@ impl Locked<'_> {
             snapshot: &self.fresh,
             policy: self.policy,
             settings: &self.job.settings,
-            unread: &self.unread,
             refused: &NOBODY,
         }
     }

@@ -113,6 +113,7 @@ impl TopoStore {
             damaged: BTreeMap::new(),
             known_cells: BTreeSet::new(),
             unseen: BTreeMap::new(),
+            unread_tablets: BTreeSet::new(),
             unread_record: None,
         };
         read.shards.insert(shard.clone(), topology);

@@ -37,6 +37,8 @@ pub struct ShardSnapshot {
     pub known_cells: BTreeSet<String>,
     /// Where the shard may have tablets that nobody here has ever read, and why.
     pub unseen: BTreeMap<Place, String>,
+    /// Those of its tablets whose record cannot be read or understood now, and is what it was.
+    pub unread_tablets: BTreeSet<TabletAlias>,
     /// The shard's own record cannot be read or understood now.
     pub unread_record: Option<UnreadRecord>,
     /// Since when the primary's term is known here; none where no other term was known before it.
@@ -62,6 +64,7 @@ impl ShardSnapshot {
             damaged: topology.damaged.clone(),
             known_cells: topology.known_cells.clone(),
             unseen: topology.unseen.clone(),
+            unread_tablets: topology.unread_tablets.clone(),
             unread_record: topology.unread_record,
             term_known_since: None,
             heard_before: None,
@@ -144,6 +147,7 @@ impl ShardSnapshot {
             damaged: self.damaged.clone(),
             known_cells: self.known_cells.clone(),
             unseen: self.unseen.clone(),
+            unread_tablets: self.unread_tablets.clone(),
             unread_record: self.unread_record,
         }
     }

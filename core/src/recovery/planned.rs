@@ -72,7 +72,7 @@ pub fn in_charge(basis: Basis<'_>) -> Result<(&TabletState, &ServerStatus), NotM
 
 /// Says who takes over.
 pub fn plan(basis: Basis<'_>, request: &ReparentRequest) -> Result<Move, NotMoved> {
-    let Basis { snapshot, policy, settings, unread, .. } = basis;
+    let Basis { snapshot, policy, settings, .. } = basis;
     let (primary, status) = in_charge(basis)?;
     let alias = &primary.tablet.alias;
     let (wanted, avoid) = (request.new_primary.as_ref(), request.avoid_primary.as_ref());
@@ -90,7 +90,7 @@ pub fn plan(basis: Basis<'_>, request: &ReparentRequest) -> Result<Move, NotMove
         wanted,
         avoid,
         last_known: Some(status),
-        ..Constraints::plain(policy, settings, unread)
+        ..Constraints::plain(policy, settings, &snapshot.unread_tablets)
     };
     let current = Contender::new(&primary.tablet, status.clone(), snapshot);
     let election = successor::choose_successor(&current, &replicas, &constraints)?;

@@ -38,8 +38,6 @@ pub struct Basis<'a> {
     pub policy: DurabilityPolicy,
     /// The configuration.
     pub settings: &'a RecoverySettings,
-    /// Those whose records cannot be read now.
-    pub unread: &'a BTreeSet<TabletAlias>,
     /// Those who were to be promoted just now, and refused.
     pub refused: &'a BTreeSet<TabletAlias>,
 }
@@ -90,7 +88,7 @@ impl<'a> Basis<'a> {
             promised: promised.as_ref(),
             refused: self.refused,
             ackers: election::possible_ackers(&reach, primary, contenders),
-            ..Constraints::plain(policy, self.settings, self.unread)
+            ..Constraints::plain(policy, self.settings, &self.snapshot.unread_tablets)
         };
         Ok(election::elect(contenders, &constraints)?)
     }

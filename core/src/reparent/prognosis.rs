@@ -74,7 +74,7 @@ pub fn if_primary_died(
     }
     let mut everybody = Contender::of(snapshot);
     everybody.retain(|one| one.tablet.alias != *old);
-    let basis = Basis { snapshot, policy, settings, unread: &NOBODY, refused: &NOBODY };
+    let basis = Basis { snapshot, policy, settings, refused: &NOBODY };
     match basis.choose(&everybody, Asked::ByProbes, Wish::default()) {
         Ok(election) => promotes(&election, snapshot),
         Err(NotChosen::NoCandidate(NoCandidate::AllPassedOver(passed_over))) => {

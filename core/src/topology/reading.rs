@@ -154,6 +154,7 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
         .map(|(cell, unread)| (Place::Cell(cell.clone()), unread.trouble.to_string()))
         .collect();
     new.unseen.extend(named_since(new, old, read));
+    new.unread_tablets = unread_tablets(new, old, read);
     new.unread_record = unread_record(new, old, read);
     let policy = read.unread_policies.get(&new.shard.keyspace);
     let policy = policy.map(|why| (format!("keyspace {}", new.shard.keyspace), why.clone()));
@@ -189,6 +190,18 @@ fn keep_unread_record(new: &mut ShardTopology, old: Option<&ShardTopology>, read
     }
 }
 
+/// Whose records are known from before.
+fn unread_tablets(
+    new: &ShardTopology,
+    old: Option<&ShardTopology>,
+    read: &TopologyRead,
+) -> BTreeSet<TabletAlias> {
+    if read.unread_keyspaces.contains_key(&new.shard.keyspace) {
+        return old.map(|old| old.unread_tablets.clone()).unwrap_or_default();
+    }
+    new.tablets.keys().filter(|alias| read.is_unread(alias)).cloned().collect()
+}
+
 /// What is known of the shard's own record, where that cannot be read.
 fn unread_record(
     new: &ShardTopology,
@@ -202,7 +215,7 @@ fn unread_record(
     if old.is_none_or(|old| old.unread_record == Some(UnreadRecord::Never)) {
         return Some(UnreadRecord::Never);
     }
-    let all_read = new.unseen.is_empty() && !new.tablets.keys().any(|alias| read.is_unread(alias));
+    let all_read = new.unseen.is_empty() && new.unread_tablets.is_empty();
     Some(if all_read { UnreadRecord::AsBefore } else { UnreadRecord::Doubtful })
 }
 
@@ -388,7 +401,9 @@ mod tests {
         // A tablet's record that is not read either may tell of a promotion.
         let mut more = damaged.clone();
         more.unread_tablets.insert("zone1-2".parse().unwrap(), unread(Some("ks/0")));
-        assert_eq!(merged(&known, &more).unread_record, Some(UnreadRecord::Doubtful));
+        let doubtful = merged(&known, &more);
+        assert_eq!(doubtful.unread_record, Some(UnreadRecord::Doubtful));
+        assert_eq!(doubtful.unread_tablets, BTreeSet::from(["zone1-2".parse().unwrap()]));
         // It comes and goes with that; it does not where nothing was ever read.
         assert_eq!(merged(&stands, &damaged).unread_record, Some(UnreadRecord::AsBefore));
         let never = merge(&BTreeMap::new(), damaged.clone()).remove(&name).unwrap();

@@ -1,6 +1,6 @@
 //! What recoveries prescribe for a shard described in words.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use vtorc_core::analysis::FindingKind;
@@ -44,9 +44,9 @@ pub(crate) fn plan(snapshot: &ShardSnapshot, args: &Args) -> String {
         ignore_block: false,
         seen: vtorc_core::recovery::request::SeenPrimary::NotLooked,
     };
-    let (settings, unread) = (testkit::settings(), BTreeSet::new());
+    let settings = testkit::settings();
     let policy = *snapshot.durability.as_ref().unwrap();
-    let basis = Basis { snapshot, policy, settings: &settings, unread: &unread, refused: &NOBODY };
+    let basis = Basis { snapshot, policy, settings: &settings, refused: &NOBODY };
     let force = planned::may_use_force(basis);
     let mut text = String::new();
     match planned::plan(basis, &request) {
@@ -118,8 +118,8 @@ pub(crate) fn reparented(snapshot: &ShardSnapshot, args: &Args) -> String {
             Ok(None) => {}
         }
     }
-    let (settings, unread) = (testkit::settings(), BTreeSet::new());
-    let basis = Basis { snapshot, policy, settings: &settings, unread: &unread, refused: &NOBODY };
+    let settings = testkit::settings();
+    let basis = Basis { snapshot, policy, settings: &settings, refused: &NOBODY };
     let (wanted, avoid) = (alias(args, "want"), alias(args, "avoid"));
     let wish = Wish { wanted: wanted.as_ref(), avoid: avoid.as_ref() };
     if let Err(why) = reparent::check_worthwhile(basis, wish) {

@@ -66,6 +66,7 @@ pub(crate) fn snapshot(
         emergency_reparent_disabled: false,
         tablets: BTreeMap::new(),
         damaged: damaged(arg("damaged"), arg("record").is_some()),
+        unread_tablets: arg("damaged").map(|alias| alias.parse().unwrap()).into_iter().collect(),
         known_cells: BTreeSet::new(),
         unseen: unseen(args),
         unread_record: arg("record").map(|text| unread_record(&text)),
