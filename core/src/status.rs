@@ -441,6 +441,11 @@ impl ReplicationStatus {
         }
     }
 
+    /// It follows the same server as another one, as far as both say.
+    pub fn has_source_of(&self, other: &Self) -> bool {
+        self.source == other.source && self.source_identity() == other.source_identity()
+    }
+
     /// Tells whether a silent source would show much later than with the period that is wanted; none where the period
     /// is not known. Servers round it, so twice as long is still right; 0 is off.
     pub fn heartbeats_too_rare(&self, wanted: Duration) -> Option<bool> {

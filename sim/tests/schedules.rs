@@ -88,6 +88,7 @@ const FOUND: &[u64] = &[
     1_795_885_743_641_243,
     9_000_037_766,
     9_100_018_752,
+    9_800_018_125,
 ];
 /// Hostile ones that found something.
 const HOSTILE_FOUND: &[u64] = &[
@@ -177,6 +178,7 @@ const HOSTILE_FOUND: &[u64] = &[
     9_000_041_329,
     9_000_050_677,
     9_100_000_659,
+    9_800_021_561,
 ];
 /// New ones are run for so long.
 const NEW_FOR: Duration = Duration::from_secs(20);

@@ -113,9 +113,11 @@ impl Arrivals {
     pub fn hear(&mut self, before: &ServerStatus, now: &ServerStatus, at: Timestamp) {
         let (Some(then), Some(channel)) = (&before.replication, &now.replication) else { return };
         let runs = |one: &ReplicationStatus| one.receiver == ReceiverState::Running;
-        let same =
-            then.source == channel.source && then.source_identity() == channel.source_identity();
-        if runs(then) && runs(channel) && same && then.received_marker != channel.received_marker {
+        if runs(then)
+            && runs(channel)
+            && then.has_source_of(channel)
+            && then.received_marker != channel.received_marker
+        {
             self.before = self.last.replace(at);
         }
     }

@@ -8,7 +8,7 @@ use crate::knowledge::observe::{Receiving, TabletState};
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::reparent::election::{Contender, PrimaryPosition, Witnesses, position_of_primary};
 use crate::reparent::safety::{Reach, Unsafe, check_named};
-use crate::status::ReceiverState;
+use crate::status::{ReceiverState, ReplicationStatus};
 use crate::time::Timestamp;
 
 /// Records may lie. To open a replica that still has something to apply would throw that away, and one with filters
@@ -33,15 +33,28 @@ fn check_applied(primary: &TabletState) -> Result<(), Unsafe> {
 }
 
 /// Who receives from a tablet out of sight acknowledges to it, maybe: that one takes writes. One that is connected and
-/// hears nothing, where heartbeats would be heard, speaks for nobody.
+/// hears nothing, where heartbeats would be heard, speaks for nobody. So does whoever receives from a server that is no
+/// tablet's, where the records' primary receives from it too: the record of that one was deleted, and theirs lies.
 fn check_not_followed_elsewhere(snapshot: &ShardSnapshot) -> Result<(), Unsafe> {
     let receives = |state: &&TabletState| {
         let channel = state.channel();
         let connected = channel.is_some_and(|channel| channel.receiver == ReceiverState::Running);
         connected && state.receiving(Timestamp::default()) != Receiving::No
     };
+    let is_tablets = |channel: &ReplicationStatus| {
+        snapshot.tablets.values().any(|other| other.is_source_of(channel))
+    };
+    let primary = snapshot.primary().filter(receives);
+    let foreign = primary.and_then(|state| Some((state, state.channel()?)));
+    let foreign = foreign.filter(|(_, channel)| !is_tablets(channel));
+    let beside_primary = |state: &TabletState| {
+        foreign.is_some_and(|(primary, of_primary)| {
+            let other = state.tablet.alias != primary.tablet.alias;
+            other && state.channel().is_some_and(|channel| channel.has_source_of(of_primary))
+        })
+    };
     let mut followers = snapshot.tablets.values().filter(receives);
-    match followers.find(|state| snapshot.follows_lost_tablet(state)) {
+    match followers.find(|state| snapshot.follows_lost_tablet(state) || beside_primary(state)) {
         Some(follower) => {
             Err(Unsafe::FollowedElsewhere { follower: follower.tablet.alias.clone() })
         }

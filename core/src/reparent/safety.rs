@@ -63,9 +63,9 @@ pub enum Unsafe {
         /// What it would lose.
         unapplied: Box<GtidSet>,
     },
-    /// Somebody receives from a tablet that could be primary and does not answer here.
+    /// Somebody receives from a server that could be primary and does not answer here.
     #[error(
-        "{follower} receives from a tablet that does not answer here and may take writes; bring that back, or correct the records"
+        "{follower} receives from a server that does not answer here and may take writes; bring that back, or correct the records"
     )]
     FollowedElsewhere {
         /// Who receives.
