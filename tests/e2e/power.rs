@@ -3,7 +3,7 @@
 use mysql::prelude::Queryable;
 use vtorc_fleet::Flavor;
 
-use crate::harness::{Cluster, Kind, THREE, others};
+use crate::harness::{Cluster, Kind, THREE, others, wait_for};
 use crate::writer::{arrives, create_table};
 
 /// What a vtorc says that saw the replicas have the rows.
@@ -83,4 +83,41 @@ fn acknowledged_rows_on_a_mysql_primary_alone_are_waited_for_by_a_vtorc_that_nev
 fn acknowledged_rows_on_a_mariadb_primary_alone_are_waited_for_by_a_vtorc_that_never_heard_of_them()
 {
     the_replicas_come_back_first(Flavor::MariaDb.into(), Struck::ServersAndVtorc, NEVER_HEARD);
+}
+
+/// It is started again as its option file says: it takes writes and waits for nobody. Those who could acknowledge are out
+/// of sight, and what it acknowledged alone would be lost with it: it is told to wait for them.
+#[test]
+fn a_primary_that_comes_back_while_no_acker_is_in_sight_waits_for_one() {
+    for (flavor, variable) in [
+        (Flavor::MySql, "@@rpl_semi_sync_source_enabled"),
+        (Flavor::MariaDb, "@@rpl_semi_sync_master_enabled"),
+    ] {
+        let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+        cluster.start_daemon(&[]);
+        let first = cluster.healthy(&[]);
+        create_table(cluster.server(&first));
+        let replicas = others(&first);
+        for replica in &replicas {
+            arrives(cluster.server(replica), &[].into());
+            cluster.server(replica).freeze();
+        }
+        cluster.server_mut(&first).kill();
+        cluster.server_mut(&first).restart().unwrap();
+        let waits = || {
+            let enabled = cluster.server(&first).value(&format!("SELECT {variable}")).ok()?;
+            (enabled == "1").then_some(())
+        };
+        wait_for(waits)
+            .unwrap_or_else(|| panic!("it waits for nobody: {:#}", cluster.daemon().shard()));
+        for replica in &replicas {
+            cluster.server(replica).thaw();
+        }
+        cluster
+            .server(&first)
+            .run(&["INSERT INTO test.ledger VALUES (1, 'acknowledged')"])
+            .unwrap();
+        cluster.healthy(&[]);
+        replicas.iter().for_each(|replica| arrives(cluster.server(replica), &[1].into()));
+    }
 }

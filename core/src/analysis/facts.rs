@@ -81,6 +81,10 @@ pub struct Facts {
     pub acks_required: u32,
     /// Ackers that are enabled and follow the primary.
     pub ackers_ready: u32,
+    /// Tablets that answer, could acknowledge, and were not told to yet.
+    pub ackers_coming: u32,
+    /// Tablets that could acknowledge if they were there.
+    pub ackers_possible: u32,
     /// The primary can wait for acknowledgements at all.
     pub primary_semi_sync_available: bool,
     /// The shard's record names the primary and its term.
@@ -387,12 +391,7 @@ fn primary_settings(
         && status.semi_sync.wait_count == facts.acks_required
         && !status.semi_sync.falls_back_alone
         && status.semi_sync.timeout_ms >= SEMI_SYNC_TIMEOUT_MIN_MS;
-    let ackers = snapshot.replicas_of(alias).filter(|replica| {
-        policy.wants_ack_of(&primary.tablet, &replica.tablet, replica.status.as_deref())
-            && !snapshot.is_silent(replica, primary)
-            && replica.valid_status().is_some_and(|theirs| acks_for(theirs, status, primary))
-    });
-    facts.ackers_ready = u32::try_from(ackers.count()).unwrap_or(u32::MAX);
+    count_ackers(facts, snapshot, primary, status, policy);
     facts.others_ahead = others_ahead(facts, snapshot, alias, policy);
     primary_lost(facts, snapshot, primary, status);
     let settings_of_primary = Setting::Primary {
@@ -502,6 +501,29 @@ fn is_followed(
 
 /// A source that waits less than this would fall back to asynchronous by itself and lose what it promised.
 pub(crate) const SEMI_SYNC_TIMEOUT_MIN_MS: u64 = 24 * 3600 * 1000;
+
+fn count_ackers(
+    facts: &mut Facts,
+    snapshot: &ShardSnapshot,
+    primary: &TabletState,
+    status: &ServerStatus,
+    policy: DurabilityPolicy,
+) {
+    for replica in snapshot.replicas_of(&primary.tablet.alias) {
+        let last = replica.status.as_deref();
+        let available = last.is_none_or(|theirs| theirs.semi_sync.replica_available);
+        if !policy.wants_ack_of(&primary.tablet, &replica.tablet, last) || !available {
+            continue;
+        }
+        facts.ackers_possible += 1;
+        let Some(theirs) = replica.valid_status() else { continue };
+        if acks_for(theirs, status, primary) && !snapshot.is_silent(replica, primary) {
+            facts.ackers_ready += 1;
+        } else if !theirs.semi_sync.replica_enabled {
+            facts.ackers_coming += 1;
+        }
+    }
+}
 
 fn acks_for(replica: &ServerStatus, primary: &ServerStatus, primary_state: &TabletState) -> bool {
     let address = primary_state.tablet.mysql.as_ref();

@@ -33,6 +33,14 @@ fn nobody_receives(facts: &Facts) -> bool {
         && facts.others_hearing == 0
 }
 
+/// The primary is to wait for acknowledgements now: enough ackers are ready, or enough there are who are away. Those
+/// that answer and were not told to acknowledge are told first, so that no write waits for them.
+fn is_to_wait(facts: &Facts) -> bool {
+    let Facts { acks_required, ackers_ready, ackers_coming, ackers_possible, .. } = facts;
+    let nobody_to_tell = ackers_ready + ackers_coming < *acks_required;
+    ackers_ready >= acks_required || (nobody_to_tell && ackers_possible >= acks_required)
+}
+
 /// The rules about the primary, most important first.
 pub const RULES: &[Rule] = &[
     Rule {
@@ -170,13 +178,14 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         kind: FindingKind::PrimarySemiSyncMustBeSet,
-        why: "the policy wants acknowledgements, enough ackers are ready, and the primary does not wait",
+        why: "the policy wants acknowledgements, and the primary does not wait for them: what it acknowledges may be on \
+              it alone",
         holds: |f| {
             f.primary_valid
                 && f.acks_required > 0
                 && f.primary_semi_sync_available
                 && !f.primary_semi_sync_right
-                && f.ackers_ready >= f.acks_required
+                && is_to_wait(f)
         },
         lets_replicas_be_repaired: true,
     },
