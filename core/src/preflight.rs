@@ -17,8 +17,8 @@ use crate::recovery::login;
 use crate::remedy::{self, Remedy};
 use crate::reparent::prognosis::{self, Prognosis};
 use crate::settings::RecoverySettings;
+use crate::source_access::LoginTrial;
 use crate::status::ServerStatus;
-use crate::tablet::MysqlAddress;
 
 pub use grants::{Grant, may_replicate, missing_grants};
 
@@ -48,56 +48,6 @@ pub struct Inspection {
     pub past_read_only: BTreeSet<String>,
     /// What came of logging in as replicas do; none where it is not known as whom, or the server could not be reached.
     pub login_trial: Option<LoginTrial>,
-}
-
-/// An attempt, from this machine, to log in where and as a replica would.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoginTrial {
-    /// As whom.
-    pub user: String,
-    /// Where.
-    pub at: MysqlAddress,
-    /// Why it does not do for replication, if so.
-    pub trouble: Option<LoginTrouble>,
-}
-
-/// Why a replica would not be served.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LoginTrouble {
-    /// It is turned away, in the server's words.
-    Refused(String),
-    /// It is let in by TLS alone, which its channel does not use; the server's words without it.
-    TlsOnly(String),
-    /// It may log in, and may not replicate.
-    LacksGrant,
-}
-
-impl LoginTrouble {
-    /// What a person does about it.
-    pub fn cure(&self) -> &'static str {
-        match self {
-            Self::Refused(_) | Self::LacksGrant => {
-                "create the user there with REPLICATION SLAVE, or correct MySQLReplicaUser and its password; set \
-                 TryReplicaLogin to false where that user may only come from the replicas' hosts"
-            }
-            Self::TlsOnly(_) => {
-                "set MySQLReplicaUseSSL or MySQLReplicaSSLCAFile, or SOURCE_SSL = 1 (MariaDB: MASTER_SSL = 1) of the \
-                 channels by hand"
-            }
-        }
-    }
-}
-
-impl fmt::Display for LoginTrouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(words) => f.write_str(words),
-            Self::TlsOnly(words) => {
-                write!(f, "{words} (by TLS it is let in, and the channel does not use it)")
-            }
-            Self::LacksGrant => f.write_str("it lacks REPLICATION SLAVE"),
-        }
-    }
 }
 
 /// Who writes to a server in spite of `read_only`, as far as that can be told.

@@ -1,6 +1,9 @@
 //! How a replica gets in at its source: as whom, and by TLS or without.
 
+use std::fmt;
+
 use crate::secret::Secret;
+use crate::tablet::MysqlAddress;
 
 /// What a server is told of it when it is to follow another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,4 +40,54 @@ pub struct Login {
     pub password: Secret,
     /// How this user comes, where an operator's query says.
     pub tls: Option<ChannelTls>,
+}
+
+/// An attempt, from this machine, to log in where and as a replica would.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginTrial {
+    /// As whom.
+    pub user: String,
+    /// Where.
+    pub at: MysqlAddress,
+    /// Why it does not do for replication, if so.
+    pub trouble: Option<LoginTrouble>,
+}
+
+/// Why a replica would not be served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoginTrouble {
+    /// It is turned away, in the server's words.
+    Refused(String),
+    /// It is let in by TLS alone, which its channel does not use; the server's words without it.
+    TlsOnly(String),
+    /// It may log in, and may not replicate.
+    LacksGrant,
+}
+
+impl LoginTrouble {
+    /// What a person does about it.
+    pub fn cure(&self) -> &'static str {
+        match self {
+            Self::Refused(_) | Self::LacksGrant => {
+                "create the user there with REPLICATION SLAVE, or correct MySQLReplicaUser and its password; set \
+                 TryReplicaLogin to false where that user may only come from the replicas' hosts"
+            }
+            Self::TlsOnly(_) => {
+                "set MySQLReplicaUseSSL or MySQLReplicaSSLCAFile, or SOURCE_SSL = 1 (MariaDB: MASTER_SSL = 1) of the \
+                 channels by hand"
+            }
+        }
+    }
+}
+
+impl fmt::Display for LoginTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(words) => f.write_str(words),
+            Self::TlsOnly(words) => {
+                write!(f, "{words} (by TLS it is let in, and the channel does not use it)")
+            }
+            Self::LacksGrant => f.write_str("it lacks REPLICATION SLAVE"),
+        }
+    }
 }

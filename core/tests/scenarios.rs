@@ -35,13 +35,14 @@ use vtorc_core::knowledge::health::{ProbeFailure, Reachability};
 use vtorc_core::knowledge::identity::meant;
 use vtorc_core::knowledge::observe::Answer;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
-use vtorc_core::preflight::{Grant, Inspection, LoginTrial, LoginTrouble, concerns};
+use vtorc_core::preflight::{Grant, Inspection, concerns};
 use vtorc_core::recovery::receivers::{Restart, goes_on, to_restart};
 use vtorc_core::recovery::reopen;
 use vtorc_core::remedy::{Wanted, wanted};
 use vtorc_core::reparent::election::{Constraints, Contender, elect, possible_ackers, promised};
 use vtorc_core::reparent::prognosis::{Prognosis, if_primary_died};
 use vtorc_core::reparent::safety::Reach;
+use vtorc_core::source_access::{LoginTrial, LoginTrouble};
 use vtorc_core::tablet::{MysqlAddress, TabletType};
 use vtorc_core::testkit;
 

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mysql::prelude::Queryable;
 
 use vtorc_core::ports::CommandError;
-use vtorc_core::preflight::{Inspection, LoginTrial, LoginTrouble, may_replicate};
-use vtorc_core::source_access::Login;
+use vtorc_core::preflight::{Inspection, may_replicate};
+use vtorc_core::source_access::{Login, LoginTrial, LoginTrouble};
 use vtorc_core::tablet::MysqlAddress;
 
 use super::access::{MysqlAccess, TlsFiles};

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::oneshot;
 use vtorc_core::ports::{CommandError, MysqlPort, ServerCommand};
-use vtorc_core::preflight::{Inspection, LoginTrial};
-use vtorc_core::source_access::Login;
+use vtorc_core::preflight::Inspection;
+use vtorc_core::source_access::{Login, LoginTrial};
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::{MysqlAddress, TabletAddress};
 

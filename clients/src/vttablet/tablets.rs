@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use vtorc_core::knowledge::health::ProbeFailure;
 use vtorc_core::ports::{CommandError, MysqlPort, ProbeConnection, ProbePort, ServerCommand};
-use vtorc_core::preflight::{Inspection, LoginTrial};
-use vtorc_core::source_access::Login;
+use vtorc_core::preflight::Inspection;
+use vtorc_core::source_access::{Login, LoginTrial};
 use vtorc_core::status::ServerStatus;
 use vtorc_core::tablet::TabletAddress;
 

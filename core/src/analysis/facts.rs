@@ -1,10 +1,12 @@
 //! The facts that the rules are written in, drawn from a snapshot. Facts count; rules judge.
 
+mod ackers;
 mod replicas;
 
 use std::time::Duration;
 
-pub use replicas::{ReplicaFacts, errant_gtids, is_to_acknowledge, replica_facts};
+pub use ackers::is_to_acknowledge;
+pub use replicas::{ReplicaFacts, errant_gtids, replica_facts};
 
 use super::evidence::{Age, Evidence, Setting, Sight};
 use crate::durability::DurabilityPolicy;
@@ -391,7 +393,7 @@ fn primary_settings(
         && status.semi_sync.wait_count == facts.acks_required
         && !status.semi_sync.falls_back_alone
         && status.semi_sync.timeout_ms >= SEMI_SYNC_TIMEOUT_MIN_MS;
-    count_ackers(facts, snapshot, primary, status, policy);
+    ackers::count(facts, snapshot, primary, status, policy);
     facts.others_ahead = others_ahead(facts, snapshot, alias, policy);
     primary_lost(facts, snapshot, primary, status);
     let settings_of_primary = Setting::Primary {
@@ -501,38 +503,6 @@ fn is_followed(
 
 /// A source that waits less than this would fall back to asynchronous by itself and lose what it promised.
 pub(crate) const SEMI_SYNC_TIMEOUT_MIN_MS: u64 = 24 * 3600 * 1000;
-
-fn count_ackers(
-    facts: &mut Facts,
-    snapshot: &ShardSnapshot,
-    primary: &TabletState,
-    status: &ServerStatus,
-    policy: DurabilityPolicy,
-) {
-    for replica in snapshot.replicas_of(&primary.tablet.alias) {
-        let last = replica.status.as_deref();
-        let available = last.is_none_or(|theirs| theirs.semi_sync.replica_available);
-        if !policy.wants_ack_of(&primary.tablet, &replica.tablet, last) || !available {
-            continue;
-        }
-        facts.ackers_possible += 1;
-        let Some(theirs) = replica.valid_status() else { continue };
-        if acks_for(theirs, status, primary) && !snapshot.is_silent(replica, primary) {
-            facts.ackers_ready += 1;
-        } else if !theirs.semi_sync.replica_enabled {
-            facts.ackers_coming += 1;
-        }
-    }
-}
-
-fn acks_for(replica: &ServerStatus, primary: &ServerStatus, primary_state: &TabletState) -> bool {
-    let address = primary_state.tablet.mysql.as_ref();
-    replica.semi_sync.replica_enabled
-        && replica.replication.as_ref().is_some_and(|replication| {
-            replication.receiver == ReceiverState::Running
-                && primary.is_source_of(replication, address)
-        })
-}
 
 /// A commit that waits for so long is not going to be acknowledged by itself.
 pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(10);

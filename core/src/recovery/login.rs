@@ -5,10 +5,9 @@
 use crate::ids::TabletAlias;
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
-use crate::preflight::{LoginTrial, LoginTrouble};
 use crate::reparent::choice::Basis;
 use crate::settings::RecoverySettings;
-use crate::source_access::ChannelTls;
+use crate::source_access::{ChannelTls, LoginTrial, LoginTrouble};
 use crate::status::ReceiverErrorKind;
 use crate::tablet::Tablet;
 

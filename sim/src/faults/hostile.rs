@@ -23,7 +23,7 @@
 //! | [`Hostile::RefusesPromotion`] | a privilege is missing on one host, or its connections are used up |
 //! | [`Hostile::Ungoverned`] | a privilege is missing on the primary, where semi-sync is off |
 //! | [`Hostile::EmergencyAsked`] | an operator who knows no other way |
-//! | [`Hostile::LacksReplicaUser`] | a user that was made on each server by hand, with `sql_log_bin = 0`, and not on this one |
+//! | [`Hostile::LacksReplicaUser`] | the user was made on each server by hand, and not on this one |
 //! | [`Hostile::ShutDown`] | a vttablet that was stopped in order, or has not said its port yet |
 //! | [`Hostile::ManagerSlow`] | a network card, switch or tunnel before vtorc that loses packets |
 //!

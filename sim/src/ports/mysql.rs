@@ -9,8 +9,8 @@ use vtorc_core::ids::ServerIdentity;
 use vtorc_core::ports::{
     CommandError, MysqlPort, PromotionGrounds, RelayLog, ServerCommand, Sessions, SourceChange,
 };
-use vtorc_core::preflight::{Inspection, LoginTrial, LoginTrouble};
-use vtorc_core::source_access::Login;
+use vtorc_core::preflight::Inspection;
+use vtorc_core::source_access::{Login, LoginTrial, LoginTrouble};
 use vtorc_core::status::{Flavor, ReceiverState, ServerStatus};
 use vtorc_core::tablet::{TabletAddress, TabletType};
 

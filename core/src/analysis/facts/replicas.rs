@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::acks_for;
+use super::ackers::is_to_acknowledge;
 use crate::analysis::evidence::{Age, Evidence, Setting};
 use crate::durability::DurabilityPolicy;
 use crate::ids::TabletAlias;
@@ -133,40 +133,6 @@ fn is_turned_away(replication: &ReplicationStatus) -> bool {
 /// A source may be away for so long, and vtorc with it: then nobody but the replica itself goes back. (MySQL gives up
 /// after ten tries since 8.4.)
 const TRIES_FOR_MIN: Duration = Duration::from_secs(3600);
-
-/// Whether a replica is to acknowledge. One with errant GTIDs is never promoted while there is another: it acknowledges
-/// only where too few others do, or it could be the only one that has the last writes.
-pub fn is_to_acknowledge(
-    replica: &TabletState,
-    primary: &TabletState,
-    policy: DurabilityPolicy,
-    snapshot: &ShardSnapshot,
-) -> bool {
-    let wanted = |one: &TabletState| {
-        policy.wants_ack_of(&primary.tablet, &one.tablet, one.status.as_deref())
-    };
-    // Only what every vtorc can see counts: two of them would undo each other's work. Of a MariaDB, what one saw is not
-    // known to one that was started later.
-    let all_see = |one: &TabletState| {
-        one.status.as_ref().is_some_and(|status| status.flavor == Flavor::MySql)
-    };
-    let errs = |one: &TabletState| all_see(one) && errant_gtids(one, primary).is_some();
-    if !wanted(replica) || !errs(replica) || sabotage::has(Bug::LetErrantAcknowledge) {
-        return wanted(replica);
-    }
-    let others = snapshot.replicas_of(&primary.tablet.alias).filter(|other| {
-        let both = other.valid_status().zip(primary.valid_status());
-        let acknowledges = both.is_some_and(|(theirs, source)| {
-            theirs.semi_sync.replica_active && acks_for(theirs, source, primary)
-        });
-        other.tablet.alias != replica.tablet.alias
-            && wanted(other)
-            && !errs(other)
-            && !snapshot.is_silent(other, primary)
-            && acknowledges
-    });
-    others.count() < policy.acks_required() as usize
-}
 
 /// The transactions of a replica that did not come from its primary.
 ///

@@ -1,0 +1,81 @@
+//! Who acknowledges what the primary writes, and who is to.
+
+use super::{Facts, errant_gtids};
+use crate::durability::DurabilityPolicy;
+use crate::knowledge::observe::TabletState;
+use crate::knowledge::snapshot::ShardSnapshot;
+use crate::sabotage::{self, Bug};
+use crate::status::{Flavor, ReceiverState, ServerStatus};
+
+/// Counts those who acknowledge, who will once they are told to, and who could.
+pub(super) fn count(
+    facts: &mut Facts,
+    snapshot: &ShardSnapshot,
+    primary: &TabletState,
+    status: &ServerStatus,
+    policy: DurabilityPolicy,
+) {
+    for replica in snapshot.replicas_of(&primary.tablet.alias) {
+        let last = replica.status.as_deref();
+        let available = last.is_none_or(|theirs| theirs.semi_sync.replica_available);
+        if !policy.wants_ack_of(&primary.tablet, &replica.tablet, last) || !available {
+            continue;
+        }
+        facts.ackers_possible += 1;
+        let Some(theirs) = replica.valid_status() else { continue };
+        if acks_for(theirs, status, primary) && !snapshot.is_silent(replica, primary) {
+            facts.ackers_ready += 1;
+        } else if !theirs.semi_sync.replica_enabled {
+            facts.ackers_coming += 1;
+        }
+    }
+}
+
+fn acks_for(replica: &ServerStatus, primary: &ServerStatus, primary_state: &TabletState) -> bool {
+    let address = primary_state.tablet.mysql.as_ref();
+    replica.semi_sync.replica_enabled
+        && replica.replication.as_ref().is_some_and(|replication| {
+            replication.receiver == ReceiverState::Running
+                && primary.is_source_of(replication, address)
+        })
+}
+
+/// Whether a replica is to acknowledge. One with errant GTIDs is never promoted while there is another, nor is one that
+/// lost what it wrote itself, from which others cannot even catch up: they acknowledge only where too few others do, or
+/// one of them could be the only one that has the last writes.
+pub fn is_to_acknowledge(
+    replica: &TabletState,
+    primary: &TabletState,
+    policy: DurabilityPolicy,
+    snapshot: &ShardSnapshot,
+) -> bool {
+    let wanted = |one: &TabletState| {
+        policy.wants_ack_of(&primary.tablet, &one.tablet, one.status.as_deref())
+    };
+    // Only what every vtorc can see counts: two of them would undo each other's work. Of a MariaDB, what one saw is not
+    // known to one that was started later.
+    let all_see = |one: &TabletState| {
+        one.status.as_ref().is_some_and(|status| status.flavor == Flavor::MySql)
+    };
+    let lost_own = |one: &TabletState| {
+        let both = one.valid_status().zip(primary.valid_status());
+        both.is_some_and(|(theirs, source)| theirs.lost_to(source).is_some())
+    };
+    let errs =
+        |one: &TabletState| lost_own(one) || (all_see(one) && errant_gtids(one, primary).is_some());
+    if !wanted(replica) || !errs(replica) || sabotage::has(Bug::LetErrantAcknowledge) {
+        return wanted(replica);
+    }
+    let others = snapshot.replicas_of(&primary.tablet.alias).filter(|other| {
+        let both = other.valid_status().zip(primary.valid_status());
+        let acknowledges = both.is_some_and(|(theirs, source)| {
+            theirs.semi_sync.replica_active && acks_for(theirs, source, primary)
+        });
+        other.tablet.alias != replica.tablet.alias
+            && wanted(other)
+            && !errs(other)
+            && !snapshot.is_silent(other, primary)
+            && acknowledges
+    });
+    others.count() < policy.acks_required() as usize
+}
