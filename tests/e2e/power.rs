@@ -85,8 +85,8 @@ fn acknowledged_rows_on_a_mariadb_primary_alone_are_waited_for_by_a_vtorc_that_n
     the_replicas_come_back_first(Flavor::MariaDb.into(), Struck::ServersAndVtorc, NEVER_HEARD);
 }
 
-/// It is started again as its option file says: it takes writes and waits for nobody. Those who could acknowledge are out
-/// of sight, and what it acknowledged alone would be lost with it: it is told to wait for them.
+/// It is started again as its option file says: it takes writes and waits for nobody. Those who could acknowledge are
+/// out of sight, and what it acknowledged alone would be lost with it: it is told to wait for them.
 #[test]
 fn a_primary_that_comes_back_while_no_acker_is_in_sight_waits_for_one() {
     for (flavor, variable) in [

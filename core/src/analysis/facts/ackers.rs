@@ -40,9 +40,8 @@ fn acks_for(replica: &ServerStatus, primary: &ServerStatus, primary_state: &Tabl
         })
 }
 
-/// Whether a replica is to acknowledge. One with errant GTIDs is never promoted while there is another, nor is one that
-/// lost what it wrote itself, from which others cannot even catch up: they acknowledge only where too few others do, or
-/// one of them could be the only one that has the last writes.
+/// Whether a replica is to acknowledge. One with errant GTIDs is never promoted while there is another: it acknowledges
+/// only where too few others do, or it could be the only one that has the last writes.
 pub fn is_to_acknowledge(
     replica: &TabletState,
     primary: &TabletState,
@@ -57,12 +56,7 @@ pub fn is_to_acknowledge(
     let all_see = |one: &TabletState| {
         one.status.as_ref().is_some_and(|status| status.flavor == Flavor::MySql)
     };
-    let lost_own = |one: &TabletState| {
-        let both = one.valid_status().zip(primary.valid_status());
-        both.is_some_and(|(theirs, source)| theirs.lost_to(source).is_some())
-    };
-    let errs =
-        |one: &TabletState| lost_own(one) || (all_see(one) && errant_gtids(one, primary).is_some());
+    let errs = |one: &TabletState| all_see(one) && errant_gtids(one, primary).is_some();
     if !wanted(replica) || !errs(replica) || sabotage::has(Bug::LetErrantAcknowledge) {
         return wanted(replica);
     }
