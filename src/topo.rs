@@ -66,6 +66,7 @@ async fn execute(options: DaemonOptions, command: TopoCommand) -> Result<(), Fai
         TopoCommand::AddTablet { alias, shard, mysql, tablet_type, vttablet } => {
             let at = (mysql.as_str(), vttablet.as_deref());
             let tablet = new_tablet(&alias, &shard, at, &tablet_type)?;
+            check_address(&store, &tablet).await?;
             store.add_tablet(&tablet).await?;
             say(&format!("added tablet {}", tablet.alias));
         }
@@ -195,6 +196,22 @@ async fn list(store: &TopoStore) -> Result<(), Failure> {
     match troubles.is_empty() {
         true => Ok(()),
         false => Err(Failure(troubles.join("\n"))),
+    }
+}
+
+/// Two records of one server are a mistake.
+async fn check_address(store: &TopoStore, tablet: &Tablet) -> Result<(), Failure> {
+    let read = store.read_shard(&tablet.shard).await?;
+    let members = read.shards.values().flat_map(|shard| shard.tablets.values());
+    let mut others = members.filter(|other| other.alias != tablet.alias);
+    match others.find(|other| other.mysql.is_some() && other.mysql == tablet.mysql) {
+        Some(other) => Err(Failure(format!(
+            "{} has the address of {}: give it its own, or delete the other record first (vtorc topo delete {})",
+            tablet.alias,
+            line(other),
+            other.alias
+        ))),
+        None => Ok(()),
     }
 }
 
