@@ -128,7 +128,7 @@ function row(tablet, shard) {
     h("td", { class: "fixed" }, h("div", { class: "mono alias" }, tablet.alias),
       h("div", { class: "small dim", title: tablet.version ?? "" }, `${tablet.type} `, h("span", { class: "mono" }, address)),
       vttablet(tablet),
-      tablet.errant_gtids && h("div", { class: "small", title: "It has transactions that the primary lacks; it is never promoted." },
+      tablet.errant_gtids && h("div", { class: "small", title: "It has transactions that the primary lacks; it is not promoted unless it is named." },
         h("span", { class: "pill warn" }, "errant"), " ", h("span", { class: "mono gtids" }, tablet.errant_gtids))),
     h("td", { class: "fixed", title: tablet.trouble ?? "" }, dot(colour),
       tablet.reachable ? (tablet.read_only ? "read-only" : "takes writes") : stateText(tablet)),

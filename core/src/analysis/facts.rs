@@ -473,13 +473,15 @@ fn primary_lost(
     facts.evidence.extend(lost);
 }
 
-/// Promotable tablets other than the primary that take writes.
+/// Promotable tablets other than the primary that take writes. What one said before the primary's term was known here
+/// may be from before it was demoted.
 fn writable_others<'a>(
     snapshot: &'a ShardSnapshot,
     primary: &'a TabletAlias,
 ) -> impl Iterator<Item = (&'a Tablet, &'a ServerStatus)> {
     let others =
         snapshot.replicas_of(primary).filter(|other| other.tablet.tablet_type.is_promotable());
+    let others = others.filter(|other| !snapshot.asked_before_term(other));
     others
         .filter_map(|other| Some((&other.tablet, other.valid_status()?)))
         .filter(|(_, status)| status.is_writable())

@@ -124,7 +124,7 @@ pub const WARNINGS: &[Warning] = &[
     },
     Warning {
         kind: FindingKind::ErrantGTIDDetected,
-        why: "it has transactions that the primary lacks; it is never promoted",
+        why: "it has transactions that the primary lacks; it is not promoted unless it is named",
         find: |snapshot| {
             let Some(primary) = snapshot.primary() else { return Vec::new() };
             let each = snapshot.tablets.values().filter_map(|state| {

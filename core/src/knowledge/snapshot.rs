@@ -107,9 +107,9 @@ impl ShardSnapshot {
             || state.acknowledged_lately()
     }
 
-    /// What the primary said last, it said before its term was known here.
-    pub fn asked_before_term(&self, primary: &TabletState) -> bool {
-        self.term_known_since.is_some_and(|since| primary.status_at < since)
+    /// What a tablet said last, it said before the primary's term was known here.
+    pub fn asked_before_term(&self, state: &TabletState) -> bool {
+        self.term_known_since.is_some_and(|since| state.status_at < since)
     }
 
     /// Tells whether a tablet that answers was not asked again since then.
