@@ -39,7 +39,8 @@ const MARIADB_FOUND: &[u64] = &[
 const MARIADB_LEARNED: [std::ops::Range<u64>; 2] =
     [9_200_000_000..9_200_000_100, 9_300_000_000..9_300_000_100];
 /// ... and so many hostile ones of those that have what was added since.
-const LEARNED: std::ops::Range<u64> = 7_000_000_000..7_000_000_200;
+const LEARNED: [std::ops::Range<u64>; 2] =
+    [7_000_000_000..7_000_000_200, 10_000_000_000..10_000_000_200];
 /// New ones that found something.
 const FOUND: &[u64] = &[
     7_002_601,
@@ -273,12 +274,13 @@ fn the_same_hostile_seed_is_the_same_run() {
 /// All kinds of fault and habit are drawn, and most schedules have several shards and several vtorcs.
 #[test]
 fn hostile_schedules_are_hostile() {
-    let schedules: Vec<Schedule> = (0..HOSTILE).chain(LEARNED).map(Schedule::hostile).collect();
+    let seeds = (0..HOSTILE).chain(LEARNED.into_iter().flatten());
+    let schedules: Vec<Schedule> = seeds.map(Schedule::hostile).collect();
     let drawn = |kind: Hostile| {
         let kind = Kind::Hostile(kind);
         schedules.iter().any(|schedule| schedule.everything().any(|fault| fault.kind == kind))
     };
-    let all = Hostile::DRAWN.into_iter().chain([Hostile::LyingRecord]);
+    let all = Hostile::DRAWN.into_iter().chain([Hostile::LyingRecord, Hostile::DamagedShardRecord]);
     let missing: Vec<Hostile> = all.filter(|kind| !drawn(*kind)).collect();
     assert!(missing.is_empty(), "never drawn: {missing:?}");
     let several = |schedule: &&Schedule| schedule.shards.len() > 1 && schedule.managers > 1;
@@ -304,7 +306,9 @@ fn hostile_schedules_are_hostile() {
 fn hostile_schedules_violate_nothing() {
     let hostile = (Schedule::hostile as fn(u64) -> Schedule, " --hostile");
     let mut bad = run_each(hostile, 0, |seed| seed < HOSTILE);
-    bad.extend(run_each(hostile, LEARNED.start, |seed| LEARNED.contains(&seed)));
+    for learned in LEARNED {
+        bad.extend(run_each(hostile, learned.start, |seed| learned.contains(&seed)));
+    }
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
 
