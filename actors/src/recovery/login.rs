@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::future;
+use tokio::time::timeout;
 use vtorc_core::ids::TabletAlias;
 use vtorc_core::ports::CommandError;
 use vtorc_core::recovery::login::{self, LoginRefused};
@@ -69,7 +70,7 @@ impl Locked<'_> {
     }
 
     /// At whom of those who answer replicas could not log in. In an emergency that is tried while the receivers are
-    /// stopped, and not waited for.
+    /// stopped, and hardly waited for. Where they could at nobody, they come from hosts where this machine may not.
     pub(super) async fn refuse_replicas(&self) -> BTreeSet<TabletAlias> {
         if !login::is_tried(self.basis()) {
             return BTreeSet::new();
@@ -77,13 +78,23 @@ impl Locked<'_> {
         let states = self.fresh.tablets.values().filter(|state| state.reachability.is_valid());
         let candidates = states.filter(|state| state.tablet.tablet_type.is_promotable());
         let tries = candidates.map(|state| async {
-            let tried = self.try_login(&state.tablet, LOGIN_PATIENCE).await;
-            let Err(NoLogin::Refused(why)) = tried else { return None };
-            let alias = &state.tablet.alias;
-            self.job.decided(StepKind::TryLogin, Some(alias), why.to_string());
-            Some(alias.clone())
+            let tried = self.try_login(&state.tablet, LOGIN_PATIENCE);
+            match timeout(LOGIN_PATIENCE, tried).await {
+                Ok(Ok(())) => Some(Ok(())),
+                Ok(Err(NoLogin::Refused(why))) => Some(Err(why)),
+                Ok(Err(NoLogin::Unknown(_))) | Err(_) => None,
+            }
         });
-        future::join_all(tries).await.into_iter().flatten().collect()
+        let tried: Vec<_> = future::join_all(tries).await.into_iter().flatten().collect();
+        if tried.iter().all(Result::is_err) {
+            return BTreeSet::new();
+        }
+        let refused = tried.into_iter().filter_map(Result::err);
+        let told = refused.map(|why| {
+            self.job.decided(StepKind::TryLogin, Some(&why.at), why.to_string());
+            why.at
+        });
+        told.collect()
     }
 
     /// Makes sure, before anything is stopped, that these can be told whom to log in as once they follow another.

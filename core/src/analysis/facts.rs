@@ -83,9 +83,9 @@ pub struct Facts {
     pub acks_required: u32,
     /// Ackers that are enabled and follow the primary.
     pub ackers_ready: u32,
-    /// Tablets that answer, could acknowledge, and were not told to yet.
+    /// Tablets that are connected to it, could acknowledge, and were not told to yet.
     pub ackers_coming: u32,
-    /// Tablets that could acknowledge if they were there.
+    /// Tablets that were heard once, and could acknowledge if they were there.
     pub ackers_possible: u32,
     /// The primary can wait for acknowledgements at all.
     pub primary_semi_sync_available: bool,

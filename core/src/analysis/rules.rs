@@ -33,8 +33,8 @@ fn nobody_receives(facts: &Facts) -> bool {
         && facts.others_hearing == 0
 }
 
-/// The primary is to wait for acknowledgements now: enough ackers are ready, or enough there are who are away. Those
-/// that answer and were not told to acknowledge are told first, so that no write waits for them.
+/// The primary is to wait for acknowledgements now: enough ackers are ready, or enough are known who are away. Those
+/// that are connected and were not told to acknowledge are told first, so that no write waits for them.
 fn is_to_wait(facts: &Facts) -> bool {
     let Facts { acks_required, ackers_ready, ackers_coming, ackers_possible, .. } = facts;
     let nobody_to_tell = ackers_ready + ackers_coming < *acks_required;

@@ -107,6 +107,11 @@ impl ShardSnapshot {
             || state.acknowledged_lately()
     }
 
+    /// It acknowledged, as a process before this one knew.
+    pub fn acknowledged_before(&self, alias: &TabletAlias) -> bool {
+        self.heard_before.as_ref().is_some_and(|before| before.ackers.contains(alias))
+    }
+
     /// What a tablet said last, it said before the primary's term was known here.
     pub fn asked_before_term(&self, state: &TabletState) -> bool {
         self.term_known_since.is_some_and(|since| state.status_at < since)

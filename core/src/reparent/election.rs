@@ -356,7 +356,9 @@ fn sources_for(
     if contender.received().contains(wanted) || contender.filters() {
         return Vec::new();
     }
-    let has_all = |one: &&&Contender| one.is_source() && one.received().contains(wanted);
+    let has_all = |one: &&&Contender| {
+        one.is_source() && !one.refuses_replicas && one.received().contains(wanted)
+    };
     let mut sources: Vec<&Contender> =
         trusted.iter().filter(has_all).filter(|one| contender.can_follow(one)).copied().collect();
     sources.sort_by_key(|one| {

@@ -1,6 +1,5 @@
 //! What was read of the topology, and how it goes together with what was known before.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -147,7 +146,10 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
     keep_unread_policy(new, old, read);
     keep_unread_record(new, old, read);
     promote_unread(new, read);
-    promote_named(new);
+    // Whom the shard's record named before it was damaged may have been replaced since.
+    if !read.unread_shards.contains_key(&new.shard) {
+        promote_named(new);
+    }
     new.known_cells = old.map(|old| old.known_cells.clone()).unwrap_or_default();
     new.known_cells.extend(read.read_cells.iter().cloned());
     let cells = read.unread_cells.iter().filter(|(cell, _)| !new.known_cells.contains(*cell));
@@ -156,7 +158,6 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
         .collect();
     new.unseen.extend(named_since(new, old, read));
     new.unread_tablets = unread_tablets(new, old, read);
-    new.unread_record = unread_record(new, old, read);
     let policy = read.unread_policies.get(&new.shard.keyspace);
     let policy = policy.map(|why| (format!("keyspace {}", new.shard.keyspace), why.clone()));
     let record = read.unread_shards.get(&new.shard);
@@ -173,36 +174,7 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
             new.unseen.insert(Place::Record(alias.clone()), tablet.why.clone());
         }
     }
-    leave_out_doubles(new);
-}
-
-/// Two records of one server are a mistake in one of them: the shard goes on without the one that is not PRIMARY, or
-/// that has the higher number. Where that tablet's own server is nobody knows.
-fn leave_out_doubles(new: &mut ShardTopology) {
-    let order = |tablet: &&Tablet| {
-        let leads = tablet.tablet_type == TabletType::Primary;
-        (!leads, leads.then_some(std::cmp::Reverse(tablet.term_start)), tablet.alias.clone())
-    };
-    let mut tablets: Vec<&Tablet> = new.tablets.values().collect();
-    tablets.sort_by_key(order);
-    let mut owners = BTreeMap::new();
-    let mut doubles = Vec::new();
-    for tablet in tablets {
-        let Some(address) = &tablet.mysql else { continue };
-        match owners.entry(address.to_string()) {
-            Entry::Vacant(free) => drop(free.insert(tablet.alias.clone())),
-            Entry::Occupied(owner) => {
-                let why = format!("its address {address} is that of {} too", owner.get());
-                doubles.push((tablet.alias.clone(), why));
-            }
-        }
-    }
-    for (alias, why) in doubles {
-        new.tablets.remove(&alias);
-        new.unread_tablets.remove(&alias);
-        new.damaged.insert(format!("the record of tablet {alias}"), why.clone());
-        new.unseen.insert(Place::Record(alias), why);
-    }
+    new.unread_record = unread_record(new, old, read);
 }
 
 /// Keeps the policy of a keyspace whose record cannot be read, and what that forbade.
@@ -304,7 +276,6 @@ fn promote_named(new: &mut ShardTopology) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tablet::MysqlAddress;
     use crate::testkit;
     use crate::time::TermStart;
 
@@ -436,6 +407,10 @@ mod tests {
         let doubtful = merged(&known, &more);
         assert_eq!(doubtful.unread_record, Some(UnreadRecord::Doubtful));
         assert_eq!(doubtful.unread_tablets, BTreeSet::from(["zone1-2".parse().unwrap()]));
+        // So may one that nobody here has ever read.
+        let mut unknown = damaged.clone();
+        unknown.unread_tablets.insert("zone1-9".parse().unwrap(), unread(Some("ks/0")));
+        assert_eq!(merged(&known, &unknown).unread_record, Some(UnreadRecord::Doubtful));
         // It comes and goes with that; it does not where nothing was ever read.
         assert_eq!(merged(&stands, &damaged).unread_record, Some(UnreadRecord::AsBefore));
         let never = merge(&BTreeMap::new(), damaged.clone()).remove(&name).unwrap();
@@ -443,27 +418,6 @@ mod tests {
         assert_eq!(merged(&never, &damaged).unread_record, Some(UnreadRecord::Never));
         let mended = merged(&never, &read(&["zone1-1"]));
         assert_eq!((mended.unread_record, mended.damaged.len()), (None, 0));
-    }
-
-    #[test]
-    fn of_two_records_of_one_server_one_is_left_out() {
-        let mut read = read(&["zone1-1", "zone1-2", "zone1-3"]);
-        let tablets = &mut read.shards.values_mut().next().unwrap().tablets;
-        let address = Some(MysqlAddress { host: "h".into(), port: 3306 });
-        for (tablet, term) in tablets.values_mut().zip([None, Some(5), Some(6)]) {
-            tablet.mysql.clone_from(&address);
-            tablet.term_start = term.map(|seconds| TermStart { seconds, nanos: 0 });
-            if term.is_some() {
-                tablet.tablet_type = TabletType::Primary;
-            }
-        }
-        let merged = merge(&BTreeMap::new(), read);
-        assert_eq!(aliases(&merged), ["zone1-0000000003"]);
-        let left_out = ["zone1-0000000001", "zone1-0000000002"];
-        let places = left_out.map(|alias| format!("the record of tablet {alias}"));
-        assert_eq!(unseen(&merged), places);
-        let named = merged.values().flat_map(|shard| shard.damaged.values());
-        assert!(named.clone().all(|why| why.contains("zone1-0000000003")) && named.count() == 2);
     }
 
     #[test]

@@ -17,27 +17,32 @@ pub(super) fn count(
 ) {
     for replica in snapshot.replicas_of(&primary.tablet.alias) {
         let last = replica.status.as_deref();
-        let available = last.is_none_or(|theirs| theirs.semi_sync.replica_available);
-        if !policy.wants_ack_of(&primary.tablet, &replica.tablet, last) || !available {
+        if !policy.wants_ack_of(&primary.tablet, &replica.tablet, last) {
             continue;
         }
-        facts.ackers_possible += 1;
+        // Whoever was never there, as a server that is to be set up, is waited for by nobody.
+        let is_possible = match last {
+            Some(theirs) => theirs.semi_sync.replica_available,
+            None => snapshot.acknowledged_before(&replica.tablet.alias),
+        };
+        facts.ackers_possible += u32::from(is_possible);
         let Some(theirs) = replica.valid_status() else { continue };
-        if acks_for(theirs, status, primary) && !snapshot.is_silent(replica, primary) {
+        let connected = follows(theirs, status, primary);
+        let enabled = theirs.semi_sync.replica_enabled;
+        if connected && enabled && !snapshot.is_silent(replica, primary) {
             facts.ackers_ready += 1;
-        } else if !theirs.semi_sync.replica_enabled {
+        } else if connected && !enabled && is_possible {
             facts.ackers_coming += 1;
         }
     }
 }
 
-fn acks_for(replica: &ServerStatus, primary: &ServerStatus, primary_state: &TabletState) -> bool {
+/// It is connected to the primary.
+fn follows(replica: &ServerStatus, primary: &ServerStatus, primary_state: &TabletState) -> bool {
     let address = primary_state.tablet.mysql.as_ref();
-    replica.semi_sync.replica_enabled
-        && replica.replication.as_ref().is_some_and(|replication| {
-            replication.receiver == ReceiverState::Running
-                && primary.is_source_of(replication, address)
-        })
+    replica.replication.as_ref().is_some_and(|replication| {
+        replication.receiver == ReceiverState::Running && primary.is_source_of(replication, address)
+    })
 }
 
 /// Whether a replica is to acknowledge. One with errant GTIDs is never promoted while there is another: it acknowledges
@@ -63,7 +68,10 @@ pub fn is_to_acknowledge(
     let others = snapshot.replicas_of(&primary.tablet.alias).filter(|other| {
         let both = other.valid_status().zip(primary.valid_status());
         let acknowledges = both.is_some_and(|(theirs, source)| {
-            theirs.semi_sync.replica_active && acks_for(theirs, source, primary)
+            let semi_sync = &theirs.semi_sync;
+            semi_sync.replica_active
+                && semi_sync.replica_enabled
+                && follows(theirs, source, primary)
         });
         other.tablet.alias != replica.tablet.alias
             && wanted(other)
