@@ -128,8 +128,9 @@ fn recovery_can_be_forbidden_by_flag() {
         cluster.server_mut(&first).kill();
         cluster.daemon().held_back(word);
         cluster.server_mut(&first).restart().unwrap();
-        wait_for(|| (cluster.daemon().shard()["held_back"].is_null()).then_some(()))
-            .expect("it came back");
+        let is_back =
+            || (tablet(&cluster.daemon().shard(), &first)["state"] == "reachable").then_some(());
+        wait_for(is_back).expect("it came back");
     }
 }
 
