@@ -70,7 +70,7 @@ impl Locked<'_> {
     }
 
     /// At whom of those who answer replicas could not log in. In an emergency that is tried while the receivers are
-    /// stopped, and hardly waited for. Where they could at nobody, they come from hosts where this machine may not.
+    /// stopped, and hardly waited for.
     pub(super) async fn refuse_replicas(&self) -> BTreeSet<TabletAlias> {
         if !login::is_tried(self.basis()) {
             return BTreeSet::new();
@@ -85,12 +85,8 @@ impl Locked<'_> {
                 Ok(Err(NoLogin::Unknown(_))) | Err(_) => None,
             }
         });
-        let tried: Vec<_> = future::join_all(tries).await.into_iter().flatten().collect();
-        if tried.iter().all(Result::is_err) {
-            return BTreeSet::new();
-        }
-        let refused = tried.into_iter().filter_map(Result::err);
-        let told = refused.map(|why| {
+        let tried = future::join_all(tries).await.into_iter().flatten().collect();
+        let told = login::refusals(tried).into_iter().map(|why| {
             self.job.decided(StepKind::TryLogin, Some(&why.at), why.to_string());
             why.at
         });

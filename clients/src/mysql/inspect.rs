@@ -49,36 +49,29 @@ fn users(clients: Vec<Client>) -> BTreeSet<String> {
 
 /// Logs in as replicas do: at the server itself where the configuration says as whom, else where its channel leads.
 fn login_trial(session: &mut Session<'_>) -> Result<Option<LoginTrial>, CommandError> {
-    let (login, at) = match session.access.replica.clone() {
-        Some(login) => (login, session.address.clone()),
-        None => {
-            let source = session.status()?.replication.map(|replication| replication.source);
-            match (login::login(session)?, source) {
-                (Some(login), Some(source)) => (login, source),
-                (Some(login), None) => (login, session.address.clone()),
-                (None, _) => return Ok(None),
-            }
-        }
+    let source = match session.access.replica {
+        Some(_) => None,
+        None => session.status()?.replication.map(|replication| replication.source),
     };
-    trial_at(session, login, at)
+    let at = source.unwrap_or_else(|| session.address.clone());
+    trial_at(session, at)
 }
 
 /// Logs in at the server itself as its replicas would.
 pub(crate) fn try_login(session: &mut Session<'_>) -> Result<Option<LoginTrial>, CommandError> {
-    let login = match session.access.replica.clone() {
-        Some(login) => Some(login),
-        None => login::login(session)?,
-    };
     let at = session.address.clone();
-    login.map_or(Ok(None), |login| trial_at(session, login, at))
+    trial_at(session, at)
 }
 
 fn trial_at(
     session: &mut Session<'_>,
-    login: Login,
     at: MysqlAddress,
 ) -> Result<Option<LoginTrial>, CommandError> {
-    let Login { user, password, tls: asked } = login;
+    let login = match session.access.replica.clone() {
+        Some(login) => Some(login),
+        None => login::login(session)?,
+    };
+    let Some(Login { user, password, tls: asked }) = login else { return Ok(None) };
     let channel = session.status()?.replication.and_then(|channel| channel.tls);
     let tls = session.access.replica_tls.clone().or(asked).or(channel);
     let plain = MysqlAccess { user: user.clone(), password, tls: None, ..session.access.clone() };

@@ -128,6 +128,21 @@ impl WorkerPool {
             }
         }
     }
+
+    /// The same of a tablet's own channel.
+    async fn on_channel<T: Send + 'static>(
+        &self,
+        address: &TabletAddress,
+        deadline: Duration,
+        work: fn(&mut Session<'_>) -> Result<T, CommandError>,
+    ) -> Result<T, CommandError> {
+        let channel = address.channel.clone();
+        let on_channel = move |session: &mut Session<'_>| {
+            session.use_channel(channel)?;
+            work(session)
+        };
+        self.on_worker(&address.mysql, deadline, on_channel).await
+    }
 }
 
 #[async_trait]
@@ -152,12 +167,7 @@ impl MysqlPort for WorkerPool {
         address: &TabletAddress,
         deadline: Duration,
     ) -> Result<Option<Login>, CommandError> {
-        let channel = address.channel.clone();
-        let work = move |session: &mut Session<'_>| {
-            session.use_channel(channel)?;
-            login::login(session)
-        };
-        self.on_worker(&address.mysql, deadline, work).await
+        self.on_channel(address, deadline, login::login).await
     }
 
     async fn try_login(
@@ -165,12 +175,7 @@ impl MysqlPort for WorkerPool {
         address: &TabletAddress,
         deadline: Duration,
     ) -> Result<Option<LoginTrial>, CommandError> {
-        let channel = address.channel.clone();
-        let work = move |session: &mut Session<'_>| {
-            session.use_channel(channel)?;
-            inspect::try_login(session)
-        };
-        self.on_worker(&address.mysql, deadline, work).await
+        self.on_channel(address, deadline, inspect::try_login).await
     }
 
     async fn inspect(
@@ -178,11 +183,6 @@ impl MysqlPort for WorkerPool {
         address: &TabletAddress,
         deadline: Duration,
     ) -> Result<Inspection, CommandError> {
-        let channel = address.channel.clone();
-        let work = move |session: &mut Session<'_>| {
-            session.use_channel(channel)?;
-            inspect::inspect(session)
-        };
-        self.on_worker(&address.mysql, deadline, work).await
+        self.on_channel(address, deadline, inspect::inspect).await
     }
 }

@@ -38,6 +38,11 @@ impl Tablets {
     fn direct(&self) -> Option<&WorkerPool> {
         self.vttablets.access().direct.then_some(&self.workers)
     }
+
+    /// Its server may be reached through its vttablet alone.
+    fn is_out_of_reach(&self, address: &TabletAddress) -> bool {
+        address.vttablet.is_some() && self.direct().is_none()
+    }
 }
 
 #[async_trait]
@@ -84,7 +89,7 @@ impl MysqlPort for Tablets {
         address: &TabletAddress,
         deadline: Duration,
     ) -> Result<Option<Login>, CommandError> {
-        if address.vttablet.is_some() && self.direct().is_none() {
+        if self.is_out_of_reach(address) {
             return Ok(None);
         }
         self.workers.login(address, deadline).await
@@ -95,7 +100,7 @@ impl MysqlPort for Tablets {
         address: &TabletAddress,
         deadline: Duration,
     ) -> Result<Option<LoginTrial>, CommandError> {
-        if address.vttablet.is_some() && self.direct().is_none() {
+        if self.is_out_of_reach(address) {
             return Ok(None);
         }
         self.workers.try_login(address, deadline).await
@@ -106,7 +111,7 @@ impl MysqlPort for Tablets {
         address: &TabletAddress,
         deadline: Duration,
     ) -> Result<Inspection, CommandError> {
-        if address.vttablet.is_some() && self.direct().is_none() {
+        if self.is_out_of_reach(address) {
             return Err(CommandError::NotDone(
                 "what its vttablet does not tell can be looked at with MySQLTopologyUser only"
                     .into(),

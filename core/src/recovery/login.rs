@@ -41,6 +41,15 @@ pub fn check(candidate: &Tablet, trial: Option<LoginTrial>) -> Result<(), LoginR
     }
 }
 
+/// Who of those at whom it was tried refuses replicas. Where all do, replicas come from hosts from which this machine
+/// may not, and nothing is known.
+pub fn refusals(tried: Vec<Result<(), LoginRefused>>) -> Vec<LoginRefused> {
+    match tried.iter().all(Result::is_err) {
+        true => Vec::new(),
+        false => tried.into_iter().filter_map(Result::err).collect(),
+    }
+}
+
 /// Tells whether a server must be told whom to log in as before it can follow anybody. A vttablet knows by itself;
 /// where it is passed by, it is good to know as well.
 pub fn needs_login(snapshot: &ShardSnapshot, tablet: &Tablet, settings: &RecoverySettings) -> bool {
@@ -76,4 +85,23 @@ pub fn tls_for(snapshot: &ShardSnapshot, alias: &TabletAlias) -> Option<ChannelT
     let before = || others.iter().find_map(|other| other.channel_tls.as_ref());
     let known = own.filter(by_tls).or_else(|| used.clone().find(by_tls)).or(own);
     known.or_else(|| used.clone().next()).or_else(before).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_all_refuse_nothing_is_known() {
+        let refused = |uid| LoginRefused {
+            at: TabletAlias { cell: "zone1".into(), uid },
+            user: "vt_repl".into(),
+            why: LoginTrouble::LacksGrant,
+        };
+        let both = || vec![Err(refused(1)), Err(refused(2))];
+        assert_eq!(refusals(both()), []);
+        assert_eq!(refusals(Vec::new()), []);
+        let with_another = both().into_iter().chain([Ok(())]).collect();
+        assert_eq!(refusals(with_another), [refused(1), refused(2)]);
+    }
 }

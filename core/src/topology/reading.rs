@@ -143,8 +143,7 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
             new.tablets.entry(alias.clone()).or_insert_with(|| tablet.clone());
         }
     }
-    keep_unread_policy(new, old, read);
-    keep_unread_record(new, old, read);
+    keep_unread(new, old, read);
     promote_unread(new, read);
     // Whom the shard's record named before it was damaged may have been replaced since.
     if !read.unread_shards.contains_key(&new.shard) {
@@ -177,20 +176,18 @@ fn complete(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &Topolog
     new.unread_record = unread_record(new, old, read);
 }
 
-/// Keeps the policy of a keyspace whose record cannot be read, and what that forbade.
-fn keep_unread_policy(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &TopologyRead) {
-    if let Some(old) = old.filter(|_| read.unread_policies.contains_key(&new.shard.keyspace)) {
+/// Keeps what the shard's own record and its keyspace's said, where these cannot be read, and what they forbade.
+fn keep_unread(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &TopologyRead) {
+    let Some(old) = old else { return };
+    let policy = read.unread_policies.contains_key(&new.shard.keyspace);
+    let record = read.unread_shards.contains_key(&new.shard);
+    if policy {
         new.durability = old.durability.clone();
-        new.emergency_reparent_disabled |= old.emergency_reparent_disabled;
     }
-}
-
-/// Keeps what the shard's own record said, where that cannot be read, and what it forbade.
-fn keep_unread_record(new: &mut ShardTopology, old: Option<&ShardTopology>, read: &TopologyRead) {
-    if let Some(old) = old.filter(|_| read.unread_shards.contains_key(&new.shard)) {
+    if record {
         new.record = old.record.clone();
-        new.emergency_reparent_disabled |= old.emergency_reparent_disabled;
     }
+    new.emergency_reparent_disabled |= (policy || record) && old.emergency_reparent_disabled;
 }
 
 /// Whose records are known from before.
