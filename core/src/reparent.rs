@@ -7,6 +7,7 @@ mod contender;
 pub mod election;
 mod position;
 pub mod prognosis;
+mod rank;
 pub mod reason;
 pub mod safety;
 pub mod successor;

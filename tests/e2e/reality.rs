@@ -49,6 +49,16 @@ fn is_replaced(cluster: &mut Cluster, first: &str, beside: &[&str]) -> String {
     second
 }
 
+/// Kills the primary when no replica has more than another; answers what came of it.
+fn dies_before_equals(cluster: &mut Cluster, first: &str) -> serde_json::Value {
+    cluster.server(first).run(&["INSERT INTO test.ledger VALUES (1, 'kept')"]).unwrap();
+    for replica in &replicas(first) {
+        arrives(cluster.server(replica), &[1].into());
+    }
+    cluster.server_mut(first).kill();
+    cluster.daemon().recovery(|one| one["kind"] == "EmergencyReparent")
+}
+
 /// Runs a statement on one server that refuses writes, and on no other.
 fn change_there_only(cluster: &Cluster, alias: &str, statement: &str) {
     let server = cluster.server(alias);
@@ -290,16 +300,37 @@ fn sets_with_many_gaps_stop_no_failover() {
     assert_eq!(cluster.healthy(&[]), second);
 }
 
-/// It would turn clients and replicas away, and no write would be acknowledged there.
+/// It would turn clients and replicas away: whoever has the same is promoted.
 #[test]
 fn a_candidate_in_offline_mode_is_passed_over() {
     let tablets = ["zone1-101", "zone1-102", "zone1-103"];
     let (mut cluster, first) = cluster_of(Flavor::MySql, &tablets);
     let [best, other] = replicas(&first);
     cluster.server(&best).run(&["SET GLOBAL offline_mode = ON"]).unwrap();
-    assert_eq!(is_replaced(&mut cluster, &first, &[]), other);
-    let reparent = cluster.daemon().recovery(|one| one["kind"] == "EmergencyReparent");
+    let reparent = dies_before_equals(&mut cluster, &first);
     assert_eq!(reparent["outcome"], "succeeded", "{reparent:#}");
+    assert_eq!(cluster.healthy(&[&first]), other);
+}
+
+/// It alone has what was acknowledged, and serves nobody. What is to be done there is said; then it is promoted.
+#[test]
+fn a_candidate_in_offline_mode_is_promoted_once_it_serves() {
+    let tablets = ["zone1-101", "zone1-102", "zone1-103"];
+    let (mut cluster, first) = cluster_of(Flavor::MySql, &tablets);
+    let [best, other] = replicas(&first);
+    cluster.server(&best).run(&["SET GLOBAL offline_mode = ON"]).unwrap();
+    // Or its receiver is started again.
+    cluster.daemon().post("/api/v1/recoveries/disable", json!({}));
+    cluster.server(&other).run(&["STOP REPLICA IO_THREAD"]).unwrap();
+    cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'kept')"]).unwrap();
+    cluster.server_mut(&first).kill();
+    cluster.daemon().post("/api/v1/recoveries/enable", json!({}));
+    let why = cluster.daemon().held_back("offline_mode")["held_back"].to_string();
+    assert!(why.contains(&best), "{why}");
+    assert!(why.contains(&format!("it lacks what {best} has")), "{why}");
+    cluster.server(&best).run(&["SET GLOBAL offline_mode = OFF"]).unwrap();
+    assert_eq!(cluster.healthy(&[&first]), best);
+    assert!(has(cluster.server(&best), &[1].into()), "an acknowledged row is lost");
 }
 
 /// The user of the replicas was made on each server by hand, and not on this one: no replica could follow it, and no
@@ -311,8 +342,8 @@ fn a_candidate_without_the_replicas_user_is_passed_over() {
         let (mut cluster, first) = cluster_of(flavor, &tablets);
         let [best, other] = replicas(&first);
         change_there_only(&cluster, &best, "DROP USER 'vt_repl'@'%'");
-        assert_eq!(is_replaced(&mut cluster, &first, &[]), other);
-        let reparent = cluster.daemon().recovery(|one| one["kind"] == "EmergencyReparent");
+        let reparent = dies_before_equals(&mut cluster, &first);
+        assert_eq!(cluster.healthy(&[&first]), other);
         assert!(reparent.to_string().contains("replicas could not log in"), "{reparent:#}");
     }
 }
@@ -364,6 +395,8 @@ fn an_acker_that_was_taken_out_of_service_is_waited_for_after_a_restart() {
             cluster.server(other).run(&[stop]).unwrap();
         }
         cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'kept')"]).unwrap();
+        // What is received and not applied goes with a crash.
+        arrives(cluster.server(drained), &[1].into());
         cluster.server_mut(&first).kill();
         cluster.server_mut(drained).kill();
         cluster.start_daemon(&[]);

@@ -163,6 +163,11 @@ impl Contender {
         if self.foreign.is_empty() { received } else { received.subtract(&self.foreign) }
     }
 
+    /// Others could not log in there: it can neither send them what they lack nor have its writes acknowledged.
+    pub(super) fn turns_replicas_away(&self) -> bool {
+        self.refuses_replicas || self.status.offline
+    }
+
     /// What it wrote itself, lost, and the other has.
     pub(super) fn lost_to(&self, other: &Contender) -> Option<GtidSet> {
         self.losses.lost(&self.status, &other.status)
@@ -185,9 +190,6 @@ impl Contender {
         }
         let free = self.status.free_connections;
         let is_full = free.is_some_and(|free| (free as usize) < followers);
-        if self.status.offline {
-            return Some(Reason::Offline);
-        }
         if self.refuses_replicas && !sabotage::has(Bug::ForgetReplicaUser) {
             return Some(Reason::NoLogin);
         }

@@ -10,25 +10,19 @@ use crate::ids::{ServerIdentity, TabletAlias};
 use crate::knowledge::observe::TabletState;
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::sabotage::{self, Bug};
-use crate::status::{BinlogFormat, ReplicationStatus, ServerStatus, VttabletState};
+use crate::status::{ReplicationStatus, ServerStatus, VttabletState};
 use crate::tablet::{PromotionRule, Tablet};
 
 pub use super::contender::{Constraints, Contender, NOBODY, Promised, is_witness, promised};
 use super::contender::{lost_own, passed};
 pub use super::position::{PrimaryPosition, Witnesses, position_of_primary};
+use super::rank::{Followers, Rank, more_advanced, rank};
 pub use super::reason::{NoCandidate, PassedOver, Reason};
 use super::safety::{Reach, cannot_acknowledge_alone};
 use super::trust::{
     check_held_by_errant, check_held_by_filtered, check_promised, check_remembered,
     drop_unacknowledged, mistrust, most_advanced, written_by_mistake,
 };
-
-/// How many who could be promoted have all of this and more.
-fn more_advanced(received: &GtidSet, trusted: &[&Contender]) -> usize {
-    let others = trusted.iter().filter(|one| one.tablet.tablet_type.is_promotable());
-    let all = others.map(|one| one.received());
-    all.filter(|theirs| theirs.contains(received) && !received.contains(theirs)).count()
-}
 
 /// The outcome of an election.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,26 +88,6 @@ impl Election {
         others.extend(self.passed_over.iter().cloned());
         others
     }
-}
-
-/// Lower is better. The order of the fields is the order of importance. GTID sets are only partially
-/// ordered, so they are not here: the winner catches up with whoever has most.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
-    /// So many who could be promoted have more than it, and it cannot get what others have.
-    stays_behind: usize,
-    /// It could not serve at once.
-    hindered: bool,
-    rule: PromotionRule,
-    crosses_cell: bool,
-    delayed: bool,
-    leaves_behind: usize,
-    rows_for_statements: bool,
-    newer_version: bool,
-    applier_stands: bool,
-    behind: bool,
-    was_replica: bool,
-    alias: TabletAlias,
 }
 
 /// Those who may have acknowledged what the old primary wrote, where that can be said. It cannot where somebody else
@@ -196,8 +170,8 @@ pub fn elect(
         let helped = !sources.is_empty() || !lesser_sources.is_empty();
         let lost = !helped && !received.contains(&required);
         let reason = unfit(contender, everybody, &reached, constraints);
-        let why_lost = if contender.filters() { Reason::Filtered } else { Reason::CannotCatchUp };
-        match reason.or(lost.then_some(why_lost)) {
+        let why_lost = || cannot_catch_up(contender, &trusted, &required);
+        match reason.or_else(|| lost.then(why_lost)) {
             Some(reason) => passed_over.push(passed(contender, reason)),
             None => {
                 let left = everybody.iter().filter(|one| !one.can_follow(contender)).count();
@@ -357,7 +331,7 @@ fn sources_for(
         return Vec::new();
     }
     let has_all = |one: &&&Contender| {
-        one.is_source() && !one.refuses_replicas && one.received().contains(wanted)
+        one.is_source() && !one.turns_replicas_away() && one.received().contains(wanted)
     };
     let mut sources: Vec<&Contender> =
         trusted.iter().filter(has_all).filter(|one| contender.can_follow(one)).copied().collect();
@@ -366,6 +340,36 @@ fn sources_for(
         (!applied, one.delay_seconds() > 0, one.applier_stands(), one.tablet.alias.clone())
     });
     sources.into_iter().map(|one| one.tablet.alias.clone()).collect()
+}
+
+/// Why it gets from nobody what it must have.
+fn cannot_catch_up(contender: &Contender, trusted: &[&Contender], required: &GtidSet) -> Reason {
+    if contender.filters() {
+        return Reason::Filtered;
+    }
+    let mut holders = trusted.iter().filter(|one| {
+        one.is_source() && one.received().contains(required) && contender.can_follow(one)
+    });
+    let holder = holders.find(|one| one.turns_replicas_away());
+    holder.map_or(Reason::CannotCatchUp, |one| Reason::TurnedAway(one.tablet.alias.clone()))
+}
+
+/// Why such a server would be no primary for anybody.
+fn cannot_serve(status: &ServerStatus) -> Option<Reason> {
+    // Whoever set the mode has to end it. The old primary serves again if it comes back before that.
+    if status.offline {
+        return Some(Reason::Offline);
+    }
+    if !status.gtid_mode_on || !status.log_bin {
+        return Some(Reason::NoGtids);
+    }
+    if !status.log_replica_updates {
+        return Some(Reason::NoLogReplicaUpdates);
+    }
+    match &status.vttablet {
+        Some(VttabletState::Silent(_) | VttabletState::TooOld(_)) => Some(Reason::NoVttablet),
+        Some(VttabletState::Answers { .. }) | None => None,
+    }
 }
 
 /// Why a tablet whose position is believed still cannot be primary.
@@ -400,17 +404,8 @@ pub(super) fn unfit(
     if constraints.wanted.is_some_and(|wanted| *wanted != tablet.alias) {
         return Some(Reason::NotAskedFor);
     }
-    if !contender.status.gtid_mode_on || !contender.status.log_bin {
-        return Some(Reason::NoGtids);
-    }
-    if !contender.status.log_replica_updates {
-        return Some(Reason::NoLogReplicaUpdates);
-    }
-    match &contender.status.vttablet {
-        Some(VttabletState::Silent(_) | VttabletState::TooOld(_)) => {
-            return Some(Reason::NoVttablet);
-        }
-        Some(VttabletState::Answers { .. }) | None => {}
+    if let Some(reason) = cannot_serve(&contender.status) {
+        return Some(reason);
     }
     if constraints.settings.promotion_rule(tablet) == PromotionRule::MustNot {
         return Some(Reason::MustNot);
@@ -440,54 +435,6 @@ pub(super) fn unfit(
 pub fn has_lost_own(alias: &TabletAlias, everybody: &[Contender]) -> bool {
     let own = everybody.iter().find(|one| one.tablet.alias == *alias);
     own.is_some_and(|own| lost_own(own, everybody).is_some())
-}
-
-/// A server that logs statements cannot apply rows: it could not follow one that logs those.
-pub(super) fn logs_statements(contender: &Contender) -> bool {
-    contender.status.binlog_format == Some(BinlogFormat::Statement)
-}
-
-/// What those who may have to follow have in common.
-struct Followers {
-    count: usize,
-    oldest: Option<(u32, u32)>,
-    logs_statements: bool,
-}
-
-impl Followers {
-    fn of(trusted: &[&Contender]) -> Self {
-        Self {
-            count: trusted.len().saturating_sub(1),
-            oldest: trusted.iter().map(|one| one.status.major_version()).min(),
-            logs_statements: trusted.iter().any(|one| logs_statements(one)),
-        }
-    }
-}
-
-fn rank(
-    contender: &Contender,
-    target: &GtidSet,
-    followers: &Followers,
-    leaves_behind: usize,
-    constraints: &Constraints<'_>,
-) -> Rank {
-    let alias = &contender.tablet.alias;
-    Rank {
-        stays_behind: 0,
-        hindered: contender.hindrance(followers.count).is_some(),
-        rule: constraints.settings.promotion_rule(&contender.tablet),
-        delayed: contender.delay_seconds() > 0,
-        leaves_behind,
-        rows_for_statements: followers.logs_statements && !logs_statements(contender),
-        newer_version: followers
-            .oldest
-            .is_some_and(|oldest| contender.status.major_version() > oldest),
-        crosses_cell: constraints.old_primary.is_some_and(|old| old.cell != alias.cell),
-        applier_stands: contender.applier_stands(),
-        behind: !contender.received().contains(target),
-        was_replica: contender.was_replica,
-        alias: alias.clone(),
-    }
 }
 
 /// The server that is primary already, as far as replication goes: every tablet in service answered, it follows nobody

@@ -83,6 +83,8 @@ pub enum Reason {
     DidNotCatchUp,
     /// It lacks what the binary logs of those who have it do not hold any more.
     CannotCatchUp,
+    /// What it lacks, only those have at whom replicas could not log in, as at this one.
+    TurnedAway(TabletAlias),
     /// Its binary logs do not hold any more what this one still lacks: it could never follow.
     LeavesBehind(TabletAlias),
     /// Somebody else ranks before it.
@@ -91,6 +93,9 @@ pub enum Reason {
 
 const LOCKED: &str =
     "somebody holds a lock for which writes wait, as backups do (FLUSH TABLES WITH READ LOCK)";
+const OFFLINE: &str = "it is in offline mode and turns clients and replicas away: SET GLOBAL offline_mode = OFF there";
+const RECORD_UNREAD: &str =
+    "its record cannot be read now, so nobody would learn from the topology that it is primary";
 const BACKED_UP: &str = "a backup runs there (BACKUP STAGE), at whose end writes wait";
 
 impl fmt::Display for Reason {
@@ -130,13 +135,11 @@ impl fmt::Display for Reason {
                     gtids.shown()
                 )
             }
-            Self::RecordUnread => f.write_str(
-                "its record cannot be read now, so nobody would learn from the topology that it is primary",
-            ),
+            Self::RecordUnread => f.write_str(RECORD_UNREAD),
             Self::Locked => f.write_str(LOCKED),
             Self::BackedUp => f.write_str(BACKED_UP),
             Self::NoLogin => f.write_str("replicas could not log in there"),
-            Self::Offline => f.write_str("it is in offline mode and turns clients and replicas away"),
+            Self::Offline => f.write_str(OFFLINE),
             Self::NoConnections => f.write_str("its max_connections are used up"),
             Self::NotPromoted => f.write_str("it refused to be promoted"),
             Self::Filtered => f.write_str(
@@ -146,6 +149,9 @@ impl fmt::Display for Reason {
             Self::CannotCatchUp => f.write_str(
                 "it lacks what nobody's binary logs hold any more; it must be cloned anew",
             ),
+            Self::TurnedAway(alias) => {
+                write!(f, "it lacks what {alias} has, and replicas could not log in there")
+            }
             Self::LeavesBehind(alias) => {
                 write!(
                     f,

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::contender::passed;
-use super::election::{Candidate, Constraints, Contender, Election, logs_statements, unfit};
+use super::election::{Candidate, Constraints, Contender, Election, unfit};
+use super::rank::logs_statements;
 use super::reason::{NoCandidate, Reason};
 use super::trust::of_the_shard;
 use crate::ids::TabletAlias;
