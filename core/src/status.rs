@@ -62,6 +62,17 @@ impl BinlogFormat {
     }
 }
 
+/// Where a server's process runs, by its own word. Of two MariaDBs with one `server_id` it tells whether they are one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerPlace {
+    /// `hostname`.
+    pub hostname: String,
+    /// `port`.
+    pub port: u16,
+    /// `datadir`.
+    pub datadir: String,
+}
+
 /// A server's state as one probe found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerStatus {
@@ -73,6 +84,8 @@ pub struct ServerStatus {
     pub server_id: u32,
     /// `server_uuid`; MariaDB has none.
     pub server_uuid: Option<String>,
+    /// Where its process runs; asked of a MariaDB only.
+    pub place: Option<ServerPlace>,
     /// `read_only`.
     pub read_only: bool,
     /// `super_read_only`; MariaDB has none, there it repeats `read_only`.
@@ -124,6 +137,12 @@ impl ServerStatus {
     pub fn major_version(&self) -> (u32, u32) {
         let [major, minor, _] = version_numbers(&self.version);
         (major, minor)
+    }
+
+    /// The same server gave both answers. Two MariaDBs may have the same `server_id` by mistake.
+    pub fn is_of_same_server(&self, other: &Self) -> bool {
+        let same_place = || self.place.is_some() && self.place == other.place;
+        self.identity() == other.identity() && (self.server_uuid.is_some() || same_place())
     }
 
     /// Which server this is.

@@ -51,6 +51,7 @@ pub fn status() -> ServerStatus {
         version: "9.7".into(),
         server_id: 1,
         server_uuid: None,
+        place: None,
         read_only: true,
         super_read_only: true,
         gtid_mode_on: true,

@@ -6,7 +6,7 @@
 
 use vtorc_core::gtid::{GtidSet, MariaDbBinlogState, MariaDbGtidSet, MariaDbServer};
 use vtorc_core::status::{
-    Flavor, ReceiverErrorKind, ReplicationStatus, SemiSyncStatus, ServerStatus,
+    Flavor, ReceiverErrorKind, ReplicationStatus, SemiSyncStatus, ServerPlace, ServerStatus,
 };
 
 use crate::gtids::{Txn, TxnSet};
@@ -59,6 +59,11 @@ impl Server {
     }
 
     /// What a probe finds, in MariaDB's words.
+    fn place(&self) -> ServerPlace {
+        let hostname = format!("s{}", self.number);
+        ServerPlace { hostname, port: 3306, datadir: "/var/lib/mysql/".into() }
+    }
+
     pub fn as_mariadb(&self, status: ServerStatus) -> ServerStatus {
         let retrieved = GtidSet::MariaDb(position(self.received_to()).last_ones());
         let state = self.executed.to_binlog_state();
@@ -75,6 +80,7 @@ impl Server {
             flavor: Flavor::MariaDb,
             version: "11.4.4-MariaDB".into(),
             server_uuid: None,
+            place: Some(self.place()),
             super_read_only: self.read_only,
             binlog_state: state,
             // It moves before a commit is acknowledged.

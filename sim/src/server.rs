@@ -404,6 +404,7 @@ impl Server {
             version: "9.7.0".into(),
             server_id: Self::id_of(self.number),
             server_uuid: Some(uuid(self.number)),
+            place: None,
             read_only: self.read_only,
             super_read_only: self.super_read_only,
             gtid_mode_on: true,

@@ -82,7 +82,8 @@ impl Dialect {
                 "SELECT @@global.server_id AS server_id, VERSION() AS version, \
                  @@global.read_only AS read_only, @@global.log_bin AS log_bin, \
                  @@global.gtid_binlog_pos AS gtid_binlog_pos, @@global.gtid_slave_pos AS gtid_slave_pos, \
-                 @@global.gtid_binlog_state AS gtid_binlog_state",
+                 @@global.gtid_binlog_state AS gtid_binlog_state, \
+                 @@global.hostname AS hostname, @@global.port AS port, @@global.datadir AS datadir",
                 "SHOW ALL SLAVES STATUS",
                 SETTINGS,
                 SEMI_SYNC_STATUS,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use vtorc_core::gtid::{GtidError, GtidSet, MariaDbBinlogState, MariaDbGtidSet, MariaDbServer};
 use vtorc_core::source_access::ChannelTls;
 use vtorc_core::status::{
-    BinlogFormat, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerStatus,
+    BinlogFormat, ReceiverState, ReplicationStatus, SemiSyncStatus, ServerPlace, ServerStatus,
 };
 use vtorc_core::tablet::MysqlAddress;
 
@@ -42,6 +42,7 @@ pub(crate) fn read(
         version: text(server, "version"),
         server_id,
         server_uuid: server.get("server_uuid").cloned().flatten(),
+        place: place(server),
         read_only,
         super_read_only: match dialect {
             Dialect::MariaDb => read_only,
@@ -73,6 +74,11 @@ pub(crate) fn read(
         offline: variables.get("offline_mode").is_some_and(|value| is_on(value)),
         vttablet: None,
     })
+}
+
+fn place(server: &Row) -> Option<ServerPlace> {
+    let port = number(server, "port")?;
+    Some(ServerPlace { hostname: text(server, "hostname"), port, datadir: text(server, "datadir") })
 }
 
 /// The shard's channel, by its name, and all others.

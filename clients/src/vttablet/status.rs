@@ -89,6 +89,7 @@ fn server_by_itself(full: &FullStatus) -> Result<ServerStatus, String> {
         version: full.version.clone(),
         server_id: full.server_id,
         server_uuid: Some(full.server_uuid.clone()).filter(|uuid| !uuid.is_empty()),
+        place: None,
         read_only: full.read_only,
         super_read_only: full.super_read_only,
         gtid_mode_on: flavor == Flavor::MariaDb || full.gtid_mode.eq_ignore_ascii_case("on"),

@@ -158,7 +158,7 @@ fn recognise(
         return Recognised::Unsettled;
     }
     let is_known = state.identity.as_ref() == Some(mine);
-    if let Some(twin) = twin(snapshot, state, mine, is_known) {
+    if let Some(twin) = twin(snapshot, state, status, is_known) {
         return Recognised::Stranger(Stranger::Belongs(twin.clone()));
     }
     // A tablet that moved from one shard to another is its own neighbour for a while.
@@ -342,15 +342,20 @@ pub fn meant(
 fn twin<'a>(
     snapshot: &'a ShardSnapshot,
     state: &TabletState,
-    mine: &ServerIdentity,
+    status: &ServerStatus,
     is_known: bool,
 ) -> Option<&'a TabletAlias> {
     let believed = is_primary(snapshot, state) && (is_known || state.identity.is_none());
-    if believed || !is_unique(mine) {
+    if believed {
         return None;
     }
+    let mine = status.identity();
+    let has_it = |other: &&TabletState| {
+        let same = || other.status.as_ref().is_some_and(|said| said.is_of_same_server(status));
+        other.identity.as_ref() == Some(&mine) && (is_unique(&mine) || same())
+    };
     let others = snapshot.tablets.values().filter(|other| other.tablet.alias != state.tablet.alias);
-    let mut owners = others.filter(|other| other.identity.as_ref() == Some(mine));
+    let mut owners = others.filter(has_it);
     let owner = owners.find(|other| !is_known || is_primary(snapshot, other))?;
     Some(&owner.tablet.alias)
 }

@@ -14,7 +14,7 @@ use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::status::{
     BinlogFormat, Flavor, ReceiverError, ReceiverErrorKind, ReceiverState, ReplicationStatus,
-    SemiSyncStatus, ServerStatus, VttabletState,
+    SemiSyncStatus, ServerPlace, ServerStatus, VttabletState,
 };
 use vtorc_core::tablet::{MysqlAddress, PromotionRule, Tablet, TabletType};
 use vtorc_core::testkit;
@@ -216,6 +216,7 @@ fn answered(
 ) -> TabletState {
     if status.flavor == Flavor::MariaDb {
         in_mariadbs_words(&mut status);
+        state.identity = state.identity.map(|_| status.identity());
     }
     let status = Arc::new(status);
     if strange {
@@ -245,6 +246,12 @@ fn in_mariadbs_words(status: &mut ServerStatus) {
     let has = MariaDbGtidSet::of_server(&told);
     let executed = GtidSet::MariaDb(has.clone());
     (status.server_uuid, status.super_read_only) = (None, status.read_only);
+    let anywhere = || ServerPlace {
+        hostname: format!("h{}", status.server_id),
+        port: 3306,
+        datadir: "/var/lib/mysql/".into(),
+    };
+    status.place = Some(status.place.take().unwrap_or_else(anywhere));
     status.gtid_purged = GtidSet::empty_mariadb();
     if let Some(channel) = &mut status.replication {
         channel.source_uuid = None;
@@ -341,6 +348,10 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         "past" | "opens" | "fast" | "early" | "skew" | "nettimeout" | "ungranted" | "noentry"
         | "tlsonly" => {}
         "uuid" => status.server_uuid = Some(uuid(value.chars().next().unwrap())),
+        "machine" => {
+            let (port, datadir) = (3306, "/var/lib/mysql/".into());
+            status.place = Some(ServerPlace { hostname: value.to_owned(), port, datadir });
+        }
         "id" => status.server_id = value.parse().unwrap(),
         "purged" => status.gtid_purged = gtid(value),
         other => channel_word(status.replication.as_mut().unwrap(), other, value),

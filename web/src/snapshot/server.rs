@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use vtorc_core::gtid::{GtidSet, MariaDbGtidSet};
 use vtorc_core::status::{
     BinlogFormat, Flavor, ReceiverError, ReceiverErrorKind, ReceiverState, ReplicationStatus,
-    SemiSyncStatus, ServerStatus, VttabletState,
+    SemiSyncStatus, ServerPlace, ServerStatus, VttabletState,
 };
 use vtorc_core::tablet::{MysqlAddress, TabletType};
 
@@ -18,6 +18,8 @@ pub(super) struct ServerFile {
     version: String,
     server_id: u32,
     server_uuid: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    place: Option<PlaceFile>,
     read_only: bool,
     super_read_only: bool,
     gtid_mode_on: bool,
@@ -51,6 +53,27 @@ pub(super) struct ServerFile {
     replication: Option<ReplicationFile>,
     #[serde(default)]
     channels: Vec<ReplicationFile>,
+}
+
+/// Where a server's process runs.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct PlaceFile {
+    hostname: String,
+    port: u16,
+    datadir: String,
+}
+
+impl PlaceFile {
+    fn of(place: &ServerPlace) -> Self {
+        let ServerPlace { hostname, port, datadir } = place.clone();
+        Self { hostname, port, datadir }
+    }
+
+    fn into_core(self) -> ServerPlace {
+        let Self { hostname, port, datadir } = self;
+        ServerPlace { hostname, port, datadir }
+    }
 }
 
 /// What is known of a vttablet.
@@ -157,6 +180,7 @@ impl ServerFile {
             version: status.version.clone(),
             server_id: status.server_id,
             server_uuid: status.server_uuid.clone(),
+            place: status.place.as_ref().map(PlaceFile::of),
             read_only: status.read_only,
             super_read_only: status.super_read_only,
             gtid_mode_on: status.gtid_mode_on,
@@ -215,6 +239,7 @@ impl ServerFile {
             version: self.version,
             server_id: self.server_id,
             server_uuid: self.server_uuid,
+            place: self.place.map(PlaceFile::into_core),
             read_only: self.read_only,
             super_read_only: self.super_read_only,
             gtid_mode_on: self.gtid_mode_on,
