@@ -417,11 +417,13 @@ impl Handler<RecoveryReport> for ShardActor {
     fn handle(&mut self, report: RecoveryReport, context: &mut Context<Self>) {
         self.meter.handled();
         let ended = report.ended;
-        if self.heard_kept.is_none() {
-            self.heard_kept.clone_from(&report.heard_before);
-        }
+        let heard = report.heard_before.clone().filter(|_| self.heard_kept.is_none());
         self.report = report;
         self.changed = true;
+        if let Some(heard) = heard {
+            self.heard_kept = Some(heard.clone());
+            self.step(ShardEvent::HistoryRead(heard), context);
+        }
         if ended.is_some() {
             self.step(ShardEvent::RecoveryEnded, context);
             self.ended = ended.filter(|_| self.state.awaits_news());

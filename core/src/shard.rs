@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::analysis::{self, Finding};
 use crate::ids::{KeyspaceShard, TabletAlias};
 use crate::knowledge::health::Reachability;
+use crate::knowledge::memory::LastHeard;
 use crate::knowledge::observe::{Answer, TabletState};
 use crate::knowledge::snapshot::ShardSnapshot;
 use crate::remedy::{self, Remedy, Wanted};
@@ -29,6 +30,8 @@ pub enum ShardEvent {
     },
     /// Reparent journals were read, under the shard's lock: what those servers said.
     JournalsRead(Vec<(TabletAlias, ServerStatus)>),
+    /// What an earlier process knew of the shard was read.
+    HistoryRead(LastHeard),
     /// Time passed.
     Tick,
     /// A recovery of this shard ended: what was probed before it says nothing about now.
@@ -133,6 +136,9 @@ impl ShardState {
             ShardEvent::JournalsRead(said) => {
                 let known = Arc::make_mut(&mut self.known);
                 said.iter().for_each(|(alias, status)| known.take_journal(alias, status));
+            }
+            ShardEvent::HistoryRead(heard) => {
+                Arc::make_mut(&mut self.known).heard_before = Some(heard);
             }
             ShardEvent::Tick => {}
             ShardEvent::RecoveryEnded => {

@@ -58,12 +58,12 @@ impl Server {
         }
     }
 
-    /// What a probe finds, in MariaDB's words.
     fn place(&self) -> ServerPlace {
         let hostname = format!("s{}", self.number);
         ServerPlace { hostname, port: 3306, datadir: "/var/lib/mysql/".into() }
     }
 
+    /// What a probe finds, in MariaDB's words.
     pub fn as_mariadb(&self, status: ServerStatus) -> ServerStatus {
         let retrieved = GtidSet::MariaDb(position(self.received_to()).last_ones());
         let state = self.executed.to_binlog_state();

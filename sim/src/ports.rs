@@ -350,14 +350,14 @@ impl Universe {
         elsewhere && self.behind(server) == server && self.has_no_history(server)
     }
 
-    /// A server is told something that was meant for a tablet of another shard. Nobody can tell one that wrote hardly
+    /// A server is told something that was meant for another tablet. Nobody can tell one that wrote hardly
     /// anything from one that was only set up. The other tool knows no identities.
     fn strangers_are_told(&mut self, manager: u8, address: u8, server: u8, what: &Statement) {
         if self.has_no_history(server) || manager == FOREIGN {
             return;
         }
         self.violated(format!(
-            "m{manager} told s{server} of another shard, which answers at the address of s{address}: {what:?}"
+            "m{manager} told s{server}, which is another tablet's and answers at the address of s{address}: {what:?}"
         ));
     }
 }

@@ -170,3 +170,55 @@ fn another_shards_primary_at_a_primarys_address_is_not_touched() {
         primary.run(&["INSERT INTO test.ledger VALUES (7, 'after')"]).unwrap();
     }
 }
+
+/// Somebody wrote another address of the primary's server, and of a replica's, into two more records. Whose server it
+/// is, is named; it is neither fenced nor promoted for the other record, also by a vtorc that starts only then.
+#[test]
+fn a_server_with_two_records_is_one_server() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let three = ["zone1-101", "zone1-102", "zone1-103"];
+        let mut cluster = Cluster::new(flavor, "semi_sync", &three);
+        cluster.configure(&[("RecoveryPeriodBlockSeconds", json!(0))]);
+        cluster.start_daemon(&[]);
+        let first = cluster.healthy(&[]);
+        create_table(cluster.server(&first));
+        let replica = if first == padded(three[0]) { three[1] } else { three[0] };
+        let mut proxies = Vec::new();
+        for (second, owner) in [("zone1-098", first.as_str()), ("zone1-099", replica)] {
+            let proxy = Proxy::before(cluster.server(owner).address());
+            let add = ["add-tablet", second, "--shard", "ks/0", "--mysql", &proxy.address];
+            cluster.topo(&add).unwrap();
+            proxies.push(proxy);
+        }
+        belongs(&cluster, "zone1-098", &first);
+        belongs(&cluster, "zone1-099", replica);
+        assert_eq!(cluster.healthy(&["zone1-098", "zone1-099"]), first);
+        cluster.topo(&["delete", "zone1-098"]).unwrap();
+        cluster.daemons.clear();
+        cluster.start_daemon(&[]);
+        belongs(&cluster, "zone1-099", replica);
+        assert_eq!(cluster.healthy(&["zone1-099"]), first, "{flavor:?}");
+        let writer = Writer::start(&cluster);
+        writer.wait_for_more(20);
+        cluster.server_mut(&first).kill();
+        // Its record may be another server's that nobody can reach, as any other's: what to do is said.
+        cluster.daemon().held_back("zone1-0000000099");
+        cluster.topo(&["delete", "zone1-099"]).unwrap();
+        let second = cluster.healthy(&[&first]);
+        assert_ne!(second, first);
+        let acknowledged = writer.finish();
+        assert!(has(cluster.server(&second), &acknowledged), "acknowledged rows were lost");
+    }
+}
+
+/// Waits until it is said that another tablet's server answers at this one's address.
+fn belongs(cluster: &Cluster, alias: &str, owner: &str) {
+    let words = format!("the server of {} answers", padded(owner));
+    let is_named = || {
+        let shard = cluster.daemon().shard();
+        let mut of_it = shard["findings"].as_array()?.iter();
+        let said = of_it.find(|one| one["tablet"] == padded(alias).as_str())?;
+        said.to_string().contains(&words).then_some(())
+    };
+    wait_for(is_named).unwrap_or_else(|| panic!("{:#}", cluster.daemon().shard()));
+}

@@ -146,7 +146,8 @@ const SET_UP_MAX: u64 = 100;
 ///
 /// A server that was there before is the tablet's own. So is a new one that has the shard's history, as after a
 /// restore, or hardly any at all. Two records that lead to one server are told apart by whose it was first; the
-/// primary's comes before all others, since a stranger in the primary's place is replaced.
+/// primary's comes before all others, since a stranger in the primary's place is replaced, and one that acknowledged
+/// before comes before one that is new.
 fn recognise(
     snapshot: &ShardSnapshot,
     state: &TabletState,
@@ -356,7 +357,16 @@ fn twin<'a>(
     };
     let others = snapshot.tablets.values().filter(|other| other.tablet.alias != state.tablet.alias);
     let mut owners = others.filter(has_it);
-    let owner = owners.find(|other| !is_known || is_primary(snapshot, other))?;
+    let by_right = |one: &TabletState| {
+        (is_primary(snapshot, one), snapshot.acknowledged_before(&one.tablet.alias))
+    };
+    // Who is known here has it unless the other has more right to it; so has one of whom nothing is known and who has
+    // more right than the other.
+    let owner = owners.find(|other| match (is_known, &state.identity) {
+        (true, _) => by_right(other) > by_right(state),
+        (false, None) => by_right(other) >= by_right(state),
+        (false, Some(_)) => true,
+    })?;
     Some(&owner.tablet.alias)
 }
 

@@ -13,6 +13,7 @@
 //! | [`Hostile::ManagerPaused`] | `SIGSTOP`, a frozen virtual machine, a host that swaps |
 //! | [`Hostile::HistoryFails`] | the disk of the history is full, or its file locked |
 //! | [`Hostile::Stranger`] | a pod died, and its address was given to another shard's pod |
+//! | [`Hostile::Twin`] | the same of another pod of the shard, whose own record is right |
 //! | [`Hostile::OpenTransaction`] | a client that began a transaction and went for lunch |
 //! | [`Hostile::LateCommands`] | a statement that waits for a metadata lock after its caller has gone |
 //! | [`Hostile::LyingRecord`] | an operator's `topo put`, or a restored backup of the topology |
@@ -65,6 +66,8 @@ pub enum Hostile {
     HistoryFails,
     /// Another shard's server answers at a tablet's address.
     Stranger,
+    /// A dead tablet's address is another one's of its shard as well; from a later seed on.
+    Twin,
     /// A client leaves a transaction open.
     OpenTransaction,
     /// What a server is told runs long after it was given up.
@@ -125,6 +128,7 @@ impl Hostile {
             | Self::Locked
             | Self::StrayAcker
             | Self::Stranger
+            | Self::Twin
             | Self::OpenTransaction
             | Self::LateCommands
             | Self::LyingRecord
@@ -186,8 +190,10 @@ impl Universe {
             Hostile::ManagerPaused if begins => drop(self.paused.insert(fault.manager, now)),
             Hostile::ManagerPaused => drop(self.paused.remove(&fault.manager)),
             Hostile::HistoryFails | Hostile::EmergencyAsked => {}
-            Hostile::Stranger if begins => self.take_address_away(server, fault.other),
-            Hostile::Stranger => self.give_address_back(server),
+            Hostile::Stranger | Hostile::Twin if begins => {
+                self.take_address_away(server, fault.other, kind == Hostile::Twin);
+            }
+            Hostile::Stranger | Hostile::Twin => self.give_address_back(server),
             Hostile::OpenTransaction => ills.open_transactions = u32::from(begins),
             Hostile::LateCommands => ills.late = begins,
             Hostile::DropsOnceOpened => ills.drops_once_opened = begins,
@@ -216,13 +222,16 @@ impl Universe {
     /// Half of the time the server is dead, otherwise only nobody can connect to it; the primary is always dead. A
     /// shard has one stranger at most: who is who where several addresses were exchanged, nobody could tell from
     /// inside.
-    fn take_address_away(&mut self, server: u8, dice: u8) {
+    fn take_address_away(&mut self, server: u8, dice: u8, twin: bool) {
         let shard = self.server(server).shard;
         if self.strangers.keys().any(|other| self.server(*other).shard == shard) {
             return;
         }
         let taken: Vec<u8> = self.strangers.values().copied().collect();
-        let others = self.servers().iter().filter(|other| other.shard != shard && other.is_awake());
+        let fits = |other: &&Server| {
+            other.number != server && (other.shard == shard) == twin && other.is_awake()
+        };
+        let others = self.servers().iter().filter(fits);
         let free: Vec<u8> =
             others.map(|other| other.number).filter(|one| !taken.contains(one)).collect();
         let at = usize::from(dice) % free.len().max(1);

@@ -230,6 +230,59 @@ pub const ODD: &[Hazard] = &[
         ..PLAIN
     },
     Hazard {
+        name: "a replica's record leads to the primary's server, which dies later",
+        managers: 2,
+        faults: &[
+            (Kind::Hostile(Hostile::Twin), 4_000, 60_000, Some(1)),
+            (Kind::Crash, 9_000, 60_000, Some(0)),
+        ],
+        other: 3,
+        ..PLAIN
+    },
+    Hazard {
+        name: "a dead replica's record leads to another replica's server, and the primary dies",
+        managers: 2,
+        faults: &[
+            (Kind::Hostile(Hostile::Twin), 4_000, 60_000, Some(1)),
+            (Kind::Crash, 9_000, 6_000, Some(0)),
+        ],
+        ..PLAIN
+    },
+    Hazard {
+        name: "the dead primary's record leads to a replica's server",
+        managers: 2,
+        faults: &[(Kind::Hostile(Hostile::Twin), 4_000, 60_000, Some(0))],
+        ..PLAIN
+    },
+    Hazard {
+        name: "a replica's record leads to the primary's server, which dies later, all MariaDBs",
+        managers: 2,
+        faults: &[
+            (Kind::Hostile(Hostile::Twin), 4_000, 60_000, Some(1)),
+            (Kind::Crash, 9_000, 60_000, Some(0)),
+        ],
+        other: 3,
+        mariadb: true,
+        ..PLAIN
+    },
+    Hazard {
+        name: "a dead replica's record leads to another replica's server, and the primary dies, all MariaDBs",
+        managers: 2,
+        faults: &[
+            (Kind::Hostile(Hostile::Twin), 4_000, 60_000, Some(1)),
+            (Kind::Crash, 9_000, 6_000, Some(0)),
+        ],
+        mariadb: true,
+        ..PLAIN
+    },
+    Hazard {
+        name: "the dead primary's record leads to a replica's server, all MariaDBs",
+        managers: 2,
+        faults: &[(Kind::Hostile(Hostile::Twin), 4_000, 60_000, Some(0))],
+        mariadb: true,
+        ..PLAIN
+    },
+    Hazard {
         name: "the primary dies while it is in downtime",
         managers: 2,
         faults: &[

@@ -44,6 +44,10 @@ impl Schedule {
             let mut more = fastrand::Rng::with_seed(seed ^ 0xda3a_6ed5);
             faults.extend(rare(Hostile::DamagedShardRecord, &mut more, &shards, managers));
         }
+        if seed >= TWINS_SINCE {
+            let mut more = fastrand::Rng::with_seed(seed ^ 0x7219_6ed5);
+            faults.extend(rare(Hostile::Twin, &mut more, &shards, managers));
+        }
         faults.sort_by_key(|fault| fault.at);
         Self {
             seed,
@@ -68,6 +72,8 @@ impl Schedule {
 const LEARNED_SINCE: u64 = 7_000_000_000;
 /// And from here on shards' own records are damaged.
 const DAMAGES_SHARDS_SINCE: u64 = 10_000_000_000;
+/// And from here on two records of a shard may lead to one server.
+const TWINS_SINCE: u64 = 11_000_000_000;
 
 /// One replica in a few shards does not log what it receives.
 fn learned(dice: &mut fastrand::Rng, plan: &mut ShardPlan) {
