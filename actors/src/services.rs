@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use vtorc_core::admission::Switches;
 use vtorc_core::controls::Controls;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias, WatchList};
-use vtorc_core::knowledge::identity::Servers;
+use vtorc_core::knowledge::servers::Servers;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::ports::{HistoryPort, HookPort, MysqlPort, ProbePort, TopoPort};
 use vtorc_core::recovery::step::Failpoint;

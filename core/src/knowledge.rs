@@ -6,4 +6,5 @@ pub mod health;
 pub mod identity;
 pub mod memory;
 pub mod observe;
+pub mod servers;
 pub mod snapshot;
