@@ -414,8 +414,8 @@ pub struct ReplicationStatus {
     pub receiver_error: Option<ReceiverError>,
     /// The applier thread runs.
     pub applier_running: bool,
-    /// The applier's last error; empty if none.
-    pub applier_error: String,
+    /// The applier's last error.
+    pub applier_error: Option<String>,
     /// Received from this source, applied or not.
     pub retrieved: GtidSet,
     /// How it protects the connection; none if that is not told.

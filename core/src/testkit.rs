@@ -85,7 +85,7 @@ pub fn replication(source: MysqlAddress) -> ReplicationStatus {
         receiver: ReceiverState::Running,
         receiver_error: None,
         applier_running: true,
-        applier_error: String::new(),
+        applier_error: None,
         retrieved: GtidSet::empty_mysql(),
         tls: None,
         auto_position: true,

@@ -459,11 +459,7 @@ impl Server {
             receiver,
             receiver_error: self.receiver_error.clone(),
             applier_running: self.applier_running,
-            applier_error: if self.ills.applier_fails {
-                "duplicate key".into()
-            } else {
-                String::new()
-            },
+            applier_error: self.ills.applier_fails.then(|| "duplicate key".into()),
             retrieved: self.retrieved.to_gtid_set(),
             tls: None,
             auto_position: true,

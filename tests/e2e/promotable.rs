@@ -37,7 +37,7 @@ fn the_other_is_promoted(mut cluster: Cluster, first: &str, best: &str) -> Value
 }
 
 /// Clients open connections until no more are let in.
-fn fill(cluster: &Cluster, alias: &str) -> Vec<Conn> {
+pub fn fill(cluster: &Cluster, alias: &str) -> Vec<Conn> {
     let server = cluster.server(alias);
     server.run(&["SET GLOBAL max_connections = 12"]).unwrap();
     std::iter::from_fn(|| server.connect("app").ok()).collect()
@@ -72,25 +72,29 @@ fn where_the_topology_user_may_not_open_a_candidate_the_next_one_is_promoted() {
     }
 }
 
+/// Clients open connections until none is left for vtorc, which has no privilege to come in all the same.
+pub fn fill_for_vtorc(cluster: &Cluster, alias: &str) -> Vec<Conn> {
+    let server = cluster.server(alias);
+    let (grant, lift, lower) = match server.flavor() {
+        Flavor::MySql => (
+            "CONNECTION_ADMIN",
+            "SET GLOBAL super_read_only = OFF",
+            "SET GLOBAL super_read_only = ON",
+        ),
+        Flavor::MariaDb => ("CONNECTION ADMIN", "DO 0", "DO 0"),
+    };
+    let revoke = format!("REVOKE {grant} ON *.* FROM 'orc_client_user'@'%'");
+    server.run(&["SET sql_log_bin = 0", lift, &revoke, lower]).unwrap();
+    fill(cluster, alias)
+}
+
 /// A server that has no connection left for vtorc is named as such, and not for a wrong password.
 #[test]
 fn a_server_without_a_free_connection_is_named() {
     for flavor in [Flavor::MySql, Flavor::MariaDb] {
         let (mut cluster, _, best) = cluster(flavor);
         cluster.daemons.clear();
-        let grant = match flavor {
-            Flavor::MySql => "CONNECTION_ADMIN",
-            Flavor::MariaDb => "CONNECTION ADMIN",
-        };
-        let (lift, lower) = match flavor {
-            Flavor::MySql => {
-                ("SET GLOBAL super_read_only = OFF", "SET GLOBAL super_read_only = ON")
-            }
-            Flavor::MariaDb => ("DO 0", "DO 0"),
-        };
-        let revoke = format!("REVOKE {grant} ON *.* FROM 'orc_client_user'@'%'");
-        cluster.server(best).run(&["SET sql_log_bin = 0", lift, &revoke, lower]).unwrap();
-        let _clients = fill(&cluster, best);
+        let _clients = fill_for_vtorc(&cluster, best);
         cluster.start_daemon(&[]);
         let shard = cluster.daemon().finding("TooManyConnections");
         assert!(shard["findings"].to_string().contains("1040"), "{shard:#}");

@@ -5,6 +5,7 @@ use serde_json::json;
 use vtorc_fleet::{Flavor, Server};
 
 use crate::harness::{Cluster, PATIENCE, PLANNED, padded, wait_for};
+use crate::promotable::fill_for_vtorc;
 use crate::writer::{Writer, arrives, create_table, has, rows};
 
 const FOUR: &[&str] = &["zone1-101", "zone1-102", "zone1-103", "zone1-104 rdonly"];
@@ -89,6 +90,21 @@ fn a_server_that_turns_vtorc_away_stops_no_failover() {
         }
         cluster.daemon().finding("AccessDenied");
         is_replaced(&mut cluster, &first, &["zone1-104"]);
+    }
+}
+
+/// The connections of an RDONLY are used up: it is out of sight, and nothing more.
+#[test]
+fn a_server_without_a_free_connection_stops_no_failover() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let (mut cluster, first) = cluster(flavor);
+        cluster.daemons.clear();
+        let clients = fill_for_vtorc(&cluster, "zone1-104");
+        cluster.start_daemon(&[]);
+        cluster.daemon().finding("TooManyConnections");
+        is_replaced(&mut cluster, &first, &["zone1-104"]);
+        drop(clients);
+        cluster.healthy(&[&first]);
     }
 }
 

@@ -332,7 +332,7 @@ impl ReplicationView {
             receiver: replication.receiver.to_string(),
             receiver_error: receiver_error(replication),
             applier: if replication.applier_running { "running" } else { "stopped" },
-            applier_error: replication.applier_error.clone(),
+            applier_error: replication.applier_error.clone().unwrap_or_default(),
             retrieved: replication.retrieved.to_string(),
             lag_seconds: replication.lag_seconds,
             delay_seconds: replication.delay_seconds,

@@ -97,18 +97,18 @@ pub(crate) struct Job {
     pub(super) logins: Mutex<BTreeMap<TabletAlias, Login>>,
     pub(crate) log: Logger,
     pub(super) owner: Owner,
-    pub(super) held: Held,
+    pub(super) held: HeldLock,
     pub(super) record: Arc<Mutex<RecoveryRecord>>,
 }
 
 /// The shard's lock, and when the topology server was last asked whether it is held, and said so.
 #[derive(Default)]
-pub(super) struct Held {
+pub(super) struct HeldLock {
     pub(super) lock: tokio::sync::Mutex<Option<Box<dyn ShardLock>>>,
     pub(super) asked_at: Mutex<Option<Instant>>,
 }
 
-impl Held {
+impl HeldLock {
     /// The lock was taken.
     pub(super) async fn take(&self, lock: Box<dyn ShardLock>) {
         *self.lock.lock().await = Some(lock);
@@ -138,7 +138,7 @@ impl Job {
     ) -> Self {
         let settings = services.recovery_settings();
         let (looked, record) = (OnceLock::new(), Arc::new(Mutex::new(record)));
-        let (logins, held) = (Mutex::default(), Held::default());
+        let (logins, held) = (Mutex::default(), HeldLock::default());
         let job = Self { services, settings, seen, looked, logins, log, owner, held, record };
         job.publish();
         job
@@ -204,7 +204,7 @@ impl Job {
     ) -> BTreeMap<TabletAlias, Result<ServerStatus, CommandError>> {
         let expected: BTreeSet<TabletAlias> = tablets
             .iter()
-            .filter(|tablet| !self.held_for_dead(&tablet.alias) && tablet.mysql.is_some())
+            .filter(|tablet| self.seen.expects_answer_of(tablet))
             .map(|tablet| tablet.alias.clone())
             .collect();
         let mut waiting = FuturesUnordered::new();
@@ -234,11 +234,6 @@ impl Job {
             answers.entry(tablet.alias.clone()).or_insert_with(silent);
         }
         answers
-    }
-
-    fn held_for_dead(&self, alias: &TabletAlias) -> bool {
-        let state = self.seen.tablet(alias);
-        state.is_some_and(|state| state.reachability.is_unreachable() || state.disk_stalled())
     }
 
     /// Runs a command on one server.

@@ -30,8 +30,7 @@ const STANDS_AGAIN: Duration = Duration::from_millis(200);
 
 /// What would be lost, and why it cannot be kept.
 pub(crate) fn refusal(status: &ServerStatus, why: &str) -> CommandError {
-    let error = status.replication.as_ref().map(|replication| replication.applier_error.as_str());
-    let error = error.filter(|error| !error.is_empty());
+    let error = status.replication.as_ref().and_then(|one| one.applier_error.as_ref());
     let error = error.map(|error| format!("; its applier's error: {error}")).unwrap_or_default();
     CommandError::NotDone(format!(
         "it has received {} and not applied it, and {why}{error}",
@@ -150,7 +149,7 @@ fn keep_if_it_runs(
     session: &mut Session<'_>,
     replication: &ReplicationStatus,
 ) -> Result<bool, CommandError> {
-    let may_run = replication.applier_error.is_empty() && !replication.retrieved.is_empty();
+    let may_run = replication.applier_error.is_none() && !replication.retrieved.is_empty();
     if replication.auto_position && (replication.applier_running || may_run) {
         if !replication.applier_running {
             session.start(Thread::Applier)?;
@@ -169,7 +168,7 @@ fn keep_mysql(session: &mut Session<'_>) -> Result<bool, CommandError> {
         status.replication.as_ref().is_none_or(|replication| !replication.applier_running)
     };
     let error = |status: &ServerStatus| {
-        status.replication.as_ref().is_some_and(|replication| !replication.applier_error.is_empty())
+        status.replication.as_ref().is_some_and(|replication| replication.applier_error.is_some())
     };
     if !status.unapplied().is_empty() && stands(&status) && !error(&status) {
         session.start(Thread::Applier)?;

@@ -113,12 +113,15 @@ pub(crate) fn free_connections(limit: Option<&str>, connected: Option<u64>) -> O
     u32::try_from(limit.saturating_sub(connected?)).ok()
 }
 
+/// A column that says something.
+fn filled(row: &Row, name: &str) -> Option<String> {
+    Some(text(row, name)).filter(|text| !text.is_empty())
+}
+
 /// The worker's error says more than the coordinator's. That of one that goes on is an old one.
 fn with_error_of(worker: Option<&Row>, mut channel: ReplicationStatus) -> ReplicationStatus {
-    let error = worker.map(|worker| text(worker, "error")).filter(|error| !error.is_empty());
-    if let Some(error) = error.filter(|_| !channel.applier_error.is_empty()) {
-        channel.applier_error = error;
-    }
+    let error = worker.and_then(|worker| filled(worker, "error"));
+    channel.applier_error = channel.applier_error.map(|coordinators| error.unwrap_or(coordinators));
     channel
 }
 
@@ -238,7 +241,7 @@ fn read_channel(
             text(row, "last_io_error"),
         ),
         applier_running: either("replica_sql_running", "slave_sql_running") == "Yes",
-        applier_error: text(row, "last_sql_error"),
+        applier_error: filled(row, "last_sql_error"),
         retrieved: match parse_gtid(dialect, &retrieved)? {
             GtidSet::MariaDb(position) => GtidSet::MariaDb(position.last_ones()),
             set @ GtidSet::MySql(_) => set,

@@ -375,7 +375,7 @@ impl TabletCommand<'_> {
         if status.gtid_executed.contains(received) {
             return Ok(true);
         }
-        if !replication.applier_running && !replication.applier_error.is_empty() {
+        if !replication.applier_running && replication.applier_error.is_some() {
             return match relay_log {
                 // It is asked of the new source again.
                 RelayLog::MayGo => Ok(true),

@@ -141,7 +141,7 @@ fn replication(status: &Status, full: &FullStatus) -> Result<Option<ReplicationS
         receiver: thread(status.io_state),
         receiver_error: receiver_error_of_text(&status.last_io_error),
         applier_running: thread(status.sql_state) == ReceiverState::Running,
-        applier_error: status.last_sql_error.clone(),
+        applier_error: Some(status.last_sql_error.clone()).filter(|error| !error.is_empty()),
         retrieved: parse_position(&status.relay_log_position)?,
         // A vttablet tells a part of it.
         tls: None,

@@ -304,6 +304,13 @@ impl ShardSnapshot {
         })
     }
 
+    /// Whoever asks this tablet's server waits for its answer: nothing says that none will come.
+    pub fn expects_answer_of(&self, tablet: &Tablet) -> bool {
+        let dead =
+            |state: &TabletState| state.reachability.is_unreachable() || state.disk_stalled();
+        tablet.mysql.is_some() && !self.tablet(&tablet.alias).is_some_and(dead)
+    }
+
     /// Whether a replica hears nothing from the primary while others do, as with a disk that stalls: it may be
     /// connected, and acknowledges nothing. Where nobody hears anything, that is the primary's fault.
     pub fn is_silent(&self, replica: &TabletState, primary: &TabletState) -> bool {

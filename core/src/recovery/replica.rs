@@ -142,9 +142,9 @@ impl Fares {
             return Self::Fails(format!("its receiver says: {error}"));
         }
         if !channel.applier_running {
-            return Self::Fails(match channel.applier_error.as_str() {
-                "" => "its applier does not run".into(),
-                error => format!("its applier says: {error}"),
+            return Self::Fails(match &channel.applier_error {
+                None => "its applier does not run".into(),
+                Some(error) => format!("its applier says: {error}"),
             });
         }
         match channel.receiver {
@@ -200,9 +200,9 @@ mod tests {
             text: "Access denied for user 'repl'".into(),
         };
         let fails = |why: &str| Fares::Fails(why.into());
-        let stands = |error: &str| ReplicationStatus {
+        let stands = |error: Option<&str>| ReplicationStatus {
             applier_running: false,
-            applier_error: error.into(),
+            applier_error: error.map(Into::into),
             ..channel.clone()
         };
         let with = |receiver| ReplicationStatus { receiver, ..channel.clone() };
@@ -211,8 +211,8 @@ mod tests {
             (Some(with(ReceiverState::Connecting)), Fares::Connects),
             (Some(with(ReceiverState::Stopped)), fails("its receiver does not run")),
             (None, fails("it has no source")),
-            (Some(stands("")), fails("its applier does not run")),
-            (Some(stands("Duplicate entry")), fails("its applier says: Duplicate entry")),
+            (Some(stands(None)), fails("its applier does not run")),
+            (Some(stands(Some("Duplicate entry"))), fails("its applier says: Duplicate entry")),
             (
                 Some(ReplicationStatus {
                     receiver_error: Some(denied),

@@ -313,7 +313,8 @@ fn server_word(status: &mut ServerStatus, key: &str, value: &str) {
         },
         "noapply" => {
             let channel = status.replication.as_mut().unwrap();
-            (channel.applier_running, channel.applier_error) = (false, value.to_owned());
+            channel.applier_running = false;
+            channel.applier_error = Some(value.to_owned()).filter(|error| !error.is_empty());
         }
         "waits" => (status.semi_sync.source_enabled, status.semi_sync.wait_count) = (true, 1),
         // What is seen of it was acknowledged.

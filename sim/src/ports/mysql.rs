@@ -386,7 +386,7 @@ impl Line {
             if replication.receiver != ReceiverState::Stopped {
                 self.tell(Statement::StopReceiver).await?;
             }
-            if !replication.applier_running && replication.applier_error.is_empty() {
+            if !replication.applier_running && replication.applier_error.is_none() {
                 self.tell(Statement::StartApplier).await?;
             }
             keeps_relay_log(status, relay_log)?;
@@ -418,7 +418,7 @@ impl Line {
 /// What was received and must stay is not given up where its applier stands.
 fn keeps_relay_log(status: &ServerStatus, relay_log: RelayLog) -> Result<(), CommandError> {
     let replication = status.replication.as_ref();
-    let stands = replication.is_some_and(|channel| !channel.applier_error.is_empty());
+    let stands = replication.is_some_and(|channel| channel.applier_error.is_some());
     if stands && relay_log == RelayLog::MustStay && !status.unapplied().is_empty() {
         let why = "it would throw away what it received, since its applier stands";
         return Err(CommandError::NotDone(why.into()));

@@ -327,7 +327,7 @@ impl ReplicationFile {
             receiver: status.receiver.to_string(),
             receiver_error: status.receiver_error.as_ref().map(ReceiverErrorFile::of),
             applier_running: status.applier_running,
-            applier_error: status.applier_error.clone(),
+            applier_error: status.applier_error.clone().unwrap_or_default(),
             retrieved: status.retrieved.to_string(),
             auto_position: status.auto_position,
             filtered: status.filtered,
@@ -351,7 +351,7 @@ impl ReplicationFile {
             receiver: receiver.ok_or_else(|| format!("no receiver state {:?}", self.receiver))?,
             receiver_error: self.receiver_error.map(ReceiverErrorFile::into_core).transpose()?,
             applier_running: self.applier_running,
-            applier_error: self.applier_error,
+            applier_error: Some(self.applier_error).filter(|error| !error.is_empty()),
             retrieved: match gtids(flavor, &self.retrieved)? {
                 GtidSet::MariaDb(position) => GtidSet::MariaDb(position.last_ones()),
                 set @ GtidSet::MySql(_) => set,

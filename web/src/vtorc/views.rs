@@ -109,7 +109,7 @@ impl Instance {
             receiver_running: replication.is_some_and(|r| r.receiver == ReceiverState::Running),
             has_replication_filters: status.is_some_and(|status| status.is_filtered()),
             using_gtid: replication.is_some_and(|r| r.auto_position),
-            applier_error: text(&|r| r.applier_error.clone()),
+            applier_error: text(&|r| r.applier_error.clone().unwrap_or_default()),
             receiver_error: text(&receiver_error),
             replication_lag_seconds: replication.and_then(|r| r.lag_seconds),
             delay: replication.map(|r| r.delay_seconds).unwrap_or_default(),

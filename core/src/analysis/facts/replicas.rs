@@ -87,11 +87,11 @@ pub fn replica_facts(
         wrong_source,
         cannot_connect: !wrong_source && replication.is_some_and(is_turned_away),
         cannot_apply: !wrong_source
-            && replication.is_some_and(|r| !r.applier_running && !r.applier_error.is_empty()),
+            && replication.is_some_and(|r| !r.applier_running && r.applier_error.is_some()),
         stopped: replication.is_some_and(|replication| {
             let receiver_stands = replication.receiver == ReceiverState::Stopped;
             let applier_stands =
-                !replication.applier_running && replication.applier_error.is_empty();
+                !replication.applier_running && replication.applier_error.is_none();
             (receiver_stands && status.needs_purged(source).is_none()) || applier_stands
         }),
         // A period that is not known, or off where that cannot be seen, is nobody's fault.
@@ -187,7 +187,7 @@ fn replica_evidence(
     };
     evidence.push(source.here());
     let receiver = channel.receiver_error.clone().map(Setting::ReceiverFails);
-    let applier = Some(channel.applier_error.clone()).filter(|error| !error.is_empty());
+    let applier = channel.applier_error.clone();
     let errors = receiver.into_iter().chain(applier.map(Setting::ApplierFails));
     evidence.extend(errors.map(Setting::here));
     evidence
