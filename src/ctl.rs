@@ -1,5 +1,9 @@
 //! `vtorc ctl`: asks a running daemon, over its HTTP interface, to show or do something.
 
+mod recovery;
+mod table;
+mod topology;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +12,8 @@ use serde_json::{Value, json};
 use crate::Failure;
 use crate::cli::ctl::{CtlCommand, CtlOptions, Reparent};
 use crate::print::say;
+
+use self::table::Columns;
 
 /// A requested reparent waits for the shard's lock and for replicas: longer than both.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -19,51 +25,8 @@ pub(crate) fn run(options: CtlOptions) -> Result<(), Failure> {
     let url = url.unwrap_or_else(|| "http://127.0.0.1:3000".into());
     let file = options.token_file.or_else(|| from_env("VTORC_TOKEN_FILE").map(Into::into));
     let token = file.as_deref().map(read_token).transpose()?;
-    let daemon = Daemon { url: url.trim_end_matches('/').to_owned(), token };
-    match options.command {
-        CtlCommand::Shards => daemon.shards(),
-        CtlCommand::Show { shard } => daemon.show(&format!("/api/v1/shards/{shard}")),
-        CtlCommand::Check { shard } => daemon.show(&format!("/api/v1/shards/{shard}/check")),
-        CtlCommand::WhyNot { shard } => daemon.why_not(shard.as_deref()),
-        CtlCommand::PlannedReparent(reparent) => daemon.reparent("planned-reparent", reparent),
-        CtlCommand::EmergencyReparent(reparent) => daemon.reparent("emergency-reparent", reparent),
-        CtlCommand::Forget { shard, tablet, reason } => {
-            let body = json!({"tablet": tablet, "reason": reason});
-            daemon.outcome(&format!("/api/v1/shards/{shard}/forget?wait=true"), body)
-        }
-        CtlCommand::Acknowledge { shard, comment } => {
-            daemon.post(&format!("/api/v1/shards/{shard}/acknowledge"), json!({"comment": comment}))
-        }
-        CtlCommand::Recoveries => daemon.recoveries(),
-        CtlCommand::Findings => daemon.show("/api/v1/findings?limit=50"),
-        CtlCommand::Audit => daemon.show("/api/v1/audit?limit=50"),
-        CtlCommand::Pause { comment } => {
-            daemon.post("/api/v1/recoveries/disable", json!({"comment": comment}))
-        }
-        CtlCommand::Resume { comment } => {
-            daemon.post("/api/v1/recoveries/enable", json!({"comment": comment}))
-        }
-        CtlCommand::Controls => daemon.show("/api/v1/controls"),
-        CtlCommand::Set { control, comment, minutes } => {
-            let seconds = minutes.map(|minutes| minutes.saturating_mul(60));
-            let control = control.join(" ");
-            let body = json!({"control": control, "comment": comment, "seconds": seconds});
-            daemon.post("/api/v1/controls/set", body)
-        }
-        CtlCommand::Lift { control } => {
-            daemon.post("/api/v1/controls/lift", json!({"control": control.join(" ")}))
-        }
-        CtlCommand::ErrantGtids { shard, drain, inject, reason } => {
-            let cure = drain.map(|tablet| ("drain", tablet));
-            match (cure.or(inject.map(|tablet| ("inject", tablet))), shard) {
-                (Some((cure, tablet)), Some(shard)) => {
-                    let body = json!({"tablet": tablet, "cure": cure, "reason": reason});
-                    daemon.outcome(&format!("/api/v1/shards/{shard}/errant-gtids?wait=true"), body)
-                }
-                (_, shard) => daemon.errant_gtids(shard.as_deref()),
-            }
-        }
-    }
+    let daemon = Daemon { url: url.trim_end_matches('/').to_owned(), token, json: options.json };
+    daemon.run(options.command)
 }
 
 fn read_token(file: &Path) -> Result<String, Failure> {
@@ -75,9 +38,81 @@ fn read_token(file: &Path) -> Result<String, Failure> {
 struct Daemon {
     url: String,
     token: Option<String>,
+    /// Print what the daemon answers, as it is.
+    json: bool,
 }
 
 impl Daemon {
+    fn run(&self, command: CtlCommand) -> Result<(), Failure> {
+        match command {
+            CtlCommand::Shards => self.shards(),
+            CtlCommand::Show { shard } => self.show(&format!("/api/v1/shards/{shard}")),
+            CtlCommand::Topology { shard } => self.topology(shard.as_deref()),
+            CtlCommand::Check { shard } => {
+                self.table(&format!("/api/v1/shards/{shard}/check"), CONCERNS)
+            }
+            CtlCommand::WhyNot { shard } => self.why_not(shard.as_deref()),
+            CtlCommand::PlannedReparent(planned) if planned.dry_run => {
+                self.preview(&planned.reparent)
+            }
+            CtlCommand::PlannedReparent(planned) => {
+                self.reparent("planned-reparent", &planned.reparent)
+            }
+            CtlCommand::EmergencyReparent(reparent) => {
+                self.reparent("emergency-reparent", &reparent)
+            }
+            CtlCommand::Forget { shard, tablet, reason } => {
+                let body = json!({"tablet": tablet, "reason": reason});
+                self.outcome(&format!("/api/v1/shards/{shard}/forget?wait=true"), body)
+            }
+            CtlCommand::Acknowledge { shard, comment } => {
+                let path = format!("/api/v1/shards/{shard}/acknowledge");
+                self.post(&path, json!({"comment": comment}))
+            }
+            CtlCommand::Recoveries => self.recoveries(),
+            CtlCommand::Recovery { id } => self.recovery(id),
+            CtlCommand::Findings => self.table("/api/v1/findings?limit=50", FINDINGS),
+            CtlCommand::Audit => self.table("/api/v1/audit?limit=50", AUDIT),
+            CtlCommand::Pause { comment } => {
+                self.post("/api/v1/recoveries/disable", json!({"comment": comment}))
+            }
+            CtlCommand::Resume { comment } => {
+                self.post("/api/v1/recoveries/enable", json!({"comment": comment}))
+            }
+            CtlCommand::Controls => self.table("/api/v1/controls", CONTROLS),
+            CtlCommand::Set { control, comment, minutes } => {
+                let seconds = minutes.map(|minutes| minutes.saturating_mul(60));
+                let control = control.join(" ");
+                let body = json!({"control": control, "comment": comment, "seconds": seconds});
+                self.post("/api/v1/controls/set", body)
+            }
+            CtlCommand::Lift { control } => {
+                self.post("/api/v1/controls/lift", json!({"control": control.join(" ")}))
+            }
+            CtlCommand::ErrantGtids { shard, drain, inject, reason } => {
+                let cure = drain.map(|tablet| ("drain", tablet));
+                let cure = cure.or(inject.map(|tablet| ("inject", tablet)));
+                self.errant(shard.as_deref(), cure, &reason)
+            }
+        }
+    }
+
+    /// Shows errant GTIDs, or does something about those of one tablet.
+    fn errant(
+        &self,
+        shard: Option<&str>,
+        cure: Option<(&str, String)>,
+        reason: &str,
+    ) -> Result<(), Failure> {
+        match (cure, shard) {
+            (Some((cure, tablet)), Some(shard)) => {
+                let body = json!({"tablet": tablet, "cure": cure, "reason": reason});
+                self.outcome(&format!("/api/v1/shards/{shard}/errant-gtids?wait=true"), body)
+            }
+            (Some(_) | None, _) => self.errant_gtids(shard),
+        }
+    }
+
     /// Sends a request; an answer that is an error says what the daemon said.
     fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value, Failure> {
         let agent: ureq::Agent = ureq::Agent::config_builder()
@@ -114,19 +149,53 @@ impl Daemon {
         Ok(())
     }
 
+    /// Shows a list as a table.
+    fn table(&self, path: &str, columns: Columns) -> Result<(), Failure> {
+        let answer = self.ask("GET", path, None)?;
+        match self.json {
+            true => say(&pretty(&answer)),
+            false => table::print_list(&answer, columns),
+        }
+        Ok(())
+    }
+
+    fn topology(&self, shard: Option<&str>) -> Result<(), Failure> {
+        let shards = self.some_shards(shard)?;
+        match self.json {
+            true => say(&pretty(&Value::Array(shards))),
+            false => shards.iter().for_each(topology::print),
+        }
+        Ok(())
+    }
+
+    fn recovery(&self, id: u64) -> Result<(), Failure> {
+        let answer = self.ask("GET", &format!("/api/v1/recoveries/{id}"), None)?;
+        match self.json {
+            true => say(&pretty(&answer)),
+            false => recovery::print(&answer),
+        }
+        Ok(())
+    }
+
+    /// Says what a planned reparent would do.
+    fn preview(&self, reparent: &Reparent) -> Result<(), Failure> {
+        let path = format!("/api/v1/shards/{}/planned-reparent?dry_run=true", reparent.shard);
+        let answer = self.ask("POST", &path, Some(reparent_body(reparent)))?;
+        match self.json {
+            true => say(&pretty(&answer)),
+            false => recovery::print_preview(&answer)?,
+        }
+        Ok(())
+    }
+
     fn post(&self, path: &str, body: Value) -> Result<(), Failure> {
         say(&pretty(&self.ask("POST", path, Some(body))?));
         Ok(())
     }
 
-    fn reparent(&self, kind: &str, reparent: Reparent) -> Result<(), Failure> {
-        let body = json!({
-            "new_primary": reparent.new_primary,
-            "avoid_primary": reparent.avoid_primary,
-            "reason": reparent.reason,
-            "ignore_block": reparent.ignore_block,
-        });
-        self.outcome(&format!("/api/v1/shards/{}/{kind}?wait=true", reparent.shard), body)
+    fn reparent(&self, kind: &str, reparent: &Reparent) -> Result<(), Failure> {
+        let path = format!("/api/v1/shards/{}/{kind}?wait=true", reparent.shard);
+        self.outcome(&path, reparent_body(reparent))
     }
 
     /// Asks for a recovery and tells how it ended.
@@ -240,6 +309,47 @@ impl Daemon {
     }
 }
 
+const CONCERNS: Columns = Columns {
+    columns: &[
+        ("SEVERITY", "severity"),
+        ("CODE", "code"),
+        ("TABLET", "tablet"),
+        ("WHAT", "what"),
+        ("CURE", "cure"),
+    ],
+    nothing: "nothing would go wrong, as far as that can be seen beforehand",
+};
+const FINDINGS: Columns = Columns {
+    columns: &[
+        ("SINCE", "since"),
+        ("UNTIL", "until"),
+        ("KEYSPACE", "keyspace"),
+        ("SHARD", "shard"),
+        ("FINDING", "code"),
+        ("TABLET", "tablet"),
+    ],
+    nothing: "nothing was found yet",
+};
+const AUDIT: Columns = Columns {
+    columns: &[
+        ("AT", "at"),
+        ("SHARD", "shard"),
+        ("BY", "by"),
+        ("ACT", "action"),
+        ("COMMENT", "comment"),
+    ],
+    nothing: "nobody did anything yet",
+};
+const CONTROLS: Columns = Columns {
+    columns: &[
+        ("CONTROL", "control"),
+        ("BY", "by"),
+        ("SINCE", "since"),
+        ("UNTIL", "until"),
+        ("COMMENT", "comment"),
+    ],
+    nothing: "no control is set",
+};
 const OF_MARIADBS: &str =
     "Of a MariaDB, only what was written while vtorc watched is known: its position does not tell.";
 const WAYS_OUT: &str = "Such a tablet is never promoted by itself. Three ways out:
@@ -248,6 +358,15 @@ const WAYS_OUT: &str = "Such a tablet is never promoted by itself. Three ways ou
   2. If what it has is harmless, commit empty transactions with the same GTIDs on the primary: then they are no
      longer its own. vtorc ctl errant-gtids KS/SHARD --inject TABLET
   3. If what it has is wanted, write it again through the primary, and then do one of the above.";
+
+fn reparent_body(reparent: &Reparent) -> Value {
+    json!({
+        "new_primary": reparent.new_primary,
+        "avoid_primary": reparent.avoid_primary,
+        "reason": reparent.reason,
+        "ignore_block": reparent.ignore_block,
+    })
+}
 
 fn list(value: Option<&Value>) -> &[Value] {
     value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()

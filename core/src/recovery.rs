@@ -7,6 +7,7 @@ pub mod kind;
 pub mod login;
 pub mod made_up;
 pub mod planned;
+pub mod preview;
 pub mod promotion;
 pub mod receivers;
 pub mod records;

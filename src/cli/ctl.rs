@@ -11,6 +11,9 @@ pub(crate) struct CtlOptions {
     /// A file with the daemon's token (AuthenticationMethod `token`). Also from VTORC_TOKEN_FILE.
     #[arg(long, global = true)]
     pub(crate) token_file: Option<std::path::PathBuf>,
+    /// Print lists as the daemon answers them, in JSON, not as tables.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: CtlCommand,
 }
@@ -25,6 +28,11 @@ pub(crate) enum CtlCommand {
         /// KEYSPACE/SHARD
         shard: String,
     },
+    /// Who follows whom, as a tree: type, address, state, lag, and what is wrong with each.
+    Topology {
+        /// KEYSPACE/SHARD; all shards without it.
+        shard: Option<String>,
+    },
     /// Every decision not to act: why, since when, how often.
     WhyNot {
         /// KEYSPACE/SHARD; all shards without it.
@@ -36,7 +44,7 @@ pub(crate) enum CtlCommand {
         shard: String,
     },
     /// Move a shard's writes to another tablet.
-    PlannedReparent(Reparent),
+    PlannedReparent(PlannedReparent),
     /// Replace a shard's primary without its help.
     EmergencyReparent(Reparent),
     /// Remove the record of a tablet that is gone for good: nobody waits for it any more.
@@ -59,6 +67,11 @@ pub(crate) enum CtlCommand {
     },
     /// The last recoveries.
     Recoveries,
+    /// One recovery with its steps: what was done to whom, how long it took, and what came of it.
+    Recovery {
+        /// Its number.
+        id: u64,
+    },
     /// The last findings, and from when until when each stood.
     Findings,
     /// The last acts of operators and their programs.
@@ -110,6 +123,16 @@ pub(crate) enum CtlCommand {
         #[arg(long, default_value = "")]
         reason: String,
     },
+}
+
+/// Another primary, with the help of the one that there is.
+#[derive(Debug, Args)]
+pub(crate) struct PlannedReparent {
+    #[command(flatten)]
+    pub(crate) reparent: Reparent,
+    /// Only say who would be primary, why not the others, and for how long earlier moves of this shard stopped writes.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// Another primary.

@@ -47,12 +47,41 @@ fn a_running_daemon_is_asked_from_the_command_line() {
     };
     let (ok, said) = ctl(&["shards"]);
     assert!(ok && said.contains(&format!("ks/0  primary {first}  in order")), "{said}");
+    let (ok, said) = ctl(&["topology"]);
+    let tree = said.lines().skip(2).map(str::trim_end).collect::<Vec<_>>();
+    let leads = |line: &str, alias: &str| line.starts_with(alias) && line.contains("takes writes");
+    let follows = format!("└─ {}", padded(second));
+    assert!(ok && leads(tree[0], &first) && tree[1].starts_with(&follows), "{said}");
+    assert!(tree[1].contains("replicates") && tree[1].ends_with(" s"), "{said}");
+    let (ok, said) = ctl(&["planned-reparent", "ks/0", "--dry-run"]);
+    let would = format!("{} would be primary instead of {first}", padded(second));
+    assert!(ok && said.contains(&would), "{said}");
+    let (ok, said) = ctl(&["planned-reparent", "ks/0", "--new-primary", "zone1-9", "--dry-run"]);
+    assert!(!ok && said.contains("zone1-0000000009 is not a tablet of this shard"), "{said}");
+    // Nothing was moved.
+    assert_eq!(cluster.daemon().shard()["primary"], first.as_str());
     let (ok, said) = ctl(&["planned-reparent", "ks/0", "--new-primary", second, "--reason", "try"]);
     assert!(ok && said.contains(&format!("{} is primary", padded(second))), "{said}");
     // The history is written a moment later.
     let listed =
         wait_for(|| ctl(&["recoveries"]).1.contains("PlannedReparent  succeeded").then_some(()));
     listed.expect("the recovery is not listed");
+    let (_, recoveries) = ctl(&["recoveries"]);
+    let moved = recoveries.lines().find(|line| line.contains("PlannedReparent")).unwrap();
+    let (ok, said) = ctl(&["recovery", moved.split_whitespace().next().unwrap()]);
+    let promoted = said.lines().find(|line| line.contains(" promote ")).unwrap_or_default();
+    assert!(ok && promoted.contains(&padded(second)) && promoted.contains("done"), "{said}");
+    assert!(said.contains("writes stood for: ") && said.contains("reason: try"), "{said}");
+    // The old primary is seen to follow a moment later.
+    let tells = || {
+        let (ok, said) = ctl(&["planned-reparent", "ks/0", "--dry-run"]);
+        (ok && said.contains("in the last moves of this shard")).then_some(())
+    };
+    wait_for(tells).expect("earlier moves are not told");
+    let (ok, said) = ctl(&["check", "ks/0"]);
+    assert!(ok && said.starts_with("SEVERITY"), "{said}");
+    let (ok, said) = ctl(&["findings", "--json"]);
+    assert!(ok && serde_json::from_str::<serde_json::Value>(&said).unwrap().is_array(), "{said}");
     let (ok, said) = ctl(&["set", "recoveries-off", "ks", "--comment", "x", "--minutes", "5"]);
     assert!(ok && said.contains("recoveries-off ks"), "{said}");
     let (ok, said) = ctl(&["controls"]);

@@ -13,11 +13,14 @@ use vtorc_actors::messages::{
 };
 use vtorc_actors::preflight::examine;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
+use vtorc_core::ports::RecoveryFilter;
+use vtorc_core::recovery::preview::preview;
 use vtorc_core::topology::merge_shard;
 
 use crate::asker::{NamedShard, Operator, Reader};
 use crate::error::ApiError;
 use crate::snapshot::SnapshotFile;
+use crate::views::preview::PreviewView;
 use crate::views::{BlockView, ConcernView, ShardView};
 
 pub(crate) async fn list(reader: Reader) -> Result<HttpResponse, ApiError> {
@@ -80,6 +83,9 @@ pub(crate) struct ReparentBody {
 pub(crate) struct Waiting {
     #[serde(default)]
     wait: bool,
+    /// Only say what would be done.
+    #[serde(default)]
+    dry_run: bool,
 }
 
 pub(crate) async fn planned_reparent(
@@ -88,7 +94,12 @@ pub(crate) async fn planned_reparent(
     query: web::Query<Waiting>,
     body: web::Json<ReparentBody>,
 ) -> Result<HttpResponse, ApiError> {
-    reparent(ReparentKind::Planned, &operator, shard, query.wait, body.into_inner()).await
+    let (NamedShard(name), kind) = (&shard, ReparentKind::Planned);
+    if query.dry_run {
+        let request = reparent_request(kind, &operator, body.into_inner())?;
+        return preview_planned(&operator, name, &request).await;
+    }
+    reparent(kind, &operator, shard, query.wait, body.into_inner()).await
 }
 
 pub(crate) async fn emergency_reparent(
@@ -97,6 +108,10 @@ pub(crate) async fn emergency_reparent(
     query: web::Query<Waiting>,
     body: web::Json<ReparentBody>,
 ) -> Result<HttpResponse, ApiError> {
+    if query.dry_run {
+        let why = "only a planned reparent is tried without being done; what an emergency would do is under if_primary_died";
+        return Err(ApiError::bad_request(why.to_owned()));
+    }
     reparent(ReparentKind::Emergency, &operator, shard, query.wait, body.into_inner()).await
 }
 
@@ -107,7 +122,16 @@ async fn reparent(
     wait: bool,
     body: ReparentBody,
 ) -> Result<HttpResponse, ApiError> {
-    let order = ReparentRequest {
+    let order = reparent_request(kind, operator, body)?;
+    carry_out(shard, Request::Reparent(order), wait, operator).await
+}
+
+fn reparent_request(
+    kind: ReparentKind,
+    operator: &Operator,
+    body: ReparentBody,
+) -> Result<ReparentRequest, ApiError> {
+    Ok(ReparentRequest {
         kind,
         new_primary: body.new_primary.as_deref().map(alias).transpose()?,
         avoid_primary: body.avoid_primary.as_deref().map(alias).transpose()?,
@@ -115,9 +139,28 @@ async fn reparent(
         by: operator.name.clone(),
         ignore_block: body.ignore_block,
         seen: vtorc_core::recovery::request::SeenPrimary::NotLooked,
-    };
-    carry_out(shard, Request::Reparent(order), wait, operator).await
+    })
 }
+
+/// What a planned reparent would do, by the last probes, and for how long earlier ones stopped writes.
+async fn preview_planned(
+    operator: &Operator,
+    shard: &KeyspaceShard,
+    request: &ReparentRequest,
+) -> Result<HttpResponse, ApiError> {
+    let services = &operator.services;
+    let unknown = || ApiError::not_found(format!("no shard {shard} is watched here"));
+    let report = services.board.shard(shard).ok_or_else(unknown)?;
+    let settings = services.recovery_settings();
+    let preview = preview(request, &report.snapshot, report.block.as_ref(), &settings);
+    let (keyspace, name) = (Some(shard.keyspace.clone()), Some(shard.shard.clone()));
+    let filter = RecoveryFilter { keyspace, shard: name, limit: EARLIER_RECOVERIES };
+    let recoveries = services.history.recoveries(filter).await?;
+    Ok(HttpResponse::Ok().json(PreviewView::of(preview, &recoveries)))
+}
+
+/// Among so many of the shard's last recoveries earlier moves are looked for.
+const EARLIER_RECOVERIES: u32 = 50;
 
 /// Hands the request on, and answers with the recovery's number, or waits for its outcome.
 async fn carry_out(

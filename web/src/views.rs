@@ -1,6 +1,7 @@
 //! What core's values look like as JSON. Inner types are not serialisable on purpose: these are the contract.
 
 mod finding;
+pub(crate) mod preview;
 
 use std::collections::BTreeMap;
 
@@ -291,9 +292,10 @@ impl TabletView {
             errant_gtids: errant.map(|errant| errant.shown().to_string()),
             replication: status
                 .and_then(|status| status.replication.as_ref())
-                .map(ReplicationView::of),
+                .map(|channel| ReplicationView::of(channel, snapshot)),
             other_channels: status
-                .map(|status| status.channels.iter().map(ReplicationView::of).collect())
+                .map(|status| status.channels.iter())
+                .map(|all| all.map(|one| ReplicationView::of(one, snapshot)).collect())
                 .unwrap_or_default(),
             semi_sync: status.map(|status| SemiSyncView::of(&status.semi_sync)),
             vttablet: VttabletView::of(state),
@@ -307,6 +309,8 @@ struct ReplicationView {
     source_host: String,
     source_port: u16,
     source_uuid: Option<String>,
+    /// The tablet that it follows, where it is one of this shard.
+    source_tablet: Option<String>,
     receiver: String,
     receiver_error: String,
     applier: &'static str,
@@ -323,12 +327,13 @@ pub(crate) fn receiver_error(replication: &ReplicationStatus) -> String {
 }
 
 impl ReplicationView {
-    fn of(replication: &ReplicationStatus) -> Self {
+    fn of(replication: &ReplicationStatus, snapshot: &ShardSnapshot) -> Self {
         Self {
             channel: replication.channel.clone(),
             source_host: replication.source.host.clone(),
             source_port: replication.source.port,
             source_uuid: replication.source_uuid.clone(),
+            source_tablet: snapshot.source_of(replication).map(name),
             receiver: replication.receiver.to_string(),
             receiver_error: receiver_error(replication),
             applier: if replication.applier_running { "running" } else { "stopped" },

@@ -9,7 +9,7 @@ use crate::durability::{DurabilityPolicy, UnknownPolicy};
 use crate::gtid::GtidSet;
 use crate::ids::{KeyspaceShard, ServerIdentity, TabletAlias};
 use crate::sabotage::{self, Bug};
-use crate::status::ServerStatus;
+use crate::status::{ReplicationStatus, ServerStatus};
 use crate::tablet::{Tablet, TabletType};
 use crate::time::Timestamp;
 use crate::topology::{Place, ShardRecord, ShardTopology, UnreadRecord};
@@ -302,6 +302,12 @@ impl ShardSnapshot {
             one.leads_to_stranger(replication)
                 || (one.tablet.alias != primary.tablet.alias && one.is_source_of(replication))
         })
+    }
+
+    /// The tablet of this shard that a channel leads to.
+    pub fn source_of(&self, channel: &ReplicationStatus) -> Option<&TabletAlias> {
+        let mut tablets = self.tablets.values();
+        tablets.find(|state| state.is_source_of(channel)).map(|state| &state.tablet.alias)
     }
 
     /// Whoever asks this tablet's server waits for its answer: nothing says that none will come.
