@@ -34,6 +34,7 @@ const MARIADB_FOUND: &[u64] = &[
     9_300_001_463,
     9_400_002_404,
     9_800_004_585,
+    10_100_010_607,
 ];
 /// Those of them that have what was added since.
 const MARIADB_LEARNED: [std::ops::Range<u64>; 2] =

@@ -256,6 +256,8 @@ impl Universe {
             (copy.binlog, copy.executed, copy.journal) = (binlog, executed, journal);
             copy.ills.hollow = hollow;
             if copy.mariadb {
+                // What it had applied before is gone with its data.
+                copy.applied_to = None;
                 copy.set_position();
             }
         }
