@@ -217,7 +217,14 @@ impl Daemon {
             let would = shard.get("if_primary_died").unwrap_or(&Value::Null);
             let would = match text(would, "outcome") {
                 "promotes" => format!("would promote {}", text(would, "new_primary")),
-                "refuses" => format!("no failover possible: {}", text(would, "why")),
+                "refuses" => {
+                    let each = would.get("not").and_then(Value::as_object).into_iter().flatten();
+                    let each = each.map(|(alias, why)| {
+                        format!("; {alias}: {}", why.as_str().unwrap_or_default())
+                    });
+                    let each: String = each.collect();
+                    format!("no failover possible: {}{each}", text(would, "why"))
+                }
                 _ => "no primary that could die".into(),
             };
             let held = shard.get("held_back").and_then(Value::as_str);

@@ -56,7 +56,7 @@ impl Registry {
             .cloned()
             .collect();
         for name in gone {
-            info!(self.services.log, "shard no longer watched"; "shard" => %name);
+            warn!(self.services.log, "shard no longer watched: its record is gone"; "shard" => %name);
             if let Some((actor, _)) = self.shards.remove(&name) {
                 actor.do_send(Retire);
             }

@@ -5,7 +5,7 @@ use serde_json::json;
 use vtorc_fleet::Flavor;
 
 use crate::harness::{
-    Cluster, Kind, PLANNED, THREE, others, padded, purge_logs, request, wait_for,
+    Cluster, Kind, PATIENCE, PLANNED, THREE, others, padded, purge_logs, request, wait_for,
 };
 use crate::writer::{Writer, arrives, create_table, rows};
 
@@ -275,4 +275,36 @@ fn what_is_asked_for_while_another_recovery_runs_is_done_after_it() {
     };
     assert_eq!(wait_for(ended), Some(json!(padded(third))));
     assert_eq!(cluster.healthy(&[]), padded(third));
+}
+
+/// `super_read_only` does not stop `XA COMMIT` on MySQL, nor `read_only` `XA PREPARE` on MariaDB: whoever could say
+/// that is no longer connected once writes were moved.
+#[test]
+fn a_prepared_transaction_is_not_committed_where_writes_were_moved_from() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let mut cluster = Cluster::new(flavor, "semi_sync", THREE);
+        cluster.start_daemon(&[]);
+        let first = cluster.healthy(&[]);
+        create_table(cluster.server(&first));
+        let session = |statements: &[&str]| {
+            let mut client = cluster.server(&first).connect_within("app", PATIENCE).unwrap();
+            statements.iter().for_each(|statement| client.query_drop(statement).unwrap());
+            client
+        };
+        let insert = "INSERT INTO test.ledger VALUES (1, 'prepared')";
+        let mut prepared = session(&["XA START 'a'", insert, "XA END 'a'", "XA PREPARE 'a'"]);
+        let insert = "INSERT INTO test.ledger VALUES (2, 'ended')";
+        let mut ended = session(&["XA START 'b'", insert, "XA END 'b'"]);
+        let (status, answer) = cluster.daemon().post(PLANNED, json!({"reason": "test"}));
+        assert_eq!(status, 200, "{flavor:?}: {answer:#}");
+        assert!(prepared.query_drop("XA COMMIT 'a'").is_err(), "{flavor:?}");
+        assert!(ended.query_drop("XA PREPARE 'b'").is_err(), "{flavor:?}");
+        let second = cluster.healthy(&[]);
+        assert_ne!(second, first);
+        // What was prepared is where writes are now, and is committed there.
+        cluster.server(&second).run(&["XA COMMIT 'a'"]).unwrap();
+        arrives(cluster.server(&first), &[1].into());
+        assert!(!rows(cluster.server(&second)).contains(&2), "{flavor:?}");
+        assert_eq!(cluster.healthy(&[]), second);
+    }
 }

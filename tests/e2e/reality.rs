@@ -108,6 +108,53 @@ fn a_server_without_a_free_connection_stops_no_failover() {
     }
 }
 
+/// What servers give every new session by their configuration changes no answer to vtorc, and cuts none of its waits
+/// short.
+#[test]
+fn settings_of_new_sessions_stop_no_failover() {
+    for flavor in [Flavor::MySql, Flavor::MariaDb] {
+        let tablets = ["zone1-101", "zone1-102", "zone1-103"];
+        let (mut cluster, first) = cluster_of(flavor, &tablets);
+        let limit = match flavor {
+            Flavor::MySql => "SET GLOBAL max_execution_time = 500",
+            Flavor::MariaDb => "SET GLOBAL max_statement_time = 0.5",
+        };
+        for tablet in tablets {
+            cluster
+                .server(tablet)
+                .run(&[
+                    "SET GLOBAL sql_select_limit = 1",
+                    "SET GLOBAL sql_mode = 'ANSI_QUOTES'",
+                    limit,
+                ])
+                .unwrap();
+        }
+        cluster.daemons.clear();
+        cluster.start_daemon(&[]);
+        assert_eq!(cluster.healthy(&[]), first, "{flavor:?}");
+        cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'kept')"]).unwrap();
+        // A candidate is waited for, for longer than a statement may take there.
+        let [one, other] = replicas(&first);
+        let lock = |alias: &str| {
+            use mysql::prelude::Queryable;
+            arrives(cluster.server(alias), &[1].into());
+            let mut session = cluster.server(alias).connect_within("admin", PATIENCE).unwrap();
+            session.query_drop("LOCK TABLES test.ledger READ").unwrap();
+            session
+        };
+        let locks = [lock(&one), lock(&other)];
+        cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (2, 'kept')"]).unwrap();
+        cluster.server_mut(&first).kill();
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        drop(locks);
+        let second = cluster.healthy(&[&first]);
+        let count = cluster.server(&second).value("SELECT COUNT(*) FROM test.ledger").unwrap();
+        assert_eq!(count, "2", "{flavor:?}");
+        let recoveries = cluster.daemon().get("/api/v1/recoveries");
+        assert!(!recoveries.to_string().contains("interrupted"), "{recoveries:#}");
+    }
+}
+
 /// An RDONLY that applies an hour late received a row that nobody else has: no acker has it, so it was never
 /// acknowledged. Its delay is lifted for the row, and is there again afterwards.
 #[test]

@@ -239,10 +239,17 @@ impl Locked<'_> {
         let timeout = self.job.settings.command_timeout;
         match self.job.on(StepKind::WriteJournal, winner, write, timeout).await {
             Ok(_) => Ok(()),
-            Err(error) => Err(Stopped::Unclear(format!(
-                "{} was promoted, but its first write did not complete: {error}",
+            // It takes writes, and refuses this one: as a table of another making does.
+            Err(error @ CommandError::NotDone(_)) => Err(Stopped::Unclear(format!(
+                "{} was promoted, but its reparent journal cannot be written: {error}",
                 winner.alias
             ))),
+            Err(error @ (CommandError::Unreached(_) | CommandError::Unknown(_))) => {
+                Err(Stopped::Unclear(format!(
+                    "{} was promoted, but its first write did not complete: {error}",
+                    winner.alias
+                )))
+            }
         }
     }
 

@@ -83,6 +83,7 @@ impl MysqlAccess {
             .user(Some(&self.user))
             .pass(Some(self.password.reveal()))
             .prefer_socket(false)
+            .init(vec![PLAIN_SESSION])
             .tcp_nodelay(true)
             .wait_timeout(Some(WAIT_TIMEOUT_S))
             .max_allowed_packet(Some(16 * 1024 * 1024));

@@ -1,9 +1,13 @@
 //! Text in statements that take no parameters, such as `CHANGE REPLICATION SOURCE`.
 
-/// Said first in every session that changes something, so that a statement means the same on every server: a
-/// backslash escapes, what does not fit is refused, and the clock is shown without a time zone whose hours are
-/// changed.
-pub(crate) const PLAIN_SESSION: &str = "SET SESSION sql_mode = 'STRICT_TRANS_TABLES', SESSION time_zone = '+00:00', SESSION autocommit = ON";
+/// Said first in every session, so that a statement means the same on every server: a backslash escapes, what does not
+/// fit is refused, the clock is shown without a time zone whose hours are changed, all rows are answered, and no
+/// statement is cut short but by its own deadline. (MySQL leaves out what begins with `/*M!`, MariaDB what is for MySQL
+/// 5.7.)
+pub(crate) const PLAIN_SESSION: &str = "SET SESSION sql_mode = 'STRICT_TRANS_TABLES', SESSION time_zone = '+00:00', \
+     SESSION autocommit = ON, SESSION sql_select_limit = 18446744073709551615, SESSION sql_big_selects = ON, \
+     SESSION sql_safe_updates = OFF /*!50708 , SESSION max_execution_time = 0 */ \
+     /*M! , SESSION max_statement_time = 0 */";
 
 /// Said beside it: a server may begin every session with `transaction_read_only`.
 pub(crate) const WRITING_SESSION: &str = "SET SESSION TRANSACTION READ WRITE";
