@@ -222,6 +222,38 @@ fn a_candidate_that_a_backup_locks_is_not_waited_for() {
     arrives(cluster.server(best), &[77].into());
 }
 
+/// A dump holds a table on every candidate: nobody can apply the last write. Who is in the way is said, as far as the
+/// server tells.
+#[test]
+fn whoever_locks_a_table_on_all_candidates_is_named() {
+    use mysql::prelude::Queryable;
+    for (flavor, who) in [
+        (Flavor::MySql, "holds a lock on test.ledger; KILL "),
+        (Flavor::MariaDb, "its applier says: Waiting for "),
+    ] {
+        let tablets = ["zone1-101", "zone1-102", "zone1-103"];
+        let (mut cluster, first) = cluster_of(flavor, &tablets);
+        cluster.daemons.clear();
+        cluster.configure(&[
+            ("RecoveryPeriodBlockSeconds", json!(0)),
+            ("WaitReplicasTimeoutSeconds", json!(2)),
+        ]);
+        cluster.start_daemon(&[]);
+        assert_eq!(cluster.healthy(&[]), first);
+        let dumps = replicas(&first).map(|alias| {
+            let mut dump = cluster.server(&alias).connect_within("app", PATIENCE).unwrap();
+            dump.query_drop("LOCK TABLES test.ledger READ").unwrap();
+            dump
+        });
+        cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (1, 'kept')"]).unwrap();
+        cluster.server_mut(&first).kill();
+        cluster.daemon().held_back(who);
+        drop(dumps);
+        let second = cluster.healthy(&[&first]);
+        assert!(has(cluster.server(&second), &[1].into()), "an acknowledged row is lost");
+    }
+}
+
 /// A replica with filters is told not to acknowledge, and is not promoted: though it ranks first.
 #[test]
 fn a_replica_with_filters_neither_acknowledges_nor_is_promoted() {

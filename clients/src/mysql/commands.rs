@@ -176,8 +176,11 @@ fn wait(
         return Ok(());
     }
     let waited = started.elapsed().as_millis();
+    // It is told where it can be, and never instead of what happened.
+    let holder = locks::in_the_way(session).ok().flatten();
+    let holder = holder.map(|holder| format!(": {holder}")).unwrap_or_default();
     Err(CommandError::NotDone(format!(
-        "it did not apply everything of {} within {waited} ms",
+        "it did not apply everything of {} within {waited} ms{holder}",
         target.shown()
     )))
 }

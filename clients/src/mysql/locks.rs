@@ -51,6 +51,35 @@ pub(crate) fn look(
     Ok(())
 }
 
+/// A table that an applier waits for, and the session that holds a lock on it (`LOCK TABLES`, a transaction in the way
+/// of a DDL).
+const IN_THE_WAY: &str = "SELECT CONCAT('session ', holder.PROCESSLIST_ID, ' of ', holder.PROCESSLIST_USER, '@', \
+     COALESCE(holder.PROCESSLIST_HOST, ''), ' holds a lock on ', waits.OBJECT_SCHEMA, '.', waits.OBJECT_NAME, \
+     '; KILL ', holder.PROCESSLIST_ID, ' there ends it') \
+     FROM performance_schema.metadata_locks waits \
+     JOIN performance_schema.threads applier ON applier.THREAD_ID = waits.OWNER_THREAD_ID \
+     JOIN performance_schema.metadata_locks held \
+       ON held.OBJECT_TYPE = waits.OBJECT_TYPE AND held.OBJECT_SCHEMA = waits.OBJECT_SCHEMA \
+       AND held.OBJECT_NAME = waits.OBJECT_NAME AND held.LOCK_STATUS = 'GRANTED' \
+       AND held.OWNER_THREAD_ID <> waits.OWNER_THREAD_ID \
+     JOIN performance_schema.threads holder ON holder.THREAD_ID = held.OWNER_THREAD_ID \
+     WHERE waits.LOCK_STATUS = 'PENDING' AND waits.OBJECT_TYPE = 'TABLE' \
+     AND (applier.NAME LIKE 'thread/sql/slave%' OR applier.NAME LIKE 'thread/sql/replica%') \
+     AND holder.PROCESSLIST_ID IS NOT NULL LIMIT 1";
+
+/// That an applier waits for a lock; MariaDB does not say whose.
+const WAITS: &str = "SELECT CONCAT('its applier says: ', STATE) FROM information_schema.PROCESSLIST \
+     WHERE USER = 'system user' AND STATE LIKE 'Waiting for%lock%' LIMIT 1";
+
+/// Who holds a lock that an applier waits for, as far as the server tells.
+pub(crate) fn in_the_way(session: &mut Session<'_>) -> Result<Option<String>, CommandError> {
+    let question = match session.dialect {
+        Dialect::MySql => IN_THE_WAY,
+        Dialect::OldMySql | Dialect::MariaDb => WAITS,
+    };
+    Ok(unless_refused(session.value("look who holds a lock", question))?.flatten())
+}
+
 /// Begins a backup and ends it. Somebody's DDL stands in its way as well, but not for long.
 fn backup_runs(session: &mut Session<'_>) -> Result<bool, CommandError> {
     // Where this machine dies in between, the server ends the session, and with it the backup.
