@@ -1,5 +1,6 @@
 //! `vtorc ctl`: asks a running daemon, over its HTTP interface, to show or do something.
 
+mod answer;
 mod recovery;
 mod table;
 mod topology;
@@ -13,6 +14,7 @@ use crate::Failure;
 use crate::cli::ctl::{CtlCommand, CtlOptions, Reparent};
 use crate::print::say;
 
+use self::answer::{list, number, pretty, text};
 use self::table::Columns;
 
 /// A requested reparent waits for the shard's lock and for replicas: longer than both.
@@ -373,20 +375,4 @@ fn reparent_body(reparent: &Reparent) -> Value {
         "reason": reparent.reason,
         "ignore_block": reparent.ignore_block,
     })
-}
-
-fn list(value: Option<&Value>) -> &[Value] {
-    value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn number(value: &Value, key: &str) -> u64 {
-    value.get(key).and_then(Value::as_u64).unwrap_or_default()
-}
-
-fn pretty(value: &Value) -> String {
-    serde_json::to_string_pretty(value).unwrap_or_default()
 }

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::{list, number, table, text};
+use super::answer::{list, number, text};
+use super::table;
 use crate::Failure;
 use crate::print::say;
 

@@ -3,7 +3,7 @@
 use comfy_table::{Row, Table, presets};
 use serde_json::Value;
 
-use super::{list, text};
+use super::answer::{list, text};
 use crate::print::say;
 
 /// Prints rows below their headings.

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{list, table, text};
+use super::answer::{list, text};
+use super::table;
 use crate::print::say;
 
 /// Prints a shard's replication as a tree.
