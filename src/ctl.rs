@@ -1,12 +1,12 @@
 //! `vtorc ctl`: asks a running daemon, over its HTTP interface, to show or do something.
 
 mod answer;
+mod reach;
 mod recovery;
 mod table;
 mod topology;
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -15,31 +15,17 @@ use crate::cli::ctl::{CtlCommand, CtlOptions, Reparent};
 use crate::print::say;
 
 use self::answer::{list, number, pretty, text};
+use self::reach::Reach;
 use self::table::Columns;
 
-/// A requested reparent waits for the shard's lock and for replicas: longer than both.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// Runs one command.
-pub(crate) fn run(options: CtlOptions) -> Result<(), Failure> {
-    let from_env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let url = options.url.or_else(|| from_env("VTORC_URL"));
-    let url = url.unwrap_or_else(|| "http://127.0.0.1:3000".into());
-    let file = options.token_file.or_else(|| from_env("VTORC_TOKEN_FILE").map(Into::into));
-    let token = file.as_deref().map(read_token).transpose()?;
-    let daemon = Daemon { url: url.trim_end_matches('/').to_owned(), token, json: options.json };
+pub(crate) fn run(options: CtlOptions, config: Option<&Path>) -> Result<(), Failure> {
+    let daemon = Daemon { reach: Reach::of(&options, config)?, json: options.json };
     daemon.run(options.command)
 }
 
-fn read_token(file: &Path) -> Result<String, Failure> {
-    let text = std::fs::read_to_string(file);
-    let failure = |error| Failure::while_doing(&format!("read {}", file.display()), error);
-    Ok(text.map_err(failure)?.trim().to_owned())
-}
-
 struct Daemon {
-    url: String,
-    token: Option<String>,
+    reach: Reach,
     /// Print what the daemon answers, as it is.
     json: bool,
 }
@@ -115,35 +101,8 @@ impl Daemon {
         }
     }
 
-    /// Sends a request; an answer that is an error says what the daemon said.
     fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value, Failure> {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(PATIENCE))
-            .build()
-            .into();
-        let url = format!("{}{path}", self.url);
-        let failure = |error: &dyn std::fmt::Display| Failure(format!("ask {url}: {error}"));
-        let mut request = ureq::http::Request::builder().method(method).uri(&url);
-        if body.is_some() {
-            request = request.header("Content-Type", "application/json");
-        }
-        if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
-        }
-        let text = body.map(|body| body.to_string()).unwrap_or_default();
-        let request = request.body(text).map_err(|error| failure(&error))?;
-        let mut response = agent.run(request).map_err(|error| failure(&error))?;
-        let status = response.status();
-        let text = response.body_mut().read_to_string().map_err(|error| failure(&error))?;
-        let answer: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        if status.is_success() {
-            return Ok(answer);
-        }
-        let field = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default();
-        let why = [field("message"), field("details"), field("text")];
-        let why: Vec<&str> = why.into_iter().filter(|text| !text.is_empty()).collect();
-        Err(Failure(format!("{}: {}", status.as_u16(), why.join("; "))))
+        self.reach.ask(method, path, body.as_ref())
     }
 
     fn show(&self, path: &str) -> Result<(), Failure> {

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         None => daemon::run(cli.daemon),
         Some(Command::Demo(options)) => demo::run(options),
         Some(Command::Bench(options)) => bench::run(options),
-        Some(Command::Ctl(options)) => ctl::run(options),
+        Some(Command::Ctl(options)) => ctl::run(options, cli.daemon.config.as_deref()),
         Some(Command::Explain(options)) => explain::run(&options, cli.daemon.config.as_deref()),
         Some(Command::Topo(command)) => topo::run(cli.daemon, command),
         Some(Command::Completions { shell }) => {

@@ -5,9 +5,25 @@ use clap::{Args, Subcommand};
 /// How to reach the daemon.
 #[derive(Debug, Args)]
 pub(crate) struct CtlOptions {
-    /// Where the daemon serves. Also from VTORC_URL.
+    /// Where the daemon serves, comma separated: the first that is there is asked. Also from VTORC_URL, and, with
+    /// --config, from ListenAddress.
+    #[arg(long, global = true, value_delimiter = ',')]
+    pub(crate) url: Vec<String>,
+    /// Whom to log in as (AuthenticationMethod `basic`). Also from VTORC_USER, or --config.
     #[arg(long, global = true)]
-    pub(crate) url: Option<String>,
+    pub(crate) user: Option<String>,
+    /// A file with that user's password. Also from VTORC_PASSWORD_FILE, or --config.
+    #[arg(long, global = true)]
+    pub(crate) password_file: Option<std::path::PathBuf>,
+    /// A file with the authorities that are trusted beside https. Default: this machine's, or SSLCAFile of --config.
+    #[arg(long, global = true)]
+    pub(crate) ca: Option<std::path::PathBuf>,
+    /// A certificate to show (UseMutualTLS).
+    #[arg(long, global = true, requires = "key")]
+    pub(crate) cert: Option<std::path::PathBuf>,
+    /// Its private key.
+    #[arg(long, global = true, requires = "cert")]
+    pub(crate) key: Option<std::path::PathBuf>,
     /// A file with the daemon's token (AuthenticationMethod `token`). Also from VTORC_TOKEN_FILE.
     #[arg(long, global = true)]
     pub(crate) token_file: Option<std::path::PathBuf>,

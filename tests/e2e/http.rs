@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
 use crate::certificates::certificates;
-use crate::harness::{Cluster, THREE, padded, request, wait_for};
+use crate::harness::{Cluster, THREE, request, wait_for};
 
 #[test]
 fn the_api_answers_and_refuses_as_documented() {
@@ -150,6 +150,49 @@ fn with_authentication_nobody_else_gets_in() {
     );
     assert_eq!(request("POST", &daemon.url("/api/v1/recoveries/disable"), body, &with).0, 200);
     assert!(!cluster.daemon().log_text().contains("t0ken-for-tests"));
+    let url = cluster.daemon().url("");
+    let config = cluster.config.display().to_string();
+    let (ok, said) = ctl(&["--url", &url, "shards"]);
+    assert!(!ok && said.contains("401"), "{said}");
+    // What the daemon takes stands in its configuration.
+    let (ok, said) = ctl(&["--url", &url, "--config", &config, "shards"]);
+    assert!(ok && said.contains("ks/0"), "{said}");
+}
+
+#[test]
+fn ctl_logs_in_by_name_and_password() {
+    let mut cluster = Cluster::new(Flavor::MariaDb, "none", &["zone1-101"]);
+    cluster.configure(&[
+        ("AuthenticationMethod", json!("basic")),
+        ("HTTPAuthUser", json!("ann")),
+        ("HTTPAuthPassword", json!("pa:ss-for-tests")),
+    ]);
+    cluster.start_daemon(&[]);
+    let url = cluster.daemon().url("");
+    let file = cluster.directory.path().join("password");
+    let path = file.display().to_string();
+    for (password, gets_in) in [("pa:ss-for-tests\n", true), ("another", false)] {
+        std::fs::write(&file, password).unwrap();
+        let asked = ["--url", &url, "--user", "ann", "--password-file", &path, "shards"];
+        let said = wait_for(|| {
+            let (ok, said) = ctl(&asked);
+            (ok == gets_in && (!ok || said.contains("ks/0"))).then_some(said)
+        });
+        let said = said.expect("the password is not what counts");
+        assert!(gets_in || said.contains("401"), "{said}");
+    }
+    let config = cluster.config.display().to_string();
+    assert!(ctl(&["--url", &url, "--config", &config, "shards"]).0);
+    let (ok, said) = ctl(&["--url", &url, "--user", "ann", "shards"]);
+    assert!(!ok && said.contains("--password-file"), "{said}");
+}
+
+/// Whether it succeeded, and all that it said.
+fn ctl(arguments: &[&str]) -> (bool, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vtorc"));
+    let output = command.arg("ctl").args(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout) + &text(&output.stderr))
 }
 
 #[test]
@@ -209,7 +252,15 @@ fn https_with_client_certificates() {
     };
     assert!(curl(&["--cert", &file("client.pem"), "--key", &file("client.key")]));
     assert!(!curl(&[]), "a caller without a certificate got in");
-    assert_eq!(padded("zone1-101"), "zone1-0000000101");
+    // So does `vtorc ctl`, which asks the first address at which somebody is.
+    let urls = format!("http://127.0.0.1:1,https://{}", cluster.daemon().address);
+    let (ca, cert, key) = (file("ca.pem"), file("client.pem"), file("client.key"));
+    let (ok, said) = ctl(&["--url", &urls, "--ca", &ca, "--cert", &cert, "--key", &key, "shards"]);
+    assert!(ok && said.contains("ks/0"), "{said}");
+    let (ok, said) = ctl(&["--url", &urls, "--ca", &ca, "shards"]);
+    assert!(!ok && !said.contains("ks/0"), "{said}");
+    let (ok, said) = ctl(&["--url", &urls, "--cert", &cert, "--key", &key, "shards"]);
+    assert!(!ok && said.contains("certificate"), "an unknown authority was believed: {said}");
 }
 
 /// Whatever is sent to whatever changes something: it is refused with a reason, and nothing happens.
