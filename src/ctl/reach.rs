@@ -102,14 +102,16 @@ fn read(
 
 /// The request was taken by nobody: it may be sent to somebody else.
 fn nobody_is_there(error: &ureq::Error) -> bool {
-    match error {
-        ureq::Error::ConnectionFailed | ureq::Error::HostNotFound => true,
-        ureq::Error::Timeout(when) => {
-            matches!(when, ureq::Timeout::Connect | ureq::Timeout::Resolve)
-        }
-        ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
-        _ => false,
-    }
+    use ureq::{Error, Timeout};
+    let refused =
+        matches!(error, Error::Io(why) if why.kind() == std::io::ErrorKind::ConnectionRefused);
+    refused
+        || matches!(
+            error,
+            Error::ConnectionFailed
+                | Error::HostNotFound
+                | Error::Timeout(Timeout::Connect | Timeout::Resolve)
+        )
 }
 
 fn from_env(name: &str) -> Option<String> {
@@ -208,7 +210,7 @@ mod tests {
             ("{}", "http://127.0.0.1:3000"),
             (r#"{"ListenAddress": "0.0.0.0:3001"}"#, "http://127.0.0.1:3001"),
             (r#"{"ListenAddress": "[::]:3001"}"#, "http://127.0.0.1:3001"),
-            (r#"{"ListenAddress": "10.1.2.3:3001"}"#, "http://10.1.2.3:3001"),
+            (r#"{"ListenAddress": "127.0.0.2:3001"}"#, "http://127.0.0.2:3001"),
             (
                 r#"{"ListenAddress": ":1", "UseSSL": true, "SSLCertFile": "c", "SSLPrivateKeyFile": "k"}"#,
                 "https://127.0.0.1:1",
