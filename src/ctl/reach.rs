@@ -210,7 +210,7 @@ mod tests {
             ("{}", "http://127.0.0.1:3000"),
             (r#"{"ListenAddress": "0.0.0.0:3001"}"#, "http://127.0.0.1:3001"),
             (r#"{"ListenAddress": "[::]:3001"}"#, "http://127.0.0.1:3001"),
-            (r#"{"ListenAddress": "127.0.0.2:3001"}"#, "http://127.0.0.2:3001"),
+            (r#"{"ListenAddress": "vtorc.example:3001"}"#, "http://vtorc.example:3001"),
             (
                 r#"{"ListenAddress": ":1", "UseSSL": true, "SSLCertFile": "c", "SSLPrivateKeyFile": "k"}"#,
                 "https://127.0.0.1:1",
