@@ -9,12 +9,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use slog::{Logger, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
-use vtorc_web::{Access, Tls, WebContext};
+use vtorc_web::{Access, Streams, Tls, WebContext};
 
 use crate::cli::DaemonOptions;
 use crate::config::{self, Config, Loaded};
 use crate::wiring::{self, Running};
-use crate::{Failure, logging};
+use crate::{Failure, files, logging};
 
 /// Runs until it is told to end.
 pub(crate) fn run(options: DaemonOptions) -> Result<(), Failure> {
@@ -34,6 +34,9 @@ pub(crate) fn run(options: DaemonOptions) -> Result<(), Failure> {
 
 async fn serve(options: DaemonOptions, loaded: Loaded, log: Logger) -> Result<(), Failure> {
     info!(log, "vtorc starts"; "version" => env!("CARGO_PKG_VERSION"));
+    let files = files::raise_limit();
+    let connections = files::share_of_http(files);
+    info!(log, "files that may be open"; "limit" => files, "http_connections" => connections);
     tell(&loaded, &log);
     for flag in &options.without_effect {
         info!(log, "flag without effect here"; "flag" => flag);
@@ -53,8 +56,9 @@ async fn serve(options: DaemonOptions, loaded: Loaded, log: Logger) -> Result<()
         config: serde_json::to_value(&config).unwrap_or_default(),
         started: Instant::now().into_std(),
         console_directory: options.orc_web_dir.clone(),
+        streams: Streams::at_most(connections / 2),
     };
-    let server = vtorc_web::serve(context, listener, tls(&config)?);
+    let server = vtorc_web::serve(context, listener, tls(&config)?, connections);
     let server = server.map_err(|error| Failure::while_doing("serve HTTP", error))?;
     let handle = server.handle();
     let serving = actix::spawn(server);

@@ -13,11 +13,11 @@ use vtorc_core::durability::DurabilityPolicy;
 use vtorc_core::ids::{KeyspaceShard, TabletAlias};
 use vtorc_core::tablet::{MysqlAddress, Tablet, TabletType};
 use vtorc_fleet::{Server, ServerBinary, ServerOptions, Template};
-use vtorc_web::{Access, WebContext};
+use vtorc_web::{Access, Streams, WebContext};
 
 use crate::cli::{Cli, DaemonOptions, DemoOptions};
 use crate::config::{self, Config};
-use crate::{Failure, wiring};
+use crate::{Failure, files, wiring};
 
 const KEYSPACE: &str = "commerce";
 const SHARDS: [&str; 2] = ["-80", "80-"];
@@ -75,6 +75,7 @@ async fn show(options: DemoOptions, binary: ServerBinary, directory: &Path) -> R
     let listener = wiring::listen(&config, &daemon)?;
     let address = listener.local_addr().map_err(|error| Failure::while_doing("listen", error))?;
     let running = wiring::start(&config, &daemon, log).await?;
+    let connections = files::share_of_http(files::raise_limit());
     let context = WebContext {
         services: running.services.clone(),
         registry: running.registry.clone(),
@@ -82,8 +83,9 @@ async fn show(options: DemoOptions, binary: ServerBinary, directory: &Path) -> R
         config: serde_json::to_value(&config).unwrap_or_default(),
         started: Instant::now(),
         console_directory: None,
+        streams: Streams::at_most(connections / 2),
     };
-    let server = vtorc_web::serve(context, listener, None);
+    let server = vtorc_web::serve(context, listener, None, connections);
     let server = server.map_err(|error| Failure::while_doing("serve HTTP", error))?;
     actix::spawn(server);
     progress("vtorc watches; it elects a primary for each shard");

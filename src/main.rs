@@ -8,6 +8,7 @@ mod ctl;
 mod daemon;
 mod demo;
 mod explain;
+mod files;
 mod logging;
 mod print;
 mod topo;

@@ -282,7 +282,16 @@ impl Cluster {
             config["SQLite3DataFile"] = history.display().to_string().into();
             std::fs::write(&self.config, config.to_string()).unwrap();
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vtorc"));
+        let program = env!("CARGO_BIN_EXE_vtorc");
+        // With "few-files", as under a small limit of the system's.
+        let mut command = match flags.contains(&"few-files") {
+            false => Command::new(program),
+            true => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", "ulimit -n 256 && exec \"$0\" \"$@\"", program]);
+                shell
+            }
+        };
         command
             .envs(self.environment.clone())
             .args(&self.topo_flags)
@@ -290,7 +299,7 @@ impl Cluster {
             .arg(format!("-log_dir={}", logs.display()))
             .arg("--address-file")
             .arg(&address_file)
-            .args(flags.iter().filter(|flag| **flag != "own-history"));
+            .args(flags.iter().filter(|flag| !matches!(**flag, "own-history" | "few-files")));
         let child = Child::start(&mut command, &logs.join("stderr")).unwrap();
         let log = logs.join("vtorc.log");
         let mut daemon = Daemon { child, address: String::new(), log };

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use vtorc_fleet::Flavor;
 
 use crate::certificates::certificates;
-use crate::harness::{Cluster, THREE, request, wait_for};
+use crate::harness::{Cluster, THREE, padded, request, wait_for};
 
 #[test]
 fn the_api_answers_and_refuses_as_documented() {
@@ -157,6 +157,44 @@ fn with_authentication_nobody_else_gets_in() {
     // What the daemon takes stands in its configuration.
     let (ok, said) = ctl(&["--url", &url, "--config", &config, "shards"]);
     assert!(ok && said.contains("ks/0"), "{said}");
+}
+
+/// Strangers open connections and streams without end: HTTP has its share of files, and failovers have theirs.
+#[test]
+fn a_crowd_of_connections_stops_no_failover() {
+    use std::io::{Read, Write};
+    let mut cluster = Cluster::new(Flavor::MariaDb, "semi_sync", THREE);
+    cluster.start_daemon(&["few-files"]);
+    let primary = cluster.healthy(&[]);
+    let address = cluster.daemon().address.clone();
+    let asks = |what: &str| {
+        let mut one = std::net::TcpStream::connect(&address).unwrap();
+        one.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+        one.write_all(what.as_bytes()).unwrap();
+        one
+    };
+    let streams = "GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut crowd: Vec<_> = (0..400).map(|_| asks(streams)).collect();
+    // Half of what is HTTP's are streams; who comes later is told so.
+    let refused = crowd.iter_mut().any(|one| {
+        let mut answer = [0; 64];
+        let length = one.read(&mut answer).unwrap_or(0);
+        String::from_utf8_lossy(&answer[..length]).contains("503")
+    });
+    assert!(refused, "there is no end to streams");
+    crowd.extend((0..400).map(|_| asks("POST /api/v1/recoveries/disable HTTP/1.1\r\n")));
+    cluster.server_mut(&primary).kill();
+    let writes = |alias: &&str| {
+        let server = cluster.server(alias);
+        server.value("SELECT @@global.read_only").is_ok_and(|read_only| read_only == "0")
+    };
+    let replaced = wait_for(|| {
+        let others = THREE.iter().filter(|alias| padded(alias) != primary);
+        others.copied().find(|alias| writes(alias))
+    });
+    replaced.unwrap_or_else(|| panic!("nobody was promoted\n{}", cluster.daemon().log_text()));
+    drop(crowd);
+    cluster.healthy(&[&primary]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use vtorc_actors::board::Event;
 use vtorc_actors::services::Services;
 
 use crate::asker::Reader;
+use crate::context::OpenStream;
 use crate::error::ApiError;
 use crate::system::system_json;
 use crate::views::{RecoveryView, ShardView};
@@ -22,6 +23,8 @@ use crate::views::{RecoveryView, ShardView};
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 pub(crate) async fn events(reader: Reader) -> Result<HttpResponse, ApiError> {
+    let room = reader.streams.open();
+    let room = room.ok_or_else(|| ApiError::unavailable("too many streams of events are open"))?;
     let changes = reader.services.board.subscribe();
     let changes = changes.ok_or_else(|| ApiError::unavailable("there are no events"))?;
     Ok(HttpResponse::Ok()
@@ -29,21 +32,22 @@ pub(crate) async fn events(reader: Reader) -> Result<HttpResponse, ApiError> {
         .insert_header(("Cache-Control", "no-store"))
         // Compression would hold events back.
         .insert_header(("Content-Encoding", "identity"))
-        .streaming(stream(reader.services.clone(), changes)))
+        .streaming(stream(reader.services.clone(), changes, room)))
 }
 
 fn stream(
     services: Services,
     changes: Receiver<Event>,
+    room: OpenStream,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    stream::unfold(Some((services, changes, true)), |state| async move {
-        let (services, mut changes, first) = state?;
+    stream::unfold(Some((services, changes, room, true)), |state| async move {
+        let (services, mut changes, room, first) = state?;
         if first {
             let hello = message("system", &system_json(&services));
-            return Some((Ok(Bytes::from(hello)), Some((services, changes, false))));
+            return Some((Ok(Bytes::from(hello)), Some((services, changes, room, false))));
         }
         let text = next(&services, &mut changes).await?;
-        Some((Ok(Bytes::from(text)), Some((services, changes, false))))
+        Some((Ok(Bytes::from(text)), Some((services, changes, room, false))))
     })
 }
 

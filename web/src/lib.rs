@@ -29,6 +29,6 @@ mod views;
 mod vtorc;
 
 pub use access::{Access, Authentication, Policy, TrustedProxy};
-pub use context::WebContext;
+pub use context::{Streams, WebContext};
 pub use server::{Tls, serve};
 pub use snapshot::SnapshotFile;

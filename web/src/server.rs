@@ -22,11 +22,13 @@ const SHUTDOWN_S: u64 = 1;
 /// A ready TLS configuration.
 pub type Tls = Arc<rustls::ServerConfig>;
 
-/// Starts serving on a socket that is bound already. The server runs until it is stopped.
+/// Starts serving on a socket that is bound already, at most so many connections at once; others wait until one ends.
+/// The server runs until it is stopped.
 pub fn serve(
     context: WebContext,
     listener: TcpListener,
     tls: Option<Tls>,
+    connections: usize,
 ) -> std::io::Result<Server> {
     let log = context.services.log.clone();
     if let Some(directory) = &context.console_directory {
@@ -52,6 +54,7 @@ pub fn serve(
     // Whoever hangs up while a request waits does not want it any more.
     .h1_allow_half_closed(false)
     .workers(1)
+    .max_connections(connections)
     .shutdown_timeout(SHUTDOWN_S)
     .disable_signals();
     let server = match tls {
