@@ -140,7 +140,7 @@ impl Daemon {
 
     /// Says what a planned reparent would do.
     fn preview(&self, reparent: &Reparent) -> Result<(), Failure> {
-        let path = format!("/api/v1/shards/{}/planned-reparent?dry_run=true", reparent.shard);
+        let path = format!("/api/v1/shards/{}/planned-reparent/preview", reparent.shard);
         let answer = self.ask("POST", &path, Some(reparent_body(reparent)))?;
         match self.json {
             true => say(&pretty(&answer)),

@@ -316,7 +316,7 @@ impl RecoveryActor {
 
     /// Where this process never heard the primary, an earlier one may have.
     fn with_what_was_heard_before(&self, mut seen: Arc<ShardSnapshot>) -> Arc<ShardSnapshot> {
-        if self.heard_before.is_some() {
+        if self.heard_before.is_some() && seen.heard_before.is_none() {
             Arc::make_mut(&mut seen).heard_before.clone_from(&self.heard_before);
         }
         seen

@@ -417,11 +417,12 @@ impl Handler<RecoveryReport> for ShardActor {
     fn handle(&mut self, report: RecoveryReport, context: &mut Context<Self>) {
         self.meter.handled();
         let ended = report.ended;
-        let heard = report.heard_before.clone().filter(|_| self.heard_kept.is_none());
+        let heard = report.heard_before.clone();
+        let heard = heard.filter(|_| self.state.latest().heard_before.is_none());
         self.report = report;
         self.changed = true;
         if let Some(heard) = heard {
-            self.heard_kept = Some(heard.clone());
+            self.heard_kept.get_or_insert_with(|| heard.clone());
             self.step(ShardEvent::HistoryRead(heard), context);
         }
         if ended.is_some() {

@@ -27,6 +27,7 @@ mod session;
 mod status;
 mod stopping;
 mod text;
+mod transactions;
 mod workers;
 
 pub use access::{ChannelTls, Login, MysqlAccess, Secret, TlsFiles};

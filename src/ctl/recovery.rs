@@ -59,7 +59,7 @@ fn step(step: &Value) -> Vec<String> {
         optional("name", ""),
         optional("tablet", "-"),
         optional("outcome", "running"),
-        text(step, "text").replace('\n', " "),
+        table::plain(text(step, "text")),
     ]
 }
 

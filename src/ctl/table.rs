@@ -40,10 +40,15 @@ pub(super) fn print_list(answer: &Value, Columns { columns, nothing }: Columns) 
     }
 }
 
+/// One line, and nothing that a terminal takes for a command.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
 fn shown(one: &Value, field: &str) -> String {
     match one.get(field) {
         None | Some(Value::Null) => "-".into(),
-        Some(Value::String(_)) => text(one, field).replace('\n', " "),
+        Some(Value::String(_)) => plain(text(one, field)),
         Some(other) => other.to_string(),
     }
 }

@@ -130,5 +130,5 @@ fn trouble(tablet: &Value) -> String {
         &errant,
     ];
     let said: Vec<&str> = all.into_iter().filter(|text| !text.is_empty()).collect();
-    said.join("; ").replace('\n', " ")
+    table::plain(&said.join("; "))
 }

@@ -112,6 +112,12 @@ fn bad_requests_get_a_clear_error() {
         );
         assert!(answer["message"].is_string() && answer.get("details").is_some(), "{answer}");
     }
+    // Whoever means a trial moves nothing.
+    for query in ["dry_run=true", "dry-run=true"] {
+        let path = format!("/api/v1/shards/ks/0/planned-reparent?{query}");
+        let (given, answer) = request("POST", &daemon.url(&path), Some("{}".to_owned()), &[]);
+        assert_eq!(given, 400, "{query}: {answer}");
+    }
     for (path, status) in [
         ("/api/v1/shards/ks/80-", 404),
         ("/api/v1/recoveries/99999", 404),

@@ -286,21 +286,32 @@ fn a_prepared_transaction_is_not_committed_where_writes_were_moved_from() {
         cluster.start_daemon(&[]);
         let first = cluster.healthy(&[]);
         create_table(cluster.server(&first));
+        let away = THREE.iter().map(|alias| padded(alias)).find(|alias| *alias != first).unwrap();
         let session = |statements: &[&str]| {
             let mut client = cluster.server(&first).connect_within("app", PATIENCE).unwrap();
             statements.iter().for_each(|statement| client.query_drop(statement).unwrap());
             client
         };
-        let insert = "INSERT INTO test.ledger VALUES (1, 'prepared')";
-        let mut prepared = session(&["XA START 'a'", insert, "XA END 'a'", "XA PREPARE 'a'"]);
+        // One that nobody could commit any more; one who reads goes on.
         let insert = "INSERT INTO test.ledger VALUES (2, 'ended')";
         let mut ended = session(&["XA START 'b'", insert, "XA END 'b'"]);
-        let (status, answer) = cluster.daemon().post(PLANNED, json!({"reason": "test"}));
+        let mut reader = session(&["BEGIN", "SELECT COUNT(*) FROM test.ledger"]);
+        let (status, answer) = cluster.daemon().post(PLANNED, json!({"new_primary": away}));
+        assert_eq!(status, 200, "{flavor:?}: {answer:#}");
+        assert!(ended.query_drop("XA PREPARE 'b'").is_err(), "{flavor:?}");
+        reader
+            .query_drop("SELECT COUNT(*) FROM test.ledger")
+            .expect("a reader's session was ended");
+        let (status, answer) = cluster.daemon().post(PLANNED, json!({"new_primary": first}));
+        assert_eq!(status, 200, "{flavor:?}: {answer:#}");
+        assert_eq!(cluster.healthy(&[]), first);
+        let insert = "INSERT INTO test.ledger VALUES (1, 'prepared')";
+        let mut prepared = session(&["XA START 'a'", insert, "XA END 'a'", "XA PREPARE 'a'"]);
+        let (status, answer) = cluster.daemon().post(PLANNED, json!({"new_primary": away}));
         assert_eq!(status, 200, "{flavor:?}: {answer:#}");
         assert!(prepared.query_drop("XA COMMIT 'a'").is_err(), "{flavor:?}");
-        assert!(ended.query_drop("XA PREPARE 'b'").is_err(), "{flavor:?}");
         let second = cluster.healthy(&[]);
-        assert_ne!(second, first);
+        assert_eq!(second, away);
         // What was prepared is where writes are now, and is committed there.
         cluster.server(&second).run(&["XA COMMIT 'a'"]).unwrap();
         arrives(cluster.server(&first), &[1].into());

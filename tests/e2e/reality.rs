@@ -145,7 +145,9 @@ fn settings_of_new_sessions_stop_no_failover() {
         let locks = [lock(&one), lock(&other)];
         cluster.server(&first).run(&["INSERT INTO test.ledger VALUES (2, 'kept')"]).unwrap();
         cluster.server_mut(&first).kill();
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        let waits = || cluster.daemon().shard()["recovering"].is_u64().then_some(());
+        wait_for(waits).expect("nobody is waited for");
+        std::thread::sleep(std::time::Duration::from_secs(3));
         drop(locks);
         let second = cluster.healthy(&[&first]);
         let count = cluster.server(&second).value("SELECT COUNT(*) FROM test.ledger").unwrap();

@@ -92,6 +92,10 @@ fn routes(config: &mut web::ServiceConfig) {
             web::post().to(shards::planned_reparent),
         )
         .route(
+            "/api/v1/shards/{keyspace}/{shard}/planned-reparent/preview",
+            web::post().to(shards::preview_planned),
+        )
+        .route(
             "/api/v1/shards/{keyspace}/{shard}/emergency-reparent",
             web::post().to(shards::emergency_reparent),
         )

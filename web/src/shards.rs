@@ -79,13 +79,12 @@ pub(crate) struct ReparentBody {
     ignore_block: bool,
 }
 
+/// What else is asked for is refused: nobody who means `dry_run` moves anything.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Waiting {
     #[serde(default)]
     wait: bool,
-    /// Only say what would be done.
-    #[serde(default)]
-    dry_run: bool,
 }
 
 pub(crate) async fn planned_reparent(
@@ -94,12 +93,7 @@ pub(crate) async fn planned_reparent(
     query: web::Query<Waiting>,
     body: web::Json<ReparentBody>,
 ) -> Result<HttpResponse, ApiError> {
-    let (NamedShard(name), kind) = (&shard, ReparentKind::Planned);
-    if query.dry_run {
-        let request = reparent_request(kind, &operator, body.into_inner())?;
-        return preview_planned(&operator, name, &request).await;
-    }
-    reparent(kind, &operator, shard, query.wait, body.into_inner()).await
+    reparent(ReparentKind::Planned, &operator, shard, query.wait, body.into_inner()).await
 }
 
 pub(crate) async fn emergency_reparent(
@@ -108,10 +102,6 @@ pub(crate) async fn emergency_reparent(
     query: web::Query<Waiting>,
     body: web::Json<ReparentBody>,
 ) -> Result<HttpResponse, ApiError> {
-    if query.dry_run {
-        let why = "only a planned reparent is tried without being done; what an emergency would do is under if_primary_died";
-        return Err(ApiError::bad_request(why.to_owned()));
-    }
     reparent(ReparentKind::Emergency, &operator, shard, query.wait, body.into_inner()).await
 }
 
@@ -142,12 +132,15 @@ fn reparent_request(
     })
 }
 
-/// What a planned reparent would do, by the last probes, and for how long earlier ones stopped writes.
-async fn preview_planned(
-    operator: &Operator,
-    shard: &KeyspaceShard,
-    request: &ReparentRequest,
+/// What a planned reparent would do, by the last probes, and for how long earlier ones stopped writes. It has a path of
+/// its own: who does not know it moves nothing.
+pub(crate) async fn preview_planned(
+    operator: Operator,
+    shard: NamedShard,
+    body: web::Json<ReparentBody>,
 ) -> Result<HttpResponse, ApiError> {
+    let NamedShard(shard) = &shard;
+    let request = &reparent_request(ReparentKind::Planned, &operator, body.into_inner())?;
     let services = &operator.services;
     let unknown = || ApiError::not_found(format!("no shard {shard} is watched here"));
     let report = services.board.shard(shard).ok_or_else(unknown)?;

@@ -8,7 +8,7 @@ use vtorc_core::durability::{self, DurabilityPolicy};
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::KeyspaceShard;
 use vtorc_core::knowledge::health::{ProbeFailure, ProbeHistory, Reachability, RecentProbes};
-use vtorc_core::knowledge::memory::{Arrivals, Journal, Losses, OwnWrites};
+use vtorc_core::knowledge::memory::{Arrivals, Journal, LastHeard, Losses, OwnWrites};
 use vtorc_core::knowledge::observe::TabletState;
 use vtorc_core::knowledge::snapshot::ShardSnapshot;
 use vtorc_core::status::ServerStatus;
@@ -53,9 +53,38 @@ pub struct SnapshotFile {
     /// Since when the primary's term is known; milliseconds since the epoch.
     #[serde(default)]
     term_known_since_ms: Option<u64>,
+    /// What is known of the primary that was heard last, by this process or one before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    heard_before: Option<HeardFile>,
     /// Milliseconds since the epoch.
     now_ms: u64,
     tablets: Vec<TabletFile>,
+}
+
+/// When a primary was heard last, and who acknowledged to it.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct HeardFile {
+    primary: String,
+    at_ms: u64,
+    ackers: BTreeSet<String>,
+}
+
+impl HeardFile {
+    fn of(heard: &LastHeard) -> Self {
+        Self {
+            primary: heard.primary.to_string(),
+            at_ms: heard.at.as_millis(),
+            ackers: heard.ackers.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn into_core(self) -> Result<LastHeard, String> {
+        let alias = |text: &String| text.parse().map_err(|error| format!("{error}"));
+        let ackers: Result<_, _> = self.ackers.iter().map(alias).collect();
+        let at = Timestamp::from_millis(self.at_ms);
+        Ok(LastHeard { primary: alias(&self.primary)?, at, ackers: ackers? })
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -98,6 +127,9 @@ struct TabletFile {
     /// It led before the present primary.
     #[serde(default)]
     led_before: bool,
+    /// Its record led to another address before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    moved: bool,
     /// What it wrote itself while it followed somebody; of a MariaDB.
     #[serde(default)]
     own_writes: Option<String>,
@@ -139,6 +171,7 @@ impl SnapshotFile {
             unread_record: snapshot.unread_record.map(|known| known.name().to_owned()),
             term_known_since_ms: snapshot.term_known_since.map(Timestamp::as_millis),
             damaged: snapshot.damaged.clone(),
+            heard_before: snapshot.heard_before.as_ref().map(HeardFile::of),
             now_ms: snapshot.now.as_millis(),
             tablets: snapshot.tablets.values().map(TabletFile::of).collect(),
         }
@@ -189,7 +222,7 @@ impl SnapshotFile {
             unread_record: unread_record.transpose()?,
             term_known_since: self.term_known_since_ms.map(Timestamp::from_millis),
             damaged: self.damaged,
-            heard_before: None,
+            heard_before: self.heard_before.map(HeardFile::into_core).transpose()?,
             now: Timestamp::from_millis(self.now_ms),
             shard,
             tablets,
@@ -247,6 +280,7 @@ impl TabletFile {
             answered_at_ms: state.answered_at.as_millis(),
             received_at_ms: state.received_at.map(Timestamp::as_millis),
             led_before: state.led_before,
+            moved: state.moved,
             own_writes: state.own_writes.all().map(ToString::to_string),
             stuck_since_ms: state.stuck_since.map(Timestamp::as_millis),
             recent_timeouts: state.recent.timed_out,
@@ -310,6 +344,7 @@ impl TabletFile {
             journal: status.as_ref().and_then(journal_of),
             as_primary: None,
             led_before: self.led_before,
+            moved: self.moved,
             channel_tls: None,
             quiet_since: None,
             losses: Losses::default(),

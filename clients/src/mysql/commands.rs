@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use vtorc_core::gtid::GtidSet;
 use vtorc_core::ids::TabletAlias;
-use vtorc_core::ports::{CommandError, PromotionGrounds, ServerCommand};
+use vtorc_core::ports::{CommandError, PromotionGrounds, ServerCommand, Sessions};
 use vtorc_core::status::{ReceiverState, ServerStatus};
 
 use super::dialect::Dialect;
@@ -14,7 +14,10 @@ use super::semi_sync::{set_replica_semi_sync, set_source_semi_sync};
 use super::session::{Session, Thread};
 use super::stopping::stop;
 use super::text::quoted;
-use super::{delay, fence, follow, locks, oldest_log, opening, other_channels, relay_log, status};
+use super::{
+    delay, fence, follow, locks, oldest_log, opening, other_channels, relay_log, status,
+    transactions,
+};
 
 pub(crate) const CREATE_DATABASE: &str = "CREATE DATABASE IF NOT EXISTS _vt";
 const CREATE_JOURNAL: &str = "CREATE TABLE IF NOT EXISTS _vt.reparent_journal (\
@@ -57,6 +60,10 @@ fn run_for_shard(
         }
         ServerCommand::Demote { sessions } => {
             fence::refuse_writes(session, sessions)?;
+            match sessions {
+                Sessions::EndAll => {}
+                Sessions::EndAfter(_) => transactions::end_open_ones(session)?,
+            }
             return with_everything(session);
         }
         ServerCommand::WaitForPosition { target, timeout } => wait(session, &target, timeout)?,

@@ -71,13 +71,8 @@ pub(crate) fn refuse_writes(
     }
     outcome?;
     let ended = match sessions {
-        Sessions::EndAfter(_) if !is_anything_prepared(session)? => {
-            let mut ended = clients_past_read_only(session)?;
-            let begun = list_clients(session, SESSIONS_IN_TRANSACTIONS);
-            ended.extend(unless_refused(begun)?.unwrap_or_default());
-            ended
-        }
-        Sessions::EndAll | Sessions::EndAfter(_) => clients(session)?,
+        Sessions::EndAll => clients(session)?,
+        Sessions::EndAfter(_) => clients_past_read_only(session)?,
     };
     ended.iter().try_for_each(|client| end_session(session, &client.id))
 }
@@ -89,7 +84,7 @@ fn stops_everybody(session: &Session<'_>) -> bool {
 
 /// A client's session.
 pub(crate) struct Client {
-    id: String,
+    pub(crate) id: String,
     /// As whom it is logged in.
     pub(crate) user: String,
 }
@@ -110,13 +105,6 @@ pub(crate) fn clients_past_read_only(
     }
 }
 
-/// A transaction is prepared that any session may commit (`XA COMMIT`), also where writes are refused: MySQL's
-/// `super_read_only` does not stop that (seen on 9.7). Who may not look (`PROCESS`) sees none.
-fn is_anything_prepared(session: &mut Session<'_>) -> Result<bool, CommandError> {
-    let prepared = unless_refused(session.rows("look for prepared transactions", PREPARED))?;
-    Ok(prepared.is_some_and(|rows| !rows.is_empty()))
-}
-
 fn list_clients(session: &mut Session<'_>, statement: &str) -> Result<Vec<Client>, CommandError> {
     let rows = session.rows("list client sessions", statement)?;
     let clients = rows.iter().filter(|row| {
@@ -126,7 +114,7 @@ fn list_clients(session: &mut Session<'_>, statement: &str) -> Result<Vec<Client
     Ok(clients.map(client).collect())
 }
 
-fn end_session(session: &mut Session<'_>, id: &str) -> Result<(), CommandError> {
+pub(crate) fn end_session(session: &mut Session<'_>, id: &str) -> Result<(), CommandError> {
     // It may have ended by itself.
     unless_refused(session.run("end a client session", &format!("KILL {id}"))).map(|_| ())
 }
@@ -225,17 +213,6 @@ const SESSIONS_PAST_READ_ONLY: &str = "SELECT p.ID AS id, p.USER AS user, p.COMM
      (SELECT 1 FROM information_schema.USER_PRIVILEGES g WHERE g.PRIVILEGE_TYPE IN \
      ('SUPER', 'READ_ONLY ADMIN', 'READ ONLY ADMIN', 'CONNECTION_ADMIN') \
      AND LEFT(g.GRANTEE, CHAR_LENGTH(p.USER) + 3) = CONCAT('''', p.USER, '''@'))";
-
-/// What they have begun cannot be committed any more. Prepared (`XA PREPARE`), it would be logged here alone; and its
-/// locks would hold up what comes from the new primary. One that only reads, as a backup, goes on.
-const SESSIONS_IN_TRANSACTIONS: &str = "SELECT p.ID AS id, p.USER AS user, p.COMMAND AS command \
-     FROM information_schema.PROCESSLIST p \
-     JOIN information_schema.INNODB_TRX t ON t.trx_mysql_thread_id = p.ID \
-     WHERE p.ID <> CONNECTION_ID() AND (t.trx_rows_modified > 0 OR t.trx_rows_locked > 0)";
-
-/// A prepared transaction is no session's since MySQL 8.0.29 (`xa_detach_on_prepare`), and after a restart.
-const PREPARED: &str = "SELECT 1 FROM information_schema.INNODB_TRX \
-     WHERE trx_mysql_thread_id = 0 AND trx_rows_modified > 0 LIMIT 1";
 
 pub(crate) fn column_text(row: &Row, column: &str) -> String {
     row.get(column).cloned().flatten().unwrap_or_default()

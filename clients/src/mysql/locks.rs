@@ -51,8 +51,8 @@ pub(crate) fn look(
     Ok(())
 }
 
-/// A table that an applier waits for, and the session that holds a lock on it (`LOCK TABLES`, a transaction in the way
-/// of a DDL).
+/// A table that an applier waits for, and the session that holds a lock on it: one that lets nobody write (`LOCK TABLES`)
+/// before any other, which is in the way of a DDL alone.
 const IN_THE_WAY: &str = "SELECT CONCAT('session ', holder.PROCESSLIST_ID, ' of ', holder.PROCESSLIST_USER, '@', \
      COALESCE(holder.PROCESSLIST_HOST, ''), ' holds a lock on ', waits.OBJECT_SCHEMA, '.', waits.OBJECT_NAME, \
      '; KILL ', holder.PROCESSLIST_ID, ' there ends it') \
@@ -65,7 +65,10 @@ const IN_THE_WAY: &str = "SELECT CONCAT('session ', holder.PROCESSLIST_ID, ' of 
      JOIN performance_schema.threads holder ON holder.THREAD_ID = held.OWNER_THREAD_ID \
      WHERE waits.LOCK_STATUS = 'PENDING' AND waits.OBJECT_TYPE = 'TABLE' \
      AND (applier.NAME LIKE 'thread/sql/slave%' OR applier.NAME LIKE 'thread/sql/replica%') \
-     AND holder.PROCESSLIST_ID IS NOT NULL LIMIT 1";
+     AND holder.PROCESSLIST_ID IS NOT NULL AND holder.NAME NOT LIKE 'thread/sql/slave%' \
+     AND holder.NAME NOT LIKE 'thread/sql/replica%' \
+     ORDER BY held.LOCK_TYPE IN ('SHARED_READ_ONLY', 'SHARED_NO_WRITE', 'SHARED_NO_READ_WRITE', 'EXCLUSIVE') DESC \
+     LIMIT 1";
 
 /// That an applier waits for a lock; MariaDB does not say whose.
 const WAITS: &str = "SELECT CONCAT('its applier says: ', STATE) FROM information_schema.PROCESSLIST \

@@ -6,7 +6,7 @@
 /// 5.7.)
 pub(crate) const PLAIN_SESSION: &str = "SET SESSION sql_mode = 'STRICT_TRANS_TABLES', SESSION time_zone = '+00:00', \
      SESSION autocommit = ON, SESSION sql_select_limit = 18446744073709551615, SESSION sql_big_selects = ON, \
-     SESSION sql_safe_updates = OFF /*!50708 , SESSION max_execution_time = 0 */ \
+     SESSION sql_safe_updates = OFF, SESSION lock_wait_timeout = 31536000 /*!50708 , SESSION max_execution_time = 0 */ \
      /*M! , SESSION max_statement_time = 0 */";
 
 /// Said beside it: a server may begin every session with `transaction_read_only`.

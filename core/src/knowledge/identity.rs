@@ -357,12 +357,19 @@ fn twin<'a>(
     let others = snapshot.tablets.values().filter(|other| other.tablet.alias != state.tablet.alias);
     let mut owners = others.filter(has_it);
     let by_right = |one: &TabletState| {
-        (is_primary(snapshot, one), snapshot.acknowledged_before(&one.tablet.alias))
+        let acknowledged = !one.moved && snapshot.acknowledged_before(&one.tablet.alias);
+        (is_primary(snapshot, one), acknowledged)
+    };
+    // Both are known where one MariaDB came back at another place before it was asked by its own record.
+    let is_first = |one: &TabletState| {
+        !is_unique(&mine)
+            && by_right(one) == by_right(state)
+            && one.tablet.alias < state.tablet.alias
     };
     // Who is known here has it unless the other has more right to it; so has one of whom nothing is known and who has
     // more right than the other.
     let owner = owners.find(|other| match (is_known, &state.identity) {
-        (true, _) => by_right(other) > by_right(state),
+        (true, _) => by_right(other) > by_right(state) || is_first(other),
         (false, None) => by_right(other) >= by_right(state),
         (false, Some(_)) => true,
     })?;

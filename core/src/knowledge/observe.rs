@@ -55,6 +55,8 @@ pub struct TabletState {
     pub as_primary: Option<Arc<ServerStatus>>,
     /// It was primary before the present one.
     pub led_before: bool,
+    /// Its record led to another address before, as this process saw.
+    pub moved: bool,
     /// Since when its answers say that it acknowledges nothing.
     pub quiet_since: Option<Timestamp>,
     /// How its channel protected the connection to its source, when it last had one.
@@ -118,6 +120,7 @@ impl TabletState {
             journal: None,
             as_primary: None,
             led_before: false,
+            moved: false,
             channel_tls: None,
             quiet_since: None,
             losses: Losses::default(),

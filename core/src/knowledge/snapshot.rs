@@ -81,6 +81,18 @@ impl ShardSnapshot {
         now.max(before.map(|before| before.at))
     }
 
+    /// What is known of the primary that was heard last: it stays known when that one's record leads elsewhere.
+    fn heard(&self) -> Option<LastHeard> {
+        let before = self.heard_before.as_ref();
+        let heard = self.primary().filter(|primary| primary.status.is_some());
+        let now = heard.zip(self.last_heard()).map(|(primary, at)| LastHeard {
+            primary: primary.tablet.alias.clone(),
+            at,
+            ackers: self.known_ackers(before),
+        });
+        now.or_else(|| before.cloned())
+    }
+
     /// Who acknowledges by what it said last, to this process or to one before it.
     fn known_ackers(&self, before: Option<&LastHeard>) -> BTreeSet<TabletAlias> {
         let acknowledges = |state: &&TabletState| match &state.status {
@@ -132,8 +144,9 @@ impl ShardSnapshot {
             ackers.extend(kept.iter().flat_map(|kept| kept.ackers.iter().cloned()));
         }
         let primary = self.primary()?.tablet.alias.clone();
-        let heard = LastHeard { primary, at: self.last_heard()?, ackers };
-        let kept = kept.filter(|kept| kept.primary == heard.primary);
+        let kept = kept.filter(|kept| kept.primary == primary);
+        let at = self.last_heard()?.max(kept.map(|kept| kept.at).unwrap_or_default());
+        let heard = LastHeard { primary, at, ackers };
         let is_old = |kept: &LastHeard| {
             kept.ackers != heard.ackers || kept.at.age(heard.at) >= HEARD_KEPT_EVERY
         };
@@ -165,9 +178,13 @@ impl ShardSnapshot {
         let mut fresh = Self::unprobed(topology, now);
         let same_primary = fresh.primary().map(|primary| &primary.tablet.alias) == led.as_ref();
         fresh.term_known_since = if same_term { self.term_known_since } else { Some(now) };
-        fresh.heard_before.clone_from(&self.heard_before);
+        fresh.heard_before = self.heard();
         for (alias, state) in &mut fresh.tablets {
             let known = self.tablets.remove(alias);
+            state.moved = known.as_ref().is_some_and(|known| {
+                known.moved || known.tablet.address() != state.tablet.address()
+            });
+            let moved = state.moved;
             // A tablet that moved to another server is as good as new.
             if let Some(known) = known.filter(|one| one.tablet.address() == state.tablet.address())
             {
@@ -177,8 +194,15 @@ impl ShardSnapshot {
                 let tablet = state.tablet.clone();
                 let led_before =
                     if same_primary { known.led_before } else { led.as_ref() == Some(alias) };
-                *state =
-                    TabletState { tablet, journal, forgotten, as_primary, led_before, ..known };
+                *state = TabletState {
+                    tablet,
+                    journal,
+                    forgotten,
+                    as_primary,
+                    led_before,
+                    moved,
+                    ..known
+                };
             }
         }
         *self = fresh;

@@ -455,6 +455,7 @@ fn unprobed(alias: &TabletAlias, tablet_type: TabletType) -> TabletState {
         journal: None,
         as_primary: None,
         led_before: false,
+        moved: false,
         channel_tls: None,
         quiet_since: None,
         losses: Losses::default(),
