@@ -51,8 +51,8 @@ pub(crate) fn look(
     Ok(())
 }
 
-/// A table that an applier waits for, and the session that holds a lock on it: one that lets nobody write (`LOCK TABLES`)
-/// before any other, which is in the way of a DDL alone.
+/// A table that an applier waits for, and the session that holds a lock on it: one that lets nobody write (`LOCK
+/// TABLES`) before any other, which is in the way of a DDL alone.
 const IN_THE_WAY: &str = "SELECT CONCAT('session ', holder.PROCESSLIST_ID, ' of ', holder.PROCESSLIST_USER, '@', \
      COALESCE(holder.PROCESSLIST_HOST, ''), ' holds a lock on ', waits.OBJECT_SCHEMA, '.', waits.OBJECT_NAME, \
      '; KILL ', holder.PROCESSLIST_ID, ' there ends it') \
