@@ -1,5 +1,5 @@
-//! Transactions that are open on a server from which writes are moved away. They cannot be committed any more, but they can
-//! be prepared (`XA PREPARE`, where `read_only` does not stop that, seen on MariaDB 10.11), and what is prepared can be
+//! Transactions that are open on a server from which writes are moved away. They cannot be committed any more. They can
+//! be prepared (`XA PREPARE`, which `read_only` does not stop, seen on MariaDB 10.11), and what is prepared can be
 //! committed in spite of MySQL's `super_read_only` (seen on 9.7). Each would be logged on this server alone. And their
 //! locks would hold up what comes from the new primary.
 
