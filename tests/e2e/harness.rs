@@ -15,6 +15,7 @@ use vtorc_vttablet_double::Vttablet;
 use crate::vitess::programs::{Program, with_programs};
 use crate::vitess::{Way, with_vttablets};
 
+use crate::patience::under_few_files;
 pub use crate::patience::{PATIENCE, wait_for};
 
 /// A shard of three tablets, as most stories have it.
@@ -286,11 +287,7 @@ impl Cluster {
         // With "few-files", as under a small limit of the system's.
         let mut command = match flags.contains(&"few-files") {
             false => Command::new(program),
-            true => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", "ulimit -n 256 && exec \"$0\" \"$@\"", program]);
-                shell
-            }
+            true => under_few_files(program),
         };
         command
             .envs(self.environment.clone())

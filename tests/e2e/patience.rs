@@ -1,4 +1,4 @@
-//! How long a story waits for anything.
+//! How long a story waits for anything, and with how little a program has to do.
 
 use std::time::{Duration, Instant};
 
@@ -17,4 +17,11 @@ pub fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Starts a program as under a small limit of open files.
+pub fn under_few_files(program: &str) -> std::process::Command {
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "ulimit -n 256 && exec \"$0\" \"$@\"", program]);
+    shell
 }
