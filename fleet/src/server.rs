@@ -31,6 +31,8 @@ pub struct ServerOptions {
 
 /// So many ports are tried, one after the other.
 const PORTS_TRIED: usize = 3;
+/// So often a server is started again on its own port.
+const RESTARTS_TRIED: usize = 10;
 
 /// A running server.
 #[derive(Debug)]
@@ -127,11 +129,19 @@ impl Server {
         copy_data(&self.directory.join("kept"), &self.directory.join("data"))
     }
 
-    /// Starts it again on its data and port.
+    /// Starts it again on its data and port. An outgoing connection may have that for a moment, of whoever looks for the
+    /// server most of all: it is tried again.
     pub fn restart(&mut self) -> Result<(), FleetError> {
-        self.child.kill();
-        self.child = launch(&self.binary, &self.directory, &self.host, self.port, &self.options)?;
-        self.wait_until_up()
+        self.restart_later()?;
+        let mut up = self.wait_until_up();
+        for _ in 1..RESTARTS_TRIED {
+            if !up.as_ref().is_err_and(|error| error.0.contains("already in use")) {
+                break;
+            }
+            self.restart_later()?;
+            up = self.wait_until_up();
+        }
+        up
     }
 
     /// Starts it again without waiting until it is up.
