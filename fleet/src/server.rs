@@ -129,8 +129,8 @@ impl Server {
         copy_data(&self.directory.join("kept"), &self.directory.join("data"))
     }
 
-    /// Starts it again on its data and port. An outgoing connection may have that for a moment, most of all one of whoever
-    /// looks for the server: it is tried again.
+    /// Starts it again on its data and port. An outgoing connection may have that for a moment, most of all one of
+    /// whoever looks for the server: it is tried again.
     pub fn restart(&mut self) -> Result<(), FleetError> {
         self.restart_later()?;
         let mut up = self.wait_until_up();
