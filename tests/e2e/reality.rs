@@ -116,8 +116,8 @@ fn settings_of_new_sessions_stop_no_failover() {
         let tablets = ["zone1-101", "zone1-102", "zone1-103"];
         let (mut cluster, first) = cluster_of(flavor, &tablets);
         let limit = match flavor {
-            Flavor::MySql => "SET GLOBAL max_execution_time = 500",
-            Flavor::MariaDb => "SET GLOBAL max_statement_time = 0.5",
+            Flavor::MySql => "SET GLOBAL max_execution_time = 2000",
+            Flavor::MariaDb => "SET GLOBAL max_statement_time = 2",
         };
         for tablet in tablets {
             cluster
@@ -147,7 +147,7 @@ fn settings_of_new_sessions_stop_no_failover() {
         cluster.server_mut(&first).kill();
         let waits = || cluster.daemon().shard()["recovering"].is_u64().then_some(());
         wait_for(waits).expect("nobody is waited for");
-        std::thread::sleep(std::time::Duration::from_secs(3));
+        std::thread::sleep(std::time::Duration::from_secs(5));
         drop(locks);
         let second = cluster.healthy(&[&first]);
         let count = cluster.server(&second).value("SELECT COUNT(*) FROM test.ledger").unwrap();
