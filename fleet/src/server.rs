@@ -71,17 +71,11 @@ impl Server {
         let child = launch(&binary, directory, &host, port, &options)?;
         let mut server =
             Self { port, host, binary, directory: directory.to_owned(), options, child };
-        let mut up = server.wait_until_up();
-        for _ in 1..PORTS_TRIED {
-            if !up.as_ref().is_err_and(|error| error.0.contains("already in use")) {
-                break;
-            }
-            // Somebody's outgoing connection took the port between the look and the start.
+        server.wait_until_it_has_a_port(PORTS_TRIED, |server| {
             server.port = free_port()?;
-            server.restart_later()?;
-            up = server.wait_until_up();
-        }
-        up.map(|()| server)
+            server.restart_later()
+        })?;
+        Ok(server)
     }
 
     /// Its family.
@@ -129,19 +123,10 @@ impl Server {
         copy_data(&self.directory.join("kept"), &self.directory.join("data"))
     }
 
-    /// Starts it again on its data and port. An outgoing connection may have that for a moment, most of all one of
-    /// whoever looks for the server: it is tried again.
+    /// Starts it again on its data and port.
     pub fn restart(&mut self) -> Result<(), FleetError> {
         self.restart_later()?;
-        let mut up = self.wait_until_up();
-        for _ in 1..RESTARTS_TRIED {
-            if !up.as_ref().is_err_and(|error| error.0.contains("already in use")) {
-                break;
-            }
-            self.restart_later()?;
-            up = self.wait_until_up();
-        }
-        up
+        self.wait_until_it_has_a_port(RESTARTS_TRIED, Self::restart_later)
     }
 
     /// Starts it again without waiting until it is up.
@@ -204,6 +189,24 @@ impl Server {
             Some(other) => other.as_sql(true),
             None => String::new(),
         })
+    }
+
+    /// An outgoing connection may have its port, most of all one of whoever looks for the server. Then it is started
+    /// again.
+    fn wait_until_it_has_a_port(
+        &mut self,
+        tries: usize,
+        again: impl Fn(&mut Self) -> Result<(), FleetError>,
+    ) -> Result<(), FleetError> {
+        let mut up = self.wait_until_up();
+        for _ in 1..tries {
+            if !up.as_ref().is_err_and(|error| error.0.contains("already in use")) {
+                break;
+            }
+            again(self)?;
+            up = self.wait_until_up();
+        }
+        up
     }
 
     fn wait_until_up(&mut self) -> Result<(), FleetError> {

@@ -350,7 +350,7 @@ impl Universe {
         elsewhere && self.behind(server) == server && self.has_no_history(server)
     }
 
-    /// A server is told something that was meant for another tablet. Nobody can tell one that wrote hardly
+    /// A server is told something that was meant for a tablet of another shard. Nobody can tell one that wrote hardly
     /// anything from one that was only set up. The other tool knows no identities.
     fn strangers_are_told(&mut self, manager: u8, address: u8, server: u8, what: &Statement) {
         // Whose of two records of one shard it is, a vtorc that was started later cannot tell. What it does to the

@@ -5,6 +5,7 @@ use std::process::Command;
 use vtorc_fleet::Flavor;
 
 use crate::harness::{Cluster, padded, wait_for};
+use crate::http::ctl;
 
 #[test]
 fn a_snapshot_of_a_running_shard_is_explained() {
@@ -39,12 +40,7 @@ fn a_running_daemon_is_asked_from_the_command_line() {
     let first = cluster.healthy(&[]);
     let second = ["zone1-101", "zone1-102"].into_iter().find(|one| padded(one) != first).unwrap();
     let url = cluster.daemon().url("");
-    let ctl = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vtorc"));
-        let output = command.args(["ctl", "--url", &url]).args(arguments).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.success(), text(&output.stdout) + &text(&output.stderr))
-    };
+    let ctl = |arguments: &[&str]| ctl(&[&["--url", &url][..], arguments].concat());
     let (ok, said) = ctl(&["shards"]);
     assert!(ok && said.contains(&format!("ks/0  primary {first}  in order")), "{said}");
     let (ok, said) = ctl(&["topology"]);

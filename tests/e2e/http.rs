@@ -234,8 +234,8 @@ fn ctl_logs_in_by_name_and_password() {
     assert!(!ok && said.contains("--password-file"), "{said}");
 }
 
-/// Whether it succeeded, and all that it said.
-fn ctl(arguments: &[&str]) -> (bool, String) {
+/// Whether `vtorc ctl` succeeded, and all that it said.
+pub fn ctl(arguments: &[&str]) -> (bool, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vtorc"));
     let output = command.arg("ctl").args(arguments).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -18,6 +18,7 @@ use vtorc_core::recovery::preview::preview;
 use vtorc_core::topology::merge_shard;
 
 use crate::asker::{NamedShard, Operator, Reader};
+use crate::context::WebContext;
 use crate::error::ApiError;
 use crate::snapshot::SnapshotFile;
 use crate::views::preview::PreviewView;
@@ -63,8 +64,11 @@ pub(crate) async fn check(reader: Reader, shard: NamedShard) -> Result<HttpRespo
 }
 
 /// The shard that is asked for.
-fn report(reader: &Reader, NamedShard(name): &NamedShard) -> Result<Arc<ShardReport>, ApiError> {
-    let report = reader.services.board.shard(name);
+fn report(
+    context: &WebContext,
+    NamedShard(name): &NamedShard,
+) -> Result<Arc<ShardReport>, ApiError> {
+    let report = context.services.board.shard(name);
     report.ok_or_else(|| ApiError::not_found(format!("no shard {name} is watched here")))
 }
 
@@ -139,15 +143,14 @@ pub(crate) async fn preview_planned(
     shard: NamedShard,
     body: web::Json<ReparentBody>,
 ) -> Result<HttpResponse, ApiError> {
-    let NamedShard(shard) = &shard;
-    let request = &reparent_request(ReparentKind::Planned, &operator, body.into_inner())?;
+    let request = reparent_request(ReparentKind::Planned, &operator, body.into_inner())?;
+    let report = report(&operator, &shard)?;
     let services = &operator.services;
-    let unknown = || ApiError::not_found(format!("no shard {shard} is watched here"));
-    let report = services.board.shard(shard).ok_or_else(unknown)?;
     let settings = services.recovery_settings();
-    let preview = preview(request, &report.snapshot, report.block.as_ref(), &settings);
-    let (keyspace, name) = (Some(shard.keyspace.clone()), Some(shard.shard.clone()));
-    let filter = RecoveryFilter { keyspace, shard: name, limit: EARLIER_RECOVERIES };
+    let preview = preview(&request, &report.snapshot, report.block.as_ref(), &settings);
+    let KeyspaceShard { keyspace, shard } = report.snapshot.shard.clone();
+    let (keyspace, shard) = (Some(keyspace), Some(shard));
+    let filter = RecoveryFilter { keyspace, shard, limit: EARLIER_RECOVERIES };
     let recoveries = services.history.recoveries(filter).await?;
     Ok(HttpResponse::Ok().json(PreviewView::of(preview, &recoveries)))
 }

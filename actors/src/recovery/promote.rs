@@ -239,16 +239,16 @@ impl Locked<'_> {
         let timeout = self.job.settings.command_timeout;
         match self.job.on(StepKind::WriteJournal, winner, write, timeout).await {
             Ok(_) => Ok(()),
-            // It takes writes, and refuses this one: as a table of another making does.
-            Err(error @ CommandError::NotDone(_)) => Err(Stopped::Unclear(format!(
-                "{} was promoted, but its reparent journal cannot be written: {error}",
-                winner.alias
-            ))),
-            Err(error @ (CommandError::Unreached(_) | CommandError::Unknown(_))) => {
-                Err(Stopped::Unclear(format!(
-                    "{} was promoted, but its first write did not complete: {error}",
-                    winner.alias
-                )))
+            Err(error) => {
+                let what = match &error {
+                    // It takes writes, and refuses this one: as a table of another making does.
+                    CommandError::NotDone(_) => "its reparent journal cannot be written",
+                    CommandError::Unreached(_) | CommandError::Unknown(_) => {
+                        "its first write did not complete"
+                    }
+                };
+                let alias = &winner.alias;
+                Err(Stopped::Unclear(format!("{alias} was promoted, but {what}: {error}")))
             }
         }
     }

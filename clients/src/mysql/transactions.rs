@@ -24,23 +24,30 @@ const OPEN: &str = "SELECT trx_mysql_thread_id AS id FROM information_schema.INN
 /// `xa_detach_on_prepare`, and once its session has ended.) Who may not look (`PROCESS`) sees none.
 pub(crate) fn end_open_ones(session: &mut Session<'_>) -> Result<(), CommandError> {
     let open = open_ones(session)?;
-    let sessions = clients(session)?;
-    let (mut ended, prepared) = (false, is_anybodys(&open));
-    for client in sessions.iter().filter(|client| prepared || open.contains(&client.id)) {
-        end_session(session, &client.id)?;
-        ended = true;
-    }
-    if prepared || !ended {
+    if open.is_empty() {
         return Ok(());
     }
-    // What they had prepared is anybody's now.
-    std::thread::sleep(COPY_IS_OLD_AFTER);
-    if is_anybodys(&open_ones(session)?) {
-        for client in clients(session)? {
-            end_session(session, &client.id)?;
+    let prepared = is_anybodys(&open);
+    let any_ended = end_sessions(session, |id| prepared || open.contains(id))?;
+    if any_ended && !prepared {
+        // What they had prepared is anybody's now.
+        std::thread::sleep(COPY_IS_OLD_AFTER);
+        if is_anybodys(&open_ones(session)?) {
+            end_sessions(session, |_| true)?;
         }
     }
     Ok(())
+}
+
+/// Ends the client sessions that are meant; answers whether there were any.
+fn end_sessions(
+    session: &mut Session<'_>,
+    is_meant: impl Fn(&String) -> bool,
+) -> Result<bool, CommandError> {
+    let mut meant = clients(session)?;
+    meant.retain(|client| is_meant(&client.id));
+    meant.iter().try_for_each(|client| end_session(session, &client.id))?;
+    Ok(!meant.is_empty())
 }
 
 /// The sessions whose they are.

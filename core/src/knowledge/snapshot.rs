@@ -180,30 +180,19 @@ impl ShardSnapshot {
         fresh.term_known_since = if same_term { self.term_known_since } else { Some(now) };
         fresh.heard_before = self.heard();
         for (alias, state) in &mut fresh.tablets {
-            let known = self.tablets.remove(alias);
-            state.moved = known.as_ref().is_some_and(|known| {
-                known.moved || known.tablet.address() != state.tablet.address()
-            });
-            let moved = state.moved;
+            let Some(known) = self.tablets.remove(alias) else { continue };
             // A tablet that moved to another server is as good as new.
-            if let Some(known) = known.filter(|one| one.tablet.address() == state.tablet.address())
-            {
-                let journal = known.journal.clone().filter(|_| same_term);
-                let forgotten = known.forgotten.clone().filter(|_| same_term);
-                let as_primary = known.as_primary.clone().filter(|_| same_term);
-                let tablet = state.tablet.clone();
-                let led_before =
-                    if same_primary { known.led_before } else { led.as_ref() == Some(alias) };
-                *state = TabletState {
-                    tablet,
-                    journal,
-                    forgotten,
-                    as_primary,
-                    led_before,
-                    moved,
-                    ..known
-                };
+            if known.tablet.address() != state.tablet.address() {
+                state.moved = true;
+                continue;
             }
+            let journal = known.journal.clone().filter(|_| same_term);
+            let forgotten = known.forgotten.clone().filter(|_| same_term);
+            let as_primary = known.as_primary.clone().filter(|_| same_term);
+            let tablet = state.tablet.clone();
+            let led_before =
+                if same_primary { known.led_before } else { led.as_ref() == Some(alias) };
+            *state = TabletState { tablet, journal, forgotten, as_primary, led_before, ..known };
         }
         *self = fresh;
         if !had_primary {

@@ -14,6 +14,32 @@ const WITH_RDONLY: [TabletType; 4] =
 const WITH_DRAINED: [TabletType; 4] =
     [TabletType::Replica, TabletType::Replica, TabletType::Replica, TabletType::Drained];
 
+const REPLICA_LEADS_TO_PRIMARY: Hazard = Hazard {
+    name: "a replica's record leads to the primary's server, which dies later",
+    managers: 2,
+    faults: &[
+        (Kind::Hostile(Hostile::Twin), 4_000, 60_000, Some(1)),
+        (Kind::Crash, 9_000, 60_000, Some(0)),
+    ],
+    other: 3,
+    ..PLAIN
+};
+const REPLICA_LEADS_TO_REPLICA: Hazard = Hazard {
+    name: "a dead replica's record leads to another replica's server, and the primary dies",
+    managers: 2,
+    faults: &[
+        (Kind::Hostile(Hostile::Twin), 4_000, 60_000, Some(1)),
+        (Kind::Crash, 9_000, 6_000, Some(0)),
+    ],
+    ..PLAIN
+};
+const PRIMARY_LEADS_TO_REPLICA: Hazard = Hazard {
+    name: "the dead primary's record leads to a replica's server",
+    managers: 2,
+    faults: &[(Kind::Hostile(Hostile::Twin), 4_000, 60_000, Some(0))],
+    ..PLAIN
+};
+
 /// All of them.
 pub const ODD: &[Hazard] = &[
     Hazard {
@@ -229,58 +255,23 @@ pub const ODD: &[Hazard] = &[
         ],
         ..PLAIN
     },
-    Hazard {
-        name: "a replica's record leads to the primary's server, which dies later",
-        managers: 2,
-        faults: &[
-            (Kind::Hostile(Hostile::Twin), 4_000, 60_000, Some(1)),
-            (Kind::Crash, 9_000, 60_000, Some(0)),
-        ],
-        other: 3,
-        ..PLAIN
-    },
-    Hazard {
-        name: "a dead replica's record leads to another replica's server, and the primary dies",
-        managers: 2,
-        faults: &[
-            (Kind::Hostile(Hostile::Twin), 4_000, 60_000, Some(1)),
-            (Kind::Crash, 9_000, 6_000, Some(0)),
-        ],
-        ..PLAIN
-    },
-    Hazard {
-        name: "the dead primary's record leads to a replica's server",
-        managers: 2,
-        faults: &[(Kind::Hostile(Hostile::Twin), 4_000, 60_000, Some(0))],
-        ..PLAIN
-    },
+    REPLICA_LEADS_TO_PRIMARY,
     Hazard {
         name: "a replica's record leads to the primary's server, which dies later, all MariaDBs",
-        managers: 2,
-        faults: &[
-            (Kind::Hostile(Hostile::Twin), 4_000, 60_000, Some(1)),
-            (Kind::Crash, 9_000, 60_000, Some(0)),
-        ],
-        other: 3,
         mariadb: true,
-        ..PLAIN
+        ..REPLICA_LEADS_TO_PRIMARY
     },
+    REPLICA_LEADS_TO_REPLICA,
     Hazard {
         name: "a dead replica's record leads to another replica's server, and the primary dies, all MariaDBs",
-        managers: 2,
-        faults: &[
-            (Kind::Hostile(Hostile::Twin), 4_000, 60_000, Some(1)),
-            (Kind::Crash, 9_000, 6_000, Some(0)),
-        ],
         mariadb: true,
-        ..PLAIN
+        ..REPLICA_LEADS_TO_REPLICA
     },
+    PRIMARY_LEADS_TO_REPLICA,
     Hazard {
         name: "the dead primary's record leads to a replica's server, all MariaDBs",
-        managers: 2,
-        faults: &[(Kind::Hostile(Hostile::Twin), 4_000, 60_000, Some(0))],
         mariadb: true,
-        ..PLAIN
+        ..PRIMARY_LEADS_TO_REPLICA
     },
     Hazard {
         name: "the primary dies while it is in downtime",
